@@ -1,0 +1,50 @@
+//! The only place that reads the wall clock. Everything else is handed a [`Clock`], so that tests own time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Source of "now", epoch milliseconds UTC. A cheap clone; clones of a manual clock share its time.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    manual: Option<Arc<AtomicI64>>,
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { manual: None }
+    }
+
+    /// A clock that stands still at `now_ms` until it is moved.
+    #[must_use]
+    pub fn manual(now_ms: i64) -> Self {
+        Self { manual: Some(Arc::new(AtomicI64::new(now_ms))) }
+    }
+
+    /// Now, in epoch milliseconds UTC.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one module that reads the wall clock")]
+    pub fn now_ms(&self) -> i64 {
+        match &self.manual {
+            Some(now) => now.load(Ordering::SeqCst),
+            None => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
+
+    /// Moves a manual clock forward; the machine's clock is not ours to move, so there it does nothing.
+    pub fn advance_ms(&self, by_ms: i64) {
+        if let Some(now) = &self.manual {
+            now.fetch_add(by_ms, Ordering::SeqCst);
+        }
+    }
+
+    /// True for a manual clock: background loops then wait to be stepped instead of sleeping.
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        self.manual.is_some()
+    }
+}

@@ -1,0 +1,8 @@
+//! ruyi: an order → stock → payment → fulfilment → notification business on RocketMQ with exactly-once effects.
+//!
+//! Imports point down only: `cmd` → `roles` → {`mq`, `delivery`, `http`} → `db` → `domain`.
+#![recursion_limit = "512"]
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod mq;
