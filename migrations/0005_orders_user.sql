@@ -1,0 +1,2 @@
+-- The orders of a user, newest first.
+CREATE INDEX orders_user ON orders (user_id, id);

@@ -1,0 +1,2 @@
+-- The messages about an order.
+CREATE INDEX notification_order ON notification (order_id);

@@ -1,0 +1,2 @@
+-- The events of one order.
+CREATE INDEX message_record_key ON message_record (msg_key);

@@ -1,0 +1,525 @@
+//! The catalogue: every event, who emits it, which consumer groups take it, and the fields of its body.
+//! `docs/events.md` is generated from this file.
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
+use super::money::Money;
+use super::order::CancelType;
+
+/// A role: a part of the business with its own tables and consumer groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Orders and their fulfilment.
+    Order,
+    /// Payments and refunds.
+    Payment,
+    /// Stock.
+    Stock,
+    /// Points and notices.
+    Notify,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Order, Self::Payment, Self::Stock, Self::Notify];
+
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Payment => "payment",
+            Self::Stock => "stock",
+            Self::Notify => "notify",
+        }
+    }
+}
+
+/// A consumer group. Each event is handled once by each of its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// Freezes, deducts and releases stock.
+    Stock,
+    /// Moves orders.
+    Order,
+    /// Opens, closes and refunds payments.
+    Payment,
+    /// Submits payments to channels that want them as soon as they are open.
+    CallbackSubmit,
+    /// Starts the fulfilment of paid orders.
+    PaidOrder,
+    /// Hands orders to the warehouse.
+    Fulfil,
+    /// Grants and reverses points.
+    Points,
+    /// Tells users.
+    Notification,
+}
+
+impl Group {
+    /// Every group.
+    pub const ALL: [Self; 8] = [
+        Self::Stock,
+        Self::Order,
+        Self::Payment,
+        Self::CallbackSubmit,
+        Self::PaidOrder,
+        Self::Fulfil,
+        Self::Points,
+        Self::Notification,
+    ];
+
+    /// Name on the broker and in `message_process_log.consumer_group`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock-consumer-group",
+            Self::Order => "order-consumer-group",
+            Self::Payment => "payment-consumer-group",
+            Self::CallbackSubmit => "callback-submit-consumer-group",
+            Self::PaidOrder => "paid-order-success-consumer-group",
+            Self::Fulfil => "order-fulfill-consumer-group",
+            Self::Points => "points-consumer-group",
+            Self::Notification => "notification-consumer-group",
+        }
+    }
+
+    /// From its name on the broker.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|group| group.name() == name)
+    }
+
+    /// The role that runs it.
+    #[must_use]
+    pub fn role(self) -> Role {
+        match self {
+            Self::Stock => Role::Stock,
+            Self::Order | Self::PaidOrder | Self::Fulfil => Role::Order,
+            Self::Payment | Self::CallbackSubmit => Role::Payment,
+            Self::Points | Self::Notification => Role::Notify,
+        }
+    }
+
+    /// The events that it takes.
+    pub fn events(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |kind| kind.groups().contains(&self))
+    }
+}
+
+/// Who puts an event on its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Producer {
+    /// A role of ruyi.
+    Role(Role),
+    /// Only systems outside, or operators.
+    Outside,
+}
+
+macro_rules! catalogue {
+    ($($kind:ident = $name:literal, $summary:literal, $producer:expr => [$($group:ident),*], [$($field:literal),*];)*) => {
+        /// Kind of an event. Its name is also the default name of its topic.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind {
+            $(#[doc = $summary] $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind, in catalogue order.
+            pub const ALL: [Self; [$(Self::$kind),*].len()] = [$(Self::$kind),*];
+
+            /// Name: TAGS, the property `eventType`, and the topic where no other is configured.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+
+            /// Who emits it.
+            #[must_use]
+            pub const fn producer(self) -> Producer {
+                match self { $(Self::$kind => $producer,)* }
+            }
+
+            /// The groups that each handle it once.
+            #[must_use]
+            pub const fn groups(self) -> &'static [Group] {
+                match self { $(Self::$kind => &[$(Group::$group),*],)* }
+            }
+
+            /// Fields of its body, beside `eventId` and `timestamp`.
+            #[must_use]
+            pub const fn fields(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => &[$($field),*],)* }
+            }
+
+            /// What it says, for people.
+            #[must_use]
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$kind => $summary,)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    OrderCreated = "ORDER_CREATED", "An order was accepted.",
+        Producer::Role(Role::Order) => [Stock],
+        ["orderId", "orderNo", "userId", "totalAmount", "productQuantityMap", "remark", "expireTime", "merchantId", "channelId"];
+    StockFrozen = "STOCK_FROZEN", "All lines of an order are held; it may be paid.",
+        Producer::Role(Role::Stock) => [Order, Payment],
+        ["orderId", "orderNo", "userId", "totalAmount", "expireTime", "merchantId", "channelId"];
+    StockFreezeFailed = "STOCK_FREEZE_FAILED", "No line of an order is held; it will be canceled.",
+        Producer::Role(Role::Stock) => [Order],
+        ["orderId", "orderNo", "reason"];
+    PaymentSuccess = "PAYMENT_SUCCESS", "The channel confirmed the money of an order.",
+        Producer::Role(Role::Payment) => [Order],
+        ["paymentId", "orderId", "orderNo", "userId", "amount", "paymentMethod", "transactionNo", "payTime"];
+    PaidOrderSuccess = "PAID_ORDER_SUCCESS", "An order is paid.",
+        Producer::Role(Role::Order) => [PaidOrder, Points, Notification],
+        ["orderId", "userId", "payAmount", "payTime"];
+    OrderCanceled = "ORDER_CANCELED", "An order is canceled.",
+        Producer::Role(Role::Order) => [Payment, Notification],
+        ["orderId", "userId", "cancelType", "cancelReason"];
+    InventoryDeduct = "INVENTORY_DEDUCT", "Frozen stock of an order is to become sold.",
+        Producer::Role(Role::Order) => [Stock],
+        ["orderId", "kind"];
+    InventoryRelease = "INVENTORY_RELEASE", "Stock of an order is to become available again.",
+        Producer::Role(Role::Order) => [Stock],
+        ["orderId", "kind"];
+    OrderAutoCancel = "ORDER_AUTO_CANCEL", "Risk control or an operator wants an order canceled.",
+        Producer::Outside => [Order],
+        ["orderId", "reason"];
+    TriggerOrderFulfill = "TRIGGER_ORDER_FULFILL", "A paid order is to go to the warehouse.",
+        Producer::Role(Role::Order) => [Fulfil],
+        ["orderId", "userId", "lines", "address"];
+    OrderFulfillSuccess = "ORDER_FULFILL_SUCCESS", "The warehouse took an order over.",
+        Producer::Role(Role::Order) => [Order, Notification],
+        ["orderId", "occurredAt", "carrier", "trackingNo"];
+    OrderOutStock = "ORDER_OUT_STOCK", "An order left the warehouse.",
+        Producer::Role(Role::Order) => [Order, Notification],
+        ["orderId", "occurredAt", "carrier", "trackingNo"];
+    OrderDelivery = "ORDER_DELIVERY", "An order is with the carrier.",
+        Producer::Role(Role::Order) => [Order, Notification],
+        ["orderId", "occurredAt", "carrier", "trackingNo"];
+    OrderSigned = "ORDER_SIGNED", "An order was signed for.",
+        Producer::Role(Role::Order) => [Order, Notification],
+        ["orderId", "occurredAt", "carrier", "trackingNo"];
+    RefundRequested = "REFUND_REQUESTED", "The money of an order is to go back.",
+        Producer::Role(Role::Order) => [Payment],
+        ["orderId", "paymentId", "amount", "reason"];
+    RefundSuccess = "REFUND_SUCCESS", "Money of an order went back.",
+        Producer::Role(Role::Payment) => [Order, Points, Notification],
+        ["orderId", "refundId", "amount", "kind", "userId"];
+    OrderNotification = "ORDER_NOTIFICATION", "A user is to be told something about an order.",
+        Producer::Outside => [Notification],
+        ["userId", "orderId", "template", "params"];
+    CallbackSubmit = "CALLBACK_SUBMIT", "An open payment is to be submitted to its channel.",
+        Producer::Role(Role::Payment) => [CallbackSubmit],
+        ["order_no", "out_order_no", "plugin_id", "plugin_type", "money", "product_id", "channel_id", "merchant_id", "tenant_id", "create_datetime"];
+}
+
+impl Kind {
+    /// From its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The deterministic id of this event of this aggregate: the same in the outbox, in a transaction message, in a
+    /// degraded send and in a replay.
+    #[must_use]
+    pub fn event_id(self, aggregate: impl std::fmt::Display) -> String {
+        format!("{aggregate}:{}", self.name())
+    }
+}
+
+/// Version of the bodies below (property `schemaVersion`).
+pub const SCHEMA_VERSION: &str = "1";
+
+/// Body of `ORDER_CREATED`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCreated {
+    /// Order.
+    pub order_id: OrderId,
+    /// Its number for people.
+    pub order_no: String,
+    /// Who ordered.
+    pub user_id: UserId,
+    /// What is to be paid.
+    pub total_amount: Money,
+    /// SKU → pieces.
+    pub product_quantity_map: super::stock::Lines,
+    /// Free text of the user.
+    #[serde(default)]
+    pub remark: String,
+    /// Unpaid by then, it is canceled; epoch ms.
+    pub expire_time: i64,
+    /// Who sells.
+    pub merchant_id: MerchantId,
+    /// Which channel is to take the money.
+    pub channel_id: String,
+}
+
+/// Body of `STOCK_FROZEN`: all that payment needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StockFrozen {
+    /// Order.
+    pub order_id: OrderId,
+    /// Its number for people.
+    pub order_no: String,
+    /// Who pays.
+    pub user_id: UserId,
+    /// What is to be paid.
+    pub total_amount: Money,
+    /// Epoch ms.
+    pub expire_time: i64,
+    /// Who sells.
+    pub merchant_id: MerchantId,
+    /// Which channel is to take the money.
+    pub channel_id: String,
+}
+
+/// Body of `STOCK_FREEZE_FAILED`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StockFreezeFailed {
+    /// Order.
+    pub order_id: OrderId,
+    /// Its number for people.
+    #[serde(default)]
+    pub order_no: String,
+    /// Why, for the user.
+    pub reason: String,
+}
+
+/// Body of `PAYMENT_SUCCESS`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentSuccess {
+    /// Payment.
+    pub payment_id: PaymentId,
+    /// Order that it pays.
+    pub order_id: OrderId,
+    /// Its number for people.
+    #[serde(default)]
+    pub order_no: String,
+    /// Who paid.
+    pub user_id: UserId,
+    /// How much.
+    pub amount: Money,
+    /// Card, wallet, ...: as the channel calls it.
+    #[serde(default)]
+    pub payment_method: String,
+    /// The channel's number.
+    #[serde(default)]
+    pub transaction_no: String,
+    /// Epoch ms.
+    pub pay_time: i64,
+}
+
+/// Body of `PAID_ORDER_SUCCESS`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaidOrderSuccess {
+    /// Order.
+    pub order_id: OrderId,
+    /// Who paid.
+    pub user_id: UserId,
+    /// How much.
+    pub pay_amount: Money,
+    /// Epoch ms.
+    pub pay_time: i64,
+}
+
+/// Body of `ORDER_CANCELED`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCanceled {
+    /// Order.
+    pub order_id: OrderId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Who canceled.
+    pub cancel_type: CancelType,
+    /// Why, for the user.
+    #[serde(default)]
+    pub cancel_reason: String,
+}
+
+/// Body of `INVENTORY_DEDUCT` and `INVENTORY_RELEASE`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inventory {
+    /// Order.
+    pub order_id: OrderId,
+    /// What made it necessary: PAID, or the cancel's type.
+    #[serde(default)]
+    pub kind: String,
+}
+
+/// Body of `ORDER_AUTO_CANCEL`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderAutoCancel {
+    /// Order.
+    pub order_id: OrderId,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// One line of an order on its way to the warehouse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// SKU.
+    pub sku: String,
+    /// Pieces.
+    pub quantity: i64,
+}
+
+/// Body of `TRIGGER_ORDER_FULFILL`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TriggerOrderFulfill {
+    /// Order.
+    pub order_id: OrderId,
+    /// Whose.
+    pub user_id: UserId,
+    /// What to send.
+    pub lines: Vec<Line>,
+    /// Where to.
+    #[serde(default)]
+    pub address: String,
+}
+
+/// Body of the four fulfilment events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fulfilment {
+    /// Order.
+    pub order_id: OrderId,
+    /// When the warehouse saw it, epoch ms.
+    #[serde(default)]
+    pub occurred_at: i64,
+    /// Carrier's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<String>,
+    /// Carrier's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking_no: Option<String>,
+}
+
+/// Body of `REFUND_REQUESTED`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefundRequested {
+    /// Order.
+    pub order_id: OrderId,
+    /// Payment whose money goes back, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<PaymentId>,
+    /// How much.
+    pub amount: Money,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What a refund gives back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RefundKind {
+    /// The money of a canceled order.
+    #[default]
+    Order,
+    /// Money that was paid a second time for an order that goes on.
+    Extra,
+}
+
+/// Body of `REFUND_SUCCESS`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefundSuccess {
+    /// Order.
+    pub order_id: OrderId,
+    /// Refund.
+    pub refund_id: RefundId,
+    /// How much.
+    pub amount: Money,
+    /// What it gave back.
+    #[serde(default)]
+    pub kind: RefundKind,
+    /// Who paid, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+}
+
+/// Body of `ORDER_NOTIFICATION`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderNotification {
+    /// Whom to tell.
+    pub user_id: UserId,
+    /// About which order.
+    pub order_id: OrderId,
+    /// Name of the text.
+    pub template: String,
+    /// What the text is filled with.
+    #[serde(default)]
+    pub params: serde_json::Value,
+}
+
+/// Body of `CALLBACK_SUBMIT` (snake_case, as the pay gateway has it).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallbackSubmit {
+    /// Payment id, as the channel knows it.
+    pub order_no: String,
+    /// The merchant's own number: the order number for a shop payment.
+    pub out_order_no: String,
+    /// Channel's plugin.
+    pub plugin_id: String,
+    /// Kind of the plugin.
+    pub plugin_type: String,
+    /// How much.
+    pub money: Money,
+    /// Product of the gateway, where there is one.
+    #[serde(default)]
+    pub product_id: String,
+    /// Channel.
+    pub channel_id: String,
+    /// Who sells.
+    pub merchant_id: MerchantId,
+    /// Tenant of the gateway, where there is one.
+    #[serde(default)]
+    pub tenant_id: String,
+    /// When it was opened, epoch ms.
+    pub create_datetime: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_a_consumer_and_every_group_an_event() {
+        for kind in Kind::ALL {
+            assert!(!kind.groups().is_empty(), "{kind:?}");
+            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+        }
+        for group in Group::ALL {
+            assert!(group.events().next().is_some(), "{group:?}");
+            assert_eq!(Group::from_name(group.name()), Some(group));
+        }
+    }
+
+    #[test]
+    fn bodies_read_what_other_systems_send() {
+        let body = r#"{"paymentId":7,"orderId":"9","userId":3,"amount":59.80,"payTime":5,"extra":{"a":1}}"#;
+        let event: PaymentSuccess = serde_json::from_str(body).unwrap();
+        assert_eq!((event.payment_id, event.amount.minor()), (PaymentId(7), 5_980));
+    }
+}

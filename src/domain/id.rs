@@ -1,0 +1,280 @@
+//! Identifiers and other small values, parsed once at the edge.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+/// Why a value was refused at the edge. The text is written for the person who sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// Not a positive 64-bit integer.
+    #[error("{what} must be a positive integer of at most 19 digits, as a JSON string or number; got {got:?}")]
+    Id {
+        /// What was being read.
+        what: &'static str,
+        /// What stood there instead, shortened.
+        got: String,
+    },
+    /// Not a SKU.
+    #[error("a SKU is 1 to 64 characters out of A-Z a-z 0-9 . _ -; got {0:?}")]
+    Sku(String),
+    /// Not a quantity.
+    #[error("a quantity is a whole number from 1 to {max}; got {got}")]
+    Quantity {
+        /// Largest quantity allowed.
+        max: i64,
+        /// What stood there.
+        got: i64,
+    },
+    /// Not an amount of money.
+    #[error("{0}")]
+    Money(&'static str),
+}
+
+/// At most 40 characters of what was refused, so that an error never echoes a megabyte.
+fn shorten(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+/// Parses a positive 64-bit integer.
+///
+/// # Errors
+/// [`ParseError::Id`] when it is anything else.
+pub fn parse_id(what: &'static str, text: &str) -> Result<i64, ParseError> {
+    match text.parse::<i64>() {
+        Ok(id) if id > 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),
+        _ => Err(ParseError::Id { what, got: shorten(text) }),
+    }
+}
+
+struct IdVisitor(&'static str);
+
+impl Visitor<'_> for IdVisitor {
+    type Value = i64;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} as a string or number", self.0)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<i64, E> {
+        if value > 0 { Ok(value) } else { Err(E::custom(ParseError::Id { what: self.0, got: value.to_string() })) }
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
+        i64::try_from(value)
+            .ok()
+            .filter(|id| *id > 0)
+            .ok_or_else(|| E::custom(ParseError::Id { what: self.0, got: value.to_string() }))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<i64, E> {
+        parse_id(self.0, value).map_err(E::custom)
+    }
+}
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        /// A JSON string (JavaScript numbers lose digits past 2^53); a number is read as well.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                parse_id($what, text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(IdVisitor($what)).map(Self)
+            }
+        }
+    };
+}
+
+id_type!(
+    /// An order.
+    OrderId,
+    "an order id"
+);
+id_type!(
+    /// A payment record.
+    PaymentId,
+    "a payment id"
+);
+id_type!(
+    /// A refund record.
+    RefundId,
+    "a refund id"
+);
+id_type!(
+    /// A user; numbers are given out by the shop's user system.
+    UserId,
+    "a user id"
+);
+id_type!(
+    /// A merchant; 1 is the shop itself.
+    MerchantId,
+    "a merchant id"
+);
+
+/// Stock keeping unit: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Trailing spaces and case folding would make
+/// databases disagree about equality, so neither can occur.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Sku(String);
+
+impl Sku {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Sku {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseError::Sku(shorten(text)))
+        }
+    }
+}
+
+impl fmt::Display for Sku {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sku {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Pieces of one SKU in one order line: 1 to [`Quantity::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Quantity(i64);
+
+impl Quantity {
+    /// Largest quantity of one line.
+    pub const MAX: i64 = 9_999;
+
+    /// The number of pieces.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Quantity {
+    type Error = ParseError;
+
+    fn try_from(pieces: i64) -> Result<Self, ParseError> {
+        if (1..=Self::MAX).contains(&pieces) {
+            Ok(Self(pieces))
+        } else {
+            Err(ParseError::Quantity { max: Self::MAX, got: pieces })
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(i64::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// Bits of an id that count within one millisecond.
+const SEQUENCE_BITS: u32 = 12;
+/// Bits of an id that tell one process from another.
+const NODE_BITS: u32 = 10;
+/// Ids count milliseconds from 2024-01-01T00:00:00Z, so that 41 bits last until 2093.
+const EPOCH_MS: i64 = 1_704_067_200_000;
+
+/// The order of node numbers: a process leases one below this.
+pub const NODES: i64 = 1 << NODE_BITS;
+
+/// Where the next id starts: packs a time and a node number into the smallest id of that millisecond.
+#[must_use]
+pub fn first_id_of(now_ms: i64, node: i64) -> i64 {
+    ((now_ms - EPOCH_MS).max(0) << (NODE_BITS + SEQUENCE_BITS)) | ((node % NODES) << SEQUENCE_BITS)
+}
+
+/// The id after `last`, given that the clock says `now_ms`: strictly larger than `last`, also when the clock stands
+/// still or goes back (then it borrows from the next millisecond).
+#[must_use]
+pub fn next_id(last: i64, now_ms: i64, node: i64) -> i64 {
+    let fresh = first_id_of(now_ms, node);
+    if fresh > last {
+        return fresh;
+    }
+    let sequence_mask = (1 << SEQUENCE_BITS) - 1;
+    if last & sequence_mask == sequence_mask {
+        // The millisecond is used up: same node, next millisecond.
+        let millisecond = (last >> (NODE_BITS + SEQUENCE_BITS)) + 1;
+        (millisecond << (NODE_BITS + SEQUENCE_BITS)) | ((node % NODES) << SEQUENCE_BITS)
+    } else {
+        last + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_grow_even_when_the_clock_does_not() {
+        let mut last = 0;
+        for step in 0..20_000 {
+            let next = next_id(last, 1_800_000_000_000 - step / 7, 5);
+            assert!(next > last);
+            assert_eq!((next >> SEQUENCE_BITS) % NODES, 5);
+            last = next;
+        }
+    }
+
+    #[test]
+    fn ids_are_strings_in_json_and_read_from_both() {
+        assert_eq!(serde_json::to_string(&OrderId(12)).unwrap(), "\"12\"");
+        assert_eq!(serde_json::from_str::<OrderId>("\"12\"").unwrap(), OrderId(12));
+        assert_eq!(serde_json::from_str::<OrderId>("12").unwrap(), OrderId(12));
+        for bad in ["0", "-1", "\"\"", "\"+5\"", "\"1e3\"", "1.5", "null", "\"99999999999999999999\""] {
+            assert!(serde_json::from_str::<OrderId>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn skus_and_quantities_are_checked() {
+        assert!("SKU-001_a.b".parse::<Sku>().is_ok());
+        for bad in ["", " ", "a b", "a ", "é", &"x".repeat(65)] {
+            assert!(bad.parse::<Sku>().is_err(), "{bad}");
+        }
+        assert!(Quantity::try_from(0).is_err() && Quantity::try_from(10_000).is_err());
+        assert_eq!(Quantity::try_from(9_999).unwrap().get(), 9_999);
+    }
+}

@@ -1,0 +1,154 @@
+//! Money in minor units. Never a float inside; in JSON a number (or string) with at most two places.
+
+use std::fmt;
+use std::iter::Sum;
+use std::str::FromStr;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::id::ParseError;
+
+/// An amount, 0 or more, in minor units (fen, cents).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Money(i64);
+
+impl Money {
+    /// Largest amount: 10^12 minor units. Any sum of an order's 64 lines of it still fits in an i64, and every value
+    /// up to it is exact as a JSON number.
+    pub const MAX_MINOR: i64 = 1_000_000_000_000;
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// From minor units.
+    ///
+    /// # Errors
+    /// When it is negative or over [`Money::MAX_MINOR`].
+    pub fn from_minor(minor: i64) -> Result<Self, ParseError> {
+        if minor < 0 {
+            Err(ParseError::Money("an amount must not be negative"))
+        } else if minor > Self::MAX_MINOR {
+            Err(ParseError::Money("an amount must be at most 10000000000.00"))
+        } else {
+            Ok(Self(minor))
+        }
+    }
+
+    /// In minor units.
+    #[must_use]
+    pub fn minor(self) -> i64 {
+        self.0
+    }
+
+    /// This amount `pieces` times.
+    ///
+    /// # Errors
+    /// When the product is over [`Money::MAX_MINOR`].
+    pub fn times(self, pieces: i64) -> Result<Self, ParseError> {
+        self.0
+            .checked_mul(pieces)
+            .map_or(Err(ParseError::Money("an amount must be at most 10000000000.00")), Self::from_minor)
+    }
+}
+
+impl Sum for Money {
+    /// Saturates far above anything that passes [`Money::from_minor`]; callers check the total.
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        Self(amounts.fold(0_i64, |total, amount| total.saturating_add(amount.0)))
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+impl FromStr for Money {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const SHAPE: ParseError = ParseError::Money("an amount has digits and at most two places, like 59.80");
+        let (whole, places) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || whole.len() > 13 || places.len() > 2 || !digits(whole) || !digits(places) {
+            return Err(SHAPE);
+        }
+        if text.ends_with('.') {
+            return Err(SHAPE);
+        }
+        let whole: i64 = whole.parse().map_err(|_| SHAPE)?;
+        let places: i64 = format!("{places:0<2}").parse().map_err(|_| SHAPE)?;
+        Self::from_minor(whole * 100 + places)
+    }
+}
+
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 % 100 == 0 {
+            return serializer.serialize_i64(self.0 / 100);
+        }
+        // Exact: up to MAX_MINOR the nearest double prints back as these two places.
+        #[expect(clippy::cast_precision_loss, reason = "at most 10^12, a double holds 2^53")]
+        serializer.serialize_f64(self.0 as f64 / 100.0)
+    }
+}
+
+struct MoneyVisitor;
+
+impl Visitor<'_> for MoneyVisitor {
+    type Value = Money;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an amount with at most two places, like 59.80")
+    }
+
+    fn visit_u64<E: de::Error>(self, whole: u64) -> Result<Money, E> {
+        whole.to_string().parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, whole: i64) -> Result<Money, E> {
+        whole.to_string().parse().map_err(E::custom)
+    }
+
+    fn visit_f64<E: de::Error>(self, amount: f64) -> Result<Money, E> {
+        // The shortest decimal that reads back as this double is what the sender wrote: 0.3 stays 0.3.
+        amount.to_string().parse().map_err(E::custom)
+    }
+
+    fn visit_str<E: de::Error>(self, amount: &str) -> Result<Money, E> {
+        amount.parse().map_err(E::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MoneyVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_amount_survives_json(minor in 0..=Money::MAX_MINOR) {
+            let money = Money::from_minor(minor).unwrap();
+            let json = serde_json::to_string(&money).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Money>(&json).unwrap(), money);
+            prop_assert_eq!(money.to_string().parse::<Money>().unwrap(), money);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_amount_is_refused() {
+        for good in ["0", "0.1", "59.80", "\"59.8\"", "1e2"] {
+            assert!(serde_json::from_str::<Money>(good).is_ok(), "{good}");
+        }
+        for bad in ["-1", "0.001", "1e300", "\"1.\"", "\".5\"", "\"1,5\"", "true", "null", "10000000000.01", "1e-7"] {
+            assert!(serde_json::from_str::<Money>(bad).is_err(), "{bad}");
+        }
+    }
+}
