@@ -34,7 +34,6 @@ const CONSUME_QUEUE_ENTRIES: usize = 20_000;
 const CONSUME_QUEUE_ENTRY_BYTES: usize = 20;
 const INDEX_SLOTS: u32 = 100_000;
 const INDEX_ENTRIES: u32 = 400_000;
-const TIMER_LOG_FILE_BYTES: usize = 4 << 20;
 /// Consumed or not, messages are kept this long.
 const RETENTION_HOURS: usize = 7 * 24;
 
@@ -280,7 +279,6 @@ fn store_config(config: &EmbeddedConfig, ports: &Ports) -> MessageStoreConfig {
         store_path_commit_log: Some(path(&root.join("commitlog")).into()),
         mapped_file_size_commit_log: COMMIT_LOG_FILE_BYTES,
         mapped_file_size_consume_queue: CONSUME_QUEUE_ENTRIES * CONSUME_QUEUE_ENTRY_BYTES,
-        mapped_file_size_timer_log: TIMER_LOG_FILE_BYTES,
         max_hash_slot_num: INDEX_SLOTS,
         max_index_num: INDEX_ENTRIES,
         flush_disk_type: flush,
@@ -288,7 +286,8 @@ fn store_config(config: &EmbeddedConfig, ports: &Ports) -> MessageStoreConfig {
         // A full disk must not cost messages that nobody has consumed.
         clean_file_forcibly_enable: false,
         disk_max_used_space_ratio: 95,
-        disk_space_warning_level_ratio: 90,
+        disk_space_clean_forcibly_ratio: 97,
+        disk_space_warning_level_ratio: 98,
         ha_listen_address: config.host,
         ha_listen_port: usize::from(ports.broker) + 1,
         // As many per pull as the client asks for, also when they come from the disk.
@@ -304,6 +303,13 @@ fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn runtime_error(error: impl std::fmt::Display) -> MqError {
-    MqError::Runtime(error.to_string())
+/// The broker's errors say what went wrong only in their sources.
+fn runtime_error(error: impl std::error::Error) -> MqError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    MqError::Runtime(text)
 }

@@ -44,6 +44,8 @@ pub const NOISY_TARGETS: &[&str] = &[
 const RETRY_PREFIX: &str = "%RETRY%";
 const DLQ_PREFIX: &str = "%DLQ%";
 const PRODUCER_GROUP: &str = "ruyi-producer";
+/// The client refuses shorter intervals between route reads and between heartbeats.
+const MIN_INTERVAL_MS: u32 = 10_000;
 /// How long one administration call may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to start or to stop.
@@ -76,7 +78,8 @@ pub struct RocketMqConfig {
     pub compress_over_bytes: u32,
     /// Queues of a topic that has to be created.
     pub queues_per_topic: i32,
-    /// How often routes are read again: bounds how long a moved or restarted broker goes unnoticed.
+    /// How often consumers read routes again: bounds how long they miss a moved or restarted broker. The client takes
+    /// no less than 10 s, nor for heartbeats.
     pub poll_name_server_interval_ms: u32,
     /// Heartbeats to every broker.
     pub heartbeat_interval_ms: u32,
@@ -99,8 +102,8 @@ impl Default for RocketMqConfig {
             batch_max_bytes: 1 << 20,
             compress_over_bytes: 4096,
             queues_per_topic: 4,
-            poll_name_server_interval_ms: 3000,
-            heartbeat_interval_ms: 10_000,
+            poll_name_server_interval_ms: MIN_INTERVAL_MS,
+            heartbeat_interval_ms: MIN_INTERVAL_MS,
             topics: HashMap::new(),
         }
     }
@@ -293,8 +296,8 @@ fn client_config(config: &RocketMqConfig, instance: &str) -> ClientConfig {
     if let Some(namespace) = &config.namespace {
         client.set_namespace(namespace.as_str().into());
     }
-    client.set_poll_name_server_interval(config.poll_name_server_interval_ms);
-    client.set_heartbeat_broker_interval(config.heartbeat_interval_ms);
+    client.set_poll_name_server_interval(config.poll_name_server_interval_ms.max(MIN_INTERVAL_MS));
+    client.set_heartbeat_broker_interval(config.heartbeat_interval_ms.max(MIN_INTERVAL_MS));
     client.set_vip_channel_enabled(false);
     client.set_use_tls(config.tls);
     client

@@ -33,7 +33,7 @@ fn embedded(dir: &Path) -> EmbeddedConfig {
 }
 
 fn client(namesrv: String) -> RocketMqConfig {
-    RocketMqConfig { namesrv, poll_name_server_interval_ms: 500, heartbeat_interval_ms: 1000, ..RocketMqConfig::default() }
+    RocketMqConfig { namesrv, ..RocketMqConfig::default() }
 }
 
 impl Bench {
@@ -42,6 +42,9 @@ impl Bench {
     }
 
     async fn start_with(dir: &Path, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
+        // RUST_LOG shows what the broker says.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let runtime = MqRuntime::start("mq-test").unwrap();
         let broker = EmbeddedBroker::start(&embedded(dir), &runtime).await.unwrap();
         let mut config = client(broker.namesrv_addr());
