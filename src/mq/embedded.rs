@@ -94,9 +94,7 @@ impl EmbeddedBroker {
         let ports = Ports::choose(config)?;
         let namesrv = NameServer::start(config, runtime, ports.namesrv).await?;
         match start_broker(config, runtime, &ports, namesrv.addr).await {
-            Ok(broker) => {
-                Ok(Self { broker, namesrv, broker_addr: SocketAddr::new(config.host, ports.broker) })
-            }
+            Ok(broker) => Ok(Self { broker, namesrv, broker_addr: SocketAddr::new(config.host, ports.broker) }),
             Err(error) => {
                 namesrv.shutdown().await;
                 Err(error)
@@ -135,8 +133,11 @@ impl NameServer {
             config_store_path: path(&home.join("namesrv.properties")),
             ..NamesrvConfig::default()
         };
-        let server =
-            ServerConfig { listen_port: u32::from(port), bind_address: config.host.to_string(), ..ServerConfig::default() };
+        let server = ServerConfig {
+            listen_port: u32::from(port),
+            bind_address: config.host.to_string(),
+            ..ServerConfig::default()
+        };
         let bootstrap = rocketmq_namesrv::bootstrap::Builder::new(
             runtime.component("namesrv"),
             TelemetryRuntimeGuard::noop().handle(),
@@ -240,9 +241,7 @@ async fn start_broker(
     };
     match tokio::time::timeout(LIFECYCLE_TIMEOUT, start).await {
         Ok(started) => started,
-        Err(_) => {
-            Err(MqError::Timeout { operation: "start the broker", timeout_ms: LIFECYCLE_TIMEOUT.as_millis() })
-        }
+        Err(_) => Err(MqError::Timeout { operation: "start the broker", timeout_ms: LIFECYCLE_TIMEOUT.as_millis() }),
     }
 }
 

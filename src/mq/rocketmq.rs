@@ -83,6 +83,9 @@ pub struct RocketMqConfig {
     pub poll_name_server_interval_ms: u32,
     /// Heartbeats to every broker.
     pub heartbeat_interval_ms: u32,
+    /// How long a broker may keep a pull of an empty queue waiting. Longer costs less CPU while idle; leaving a group
+    /// (and giving queues away) waits for it.
+    pub long_poll_ms: u64,
     /// Catalogue topic → topic on the broker, for those that differ.
     pub topics: HashMap<String, String>,
 }
@@ -104,6 +107,7 @@ impl Default for RocketMqConfig {
             queues_per_topic: 4,
             poll_name_server_interval_ms: MIN_INTERVAL_MS,
             heartbeat_interval_ms: MIN_INTERVAL_MS,
+            long_poll_ms: 3000,
             topics: HashMap::new(),
         }
     }

@@ -1,8 +1,10 @@
 //! The client against the embedded broker.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
@@ -33,7 +35,7 @@ fn embedded(dir: &Path) -> EmbeddedConfig {
 }
 
 fn client(namesrv: String) -> RocketMqConfig {
-    RocketMqConfig { namesrv, ..RocketMqConfig::default() }
+    RocketMqConfig { namesrv, long_poll_ms: 300, ..RocketMqConfig::default() }
 }
 
 impl Bench {
@@ -161,4 +163,251 @@ async fn batches_of_several_topics_arrive_in_order_per_key() {
     consumer.shutdown().await;
     assert!(consumer.poll(1, Duration::ZERO).await.is_empty());
     bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_goes_on_after_what_it_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path()).await;
+    let topics = bench.topics(&["ORDER_CREATED"]).await;
+    bench.send(&numbered("ORDER_CREATED", 1, 100)).await;
+
+    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let got = collect(&consumer, 100).await;
+    // The first 40 are done, the others are not.
+    let (done, open) = got.split_at(40);
+    consumer.commit(&next_offsets(done)).await;
+    consumer.shutdown().await;
+
+    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let again = collect(&consumer, 60).await;
+    assert_eq!(again, open);
+    // What was committed does not come back, what is new comes.
+    bench.send(&[message("ORDER_CREATED", "k0", "last")]).await;
+    let last = collect(&consumer, 1).await;
+    assert_eq!(last.len(), 1);
+    assert_eq!(&last[0].body[..], b"last");
+    consumer.shutdown().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_that_are_given_up_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path()).await;
+    let topics = bench.topics(&["T"]).await;
+    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let batch = numbered("T", 20, 50);
+    let started = Instant::now();
+    let mut got = Vec::new();
+    let mut sent = batch.chunks(100);
+    while got.len() < batch.len() {
+        assert!(started.elapsed() < DEADLINE, "{} of {} messages came", got.len(), batch.len());
+        if let Some(chunk) = sent.next() {
+            bench.send(chunk).await;
+        }
+        // Most of these are dropped while they wait.
+        let poll = consumer.poll(7, Duration::from_millis(50));
+        if let Ok(messages) = tokio::time::timeout(Duration::from_millis(1), poll).await {
+            assert!(messages.len() <= 7);
+            got.extend(messages);
+        }
+    }
+    assert_ordered_per_key(&got, 20, 50);
+    consumer.shutdown().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_a_group_share_its_queues() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path()).await;
+    let topics = bench.topics(&["T"]).await;
+    let first = bench.mq.subscribe("g", &topics).await.unwrap();
+    let second = bench.mq.subscribe("g", &topics).await.unwrap();
+    let started = Instant::now();
+    loop {
+        let (a, b) = (first.assignment().await.unwrap(), second.assignment().await.unwrap());
+        if a.len() == 2 && b.len() == 2 && a.iter().all(|queue| !b.contains(queue)) {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "{a:?} {b:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let batch = numbered("T", 40, 5);
+    bench.send(&batch).await;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    while a.len() + b.len() < batch.len() {
+        assert!(started.elapsed() < DEADLINE, "{} and {} of {}", a.len(), b.len(), batch.len());
+        a.extend(first.poll(64, WAIT).await);
+        b.extend(second.poll(64, WAIT).await);
+    }
+    assert!(!a.is_empty() && !b.is_empty());
+    first.commit(&next_offsets(&a)).await;
+    second.commit(&next_offsets(&b)).await;
+    // The other one takes over where the first stopped.
+    first.shutdown().await;
+    let more = numbered("T", 40, 6).split_off(40 * 5);
+    bench.send(&more).await;
+    let taken = collect(&second, more.len()).await;
+    assert_eq!(bodies(&taken).len(), more.len());
+    assert!(taken.iter().all(|message| &message.body[..] == b"5"));
+    second.shutdown().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_and_offsets_outlive_an_orderly_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path()).await;
+    let topics = bench.topics(&["T"]).await;
+    bench.send(&numbered("T", 1, 50)).await;
+    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let got = collect(&consumer, 50).await;
+    consumer.commit(&next_offsets(&got[..20])).await;
+    consumer.shutdown().await;
+    bench.stop().await;
+
+    let bench = Bench::start(dir.path()).await;
+    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let again = collect(&consumer, 30).await;
+    assert_eq!(again, &got[20..]);
+    consumer.shutdown().await;
+    bench.stop().await;
+}
+
+/// Not a test by itself: the broker that `messages_outlive_a_killed_broker` kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broker_process() {
+    let Ok(dir) = std::env::var("RUYI_TEST_BROKER_DIR") else { return };
+    let runtime = MqRuntime::start("mq-child").unwrap();
+    let broker = EmbeddedBroker::start(&embedded(Path::new(&dir)), &runtime).await.unwrap();
+    println!("\nnamesrv={}", broker.namesrv_addr());
+    // Until it is killed, or orphaned.
+    tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await.unwrap();
+}
+
+fn spawn_broker(dir: &Path) -> (Child, String) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "rocketmq::broker_process", "--nocapture"])
+        .env("RUYI_TEST_BROKER_DIR", dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let addr = out.lines().find_map(|line| line.unwrap().strip_prefix("namesrv=").map(str::to_owned)).unwrap();
+    (child, addr)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_outlive_a_killed_broker() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = MqRuntime::start("mq-test").unwrap();
+    let topics = vec![String::from("T")];
+    let batch = numbered("T", 5, 100);
+
+    let (mut child, addr) = spawn_broker(dir.path());
+    let mq = RocketMq::connect(client(addr), &runtime).await.unwrap();
+    mq.ensure_topics(&topics, 4).await.unwrap();
+    for result in mq.publish(&batch).await {
+        result.unwrap();
+    }
+    let consumer = mq.subscribe("g", &topics).await.unwrap();
+    let got = collect(&consumer, batch.len()).await;
+    consumer.commit(&next_offsets(&got[..200])).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    consumer.shutdown().await;
+    mq.shutdown().await;
+
+    let (mut child, addr) = spawn_broker(dir.path());
+    let mq = RocketMq::connect(client(addr), &runtime).await.unwrap();
+    let consumer = mq.subscribe("g", &topics).await.unwrap();
+    // The commits of the last second may be forgotten: then what they covered comes again too.
+    let open = bodies(&got[200..]);
+    let mut seen = HashSet::new();
+    let started = Instant::now();
+    while !open.is_subset(&seen) {
+        assert!(started.elapsed() < DEADLINE, "{} of {}", seen.len(), open.len());
+        seen.extend(bodies(&consumer.poll(256, WAIT).await));
+    }
+    consumer.shutdown().await;
+    mq.shutdown().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    runtime.shutdown(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retry_and_dead_letter_topics_take_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path()).await;
+    let batch = [
+        message("%DLQ%stock-consumer-group", "k1", "dead"),
+        message("%DLQ%stock-consumer-group", "k2", "dead too"),
+        message("%RETRY%stock-consumer-group", "k3", "again"),
+    ];
+    bench.send(&batch).await;
+    let topics = vec![batch[0].topic.clone(), batch[2].topic.clone()];
+    let consumer = bench.mq.subscribe("operator", &topics).await.unwrap();
+    let got = collect(&consumer, 3).await;
+    assert_eq!(got.len(), 3);
+    for sent in &batch {
+        let same = got.iter().find(|message| message.body == sent.body).unwrap();
+        assert_eq!((&same.queue.topic, &same.key, &same.tag), (&sent.topic, &sent.key, &sent.tag));
+        assert_eq!(same.properties, sent.properties);
+    }
+    consumer.shutdown().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_too_large_is_refused_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start_with(dir.path(), |config| config.max_message_bytes = 100_000).await;
+    let topics = bench.topics(&["T"]).await;
+    let large = "x".repeat(90_000);
+    let batch = [
+        message("T", "k", "before"),
+        message("T", "k", &large),
+        message("T", "k", &"y".repeat(100_000)),
+        message("T", "k", "after"),
+    ];
+    let results = bench.mq.publish(&batch).await;
+    assert!(matches!(results[2], Err(PublishError::TooLarge { max_bytes: 100_000, .. })), "{results:?}");
+    assert!(results.iter().enumerate().all(|(index, result)| index == 2 || result.is_ok()), "{results:?}");
+    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let got = collect(&consumer, 3).await;
+    let bodies: Vec<_> = got.iter().map(|message| message.body.clone()).collect();
+    assert_eq!(bodies, ["before", large.as_str(), "after"]);
+    consumer.shutdown().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_broker_is_an_error_for_each_message_in_bounded_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = MqRuntime::start("mq-test").unwrap();
+    let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
+    let config = RocketMqConfig { send_timeout_ms: 500, retries: 1, ..client(broker.namesrv_addr()) };
+    let mq = RocketMq::connect(config, &runtime).await.unwrap();
+    let batch = numbered("T", 20, 10);
+    mq.ensure_topics(&[String::from("T")], 4).await.unwrap();
+    for result in mq.publish(&batch).await {
+        result.unwrap();
+    }
+    broker.shutdown().await;
+    let started = Instant::now();
+    let mut unknown = numbered("NEVER_SEEN", 1, 1);
+    unknown.extend(batch);
+    let results = mq.publish(&unknown).await;
+    assert_eq!(results.len(), 201);
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+    assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| !error.is_permanent())));
+    assert!(matches!(results[0], Err(PublishError::NoRoute { .. })), "{:?}", results[0]);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(!mq.is_reachable().await);
+    mq.shutdown().await;
+    runtime.shutdown(Duration::from_secs(10)).await;
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rocketmq_client_rust::{ClientOptions, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
 use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
+use rocketmq_model::common::message::STRING_HASH_SET;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
-use rocketmq_model::common::message::STRING_HASH_SET;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -22,9 +22,8 @@ use crate::mq::message::{Incoming, QueueId};
 const LONG_POLLS: usize = 4096;
 /// Messages asked for per pull; Apache RocketMQ gives 32 at most unless it is configured otherwise.
 const PULL_BATCH: i32 = 256;
-/// How long a broker may keep an empty pull waiting, and the client a suspended one.
-const SUSPEND_MS: u64 = 20_000;
-const SUSPEND_TIMEOUT_MS: u64 = 30_000;
+/// How much longer than a long poll its answer may take; Apache RocketMQ looks after waiting pulls every 5 s only.
+const LONG_POLL_GRACE_MS: u64 = 10_000;
 /// What RocketMQ adds besides the names that it reserves.
 const BROKER_PROPERTIES: [&str; 8] =
     ["UNIQ_KEY", "CLUSTER", "MIN_OFFSET", "MAX_OFFSET", "CONSUME_START_TIME", "TRACE_ON", "MSG_REGION", "INSTANCE_ID"];
@@ -63,8 +62,8 @@ impl RocketMq {
             .auto_commit(false)
             .pull_batch_size(PULL_BATCH)
             .pull_thread_nums(LONG_POLLS)
-            .broker_suspend_max_time_millis(SUSPEND_MS)
-            .consumer_timeout_millis_when_suspend(SUSPEND_TIMEOUT_MS);
+            .broker_suspend_max_time_millis(shared.config.long_poll_ms)
+            .consumer_timeout_millis_when_suspend(shared.config.long_poll_ms + LONG_POLL_GRACE_MS);
         if let Some(hook) = &shared.hook {
             builder = builder.rpc_hook(Arc::clone(hook));
         }
@@ -96,9 +95,8 @@ impl GroupConsumer {
             let wait = if polled.left.is_empty() { wait } else { Duration::ZERO };
             let wanted = max - polled.left.len();
             // The client loses messages when its own poll is dropped, so that runs to its end in a task.
-            let running = polled
-                .running
-                .get_or_insert_with(|| tokio::spawn(take(Arc::clone(&self.consumer), wanted, wait)));
+            let running =
+                polled.running.get_or_insert_with(|| tokio::spawn(take(Arc::clone(&self.consumer), wanted, wait)));
             let outcome = running.await;
             polled.running = None;
             match outcome {
@@ -170,9 +168,7 @@ impl GroupConsumer {
         };
         let mut properties: Vec<(String, String)> = all
             .iter()
-            .filter(|(name, _)| {
-                !STRING_HASH_SET.contains(name.as_str()) && !BROKER_PROPERTIES.contains(&name.as_str())
-            })
+            .filter(|(name, _)| !STRING_HASH_SET.contains(name.as_str()) && !BROKER_PROPERTIES.contains(&name.as_str()))
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
         properties.sort();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rocketmq_client_rust::ClientError;
+use rocketmq_model::common::message::STRING_HASH_SET;
 use rocketmq_model::common::message::message_queue::MessageQueue;
 use rocketmq_model::common::message::message_single::Message;
-use rocketmq_model::common::message::STRING_HASH_SET;
 use rocketmq_model::result::{SendResult, SendStatus};
 use tokio::time::Instant;
 
@@ -137,18 +137,15 @@ impl RocketMq {
         batch: &[Outgoing],
         queue: &MessageQueue,
     ) -> Result<(), PublishError> {
-        let messages =
-            chunk.iter().map(|index| encode(&lane.topic, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
+        let messages = chunk.iter().map(|index| encode(&lane.topic, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
         let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
         let producer = &self.shared.producer;
         let call = async {
             match <[Message; 1]>::try_from(messages) {
-                Ok([single]) => {
-                    Box::pin(producer.send_to_queue_with_timeout(single, queue.clone(), timeout_ms)).await
+                Ok([single]) => Box::pin(producer.send_to_queue_with_timeout(single, queue.clone(), timeout_ms)).await,
+                Err(many) => {
+                    Box::pin(producer.send_batch_to_queue_with_timeout(many, queue.clone(), timeout_ms)).await.map(Some)
                 }
-                Err(many) => Box::pin(producer.send_batch_to_queue_with_timeout(many, queue.clone(), timeout_ms))
-                    .await
-                    .map(Some),
             }
         };
         // The client's own timeout does not cover connecting.
