@@ -41,7 +41,10 @@ struct Lane {
 impl RocketMq {
     /// Sends messages, and answers for each in the order of the input. Messages of one key keep their order; the same
     /// key always goes to the same queue as long as the topic keeps its queues. Nothing is sent past a failed message
-    /// of the same queue. Takes at most about `(retries + 2) * send_timeout_ms`.
+    /// of the same queue. Takes at most about `(retries + 3) * send_timeout_ms`.
+    ///
+    /// `%DLQ%<group>` and `%RETRY%<group>` are made when they are missing, and need the group to exist for `%RETRY%`.
+    /// The embedded broker stores what is sent to `%RETRY%<group>` in `%DLQ%<group>`.
     pub async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let timeout = Duration::from_millis(u64::from(self.shared.config.send_timeout_ms));
         let deadline = Instant::now() + timeout * (self.shared.config.retries + 1);
