@@ -260,6 +260,12 @@ fn broker_config(config: &EmbeddedConfig, ports: &Ports, namesrv: SocketAddr) ->
         // What a crash forgets of the committed offsets.
         flush_consumer_offset_interval: 1000,
         register_name_server_period: 10_000,
+        // Idle work that one broker with pulling consumers has no use for: shedding load by queue time (a look every
+        // 10 ms), pop consumption, a broker group.
+        broker_fast_failure_enable: false,
+        revive_queue_num: 1,
+        enable_lite_event_mode: false,
+        sync_broker_member_group_period: 60_000,
         ..BrokerConfig::default()
     };
     broker.broker_identity.broker_name = BROKER_NAME.into();

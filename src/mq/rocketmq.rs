@@ -19,6 +19,7 @@ use rocketmq_client_rust::{
     DefaultMQProducer, SessionCredentials,
 };
 use rocketmq_observability::TelemetryRuntimeGuard;
+use rocketmq_runtime::ChildServiceContext;
 use rocketmq_transport::api::RPCHook;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
@@ -83,8 +84,7 @@ pub struct RocketMqConfig {
     pub poll_name_server_interval_ms: u32,
     /// Heartbeats to every broker.
     pub heartbeat_interval_ms: u32,
-    /// How long a broker may keep a pull of an empty queue waiting. Longer costs less CPU while idle; leaving a group
-    /// (and giving queues away) waits for it.
+    /// How long a broker may keep a pull of an empty queue waiting: longer costs less CPU while idle.
     pub long_poll_ms: u64,
     /// Catalogue topic → topic on the broker, for those that differ.
     pub topics: HashMap<String, String>,
@@ -107,7 +107,7 @@ impl Default for RocketMqConfig {
             queues_per_topic: 4,
             poll_name_server_interval_ms: MIN_INTERVAL_MS,
             heartbeat_interval_ms: MIN_INTERVAL_MS,
-            long_poll_ms: 3000,
+            long_poll_ms: 20_000,
             topics: HashMap::new(),
         }
     }
@@ -222,6 +222,8 @@ struct Shared {
     config: RocketMqConfig,
     names: TopicNames,
     client_runtime: Arc<ClientRuntime>,
+    /// Each consumer gets a client runtime of its own below this, so that it can be stopped by itself.
+    consumers: ChildServiceContext,
     hook: Option<Arc<dyn RPCHook>>,
     /// Sends go through `&producer`; only starting and stopping need the lock.
     producer: DefaultMQProducer,
@@ -240,12 +242,7 @@ impl RocketMq {
     pub async fn connect(config: RocketMqConfig, runtime: &MqRuntime) -> Result<Self, MqError> {
         let names = TopicNames::new(&config.topics)?;
         let hook = acl_hook(&config)?;
-        let client_runtime = ClientRuntime::try_new(
-            runtime.component("client"),
-            ClientRuntimeConfig { shutdown_timeout: LIFECYCLE_TIMEOUT, ..ClientRuntimeConfig::default() },
-            TelemetryRuntimeGuard::noop().handle(),
-        )
-        .map_err(client_error("start the messaging client"))?;
+        let client_runtime = client_runtime(runtime.component("client"))?;
         let instance = format!("{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
         let mut producer = build_producer(&config, &client_runtime, hook.clone(), &instance)?;
         within("start the producer", LIFECYCLE_TIMEOUT, Box::pin(producer.start())).await?;
@@ -254,6 +251,7 @@ impl RocketMq {
                 config,
                 names,
                 client_runtime,
+                consumers: runtime.component("consumers"),
                 hook,
                 producer,
                 admin: Mutex::new(None),
@@ -291,6 +289,12 @@ impl Shared {
         let number = self.consumers_made.fetch_add(1, Ordering::Relaxed);
         format!("{}-c{number}", self.instance)
     }
+}
+
+fn client_runtime(context: ChildServiceContext) -> Result<Arc<ClientRuntime>, MqError> {
+    let config = ClientRuntimeConfig { shutdown_timeout: LIFECYCLE_TIMEOUT, ..ClientRuntimeConfig::default() };
+    ClientRuntime::try_new(context, config, TelemetryRuntimeGuard::noop().handle())
+        .map_err(client_error("start a messaging client"))
 }
 
 fn client_config(config: &RocketMqConfig, instance: &str) -> ClientConfig {

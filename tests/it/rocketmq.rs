@@ -35,7 +35,7 @@ fn embedded(dir: &Path) -> EmbeddedConfig {
 }
 
 fn client(namesrv: String) -> RocketMqConfig {
-    RocketMqConfig { namesrv, long_poll_ms: 300, ..RocketMqConfig::default() }
+    RocketMqConfig { namesrv, ..RocketMqConfig::default() }
 }
 
 impl Bench {

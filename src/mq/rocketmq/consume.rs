@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rocketmq_client_rust::{ClientOptions, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
+use rocketmq_client_rust::{ClientOptions, ClientRuntime, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
 use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
 use rocketmq_model::common::message::STRING_HASH_SET;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
+use rocketmq_runtime::ShutdownDeadline;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{LIFECYCLE_TIMEOUT, MqError, RocketMq, Shared, client_error, within};
+use super::{LIFECYCLE_TIMEOUT, MqError, RocketMq, Shared, client_error, client_runtime, within};
 use crate::mq::message::{Incoming, QueueId};
 
 /// Long polls at the same time. Each assigned queue holds one for as long as it is empty, so this must not be less
@@ -22,6 +23,8 @@ use crate::mq::message::{Incoming, QueueId};
 const LONG_POLLS: usize = 4096;
 /// Messages asked for per pull; Apache RocketMQ gives 32 at most unless it is configured otherwise.
 const PULL_BATCH: i32 = 256;
+/// How long leaving a group may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much longer than a long poll its answer may take; Apache RocketMQ looks after waiting pulls every 5 s only.
 const LONG_POLL_GRACE_MS: u64 = 10_000;
 /// What RocketMQ adds besides the names that it reserves.
@@ -31,6 +34,7 @@ const BROKER_PROPERTIES: [&str; 8] =
 /// One member of a consumer group. Messages come in order within a queue; a queue belongs to one member at a time.
 pub struct GroupConsumer {
     consumer: Arc<DefaultLitePullConsumer>,
+    runtime: Arc<ClientRuntime>,
     shared: Arc<Shared>,
     group: String,
     polled: Mutex<Polled>,
@@ -54,7 +58,8 @@ impl RocketMq {
     pub async fn subscribe(&self, group: &str, topics: &[String]) -> Result<GroupConsumer, MqError> {
         let shared = Arc::clone(&self.shared);
         let options = ClientOptions::legacy(shared.client_config(&shared.next_consumer_instance()));
-        let mut builder = DefaultLitePullConsumerBuilder::new(Arc::clone(&shared.client_runtime))
+        let runtime = client_runtime(shared.consumers.component("consumer"))?;
+        let mut builder = DefaultLitePullConsumerBuilder::new(Arc::clone(&runtime))
             .client_options(options)
             .use_tls(shared.config.tls)
             .consumer_group(group)
@@ -73,11 +78,12 @@ impl RocketMq {
             within("subscribe to a topic", LIFECYCLE_TIMEOUT, Box::pin(consumer.subscribe(physical))).await?;
         }
         if let Err(error) = within("start a consumer", LIFECYCLE_TIMEOUT, Box::pin(consumer.start())).await {
-            let _ = tokio::time::timeout(LIFECYCLE_TIMEOUT, consumer.shutdown()).await;
+            runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)).await;
             return Err(error);
         }
         Ok(GroupConsumer {
             consumer: Arc::new(consumer),
+            runtime,
             shared,
             group: group.to_owned(),
             polled: Mutex::default(),
@@ -147,13 +153,18 @@ impl GroupConsumer {
         &self.group
     }
 
-    /// Leaves the group; polls return empty from here on. Bounded to some 15 s.
+    /// Leaves the group, at once for the other members; polls return empty from here on. Bounded to a few seconds.
     pub async fn shutdown(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        if tokio::time::timeout(LIFECYCLE_TIMEOUT, Box::pin(self.consumer.shutdown())).await.is_err() {
-            tracing::warn!(group = self.group, "consumer did not stop in time");
+        // The client would wait for the long poll of one queue after the other. Closing its connections, which lets
+        // written commits out first, ends them all, and tells the broker that the member is gone.
+        let leave = tokio::time::timeout(STOP_TIMEOUT, Box::pin(self.consumer.shutdown()));
+        let cut = Box::pin(self.runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)));
+        let (left, _) = tokio::join!(leave, cut);
+        if left.is_err() {
+            tracing::debug!(group = self.group, "consumer did not stop in time");
         }
     }
 
