@@ -245,13 +245,21 @@ async fn members_of_a_group_share_its_queues() {
     assert!(!a.is_empty() && !b.is_empty());
     first.commit(&next_offsets(&a)).await;
     second.commit(&next_offsets(&b)).await;
-    // The other one takes over where the first stopped.
+    // Who stays takes over where the first stopped. The embedded broker tells members of one that joins, but not of one
+    // that leaves (they would see it at their next look, every 20 s).
     first.shutdown().await;
+    let third = bench.mq.subscribe("g", &topics).await.unwrap();
     let more = numbered("T", 40, 6).split_off(40 * 5);
     bench.send(&more).await;
-    let taken = collect(&second, more.len()).await;
-    assert_eq!(bodies(&taken).len(), more.len());
+    let mut taken = Vec::new();
+    // Queues may pass through the second one, uncommitted, on their way to the third: then they come twice.
+    while bodies(&taken).len() < more.len() {
+        assert!(started.elapsed() < DEADLINE, "{} of {}", taken.len(), more.len());
+        taken.extend(second.poll(64, WAIT).await);
+        taken.extend(third.poll(64, WAIT).await);
+    }
     assert!(taken.iter().all(|message| &message.body[..] == b"5"));
+    third.shutdown().await;
     second.shutdown().await;
     bench.stop().await;
 }
