@@ -195,32 +195,42 @@ struct Ports {
 }
 
 impl Ports {
+    /// Free ports where none are given; those that are given must be free.
     fn choose(config: &EmbeddedConfig) -> Result<Self, MqError> {
-        let bind = |port: u16| TcpListener::bind((config.host, port));
-        // Held until both are chosen, so that they differ.
-        let namesrv_listener;
-        let namesrv = if config.namesrv_port == 0 {
-            namesrv_listener = bind(0).map_err(runtime_error)?;
-            namesrv_listener.local_addr().map_err(runtime_error)?.port()
-        } else {
-            config.namesrv_port
-        };
+        // Held until all are chosen, so that they differ.
+        let namesrv = bind(config, config.namesrv_port)?;
+        let namesrv_port = namesrv.local_addr().map_err(runtime_error)?.port();
         if config.broker_port != 0 {
-            return Ok(Self { namesrv, broker: config.broker_port });
+            let (fast, replication) = Self::beside(config.broker_port)
+                .ok_or_else(|| MqError::Config(String::from("the broker's port has no room beside it")))?;
+            for port in [fast, config.broker_port, replication] {
+                bind(config, port)?;
+            }
+            return Ok(Self { namesrv: namesrv_port, broker: config.broker_port });
         }
         for _ in 0..100 {
-            let listener = bind(0).map_err(runtime_error)?;
+            let listener = bind(config, 0)?;
             let broker = listener.local_addr().map_err(runtime_error)?.port();
-            let neighbours = broker.checked_sub(2).zip(broker.checked_add(1));
-            if let Some((fast, replication)) = neighbours
-                && bind(fast).is_ok()
-                && bind(replication).is_ok()
+            if let Some((fast, replication)) = Self::beside(broker)
+                && bind(config, fast).is_ok()
+                && bind(config, replication).is_ok()
             {
-                return Ok(Self { namesrv, broker });
+                return Ok(Self { namesrv: namesrv_port, broker });
             }
         }
         Err(MqError::Runtime(String::from("no three free ports side by side")))
     }
+
+    /// The broker's fast remoting and replication ports.
+    fn beside(broker: u16) -> Option<(u16, u16)> {
+        broker.checked_sub(2).filter(|fast| *fast > 0).zip(broker.checked_add(1))
+    }
+}
+
+/// Without this a name server that is already there would be taken for ours.
+fn bind(config: &EmbeddedConfig, port: u16) -> Result<TcpListener, MqError> {
+    TcpListener::bind((config.host, port))
+        .map_err(|error| MqError::Runtime(format!("can not listen on {}:{port}: {error}", config.host)))
 }
 
 async fn start_broker(

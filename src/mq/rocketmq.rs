@@ -262,7 +262,7 @@ impl RocketMq {
         })
     }
 
-    /// Stops producer and administration, waiting at most some 30 s for what they have in flight. Consumers are shut
+    /// Stops producer and administration, waiting at most some 45 s for what they have in flight. Consumers are shut
     /// down by their owners, before.
     pub async fn shutdown(&self) {
         if let Some(mut admin) = self.shared.admin.lock().await.take() {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +34,12 @@ fn embedded(dir: &Path) -> EmbeddedConfig {
     }
 }
 
+/// What it takes to start a stopped broker again where its clients look for it.
+fn on_ports_of(broker: &EmbeddedBroker, dir: &Path) -> EmbeddedConfig {
+    let namesrv: SocketAddr = broker.namesrv_addr().parse().unwrap();
+    EmbeddedConfig { namesrv_port: namesrv.port(), broker_port: broker.broker_addr().port(), ..embedded(dir) }
+}
+
 fn client(namesrv: String) -> RocketMqConfig {
     RocketMqConfig { namesrv, ..RocketMqConfig::default() }
 }
@@ -44,11 +50,15 @@ impl Bench {
     }
 
     async fn start_with(dir: &Path, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
+        Self::start_on(&embedded(dir), change).await
+    }
+
+    async fn start_on(embedded: &EmbeddedConfig, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
         // RUST_LOG shows what the broker says.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let runtime = MqRuntime::start("mq-test").unwrap();
-        let broker = EmbeddedBroker::start(&embedded(dir), &runtime).await.unwrap();
+        let broker = EmbeddedBroker::start(embedded, &runtime).await.unwrap();
         let mut config = client(broker.namesrv_addr());
         change(&mut config);
         let mq = RocketMq::connect(config, &runtime).await.unwrap();
@@ -274,9 +284,10 @@ async fn messages_and_offsets_outlive_an_orderly_stop() {
     let got = collect(&consumer, 50).await;
     consumer.commit(&next_offsets(&got[..20])).await;
     consumer.shutdown().await;
+    let same_ports = on_ports_of(&bench.broker, dir.path());
     bench.stop().await;
 
-    let bench = Bench::start(dir.path()).await;
+    let bench = Bench::start_on(&same_ports, |_| ()).await;
     let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
     let again = collect(&consumer, 30).await;
     assert_eq!(again, &got[20..]);
@@ -289,7 +300,8 @@ async fn messages_and_offsets_outlive_an_orderly_stop() {
 async fn broker_process() {
     let Ok(dir) = std::env::var("RUYI_TEST_BROKER_DIR") else { return };
     let runtime = MqRuntime::start("mq-child").unwrap();
-    let broker = EmbeddedBroker::start(&embedded(Path::new(&dir)), &runtime).await.unwrap();
+    let config = EmbeddedConfig { sync_flush: true, ..embedded(Path::new(&dir)) };
+    let broker = EmbeddedBroker::start(&config, &runtime).await.unwrap();
     println!("\nnamesrv={}", broker.namesrv_addr());
     // Until it is killed, or orphaned.
     tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await.unwrap();
@@ -396,7 +408,7 @@ async fn a_message_that_is_too_large_is_refused_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_broker_is_an_error_for_each_message_in_bounded_time() {
+async fn a_broker_that_is_away_is_an_error_for_each_message_until_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = MqRuntime::start("mq-test").unwrap();
     let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
@@ -407,6 +419,7 @@ async fn a_stopped_broker_is_an_error_for_each_message_in_bounded_time() {
     for result in mq.publish(&batch).await {
         result.unwrap();
     }
+    let same_ports = on_ports_of(&broker, dir.path());
     broker.shutdown().await;
     let started = Instant::now();
     let mut unknown = numbered("NEVER_SEEN", 1, 1);
@@ -418,6 +431,29 @@ async fn a_stopped_broker_is_an_error_for_each_message_in_bounded_time() {
     assert!(matches!(results[0], Err(PublishError::NoRoute { .. })), "{:?}", results[0]);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(!mq.is_reachable().await);
+
+    let broker = EmbeddedBroker::start(&same_ports, &runtime).await.unwrap();
+    while !mq.publish(&unknown[1..]).await.iter().all(Result::is_ok) {
+        assert!(started.elapsed() < DEADLINE, "the broker is back, but nothing is sent");
+    }
+    assert!(mq.is_reachable().await);
     mq.shutdown().await;
+    broker.shutdown().await;
+    runtime.shutdown(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_broker_does_not_take_the_ports_of_the_first() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let runtime = MqRuntime::start("mq-test").unwrap();
+    let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
+    let same_ports = on_ports_of(&broker, other.path());
+    let same_namesrv = EmbeddedConfig { broker_port: 0, ..same_ports.clone() };
+    let same_broker = EmbeddedConfig { namesrv_port: 0, ..same_ports.clone() };
+    for config in [same_ports, same_namesrv, same_broker] {
+        let refused = EmbeddedBroker::start(&config, &runtime).await.err().unwrap().to_string();
+        assert!(refused.contains("can not listen on 127.0.0.1:"), "{refused}");
+    }
+    broker.shutdown().await;
     runtime.shutdown(Duration::from_secs(10)).await;
 }

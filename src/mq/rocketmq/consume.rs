@@ -31,7 +31,7 @@ const LONG_POLL_GRACE_MS: u64 = 10_000;
 const BROKER_PROPERTIES: [&str; 8] =
     ["UNIQ_KEY", "CLUSTER", "MIN_OFFSET", "MAX_OFFSET", "CONSUME_START_TIME", "TRACE_ON", "MSG_REGION", "INSTANCE_ID"];
 
-/// One member of a consumer group. Messages come in order within a queue; a queue belongs to one member at a time.
+/// One member of a consumer group; shut it down, dropping it leaves it in the group. Messages come in order within a queue; a queue belongs to one member at a time.
 pub struct GroupConsumer {
     consumer: Arc<DefaultLitePullConsumer>,
     runtime: Arc<ClientRuntime>,
@@ -97,7 +97,10 @@ impl GroupConsumer {
     /// came. May be dropped half-way: what it had taken comes with the next poll.
     pub async fn poll(&self, max: usize, wait: Duration) -> Vec<Incoming> {
         let mut polled = self.polled.lock().await;
-        if polled.left.len() < max && !self.closed.load(Ordering::Acquire) {
+        if self.closed.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        if polled.left.len() < max {
             let wait = if polled.left.is_empty() { wait } else { Duration::ZERO };
             let wanted = max - polled.left.len();
             // The client loses messages when its own poll is dropped, so that runs to its end in a task.
