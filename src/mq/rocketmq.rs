@@ -10,8 +10,8 @@ mod publish;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rocketmq_client_rust::{
@@ -23,6 +23,7 @@ use rocketmq_runtime::ChildServiceContext;
 use rocketmq_transport::api::RPCHook;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::runtime::MqRuntime;
 pub use consume::GroupConsumer;
@@ -47,6 +48,8 @@ const DLQ_PREFIX: &str = "%DLQ%";
 const PRODUCER_GROUP: &str = "ruyi-producer";
 /// The client refuses shorter intervals between route reads and between heartbeats.
 const MIN_INTERVAL_MS: u32 = 10_000;
+/// How old a producer has to be to be replaced when it fails.
+const RENEW_AFTER: Duration = Duration::from_secs(2);
 /// How long one administration call may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to start or to stop.
@@ -222,16 +225,22 @@ struct Shared {
     config: RocketMqConfig,
     names: TopicNames,
     client_runtime: Arc<ClientRuntime>,
-    /// Each consumer gets a client runtime of its own below this, so that it can be stopped by itself.
-    consumers: ChildServiceContext,
+    /// Each producer and each consumer gets a client runtime of its own below this, so that it can be stopped by itself.
+    clients: ChildServiceContext,
     hook: Option<Arc<dyn RPCHook>>,
-    /// Sends go through `&producer`; only starting and stopping need the lock.
-    producer: DefaultMQProducer,
+    sender: RwLock<Arc<Sender>>,
     admin: Mutex<Option<DefaultMQAdminExt>>,
     routes: publish::Routes,
     /// Tells this process's clients from those of other processes on the same host.
     instance: String,
-    consumers_made: AtomicU64,
+    clients_made: AtomicU64,
+}
+
+/// A producer and what it runs on.
+struct Sender {
+    producer: DefaultMQProducer,
+    runtime: Arc<ClientRuntime>,
+    made: Instant,
 }
 
 impl RocketMq {
@@ -244,20 +253,20 @@ impl RocketMq {
         let hook = acl_hook(&config)?;
         let client_runtime = client_runtime(runtime.component("client"))?;
         let instance = format!("{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
-        let mut producer = build_producer(&config, &client_runtime, hook.clone(), &instance)?;
-        within("start the producer", LIFECYCLE_TIMEOUT, Box::pin(producer.start())).await?;
+        let clients = runtime.component("clients");
+        let sender = Sender::start(&config, &clients, hook.clone(), &instance).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 names,
                 client_runtime,
-                consumers: runtime.component("consumers"),
+                clients,
                 hook,
-                producer,
+                sender: RwLock::new(Arc::new(sender)),
                 admin: Mutex::new(None),
                 routes: publish::Routes::default(),
                 instance,
-                consumers_made: AtomicU64::new(0),
+                clients_made: AtomicU64::new(0),
             }),
         })
     }
@@ -268,8 +277,7 @@ impl RocketMq {
         if let Some(mut admin) = self.shared.admin.lock().await.take() {
             let _ = tokio::time::timeout(LIFECYCLE_TIMEOUT, admin.shutdown()).await;
         }
-        let mut producer = self.shared.producer.clone();
-        let _ = tokio::time::timeout(LIFECYCLE_TIMEOUT, producer.shutdown()).await;
+        self.shared.sender().stop().await;
         self.shared.client_runtime.shutdown().await;
     }
 
@@ -285,9 +293,56 @@ impl Shared {
         client_config(&self.config, instance)
     }
 
-    fn next_consumer_instance(&self) -> String {
-        let number = self.consumers_made.fetch_add(1, Ordering::Relaxed);
-        format!("{}-c{number}", self.instance)
+    fn next_instance(&self) -> String {
+        let number = self.clients_made.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.instance)
+    }
+
+    fn sender(&self) -> Arc<Sender> {
+        Arc::clone(&self.sender.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a new producer in the place of `failed`: a client that could not connect five times refuses to try for the
+    /// next 30 s, also when the broker is back.
+    async fn renew_sender(&self, failed: &Arc<Sender>) {
+        if failed.made.elapsed() < RENEW_AFTER || !Arc::ptr_eq(failed, &self.sender()) {
+            return;
+        }
+        let fresh = Sender::start(&self.config, &self.clients, self.hook.clone(), &self.next_instance()).await;
+        let unused = match fresh {
+            Ok(fresh) => {
+                let fresh = Arc::new(fresh);
+                let mut current = self.sender.write().unwrap_or_else(PoisonError::into_inner);
+                // Somebody else may have been faster.
+                if Arc::ptr_eq(failed, &current) { std::mem::replace(&mut *current, fresh) } else { fresh }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "could not renew the producer");
+                return;
+            }
+        };
+        // Others may still be waiting for answers through it: they get errors and try again.
+        tokio::spawn(async move { unused.stop().await });
+    }
+}
+
+impl Sender {
+    async fn start(
+        config: &RocketMqConfig,
+        clients: &ChildServiceContext,
+        hook: Option<Arc<dyn RPCHook>>,
+        instance: &str,
+    ) -> Result<Self, MqError> {
+        let runtime = client_runtime(clients.component("producer"))?;
+        let mut producer = build_producer(config, &runtime, hook, instance)?;
+        within("start the producer", LIFECYCLE_TIMEOUT, Box::pin(producer.start())).await?;
+        Ok(Self { producer, runtime, made: Instant::now() })
+    }
+
+    async fn stop(&self) {
+        let mut producer = self.producer.clone();
+        let _ = tokio::time::timeout(LIFECYCLE_TIMEOUT, producer.shutdown()).await;
+        self.runtime.shutdown().await;
     }
 }
 

@@ -23,6 +23,13 @@ struct Bench {
     mq: RocketMq,
 }
 
+fn runtime() -> MqRuntime {
+    // RUST_LOG shows what the broker says.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    MqRuntime::start("mq-test").unwrap()
+}
+
 fn embedded(dir: &Path) -> EmbeddedConfig {
     EmbeddedConfig {
         data_dir: dir.to_owned(),
@@ -54,10 +61,7 @@ impl Bench {
     }
 
     async fn start_on(embedded: &EmbeddedConfig, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
-        // RUST_LOG shows what the broker says.
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let runtime = MqRuntime::start("mq-test").unwrap();
+        let runtime = runtime();
         let broker = EmbeddedBroker::start(embedded, &runtime).await.unwrap();
         let mut config = client(broker.namesrv_addr());
         change(&mut config);
@@ -323,7 +327,7 @@ fn spawn_broker(dir: &Path) -> (Child, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_outlive_a_killed_broker() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = MqRuntime::start("mq-test").unwrap();
+    let runtime = runtime();
     let topics = vec![String::from("T")];
     let batch = numbered("T", 5, 100);
 
@@ -410,7 +414,7 @@ async fn a_message_that_is_too_large_is_refused_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_is_an_error_for_each_message_until_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = MqRuntime::start("mq-test").unwrap();
+    let runtime = runtime();
     let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
     let config = RocketMqConfig { send_timeout_ms: 500, retries: 1, ..client(broker.namesrv_addr()) };
     let mq = RocketMq::connect(config, &runtime).await.unwrap();
@@ -445,7 +449,7 @@ async fn a_broker_that_is_away_is_an_error_for_each_message_until_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_broker_does_not_take_the_ports_of_the_first() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let runtime = MqRuntime::start("mq-test").unwrap();
+    let runtime = runtime();
     let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
     let same_ports = on_ports_of(&broker, other.path());
     let same_namesrv = EmbeddedConfig { broker_port: 0, ..same_ports.clone() };

@@ -98,7 +98,7 @@ impl RocketMq {
     }
 
     async fn queues_of(&self, physical: &str) -> Result<Vec<(String, i32)>, MqError> {
-        let mut producer = self.shared.producer.clone();
+        let mut producer = self.shared.sender().producer.clone();
         let call = Box::pin(producer.fetch_publish_message_queues(physical));
         let queues = within("read a route", ADMIN_TIMEOUT, call).await?;
         let mut queues: Vec<_> =
@@ -109,10 +109,19 @@ impl RocketMq {
 
     /// Addresses of the master brokers.
     async fn masters(&self) -> Result<Vec<String>, MqError> {
-        let guard = self.admin().await?;
+        let mut guard = self.admin().await?;
         let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
         let call = Box::pin(admin.examine_broker_cluster_info());
-        let cluster = within("read the broker list", ADMIN_TIMEOUT, call).await?;
+        let cluster = match within("read the broker list", ADMIN_TIMEOUT, call).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                // As with a producer: a new one does not remember that connecting failed.
+                if let Some(mut failed) = guard.take() {
+                    tokio::spawn(async move { failed.shutdown().await });
+                }
+                return Err(error);
+            }
+        };
         let brokers = cluster.broker_addr_table.unwrap_or_default();
         let masters: Vec<String> = brokers
             .values()
@@ -131,7 +140,7 @@ impl RocketMq {
                 Some(hook) => DefaultMQAdminExt::with_rpc_hook_and_timeout(runtime, Arc::clone(hook), ADMIN_TIMEOUT),
                 None => DefaultMQAdminExt::with_timeout(runtime, ADMIN_TIMEOUT),
             };
-            let instance = format!("{}-admin", self.shared.instance);
+            let instance = self.shared.next_instance();
             *admin.client_config_mut() = self.shared.client_config(&instance);
             within("start the administration client", LIFECYCLE_TIMEOUT, Box::pin(admin.start())).await?;
             *guard = Some(admin);

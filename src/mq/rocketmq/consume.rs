@@ -57,8 +57,8 @@ impl RocketMq {
     /// [`MqError::Client`] or [`MqError::Timeout`] when the cluster does not take it.
     pub async fn subscribe(&self, group: &str, topics: &[String]) -> Result<GroupConsumer, MqError> {
         let shared = Arc::clone(&self.shared);
-        let options = ClientOptions::legacy(shared.client_config(&shared.next_consumer_instance()));
-        let runtime = client_runtime(shared.consumers.component("consumer"))?;
+        let options = ClientOptions::legacy(shared.client_config(&shared.next_instance()));
+        let runtime = client_runtime(shared.clients.component("consumer"))?;
         let mut builder = DefaultLitePullConsumerBuilder::new(Arc::clone(&runtime))
             .client_options(options)
             .use_tls(shared.config.tls)

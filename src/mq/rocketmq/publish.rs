@@ -48,6 +48,7 @@ impl RocketMq {
     pub async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let timeout = Duration::from_millis(u64::from(self.shared.config.send_timeout_ms));
         let deadline = Instant::now() + timeout * (self.shared.config.retries + 1);
+        let sender = self.shared.sender();
         let mut results = vec![Ok(()); batch.len()];
         let lanes = self.plan(batch, &mut results).await;
         let mut sends = futures_util::stream::iter(lanes)
@@ -57,6 +58,12 @@ impl RocketMq {
             for (index, error) in outcomes {
                 results[index] = Err(error);
             }
+        }
+        let unreachable = |result: &Result<(), PublishError>| {
+            matches!(result, Err(PublishError::Send(_) | PublishError::NoRoute { .. }))
+        };
+        if results.iter().any(unreachable) {
+            self.shared.renew_sender(&sender).await;
         }
         results
     }
@@ -142,7 +149,8 @@ impl RocketMq {
     ) -> Result<(), PublishError> {
         let messages = chunk.iter().map(|index| encode(&lane.topic, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
         let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
-        let producer = &self.shared.producer;
+        let sender = self.shared.sender();
+        let producer = &sender.producer;
         let call = async {
             match <[Message; 1]>::try_from(messages) {
                 Ok([single]) => Box::pin(producer.send_to_queue_with_timeout(single, queue.clone(), timeout_ms)).await,
@@ -186,7 +194,7 @@ impl RocketMq {
     async fn fetch_route(&self, topic: &str) -> Result<Vec<MessageQueue>, PublishError> {
         let no_route = |reason: String| PublishError::NoRoute { topic: topic.to_owned(), reason };
         let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
-        let mut producer = self.shared.producer.clone();
+        let mut producer = self.shared.sender().producer.clone();
         let call = Box::pin(producer.fetch_publish_message_queues(topic));
         let queues = match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
             Ok(Ok(queues)) => queues,
