@@ -48,7 +48,7 @@ const DLQ_PREFIX: &str = "%DLQ%";
 const PRODUCER_GROUP: &str = "ruyi-producer";
 /// The client refuses shorter intervals between route reads and between heartbeats.
 const MIN_INTERVAL_MS: u32 = 10_000;
-/// How old a producer has to be to be replaced when it fails.
+/// A producer that fails is replaced when it has sent nothing for this long.
 const RENEW_AFTER: Duration = Duration::from_secs(2);
 /// How long one administration call may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -240,7 +240,8 @@ struct Shared {
 struct Sender {
     producer: DefaultMQProducer,
     runtime: Arc<ClientRuntime>,
-    made: Instant,
+    /// When it last sent something, at first when it was made.
+    worked: RwLock<Instant>,
 }
 
 impl RocketMq {
@@ -305,7 +306,7 @@ impl Shared {
     /// Puts a new producer in the place of `failed`: a client that could not connect five times refuses to try for the
     /// next 30 s, also when the broker is back.
     async fn renew_sender(&self, failed: &Arc<Sender>) {
-        if failed.made.elapsed() < RENEW_AFTER || !Arc::ptr_eq(failed, &self.sender()) {
+        if failed.idle() < RENEW_AFTER || !Arc::ptr_eq(failed, &self.sender()) {
             return;
         }
         let fresh = Sender::start(&self.config, &self.clients, self.hook.clone(), &self.next_instance()).await;
@@ -336,7 +337,16 @@ impl Sender {
         let runtime = client_runtime(clients.component("producer"))?;
         let mut producer = build_producer(config, &runtime, hook, instance)?;
         within("start the producer", LIFECYCLE_TIMEOUT, Box::pin(producer.start())).await?;
-        Ok(Self { producer, runtime, made: Instant::now() })
+        Ok(Self { producer, runtime, worked: RwLock::new(Instant::now()) })
+    }
+
+    fn note_success(&self) {
+        *self.worked.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long it has not sent anything.
+    fn idle(&self) -> Duration {
+        self.worked.read().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     async fn stop(&self) {

@@ -161,7 +161,7 @@ impl RocketMq {
         };
         // The client's own timeout does not cover connecting.
         match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
-            Ok(result) => judge(result),
+            Ok(result) => judge(result).inspect(|()| sender.note_success()),
             Err(_) => Err(PublishError::Send(format!("no answer within {timeout_ms} ms"))),
         }
     }
