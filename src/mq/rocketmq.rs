@@ -1,0 +1,423 @@
+//! The RocketMQ client: the only files that know its crate.
+//!
+//! [`RocketMq`] is one connection to a cluster (producer and administration); [`GroupConsumer`] is one member of a
+//! consumer group. Everything is at least once: a send that failed may have been stored, a message that was polled
+//! comes again until its offset is committed.
+
+mod admin;
+mod consume;
+mod publish;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rocketmq_client_rust::{
+    AclClientRPCHook, ClientConfig, ClientError, ClientRuntime, ClientRuntimeConfig, DefaultMQAdminExt,
+    DefaultMQProducer, SessionCredentials,
+};
+use rocketmq_observability::TelemetryRuntimeGuard;
+use rocketmq_runtime::ChildServiceContext;
+use rocketmq_transport::api::RPCHook;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::runtime::MqRuntime;
+pub use consume::GroupConsumer;
+
+/// Tracing targets that report, at WARN or ERROR and once per queue and second, what ruyi reports once itself: a
+/// broker that is away, a connection that a shutdown closes. Switch them off unless somebody debugs the client.
+pub const NOISY_TARGETS: &[&str] = &[
+    "rocketmq_client_rust",
+    "rocketmq_transport",
+    "rocketmq_broker",
+    "rocketmq_namesrv",
+    "rocketmq_store",
+    "rocketmq_store_local",
+    "rocketmq_runtime",
+    "rocketmq_auth",
+    "rocketmq_observability",
+];
+
+/// Topics that a consumer group owns besides its subscriptions.
+const RETRY_PREFIX: &str = "%RETRY%";
+const DLQ_PREFIX: &str = "%DLQ%";
+const PRODUCER_GROUP: &str = "ruyi-producer";
+/// The client refuses shorter intervals between route reads and between heartbeats.
+const MIN_INTERVAL_MS: u32 = 10_000;
+/// A producer that fails is replaced when it has sent nothing for this long.
+const RENEW_AFTER: Duration = Duration::from_secs(2);
+/// How long one administration call may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to start or to stop.
+const LIFECYCLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How to reach a RocketMQ cluster and how to speak to it.
+#[derive(Clone, Debug)]
+pub struct RocketMqConfig {
+    /// Name servers, `host:port` separated by `;`.
+    pub namesrv: String,
+    /// ACL user; needs `secret_key`.
+    pub access_key: Option<String>,
+    /// ACL secret of `access_key`.
+    pub secret_key: Option<SecretString>,
+    /// Namespace in front of every topic and group.
+    pub namespace: Option<String>,
+    /// TLS to name servers and brokers.
+    pub tls: bool,
+    /// One attempt to send, to the broker's answer.
+    pub send_timeout_ms: u32,
+    /// Further attempts after a failed one, on another broker if there is one.
+    pub retries: u32,
+    /// Largest message, body and properties as encoded.
+    pub max_message_bytes: usize,
+    /// Messages per broker request.
+    pub batch_max_messages: usize,
+    /// Bytes per broker request, bodies and properties as encoded.
+    pub batch_max_bytes: usize,
+    /// Larger bodies are compressed; such a message travels alone, since batches are not compressed.
+    pub compress_over_bytes: u32,
+    /// Queues of a topic that has to be created.
+    pub queues_per_topic: i32,
+    /// How often consumers read routes again: bounds how long they miss a moved or restarted broker. The client takes
+    /// no less than 10 s, nor for heartbeats.
+    pub poll_name_server_interval_ms: u32,
+    /// Heartbeats to every broker.
+    pub heartbeat_interval_ms: u32,
+    /// How long a broker may keep a pull of an empty queue waiting: longer costs less CPU while idle.
+    pub long_poll_ms: u64,
+    /// Catalogue topic → topic on the broker, for those that differ.
+    pub topics: HashMap<String, String>,
+}
+
+impl Default for RocketMqConfig {
+    fn default() -> Self {
+        Self {
+            namesrv: String::from("127.0.0.1:9876"),
+            access_key: None,
+            secret_key: None,
+            namespace: None,
+            tls: false,
+            send_timeout_ms: 3000,
+            retries: 2,
+            max_message_bytes: 4 << 20,
+            batch_max_messages: 100,
+            batch_max_bytes: 1 << 20,
+            compress_over_bytes: 4096,
+            queues_per_topic: 4,
+            poll_name_server_interval_ms: MIN_INTERVAL_MS,
+            heartbeat_interval_ms: MIN_INTERVAL_MS,
+            long_poll_ms: 20_000,
+            topics: HashMap::new(),
+        }
+    }
+}
+
+/// Why something other than a send failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MqError {
+    /// The process could not start the threads, or the embedded broker its servers.
+    #[error("messaging runtime: {0}")]
+    Runtime(String),
+    /// The configuration contradicts itself.
+    #[error("messaging configuration: {0}")]
+    Config(String),
+    /// The cluster refused or could not be reached.
+    #[error("{operation}: {source}")]
+    Client {
+        /// What was tried.
+        operation: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<ClientError>,
+    },
+    /// The cluster did not answer in time.
+    #[error("{operation}: no answer within {timeout_ms} ms")]
+    Timeout {
+        /// What was tried.
+        operation: &'static str,
+        /// How long it was waited for.
+        timeout_ms: u128,
+    },
+    /// The name servers know no broker.
+    #[error("the name servers know no broker")]
+    NoBroker,
+}
+
+/// Why a message was not sent. Unless [`PublishError::is_permanent`], sending it again later may work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Larger than `max_message_bytes`.
+    #[error("message of {bytes} bytes is over the limit of {max_bytes}")]
+    TooLarge {
+        /// Body and properties, as encoded.
+        bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// RocketMQ can not carry it: its topic, tag, key or a property is malformed.
+    #[error("message can not be encoded: {0}")]
+    Illegal(String),
+    /// The name servers know no queue for the topic.
+    #[error("no route to topic {topic}: {reason}")]
+    NoRoute {
+        /// Topic on the broker.
+        topic: String,
+        /// What the client said.
+        reason: String,
+    },
+    /// A broker has it, but not as safely as it is configured to (`SendStatus` other than `SEND_OK`).
+    #[error("stored without its guarantee: {0}")]
+    NotSafe(String),
+    /// The broker could not be reached, did not answer in time (the message may be stored all the same), or refused.
+    #[error("send failed: {0}")]
+    Send(String),
+    /// An earlier message for the same queue failed; sending this one would have overtaken it.
+    #[error("not tried: an earlier message of the same queue failed")]
+    Behind,
+}
+
+impl PublishError {
+    /// True when no later attempt can succeed.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Illegal(_))
+    }
+}
+
+/// Catalogue topic names on our side, physical ones on the broker's.
+#[derive(Debug)]
+struct TopicNames {
+    physical: HashMap<String, String>,
+    logical: HashMap<String, String>,
+}
+
+impl TopicNames {
+    fn new(physical: &HashMap<String, String>) -> Result<Self, MqError> {
+        let mut logical = HashMap::new();
+        for (name, topic) in physical {
+            if let Some(other) = logical.insert(topic.clone(), name.clone()) {
+                return Err(MqError::Config(format!("{name} and {other} are both mapped to topic {topic}")));
+            }
+        }
+        Ok(Self { physical: physical.clone(), logical })
+    }
+
+    fn physical<'a>(&'a self, topic: &'a str) -> &'a str {
+        self.physical.get(topic).map_or(topic, String::as_str)
+    }
+
+    fn logical<'a>(&'a self, topic: &'a str) -> &'a str {
+        self.logical.get(topic).map_or(topic, String::as_str)
+    }
+}
+
+/// One connection to a RocketMQ cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct RocketMq {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: RocketMqConfig,
+    names: TopicNames,
+    client_runtime: Arc<ClientRuntime>,
+    /// Each producer and each consumer gets a client runtime of its own below this, so that it can be stopped by itself.
+    clients: ChildServiceContext,
+    hook: Option<Arc<dyn RPCHook>>,
+    sender: RwLock<Arc<Sender>>,
+    admin: Mutex<Option<DefaultMQAdminExt>>,
+    routes: publish::Routes,
+    /// Tells this process's clients from those of other processes on the same host.
+    instance: String,
+    clients_made: AtomicU64,
+}
+
+/// A producer and what it runs on.
+struct Sender {
+    producer: DefaultMQProducer,
+    runtime: Arc<ClientRuntime>,
+    /// When it last sent something, at first when it was made.
+    worked: RwLock<Instant>,
+}
+
+impl RocketMq {
+    /// Starts a producer for the cluster. The cluster need not be up: it is reached when something is sent.
+    ///
+    /// # Errors
+    /// [`MqError::Config`] for a configuration that can not work, [`MqError::Client`] when the client does not start.
+    pub async fn connect(config: RocketMqConfig, runtime: &MqRuntime) -> Result<Self, MqError> {
+        let names = TopicNames::new(&config.topics)?;
+        let hook = acl_hook(&config)?;
+        let client_runtime = client_runtime(runtime.component("client"))?;
+        let instance = format!("{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
+        let clients = runtime.component("clients");
+        let sender = Sender::start(&config, &clients, hook.clone(), &instance).await?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                names,
+                client_runtime,
+                clients,
+                hook,
+                sender: RwLock::new(Arc::new(sender)),
+                admin: Mutex::new(None),
+                routes: publish::Routes::default(),
+                instance,
+                clients_made: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Stops producer and administration, waiting at most some 45 s for what they have in flight. Consumers are shut
+    /// down by their owners, before.
+    pub async fn shutdown(&self) {
+        if let Some(mut admin) = self.shared.admin.lock().await.take() {
+            let _ = tokio::time::timeout(LIFECYCLE_TIMEOUT, admin.shutdown()).await;
+        }
+        self.shared.sender().stop().await;
+        self.shared.client_runtime.shutdown().await;
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub fn config(&self) -> &RocketMqConfig {
+        &self.shared.config
+    }
+}
+
+impl Shared {
+    fn client_config(&self, instance: &str) -> ClientConfig {
+        client_config(&self.config, instance)
+    }
+
+    fn next_instance(&self) -> String {
+        let number = self.clients_made.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.instance)
+    }
+
+    fn sender(&self) -> Arc<Sender> {
+        Arc::clone(&self.sender.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a new producer in the place of `failed`: a client that could not connect five times refuses to try for the
+    /// next 30 s, also when the broker is back.
+    async fn renew_sender(&self, failed: &Arc<Sender>) {
+        if failed.idle() < RENEW_AFTER || !Arc::ptr_eq(failed, &self.sender()) {
+            return;
+        }
+        let fresh = Sender::start(&self.config, &self.clients, self.hook.clone(), &self.next_instance()).await;
+        let unused = match fresh {
+            Ok(fresh) => {
+                let fresh = Arc::new(fresh);
+                let mut current = self.sender.write().unwrap_or_else(PoisonError::into_inner);
+                // Somebody else may have been faster.
+                if Arc::ptr_eq(failed, &current) { std::mem::replace(&mut *current, fresh) } else { fresh }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "could not renew the producer");
+                return;
+            }
+        };
+        // Others may still be waiting for answers through it: they get errors and try again.
+        tokio::spawn(async move { unused.stop().await });
+    }
+}
+
+impl Sender {
+    async fn start(
+        config: &RocketMqConfig,
+        clients: &ChildServiceContext,
+        hook: Option<Arc<dyn RPCHook>>,
+        instance: &str,
+    ) -> Result<Self, MqError> {
+        let runtime = client_runtime(clients.component("producer"))?;
+        let mut producer = build_producer(config, &runtime, hook, instance)?;
+        within("start the producer", LIFECYCLE_TIMEOUT, Box::pin(producer.start())).await?;
+        Ok(Self { producer, runtime, worked: RwLock::new(Instant::now()) })
+    }
+
+    fn note_success(&self) {
+        *self.worked.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long it has not sent anything.
+    fn idle(&self) -> Duration {
+        self.worked.read().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    async fn stop(&self) {
+        let mut producer = self.producer.clone();
+        let _ = tokio::time::timeout(LIFECYCLE_TIMEOUT, producer.shutdown()).await;
+        self.runtime.shutdown().await;
+    }
+}
+
+fn client_runtime(context: ChildServiceContext) -> Result<Arc<ClientRuntime>, MqError> {
+    let config = ClientRuntimeConfig { shutdown_timeout: LIFECYCLE_TIMEOUT, ..ClientRuntimeConfig::default() };
+    ClientRuntime::try_new(context, config, TelemetryRuntimeGuard::noop().handle())
+        .map_err(client_error("start a messaging client"))
+}
+
+fn client_config(config: &RocketMqConfig, instance: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set_namesrv_addr(config.namesrv.as_str().into());
+    client.set_instance_name(instance.into());
+    if let Some(namespace) = &config.namespace {
+        client.set_namespace(namespace.as_str().into());
+    }
+    client.set_poll_name_server_interval(config.poll_name_server_interval_ms.max(MIN_INTERVAL_MS));
+    client.set_heartbeat_broker_interval(config.heartbeat_interval_ms.max(MIN_INTERVAL_MS));
+    client.set_vip_channel_enabled(false);
+    client.set_use_tls(config.tls);
+    client
+}
+
+fn acl_hook(config: &RocketMqConfig) -> Result<Option<Arc<dyn RPCHook>>, MqError> {
+    match (&config.access_key, &config.secret_key) {
+        (Some(access), Some(secret)) => {
+            let credentials = SessionCredentials::with_keys(access.as_str(), secret.expose_secret());
+            Ok(Some(Arc::new(AclClientRPCHook::new(credentials))))
+        }
+        (None, None) => Ok(None),
+        _ => Err(MqError::Config(String::from("access_key and secret_key come together"))),
+    }
+}
+
+fn build_producer(
+    config: &RocketMqConfig,
+    runtime: &Arc<ClientRuntime>,
+    hook: Option<Arc<dyn RPCHook>>,
+    instance: &str,
+) -> Result<DefaultMQProducer, MqError> {
+    let max_message_bytes = u32::try_from(config.max_message_bytes)
+        .map_err(|_| MqError::Config(String::from("max_message_bytes is over 4 GiB")))?;
+    let mut builder = DefaultMQProducer::builder(Arc::clone(runtime))
+        .client_config(client_config(config, instance))
+        .producer_group(PRODUCER_GROUP)
+        .send_msg_timeout(config.send_timeout_ms)
+        .compress_msg_body_over_howmuch(config.compress_over_bytes)
+        .max_message_size(max_message_bytes);
+    if let Some(hook) = hook {
+        builder = builder.rpc_hook(hook);
+    }
+    Ok(builder.build())
+}
+
+fn client_error(operation: &'static str) -> impl FnOnce(ClientError) -> MqError {
+    move |source| MqError::Client { operation, source: Box::new(source) }
+}
+
+async fn within<T>(
+    operation: &'static str,
+    timeout: Duration,
+    call: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, MqError> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(result) => result.map_err(client_error(operation)),
+        Err(_) => Err(MqError::Timeout { operation, timeout_ms: timeout.as_millis() }),
+    }
+}

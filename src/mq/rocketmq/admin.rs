@@ -1,0 +1,176 @@
+//! What the client asks of the cluster besides sending and consuming.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rocketmq_client_rust::{ConsumerAdmin, DefaultMQAdminExt, RouteAdmin, TopicAdmin};
+use rocketmq_model::topic::TopicConfig;
+use rocketmq_protocol::protocol::namespace_util::NamespaceUtil;
+use tokio::net::TcpStream;
+use tokio::sync::MutexGuard;
+use tokio::time::Instant;
+
+use super::{ADMIN_TIMEOUT, LIFECYCLE_TIMEOUT, MqError, RocketMq, within};
+use crate::mq::message::QueueId;
+
+/// How long a new topic may take to reach the name servers.
+const ROUTE_WAIT: Duration = Duration::from_secs(10);
+/// RocketMQ numbers the master of a broker group 0.
+const MASTER_ID: u64 = 0;
+
+impl RocketMq {
+    /// Makes the topics (catalogue names) that are missing, with `queues` queues on every broker, and waits until they
+    /// can be used. Topics that exist are left as they are.
+    ///
+    /// # Errors
+    /// [`MqError`] when the cluster is away, knows no broker, or forbids it.
+    pub async fn ensure_topics(&self, topics: &[String], queues: i32) -> Result<(), MqError> {
+        let physical: Vec<String> = topics.iter().map(|topic| self.shared.names.physical(topic).to_owned()).collect();
+        self.create_topics(&physical, queues).await
+    }
+
+    pub(super) async fn create_topics(&self, topics: &[String], queues: i32) -> Result<(), MqError> {
+        let queues = u32::try_from(queues).map_err(|_| MqError::Config(format!("{queues} queues")))?;
+        let masters = self.masters().await?;
+        let guard = self.admin().await?;
+        let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
+        let mut created = Vec::new();
+        for topic in topics {
+            let name = self.with_namespace(topic);
+            for master in &masters {
+                let known = admin.examine_topic_config(master.as_str().into(), name.as_str().into());
+                if within("look up a topic", ADMIN_TIMEOUT, Box::pin(known)).await.is_ok() {
+                    continue;
+                }
+                let config = TopicConfig::with_queues(name.as_str(), queues, queues);
+                let create = admin.create_and_update_topic_config(master.as_str().into(), config);
+                within("create a topic", ADMIN_TIMEOUT, Box::pin(create)).await?;
+                created.push(name.clone());
+            }
+        }
+        created.dedup();
+        for name in created {
+            wait_for_route(admin, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// True when a name server answers and a broker that it names can be connected to.
+    pub async fn is_reachable(&self) -> bool {
+        let Ok(masters) = self.masters().await else { return false };
+        for master in masters {
+            if let Ok(Ok(_)) = tokio::time::timeout(ADMIN_TIMEOUT, TcpStream::connect(master)).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Messages that `group` has not committed, per queue of `topics` (catalogue names); `None` where the brokers do
+    /// not say.
+    ///
+    /// # Errors
+    /// [`MqError`] when the cluster is away.
+    pub async fn lag(&self, group: &str, topics: &[String]) -> Result<Vec<(QueueId, Option<i64>)>, MqError> {
+        let group = self.with_namespace(group);
+        let mut lags = Vec::new();
+        for topic in topics {
+            let physical = self.shared.names.physical(topic);
+            let name = self.with_namespace(physical);
+            let guard = self.admin().await?;
+            let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
+            let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
+            let topic_arg = Some(name.as_str().into());
+            let stats = admin.examine_consume_stats(group.as_str().into(), topic_arg, None, None, timeout_ms);
+            let stats = within("read consume statistics", ADMIN_TIMEOUT, Box::pin(stats)).await;
+            drop(guard);
+            let known = stats.map(|stats| stats.offset_table).unwrap_or_default();
+            for queue in self.queues_of(physical).await? {
+                let lag = known
+                    .iter()
+                    .find(|(mq, _)| mq.broker_name().as_str() == queue.0 && mq.queue_id() == queue.1)
+                    .filter(|(_, offsets)| offsets.get_consumer_offset() >= 0)
+                    .map(|(_, offsets)| (offsets.get_broker_offset() - offsets.get_consumer_offset()).max(0));
+                lags.push((QueueId { topic: topic.clone(), broker: queue.0, queue: queue.1 }, lag));
+            }
+        }
+        Ok(lags)
+    }
+
+    async fn queues_of(&self, physical: &str) -> Result<Vec<(String, i32)>, MqError> {
+        let mut producer = self.shared.sender().producer.clone();
+        let call = Box::pin(producer.fetch_publish_message_queues(physical));
+        let queues = within("read a route", ADMIN_TIMEOUT, call).await?;
+        let mut queues: Vec<_> =
+            queues.iter().map(|queue| (queue.broker_name().to_string(), queue.queue_id())).collect();
+        queues.sort();
+        Ok(queues)
+    }
+
+    /// Addresses of the master brokers.
+    async fn masters(&self) -> Result<Vec<String>, MqError> {
+        let mut guard = self.admin().await?;
+        let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
+        let call = Box::pin(admin.examine_broker_cluster_info());
+        let cluster = match within("read the broker list", ADMIN_TIMEOUT, call).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                // As with a producer: a new one does not remember that connecting failed.
+                if let Some(mut failed) = guard.take() {
+                    tokio::spawn(async move { failed.shutdown().await });
+                }
+                return Err(error);
+            }
+        };
+        let brokers = cluster.broker_addr_table.unwrap_or_default();
+        let masters: Vec<String> = brokers
+            .values()
+            .filter_map(|broker| broker.broker_addrs().get(&MASTER_ID))
+            .map(ToString::to_string)
+            .collect();
+        if masters.is_empty() { Err(MqError::NoBroker) } else { Ok(masters) }
+    }
+
+    /// The administration client, started when first needed.
+    async fn admin(&self) -> Result<MutexGuard<'_, Option<DefaultMQAdminExt>>, MqError> {
+        let mut guard = self.shared.admin.lock().await;
+        if guard.is_none() {
+            let runtime = Arc::clone(&self.shared.client_runtime);
+            let mut admin = match &self.shared.hook {
+                Some(hook) => DefaultMQAdminExt::with_rpc_hook_and_timeout(runtime, Arc::clone(hook), ADMIN_TIMEOUT),
+                None => DefaultMQAdminExt::with_timeout(runtime, ADMIN_TIMEOUT),
+            };
+            let instance = self.shared.next_instance();
+            *admin.client_config_mut() = self.shared.client_config(&instance);
+            within("start the administration client", LIFECYCLE_TIMEOUT, Box::pin(admin.start())).await?;
+            *guard = Some(admin);
+        }
+        Ok(guard)
+    }
+
+    fn with_namespace(&self, name: &str) -> String {
+        match &self.shared.config.namespace {
+            Some(namespace) => NamespaceUtil::wrap_namespace(namespace.as_str(), name).to_string(),
+            None => name.to_owned(),
+        }
+    }
+}
+
+async fn wait_for_route(admin: &DefaultMQAdminExt, name: &str) -> Result<(), MqError> {
+    let deadline = Instant::now() + ROUTE_WAIT;
+    loop {
+        let call = Box::pin(admin.examine_topic_route_info(name.into()));
+        let outcome = within("read the route of a new topic", ADMIN_TIMEOUT, call).await;
+        match outcome {
+            Ok(Some(route)) if !route.queue_datas.is_empty() => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Ok(_) if Instant::now() >= deadline => {
+                return Err(MqError::Timeout {
+                    operation: "wait for the route of a new topic",
+                    timeout_ms: ROUTE_WAIT.as_millis(),
+                });
+            }
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}

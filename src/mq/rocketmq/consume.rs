@@ -1,0 +1,219 @@
+//! Consuming: one member of a consumer group, offsets committed by the caller.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rocketmq_client_rust::{ClientOptions, ClientRuntime, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
+use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
+use rocketmq_model::common::message::STRING_HASH_SET;
+use rocketmq_model::common::message::message_ext::MessageExt;
+use rocketmq_model::common::message::message_queue::MessageQueue;
+use rocketmq_runtime::ShutdownDeadline;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{LIFECYCLE_TIMEOUT, MqError, RocketMq, Shared, client_error, client_runtime, within};
+use crate::mq::message::{Incoming, QueueId};
+
+/// Long polls at the same time. Each assigned queue holds one for as long as it is empty, so this must not be less
+/// than the queues of a group, or the rest would wait in turn.
+const LONG_POLLS: usize = 4096;
+/// Messages asked for per pull; Apache RocketMQ gives 32 at most unless it is configured otherwise.
+const PULL_BATCH: i32 = 256;
+/// How long leaving a group may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer than a long poll its answer may take; Apache RocketMQ looks after waiting pulls every 5 s only.
+const LONG_POLL_GRACE_MS: u64 = 10_000;
+/// What RocketMQ adds besides the names that it reserves.
+const BROKER_PROPERTIES: [&str; 8] =
+    ["UNIQ_KEY", "CLUSTER", "MIN_OFFSET", "MAX_OFFSET", "CONSUME_START_TIME", "TRACE_ON", "MSG_REGION", "INSTANCE_ID"];
+
+/// One member of a consumer group; shut it down, dropping it leaves it in the group. Messages come in order within a queue; a queue belongs to one member at a time.
+pub struct GroupConsumer {
+    consumer: Arc<DefaultLitePullConsumer>,
+    runtime: Arc<ClientRuntime>,
+    shared: Arc<Shared>,
+    group: String,
+    polled: Mutex<Polled>,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Polled {
+    /// Beyond what the last poll asked for.
+    left: VecDeque<Incoming>,
+    /// A poll that its caller gave up waiting for.
+    running: Option<JoinHandle<Vec<Arc<MessageExt>>>>,
+}
+
+impl RocketMq {
+    /// Joins `group` for `topics` (catalogue names, or `%RETRY%<group>`). A group that has committed nothing starts
+    /// at the oldest message.
+    ///
+    /// # Errors
+    /// [`MqError::Client`] or [`MqError::Timeout`] when the cluster does not take it.
+    pub async fn subscribe(&self, group: &str, topics: &[String]) -> Result<GroupConsumer, MqError> {
+        let shared = Arc::clone(&self.shared);
+        let options = ClientOptions::legacy(shared.client_config(&shared.next_instance()));
+        let runtime = client_runtime(shared.clients.component("consumer"))?;
+        let mut builder = DefaultLitePullConsumerBuilder::new(Arc::clone(&runtime))
+            .client_options(options)
+            .use_tls(shared.config.tls)
+            .consumer_group(group)
+            .consume_from_where(ConsumeFromWhere::ConsumeFromFirstOffset)
+            .auto_commit(false)
+            .pull_batch_size(PULL_BATCH)
+            .pull_thread_nums(LONG_POLLS)
+            .broker_suspend_max_time_millis(shared.config.long_poll_ms)
+            .consumer_timeout_millis_when_suspend(shared.config.long_poll_ms + LONG_POLL_GRACE_MS);
+        if let Some(hook) = &shared.hook {
+            builder = builder.rpc_hook(Arc::clone(hook));
+        }
+        let consumer = builder.build().map_err(client_error("make a consumer"))?;
+        for topic in topics {
+            let physical = shared.names.physical(topic);
+            within("subscribe to a topic", LIFECYCLE_TIMEOUT, Box::pin(consumer.subscribe(physical))).await?;
+        }
+        if let Err(error) = within("start a consumer", LIFECYCLE_TIMEOUT, Box::pin(consumer.start())).await {
+            runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)).await;
+            return Err(error);
+        }
+        Ok(GroupConsumer {
+            consumer: Arc::new(consumer),
+            runtime,
+            shared,
+            group: group.to_owned(),
+            polled: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+}
+
+impl GroupConsumer {
+    /// Up to `max` messages: waits `wait` for the first, and takes what is there already besides. Empty when nothing
+    /// came. May be dropped half-way: what it had taken comes with the next poll.
+    pub async fn poll(&self, max: usize, wait: Duration) -> Vec<Incoming> {
+        let mut polled = self.polled.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        if polled.left.len() < max {
+            let wait = if polled.left.is_empty() { wait } else { Duration::ZERO };
+            let wanted = max - polled.left.len();
+            // The client loses messages when its own poll is dropped, so that runs to its end in a task.
+            let running =
+                polled.running.get_or_insert_with(|| tokio::spawn(take(Arc::clone(&self.consumer), wanted, wait)));
+            let outcome = running.await;
+            polled.running = None;
+            match outcome {
+                Ok(messages) => polled.left.extend(messages.iter().map(|message| self.incoming(message))),
+                Err(error) => tracing::error!(group = self.group, %error, "poll stopped"),
+            }
+        }
+        let count = polled.left.len().min(max);
+        polled.left.drain(..count).collect()
+    }
+
+    /// Tells the broker the next offset to consume for each queue. Queues that have gone to another member meanwhile
+    /// are left alone. Not confirmed by the broker: what gets lost is consumed again.
+    pub async fn commit(&self, next: &[(QueueId, i64)]) {
+        if next.is_empty() || self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let offsets: HashMap<MessageQueue, i64> = next
+            .iter()
+            .map(|(queue, offset)| {
+                let topic = self.shared.names.physical(&queue.topic);
+                (MessageQueue::from_parts(topic, queue.broker.as_str(), queue.queue), *offset)
+            })
+            .collect();
+        let call = Box::pin(self.consumer.commit_with_map(offsets, true));
+        if tokio::time::timeout(LIFECYCLE_TIMEOUT, call).await.is_err() {
+            tracing::warn!(group = self.group, "the broker did not take the offsets in time");
+        }
+    }
+
+    /// The queues that this member has at the moment.
+    ///
+    /// # Errors
+    /// [`MqError::Client`] when it is not running.
+    pub async fn assignment(&self) -> Result<Vec<QueueId>, MqError> {
+        let queues = self.consumer.assignment().await.map_err(client_error("list the assigned queues"))?;
+        let mut queues: Vec<QueueId> = queues
+            .iter()
+            .map(|queue| self.queue_id(queue.topic_str(), queue.broker_name(), queue.queue_id()))
+            .collect();
+        queues.sort();
+        Ok(queues)
+    }
+
+    /// The group's name.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Leaves the group, at once for the other members; polls return empty from here on. Bounded to a few seconds.
+    pub async fn shutdown(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // The client would wait for the long poll of one queue after the other. Closing its connections, which lets
+        // written commits out first, ends them all, and tells the broker that the member is gone.
+        let leave = tokio::time::timeout(STOP_TIMEOUT, Box::pin(self.consumer.shutdown()));
+        let cut = Box::pin(self.runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)));
+        let (left, _) = tokio::join!(leave, cut);
+        if left.is_err() {
+            tracing::debug!(group = self.group, "consumer did not stop in time");
+        }
+    }
+
+    fn queue_id(&self, physical: &str, broker: &str, queue: i32) -> QueueId {
+        QueueId { topic: self.shared.names.logical(physical).to_owned(), broker: broker.to_owned(), queue }
+    }
+
+    fn incoming(&self, message: &MessageExt) -> Incoming {
+        let all = message.properties();
+        let text = |name: &str| {
+            all.iter().find(|(key, _)| key.as_str() == name).map_or_else(String::new, |(_, value)| value.to_string())
+        };
+        let mut properties: Vec<(String, String)> = all
+            .iter()
+            .filter(|(name, _)| !STRING_HASH_SET.contains(name.as_str()) && !BROKER_PROPERTIES.contains(&name.as_str()))
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        properties.sort();
+        Incoming {
+            queue: self.queue_id(message.topic(), message.broker_name(), message.queue_id()),
+            offset: message.queue_offset(),
+            tag: text("TAGS"),
+            key: text("KEYS"),
+            body: message.body().unwrap_or_default(),
+            properties,
+            born_ms: message.born_timestamp(),
+        }
+    }
+}
+
+/// One poll that waits, then more while there are some; a poll gives one pull's messages.
+async fn take(consumer: Arc<DefaultLitePullConsumer>, wanted: usize, wait: Duration) -> Vec<Arc<MessageExt>> {
+    let started = Instant::now();
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let mut messages = consumer.poll_with_timeout_zero_copy(wait_ms).await;
+    if messages.is_empty() {
+        // A consumer that is not running answers at once; its caller must not spin.
+        tokio::time::sleep_until(started + wait).await;
+        return messages;
+    }
+    while messages.len() < wanted {
+        let more = consumer.poll_with_timeout_zero_copy(0).await;
+        if more.is_empty() {
+            break;
+        }
+        messages.extend(more);
+    }
+    messages
+}

@@ -1,0 +1,378 @@
+//! Sending: one lane per queue keeps order, lanes run side by side.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rocketmq_client_rust::ClientError;
+use rocketmq_model::common::message::STRING_HASH_SET;
+use rocketmq_model::common::message::message_queue::MessageQueue;
+use rocketmq_model::common::message::message_single::Message;
+use rocketmq_model::result::{SendResult, SendStatus};
+use tokio::time::Instant;
+
+use super::{DLQ_PREFIX, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig};
+use crate::mq::message::Outgoing;
+
+/// Requests to brokers at the same time.
+const IN_FLIGHT: usize = 16;
+/// How long a route is used before it is read again.
+const ROUTE_TTL: Duration = Duration::from_secs(10);
+/// RocketMQ stores the length of the properties as a signed 16-bit number.
+const MAX_PROPERTIES_BYTES: usize = 32_000;
+/// Fixed fields of an encoded message, and the properties that the client adds (unique key, instance, store flag).
+const ENCODING_OVERHEAD: usize = 160;
+
+type Queues = Arc<Vec<MessageQueue>>;
+
+/// Topic → its writable queues, in a stable order.
+#[derive(Default)]
+pub(super) struct Routes(RwLock<HashMap<String, (Queues, Instant)>>);
+
+/// The messages of one queue, in order.
+struct Lane {
+    topic: String,
+    queues: Queues,
+    hash: usize,
+    items: Vec<usize>,
+}
+
+impl RocketMq {
+    /// Sends messages, and answers for each in the order of the input. Messages of one key keep their order; the same
+    /// key always goes to the same queue as long as the topic keeps its queues. Nothing is sent past a failed message
+    /// of the same queue. Takes at most about `(retries + 3) * send_timeout_ms`.
+    ///
+    /// `%DLQ%<group>` and `%RETRY%<group>` are made when they are missing, and need the group to exist for `%RETRY%`.
+    /// The embedded broker stores what is sent to `%RETRY%<group>` in `%DLQ%<group>`.
+    pub async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        let timeout = Duration::from_millis(u64::from(self.shared.config.send_timeout_ms));
+        let deadline = Instant::now() + timeout * (self.shared.config.retries + 1);
+        let sender = self.shared.sender();
+        let mut results = vec![Ok(()); batch.len()];
+        let lanes = self.plan(batch, &mut results).await;
+        let mut sends = futures_util::stream::iter(lanes)
+            .map(|lane| self.send_lane(lane, batch, deadline))
+            .buffer_unordered(IN_FLIGHT);
+        while let Some(outcomes) = sends.next().await {
+            for (index, error) in outcomes {
+                results[index] = Err(error);
+            }
+        }
+        let unreachable = |result: &Result<(), PublishError>| {
+            matches!(result, Err(PublishError::Send(_) | PublishError::NoRoute { .. }))
+        };
+        if results.iter().any(unreachable) {
+            self.shared.renew_sender(&sender).await;
+        }
+        results
+    }
+
+    /// Sorts messages into lanes; those that can not be sent get their error here.
+    async fn plan(&self, batch: &[Outgoing], results: &mut [Result<(), PublishError>]) -> Vec<Lane> {
+        let mut routes: HashMap<&str, Result<Queues, PublishError>> = HashMap::new();
+        let mut lanes: Vec<Lane> = Vec::new();
+        let mut lane_of: HashMap<(&str, usize), usize> = HashMap::new();
+        for (index, message) in batch.iter().enumerate() {
+            if let Err(error) = check(message, &self.shared.config) {
+                results[index] = Err(error);
+                continue;
+            }
+            let topic = self.shared.names.physical(&message.topic);
+            if !routes.contains_key(topic) {
+                routes.insert(topic, self.route(topic, false).await);
+            }
+            let queues = match routes.get(topic) {
+                Some(Ok(queues)) => queues,
+                Some(Err(error)) => {
+                    results[index] = Err(error.clone());
+                    continue;
+                }
+                None => continue,
+            };
+            let hash = key_hash(&message.key);
+            let lane = *lane_of.entry((topic, hash % queues.len())).or_insert_with(|| {
+                lanes.push(Lane { topic: topic.to_owned(), queues: Arc::clone(queues), hash, items: Vec::new() });
+                lanes.len() - 1
+            });
+            lanes[lane].items.push(index);
+        }
+        lanes
+    }
+
+    /// Sends one lane chunk by chunk; returns the messages that failed.
+    async fn send_lane(&self, lane: Lane, batch: &[Outgoing], deadline: Instant) -> Vec<(usize, PublishError)> {
+        let mut failed = Vec::new();
+        for chunk in chunks(&lane, batch, &self.shared.config) {
+            if !failed.is_empty() {
+                failed.extend(chunk.iter().map(|index| (*index, PublishError::Behind)));
+                continue;
+            }
+            if let Err(error) = self.send_chunk(&lane, chunk, batch, deadline).await {
+                failed.extend(chunk.iter().map(|index| (*index, error.clone())));
+            }
+        }
+        failed
+    }
+
+    async fn send_chunk(
+        &self,
+        lane: &Lane,
+        chunk: &[usize],
+        batch: &[Outgoing],
+        deadline: Instant,
+    ) -> Result<(), PublishError> {
+        let mut queues = Arc::clone(&lane.queues);
+        let mut queue = queues[lane.hash % queues.len()].clone();
+        let mut attempt = 0;
+        loop {
+            let outcome = self.send_once(lane, chunk, batch, &queue).await;
+            attempt += 1;
+            let Err(error) = outcome else { return Ok(()) };
+            if error.is_permanent() || attempt > self.shared.config.retries || Instant::now() >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(topic = lane.topic, %error, attempt, "send failed, trying again");
+            if let Ok(fresh) = self.route(&lane.topic, true).await {
+                queues = fresh;
+            }
+            queue = other_broker(&queues, queue.broker_name(), lane.hash);
+        }
+    }
+
+    async fn send_once(
+        &self,
+        lane: &Lane,
+        chunk: &[usize],
+        batch: &[Outgoing],
+        queue: &MessageQueue,
+    ) -> Result<(), PublishError> {
+        let messages = chunk.iter().map(|index| encode(&lane.topic, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
+        let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
+        let sender = self.shared.sender();
+        let producer = &sender.producer;
+        let call = async {
+            match <[Message; 1]>::try_from(messages) {
+                Ok([single]) => Box::pin(producer.send_to_queue_with_timeout(single, queue.clone(), timeout_ms)).await,
+                Err(many) => {
+                    Box::pin(producer.send_batch_to_queue_with_timeout(many, queue.clone(), timeout_ms)).await.map(Some)
+                }
+            }
+        };
+        // The client's own timeout does not cover connecting.
+        match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
+            Ok(result) => judge(result).inspect(|()| sender.note_success()),
+            Err(_) => Err(PublishError::Send(format!("no answer within {timeout_ms} ms"))),
+        }
+    }
+
+    /// The writable queues of a physical topic, from the cache unless it is old or `fresh` is asked for.
+    async fn route(&self, topic: &str, fresh: bool) -> Result<Queues, PublishError> {
+        let cached = self.shared.routes.get(topic);
+        if let Some((queues, read)) = &cached
+            && !fresh
+            && read.elapsed() < ROUTE_TTL
+        {
+            return Ok(Arc::clone(queues));
+        }
+        let mut found = self.fetch_route(topic).await;
+        if found.is_err() && cached.is_none() && is_group_topic(topic) {
+            // Brokers make these when the group appears, or never.
+            if let Err(error) = self.create_topics(&[topic.to_owned()], 1).await {
+                tracing::debug!(topic, %error, "could not create the topic");
+            }
+            found = self.fetch_route(topic).await;
+        }
+        match (found, cached) {
+            (Ok(queues), _) => Ok(self.shared.routes.put(topic, queues)),
+            // Name servers away: brokers may still be there.
+            (Err(_), Some((queues, _))) => Ok(queues),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn fetch_route(&self, topic: &str) -> Result<Vec<MessageQueue>, PublishError> {
+        let no_route = |reason: String| PublishError::NoRoute { topic: topic.to_owned(), reason };
+        let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
+        let mut producer = self.shared.sender().producer.clone();
+        let call = Box::pin(producer.fetch_publish_message_queues(topic));
+        let queues = match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
+            Ok(Ok(queues)) => queues,
+            Ok(Err(error)) => return Err(no_route(error.to_string())),
+            Err(_) => return Err(no_route(format!("no answer within {timeout_ms} ms"))),
+        };
+        if queues.is_empty() { Err(no_route(String::from("it has no queue"))) } else { Ok(queues) }
+    }
+}
+
+impl Routes {
+    fn get(&self, topic: &str) -> Option<(Queues, Instant)> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
+    }
+
+    fn put(&self, topic: &str, mut queues: Vec<MessageQueue>) -> Queues {
+        queues.sort_by(|a, b| (a.broker_name().as_str(), a.queue_id()).cmp(&(b.broker_name().as_str(), b.queue_id())));
+        let queues = Arc::new(queues);
+        let entry = (Arc::clone(&queues), Instant::now());
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), entry);
+        queues
+    }
+}
+
+fn judge(result: Result<Option<SendResult>, ClientError>) -> Result<(), PublishError> {
+    match result {
+        Ok(Some(sent)) if sent.send_status == SendStatus::SendOk => Ok(()),
+        Ok(Some(sent)) => Err(PublishError::NotSafe(format!("{:?}", sent.send_status))),
+        Ok(None) => Err(PublishError::Send(String::from("the broker gave no result"))),
+        Err(error) => Err(PublishError::Send(error.to_string())),
+    }
+}
+
+fn is_group_topic(topic: &str) -> bool {
+    topic.starts_with(RETRY_PREFIX) || topic.starts_with(DLQ_PREFIX)
+}
+
+/// A queue for the same hash on a broker other than `failed`; on the same one if there is no other.
+fn other_broker(queues: &[MessageQueue], failed: &str, hash: usize) -> MessageQueue {
+    let others: Vec<&MessageQueue> = queues.iter().filter(|queue| queue.broker_name().as_str() != failed).collect();
+    match others.get(hash % others.len().max(1)) {
+        Some(queue) => (*queue).clone(),
+        None => queues[hash % queues.len()].clone(),
+    }
+}
+
+/// Java's `String.hashCode`, made positive as RocketMQ's SelectMessageQueueByHash does it, so that producers in other
+/// languages choose the same queue for a key.
+fn key_hash(key: &str) -> usize {
+    let hash = key.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    usize::try_from(hash.checked_abs().unwrap_or(0)).unwrap_or(0)
+}
+
+/// Cuts a lane into requests: at most so many messages and bytes, and alone what can not be in a batch.
+fn chunks<'a>(lane: &'a Lane, batch: &[Outgoing], config: &RocketMqConfig) -> Vec<&'a [usize]> {
+    let alone_topic = is_group_topic(&lane.topic);
+    let max_bytes = config.batch_max_bytes.min(config.max_message_bytes);
+    let mut chunks = Vec::new();
+    let (mut start, mut bytes, mut closed) = (0, 0, false);
+    for (position, index) in lane.items.iter().enumerate() {
+        let message = &batch[*index];
+        let size = encoded_bytes(message);
+        let alone = alone_topic || message.body.len() > config.compress_over_bytes as usize;
+        let full = position - start >= config.batch_max_messages.max(1) || bytes + size > max_bytes;
+        if position > start && (alone || closed || full) {
+            chunks.push(&lane.items[start..position]);
+            (start, bytes) = (position, 0);
+        }
+        bytes += size;
+        closed = alone;
+    }
+    chunks.push(&lane.items[start..]);
+    chunks
+}
+
+fn properties_bytes(message: &Outgoing) -> usize {
+    let user: usize = message.properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    user + message.tag.len() + message.key.len() + "TAGS".len() + "KEYS".len() + 4
+}
+
+fn encoded_bytes(message: &Outgoing) -> usize {
+    ENCODING_OVERHEAD + message.body.len() + properties_bytes(message)
+}
+
+/// Refuses what no broker could store.
+fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), PublishError> {
+    let bytes = encoded_bytes(message);
+    if bytes > config.max_message_bytes {
+        return Err(PublishError::TooLarge { bytes, max_bytes: config.max_message_bytes });
+    }
+    let properties = properties_bytes(message) + ENCODING_OVERHEAD;
+    if properties > MAX_PROPERTIES_BYTES {
+        return Err(PublishError::Illegal(format!("{properties} bytes of properties, {MAX_PROPERTIES_BYTES} fit")));
+    }
+    if message.topic.is_empty() || message.body.is_empty() {
+        return Err(PublishError::Illegal(String::from("topic and body must not be empty")));
+    }
+    // 1 and 2 separate properties on the wire.
+    let torn = |text: &str| text.contains(['\u{1}', '\u{2}']);
+    let pairs = message.properties.iter().any(|(name, value)| torn(name) || torn(value));
+    if pairs || torn(&message.key) || torn(&message.tag) {
+        return Err(PublishError::Illegal(String::from("control characters in tag, key or properties")));
+    }
+    Ok(())
+}
+
+/// The RocketMQ message. Properties that RocketMQ keeps for itself (a replayed message carries them) and empty ones,
+/// which it can not carry, are left out.
+fn encode(topic: &str, message: &Outgoing) -> Result<Message, PublishError> {
+    let illegal = |error: rocketmq_error::Error| PublishError::Illegal(error.to_string());
+    let mut builder = Message::builder().topic(topic).body(message.body.clone());
+    if !message.tag.is_empty() {
+        builder = builder.tags(message.tag.as_str());
+    }
+    if !message.key.is_empty() {
+        builder = builder.key(message.key.as_str());
+    }
+    for (name, value) in &message.properties {
+        if !value.is_empty() && !name.is_empty() && !STRING_HASH_SET.contains(name.as_str()) {
+            builder = builder.raw_property(name.as_str(), value.as_str()).map_err(illegal)?;
+        }
+    }
+    builder.build().map_err(illegal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(key: &str, body: usize) -> Outgoing {
+        Outgoing {
+            topic: String::from("T"),
+            tag: String::from("tag"),
+            key: key.to_owned(),
+            body: vec![b'x'; body].into(),
+            properties: vec![(String::from("eventId"), String::from("1:T"))],
+        }
+    }
+
+    fn lane(count: usize, topic: &str) -> Lane {
+        Lane { topic: topic.to_owned(), queues: Arc::default(), hash: 0, items: (0..count).collect() }
+    }
+
+    #[test]
+    fn key_hash_is_java_hash_code() {
+        assert_eq!(key_hash(""), 0);
+        assert_eq!(key_hash("hello"), 99_162_322);
+        // "polygenelubricants".hashCode() is Integer.MIN_VALUE, whose absolute value does not exist.
+        assert_eq!(key_hash("polygenelubricants"), 0);
+    }
+
+    #[test]
+    fn chunks_respect_count_bytes_and_singles() {
+        let config = RocketMqConfig { batch_max_messages: 3, batch_max_bytes: 10_000, ..RocketMqConfig::default() };
+        let small: Vec<Outgoing> = (0..7).map(|_| message("k", 10)).collect();
+        let sizes = |lane: &Lane, batch: &[Outgoing]| {
+            chunks(lane, batch, &config).iter().map(|chunk| chunk.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&lane(7, "T"), &small), [3, 3, 1]);
+        assert_eq!(sizes(&lane(2, "%DLQ%g"), &small), [1, 1]);
+        let wide: Vec<Outgoing> = (0..4).map(|_| message("k", 4000)).collect();
+        assert_eq!(sizes(&lane(4, "T"), &wide), [2, 2]);
+        let mixed = [message("k", 10), message("k", 5000), message("k", 10), message("k", 10)];
+        assert_eq!(sizes(&lane(4, "T"), &mixed), [1, 1, 2]);
+    }
+
+    #[test]
+    fn other_broker_leaves_the_failed_one() {
+        let queues = [MessageQueue::from_parts("T", "a", 0), MessageQueue::from_parts("T", "b", 0)];
+        assert_eq!(other_broker(&queues, "a", 8).broker_name().as_str(), "b");
+        assert_eq!(other_broker(&queues[..1], "a", 8).broker_name().as_str(), "a");
+    }
+
+    #[test]
+    fn check_refuses_what_can_not_be_carried() {
+        let config = RocketMqConfig { max_message_bytes: 1000, ..RocketMqConfig::default() };
+        assert!(matches!(check(&message("k", 2000), &config), Err(PublishError::TooLarge { max_bytes: 1000, .. })));
+        assert!(matches!(check(&message("a\u{1}b", 10), &config), Err(PublishError::Illegal(_))));
+        assert_eq!(check(&message("k", 10), &config), Ok(()));
+    }
+}
