@@ -6,4 +6,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod http;
 pub mod mq;
+pub mod shutdown;
+pub mod telemetry;
