@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod cmd;
 pub mod config;
 pub mod http;
 pub mod mq;
+pub mod output;
 pub mod shutdown;
 pub mod telemetry;

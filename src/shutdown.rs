@@ -93,3 +93,24 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn drain_waits_for_tasks_that_heed_the_token() {
+        let shutdown = Shutdown::new();
+        let token = shutdown.token.clone();
+        let task = shutdown.spawn(async move { token.cancelled().await });
+        assert!(shutdown.drain(Duration::from_secs(60)).await);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn drain_gives_up_on_tasks_that_do_not() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn(std::future::pending::<()>());
+        assert!(!shutdown.drain(Duration::from_millis(1)).await);
+    }
+}

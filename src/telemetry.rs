@@ -15,7 +15,7 @@ use crate::config::{Log, LogFormat};
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `RUST_LOG` or `log.filter` is not a list of directives.
-    #[error("{origin} is not a log filter: {source}")]
+    #[error("{origin} is not a log filter")]
     Filter {
         /// `RUST_LOG` or `log.filter`.
         origin: &'static str,
@@ -82,4 +82,59 @@ fn env_filter(directives: &str, noisy: &[&str]) -> Result<EnvFilter, tracing_sub
     let silent = noisy.iter().map(|target| format!("{target}=off"));
     let all: Vec<String> = silent.chain(std::iter::once(directives.to_owned())).collect();
     EnvFilter::try_new(all.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    fn hears(directives: &str, noisy: &[&str]) -> (bool, bool) {
+        let subscriber = tracing_subscriber::registry().with(env_filter(directives, noisy).unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            (
+                tracing::enabled!(target: "noisy::part", tracing::Level::ERROR),
+                tracing::enabled!(target: "ruyi", tracing::Level::INFO),
+            )
+        })
+    }
+
+    #[test]
+    fn noisy_targets_are_silent_unless_asked_for() {
+        assert_eq!(hears("info", &["noisy"]), (false, true));
+        assert_eq!(hears("info", &[]), (true, true));
+        assert_eq!(hears("noisy=debug,info", &["noisy"]), (true, true));
+        assert_eq!(hears(&filter_for(-1, "info"), &["noisy"]), (false, false));
+        assert_eq!(hears(&filter_for(2, "error"), &["noisy"]), (false, true));
+    }
+
+    #[test]
+    fn metrics_have_the_documented_names() {
+        let metrics = Metrics::new().unwrap();
+        metrics.sent("ORDER_CREATED", "ok", 3, Duration::from_millis(2));
+        metrics.consumed("ORDER_CREATED", "stock", "done", 2);
+        metrics.consume_seconds("ORDER_CREATED", "stock").observe(0.1);
+        metrics.outbox(5, 2_500);
+        metrics.retry_pending(1);
+        metrics.delivered("notify", "ok");
+        metrics.request("/orders/{id}", "GET", 200, Duration::from_millis(1));
+        metrics.orders("PAID", 4);
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"rocketmq_producer_send_total{result="ok",topic="ORDER_CREATED"} 3"#,
+            r#"rocketmq_producer_send_duration_seconds_count{topic="ORDER_CREATED"} 1"#,
+            r#"rocketmq_consumer_consume_total{group="stock",result="done",topic="ORDER_CREATED"} 2"#,
+            r#"rocketmq_consumer_consume_duration_seconds_count{group="stock",topic="ORDER_CREATED"} 1"#,
+            "ruyi_outbox_pending 5",
+            "ruyi_outbox_oldest_age_seconds 2",
+            "ruyi_retry_pending 1",
+            r#"ruyi_delivery_total{kind="notify",result="ok"} 1"#,
+            r#"ruyi_http_requests_total{method="GET",route="/orders/{id}",status="200"} 1"#,
+            r#"ruyi_http_request_duration_seconds_count{route="/orders/{id}"} 1"#,
+            r#"ruyi_orders_total{status="PAID"} 4"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
 }

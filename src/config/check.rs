@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
-use super::{Config, Millis};
+use super::{Config, MASK, Millis};
 
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -70,7 +70,25 @@ impl Config {
         self.check_consumers(&mut faults);
         self.check_business(&mut faults);
         self.check_http(&mut faults);
+        self.check_masked(&mut faults);
         faults.0
+    }
+
+    /// The output of `config show`, used as a file, must not make the mask a secret that anyone can guess.
+    fn check_masked(&self, faults: &mut Faults) {
+        let mut secrets = vec![
+            ("mq.access_key".to_owned(), self.mq.access_key.expose_secret()),
+            ("mq.secret_key".to_owned(), self.mq.secret_key.expose_secret()),
+            ("warehouse.secret".to_owned(), self.warehouse.secret.expose_secret()),
+            ("client.key".to_owned(), self.client.key.expose_secret()),
+            ("database.url".to_owned(), self.database.url.expose()),
+            ("cache.url".to_owned(), self.cache.url.expose()),
+        ];
+        let channels = self.payment.channels.iter();
+        secrets.extend(channels.map(|(id, c)| (format!("payment.channels.{id}.secret"), c.secret.expose_secret())));
+        for (key, _) in secrets.iter().filter(|(_, secret)| secret.contains(MASK)) {
+            faults.add(key, "this is the mask of `config show`, not a secret", "put the real value here");
+        }
     }
 
     fn check_database(&self, faults: &mut Faults) {

@@ -1,6 +1,7 @@
 //! API keys: who calls, and what they may do. Callbacks of channels and warehouses carry their own signature instead.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -94,16 +95,30 @@ impl Auth {
     }
 }
 
-/// Without keys only this machine can call; a web page open on it must not be able to, so no foreign `Origin`.
+/// Without keys only this machine can call. A web page open on it must not be able to: no foreign `Origin`, and no
+/// `Host` that is not this machine (DNS rebinding).
 fn open(headers: &HeaderMap) -> Result<Caller, Problem> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    if let Some(origin) = text(header::ORIGIN) {
-        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-        if text(header::HOST) != Some(host) {
-            return Err(Problem::forbidden("requests from other web sites need an API key"));
-        }
+    let host = text(header::HOST);
+    if host.is_some_and(|host| !is_this_machine(host)) {
+        return Err(Problem::forbidden("without API keys this server answers to localhost only"));
+    }
+    if let Some(origin) = text(header::ORIGIN)
+        && host != Some(origin.split_once("://").map_or(origin, |(_, host)| host))
+    {
+        return Err(Problem::forbidden("requests from other web sites need an API key"));
     }
     Ok(Caller { name: "local".into(), scopes: [Scope::Admin].into() })
+}
+
+/// `localhost` or a loopback address, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {

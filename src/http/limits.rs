@@ -132,3 +132,21 @@ impl Bucket {
         granted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_one_second() {
+        let (bucket, start) = (Bucket::new(2), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(bucket.take(at(0)) && bucket.take(at(0)) && !bucket.take(at(0)));
+        assert!(!bucket.take(at(400)) && bucket.take(at(500)) && !bucket.take(at(500)));
+        assert!(
+            bucket.take(at(9_000)) && bucket.take(at(9_000)) && !bucket.take(at(9_000)),
+            "not more than one second"
+        );
+        assert!(!bucket.take(at(0)), "time that runs backwards grants nothing");
+    }
+}

@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
@@ -135,7 +136,13 @@ impl Bound {
     pub async fn serve(self, app: App, shutdown: &Shutdown) -> io::Result<()> {
         tracing::info!(addr = %self.addr, title = app.title, "listening");
         let router = app.into_router(shutdown.token.clone());
-        axum::serve(self.listener, router).with_graceful_shutdown(shutdown.token.clone().cancelled_owned()).await
+        // Small answers must not wait for the peer's delayed acknowledgement.
+        let listener = self.listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+        });
+        axum::serve(listener, router).with_graceful_shutdown(shutdown.token.clone().cancelled_owned()).await
     }
 }
 

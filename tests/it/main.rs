@@ -1,5 +1,6 @@
 //! The one test binary.
 #![recursion_limit = "512"]
 
+mod cli;
 mod config;
 mod http;
