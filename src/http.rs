@@ -1,5 +1,6 @@
 //! What every HTTP role shares: server, limits, API keys, problem documents, probes, metrics and OpenAPI.
 
+mod accept;
 mod auth;
 mod docs;
 mod json;

@@ -198,6 +198,8 @@ impl Config {
         faults.at_least("http.concurrency", as_i64(self.http.concurrency), 1);
         faults.at_least("http.body_limit", as_i64(self.http.body_limit.as_usize()), 1);
         faults.positive("http.request_timeout", self.http.request_timeout);
+        faults.at_least("http.connections", as_i64(self.http.connections), 1);
+        faults.positive("http.idle_timeout", self.http.idle_timeout);
         let mut names = BTreeSet::new();
         for key in &self.http.keys {
             if !matches!(hex::decode(&key.sha256), Ok(bytes) if bytes.len() == 32) {

@@ -138,14 +138,26 @@ impl Loaded {
     }
 }
 
+/// serde names Rust types; the reader of a configuration file knows TOML's.
+fn in_toml_words(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i32" | "i64" => "a whole number",
+        "f64" => "a number",
+        "a string" | "string" | "path string" => "a text in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list [...]",
+        _ if wanted.starts_with("struct ") || wanted == "a map" => "a table of settings",
+        _ => wanted,
+    }
+}
+
 fn problem_text(cause: &Cause, key: &str) -> String {
     match cause {
-        // The value found is not repeated where it may be a secret.
-        Cause::InvalidType(_, wanted) | Cause::InvalidValue(_, wanted) if may_be_secret(key) => {
-            format!("expected {wanted}")
-        }
         Cause::InvalidType(found, wanted) | Cause::InvalidValue(found, wanted) => {
-            format!("expected {wanted}, found {found}")
+            let wanted = in_toml_words(wanted);
+            // The value found is not repeated where it may be a secret.
+            if may_be_secret(key) { format!("expected {wanted}") } else { format!("expected {wanted}, found {found}") }
         }
         Cause::UnknownVariant(found, known) => {
             let nearest = known.iter().max_by(|a, b| strsim::jaro(found, a).total_cmp(&strsim::jaro(found, b)));

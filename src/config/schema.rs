@@ -72,7 +72,9 @@ pub(super) fn nearest(example: &Dict, path: &[String], siblings: &[&str]) -> Opt
     let score = |text: &str, like: &str| strsim::normalized_damerau_levenshtein(text, like);
     let here = siblings.iter().map(|name| {
         let full = if parents.is_empty() { (*name).to_owned() } else { format!("{parents}.{name}") };
-        (score(&unknown, name), full)
+        // Those of the same table come first, above all one of which this is the beginning (`sha` of `sha256`).
+        let begins = unknown.len() > 2 && name.starts_with(&unknown);
+        (if begins { 0.95 } else { score(&unknown, name) + 0.1 }, full)
     });
     let elsewhere = known_keys(example).into_iter().map(|key| {
         let name = key.rsplit('.').next().unwrap_or_default();
@@ -82,7 +84,7 @@ pub(super) fn nearest(example: &Dict, path: &[String], siblings: &[&str]) -> Opt
         (as_path.max(as_name), key)
     });
     here.chain(elsewhere)
-        .filter(|(score, _)| *score >= 0.5)
+        .filter(|(score, _)| *score >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(&a.1)))
         .map(|(_, key)| key)
 }

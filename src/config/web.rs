@@ -29,6 +29,10 @@ pub struct Http {
     pub rate_limit: u32,
     /// One request.
     pub request_timeout: Millis,
+    /// Open connections of one listener.
+    pub connections: usize,
+    /// How long a connection may take to send the head of its next request.
+    pub idle_timeout: Millis,
     /// Who may call. Empty: anyone, but only on loopback.
     pub keys: Vec<ApiKey>,
 }

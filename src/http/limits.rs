@@ -39,6 +39,10 @@ pub struct Limits {
     pub per_second: u32,
     /// One request.
     pub timeout: Duration,
+    /// Open connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// How long a connection may take to send the head of its next request.
+    pub idle: Duration,
 }
 
 impl From<&Http> for Limits {
@@ -48,6 +52,8 @@ impl From<&Http> for Limits {
             concurrency: http.concurrency,
             per_second: http.rate_limit,
             timeout: http.request_timeout.duration(),
+            connections: http.connections,
+            idle: http.idle_timeout.duration(),
         }
     }
 }

@@ -12,7 +12,6 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
@@ -23,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::limits::Limits;
 use super::problem::Problem;
-use super::{docs, observe};
+use super::{accept, docs, observe};
 use crate::config::{Config, NotExposable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -130,19 +129,11 @@ impl Bound {
     }
 
     /// Serves until `shutdown` is cancelled, then finishes the requests in hand.
-    ///
-    /// # Errors
-    /// The listener fails.
-    pub async fn serve(self, app: App, shutdown: &Shutdown) -> io::Result<()> {
+    pub async fn serve(self, app: App, shutdown: &Shutdown) {
         tracing::info!(addr = %self.addr, title = app.title, "listening");
+        let limits = app.limits;
         let router = app.into_router(shutdown.token.clone());
-        // Small answers must not wait for the peer's delayed acknowledgement.
-        let listener = self.listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-        });
-        axum::serve(listener, router).with_graceful_shutdown(shutdown.token.clone().cancelled_owned()).await
+        accept::run(self.listener, router, limits.connections, limits.idle, &shutdown.token).await;
     }
 }
 

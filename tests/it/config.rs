@@ -147,6 +147,7 @@ fn an_unknown_key_names_the_nearest_and_its_origin() {
         ("databse.url=x", "database.url"),
         ("consumers.g.lane=1", "consumers.g.lanes"),
         ("payment.channels.ali.secrt=1", "payment.channels.ali.secret"),
+        ("order.max_line=1", "order.max_lines"),
     ] {
         let (text, help) = unknown(&sets(&[set]));
         let key = set.split_once('=').unwrap().0;
@@ -165,7 +166,7 @@ fn fault(sources: &Sources) -> String {
 fn wrong_values_say_what_where_and_what_to_do() {
     let (dir, sources) = file("[order]\nmax_lines = 'many'\n");
     let expected = format!(
-        "`order.max_lines` in {} line 2: expected usize, found string \"many\" | ",
+        "`order.max_lines` in {} line 2: expected a whole number that is not negative, found string \"many\" | ",
         dir.path().join("ruyi.toml").display()
     );
     assert_eq!(fault(&sources), expected);
@@ -182,6 +183,15 @@ fn wrong_values_say_what_where_and_what_to_do() {
     assert!(text.contains("access_key and secret_key go together"), "{text}");
     let text = fault(&sets(&["http.keys=[{name='a', sha256='12', scopes=[]}]"]));
     assert!(text.contains("64 hex digits") && text.contains("no scopes"), "{text}");
+}
+
+#[test]
+fn an_unknown_field_of_a_key_is_named_too() {
+    let error = Config::load(&sets(&["http.keys=[{name='a', sha='x', scopes=[]}]"])).unwrap_err();
+    assert_eq!(error.to_string(), "unknown key `http.keys.0.sha` in --set http.keys");
+    assert_eq!(error.help().unwrap(), "did you mean `http.keys.0.sha256`?");
+    let text = fault(&sets(&["mq=5"]));
+    assert!(text.contains("`mq` in --set mq: expected a table of settings"), "{text}");
 }
 
 #[test]

@@ -13,6 +13,8 @@ use ruyi::telemetry::Metrics;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -50,7 +52,14 @@ struct Server {
     ready: Arc<std::sync::atomic::AtomicBool>,
 }
 
-const LIMITS: Limits = Limits { body_bytes: 1 << 20, concurrency: 64, per_second: 0, timeout: Duration::from_secs(30) };
+const LIMITS: Limits = Limits {
+    body_bytes: 1 << 20,
+    concurrency: 64,
+    per_second: 0,
+    timeout: Duration::from_secs(30),
+    connections: 64,
+    idle: Duration::from_secs(100),
+};
 
 fn api(auth: &Auth, gate: &Gate) -> OpenApiRouter {
     let guarded = OpenApiRouter::new()
@@ -113,7 +122,7 @@ async fn start(limits: Limits, keys: &[ApiKey]) -> Server {
     let base = format!("http://{}", bound.addr());
     let shutdown = Shutdown::new();
     let running = shutdown.clone();
-    shutdown.spawn(async move { bound.serve(app, &running).await.unwrap() });
+    shutdown.spawn(async move { bound.serve(app, &running).await });
     let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     Server { base, client, gate, shutdown, ready }
 }
@@ -328,6 +337,18 @@ async fn probes_metrics_and_documentation() {
     let page = server.get("/docs/").await;
     assert_eq!(page.status(), StatusCode::OK);
     assert!(page.text().await.unwrap().contains("swagger-ui"));
+}
+
+#[tokio::test]
+async fn a_connection_that_dawdles_is_closed() {
+    let server = start(Limits { idle: Duration::from_millis(20), connections: 1, ..LIMITS }, &[]).await;
+    let mut stream = TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.unwrap();
+    let mut answer = Vec::new();
+    // Ends only when the server closes; a reset is fine, too.
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!String::from_utf8_lossy(&answer).contains(" 200 "), "{answer:?}");
+    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "its place is free again");
 }
 
 #[tokio::test]
