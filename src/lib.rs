@@ -5,5 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod cmd;
+pub mod config;
+pub mod db;
 pub mod domain;
+pub mod fault;
+pub mod http;
 pub mod mq;
+pub mod output;
+pub mod shutdown;
+pub mod telemetry;

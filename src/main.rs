@@ -1,1 +1,25 @@
-fn main() {}
+//! Parse, load the configuration, start telemetry, dispatch.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use ruyi::cmd::{self, Cli};
+use ruyi::{mq, telemetry};
+
+fn main() -> ExitCode {
+    cmd::conclude(start(Cli::of_process()))
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = cli.load_config()?;
+    telemetry::init(&config.log, cli.verbosity(), mq::rocketmq::NOISY_TARGETS)?;
+    let runtime = runtime().context("cannot start the async runtime")?;
+    runtime.block_on(cli.run(config))
+}
+
+/// The one place where the runtime is made.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

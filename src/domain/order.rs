@@ -281,8 +281,7 @@ fn paid(order: &OrderState, payment_id: PaymentId, amount: Money) -> Decision<Or
             Decision::Apply(next, vec![Effect::TellPaid, Effect::AskDeduct])
         }
         Status::Canceled if order.refund == RefundState::None => {
-            let next =
-                OrderState { refund: RefundState::Requested, payment_id: Some(payment_id), ..order.clone() };
+            let next = OrderState { refund: RefundState::Requested, payment_id: Some(payment_id), ..order.clone() };
             Decision::Apply(next, vec![Effect::AskRefund])
         }
         Status::Canceled => Decision::Ignore("canceled, and its refund is under way"),
@@ -335,9 +334,7 @@ fn refunded(order: &OrderState) -> Decision<OrderState, Effect> {
         (_, RefundState::Done) => Decision::Ignore("already refunded"),
         // Also from None: payment gives the money of a canceled order back by itself, and its news may overtake
         // the news of the payment.
-        (Status::Canceled, _) => {
-            Decision::Apply(OrderState { refund: RefundState::Done, ..order.clone() }, vec![])
-        }
+        (Status::Canceled, _) => Decision::Apply(OrderState { refund: RefundState::Done, ..order.clone() }, vec![]),
         (Status::Created | Status::Reserved, _) => Decision::Early("the order is not canceled yet"),
         _ => Decision::Refuse("money of a live order went back"),
     }
@@ -378,7 +375,10 @@ mod tests {
             for input in inputs() {
                 if let Decision::Apply(next, _) = decide(&order(status), &input) {
                     let again = decide(&next, &input);
-                    assert!(matches!(again, Decision::Ignore(_) | Decision::Refuse(_)), "{status:?} {input:?} {again:?}");
+                    assert!(
+                        matches!(again, Decision::Ignore(_) | Decision::Refuse(_)),
+                        "{status:?} {input:?} {again:?}"
+                    );
                 }
             }
         }
@@ -422,7 +422,9 @@ mod tests {
         let mut handed = order(Status::Paid);
         handed.handed_over = true;
         assert!(matches!(decide(&handed, &Input::Cancel(CancelType::User)), Decision::Refuse(_)));
-        let Decision::Apply(_, effects) = decide(&order(Status::Paid), &Input::Cancel(CancelType::User)) else { panic!() };
+        let Decision::Apply(_, effects) = decide(&order(Status::Paid), &Input::Cancel(CancelType::User)) else {
+            panic!()
+        };
         assert_eq!(effects, [Effect::TellCanceled, Effect::AskRelease, Effect::AskRefund]);
     }
 }

@@ -120,7 +120,9 @@ pub fn decide(payment: &PaymentState, input: &Input) -> Decision<PaymentState, E
         }
         (Input::OrderCanceled, _) => Decision::Ignore("already closed or being refunded"),
         (Input::RefundRequested, Status::Refunding | Status::Refunded) => Decision::Ignore("already being refunded"),
-        (Input::RefundRequested, Status::Pending | Status::Closed) => Decision::Early("there is no money to give back yet"),
+        (Input::RefundRequested, Status::Pending | Status::Closed) => {
+            Decision::Early("there is no money to give back yet")
+        }
         (Input::RefundDone, Status::Refunding) => Decision::Apply(with(Status::Refunded), vec![]),
         (Input::RefundDone, Status::Refunded) => Decision::Ignore("already refunded"),
         (Input::RefundDone, _) => Decision::Refuse("no refund was asked for"),
@@ -178,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_confirmation_counts_once_and_a_second_transaction_goes_back() {
-        let Decision::Apply(paid, effects) = decide(&payment(Status::Pending), &Input::Confirmed(confirmation("T1"))) else {
+        let Decision::Apply(paid, effects) = decide(&payment(Status::Pending), &Input::Confirmed(confirmation("T1")))
+        else {
             panic!()
         };
         assert_eq!(effects, [Effect::TellSuccess]);
@@ -189,7 +192,8 @@ mod tests {
 
     #[test]
     fn money_that_comes_after_the_cancel_is_taken_and_given_back_once() {
-        let Decision::Apply(late, effects) = decide(&payment(Status::Closed), &Input::Confirmed(confirmation("T1"))) else {
+        let Decision::Apply(late, effects) = decide(&payment(Status::Closed), &Input::Confirmed(confirmation("T1")))
+        else {
             panic!()
         };
         assert_eq!(effects, [Effect::TellSuccess]);

@@ -1,5 +1,9 @@
 //! The one test binary.
 #![recursion_limit = "512"]
 
+mod cli;
+mod config;
+mod http;
 #[cfg(feature = "embedded")]
 mod rocketmq;
+mod shutdown;

@@ -1,0 +1,131 @@
+//! The command line. One module per subcommand, each with `Args` and `run`; its path is the command line.
+
+pub mod config;
+mod exit;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use exit::{Helped, Usage, WithHelp, conclude};
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Sources};
+use crate::output::{Format, Output};
+use crate::telemetry::Verbosity;
+
+/// Orders, stock, payments and notifications on RocketMQ with exactly-once effects; and a tool for any RocketMQ cluster.
+#[derive(Debug, Parser)]
+#[command(name = "ruyi", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.\nSettings: --set > RUYI_SECTION__KEY > file > defaults; `ruyi config show` prints them."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Configuration file [env: RUYI_CONFIG] [default: ./ruyi.toml, if there is one]
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+
+    /// Override one setting, for example mq.queues=8; may be repeated
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// How results are written [default: table on a terminal, jsonl elsewhere]
+    #[arg(long, short, global = true, value_enum)]
+    output: Option<Format>,
+
+    /// Log more (-v debug, -vv everything)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+
+    /// Log errors only (-qq: nothing)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    quiet: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Inspect the configuration
+    Config(config::Args),
+}
+
+/// What every subcommand is given.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The effective configuration.
+    pub config: Config,
+    /// `--output`, if it was given.
+    pub asked_output: Option<Format>,
+    /// The machine's clock.
+    pub clock: Clock,
+}
+
+impl Context {
+    /// The format of results.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        Format::or_default(self.asked_output)
+    }
+
+    /// Rows to stdout in that format.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        Output::stdout(self.format())
+    }
+}
+
+impl Cli {
+    /// Reads the command line. `--help`, `--version` and wrong usage end the process (0, 0, 2).
+    #[must_use]
+    pub fn of_process() -> Self {
+        let args: Vec<_> = std::env::args_os().collect();
+        let matches = Self::command().get_matches_from(&args);
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        // clap forgets a repeated global option given before the subcommand when it is given after it, too.
+        let given = args.iter().take_while(|arg| *arg != "--").filter(|arg| is_set(&arg.to_string_lossy())).count();
+        if given != cli.global.sets.len() {
+            let text = "give all --set options in one place: before the subcommand or after it";
+            Self::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        }
+        cli
+    }
+
+    /// Loads the configuration that the command line asks for.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load_config(&self) -> Result<Config, ConfigError> {
+        Config::load(&Sources::of_process(self.global.config.clone(), self.global.sets.clone())?)
+    }
+
+    /// `-v` and `-q`.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        let count = |n: u8| Verbosity::try_from(n).unwrap_or(Verbosity::MAX);
+        count(self.global.verbose) - count(self.global.quiet)
+    }
+
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever the subcommand could not do; [`conclude`] turns it into an exit code.
+    pub async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let context = Context { config, asked_output: self.global.output, clock: Clock::system() };
+        match self.command {
+            Command::Config(args) => config::run(&context, args).await,
+        }
+    }
+}
+
+fn is_set(arg: &str) -> bool {
+    arg == "--set" || arg.starts_with("--set=")
+}

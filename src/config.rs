@@ -1,0 +1,431 @@
+//! The configuration: one typed tree, whose defaults are `config.example.toml`, compiled in.
+//!
+//! Layers, later ones win: example < file < environment (`RUYI_MQ__NAMESRV`) < `--set mq.namesrv=...`.
+
+mod check;
+mod error;
+mod load;
+mod schema;
+mod secret;
+mod units;
+mod web;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+pub use check::NotExposable;
+pub use error::{ConfigError, Fault};
+pub use load::{ENV_PREFIX, Sources};
+pub use secret::{MASK, SecretUrl};
+pub use units::{ByteSize, Millis, UnitError};
+pub use web::{ApiKey, Client, Http, Scope};
+
+/// The example file: documentation of every key, and the defaults.
+pub const EXAMPLE: &str = include_str!("../config.example.toml");
+
+/// Everything that can be set. Serializing it masks the secrets.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Directory of the SQLite file and the embedded broker.
+    pub data_dir: PathBuf,
+    /// Where the tables are.
+    pub database: Database,
+    /// Advisory cache.
+    pub cache: Cache,
+    /// Broker, topics, outbox and retry.
+    pub mq: Mq,
+    /// Lanes and batches per consumer group.
+    pub consumers: Consumers,
+    /// Order role.
+    pub order: Order,
+    /// Payment role.
+    pub payment: Payment,
+    /// The warehouse that fulfils.
+    pub warehouse: Warehouse,
+    /// Built-in stand-ins for a payment channel and a warehouse.
+    pub sandbox: Sandbox,
+    /// Outgoing calls.
+    pub delivery: Delivery,
+    /// HTTP servers of the roles.
+    pub http: Http,
+    /// HTTP client of `ruyi order|payment|stock`.
+    pub client: Client,
+    /// How long rows are kept.
+    pub retention: Retention,
+    /// Logs.
+    pub log: Log,
+    /// `ruyi audit`.
+    pub audit: Audit,
+}
+
+/// Connection settings of the tables.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://` or `mysql://` URL; empty is `<data_dir>/ruyi.db` (see [`Config::database_url`]).
+    pub url: SecretUrl,
+    /// Pool size; on SQLite the readers, beside the one writer.
+    pub max_connections: u32,
+    /// Writer tasks for queued orders.
+    pub writers: u32,
+}
+
+/// Cache settings.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// `redis://` URL; empty keeps the cache in the process.
+    pub url: SecretUrl,
+}
+
+/// Messaging.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mq {
+    /// False: no broker at all, rows go straight to the handlers of this process.
+    pub enabled: bool,
+    /// `host:port;host:port`; empty is the embedded broker of this data directory (see [`Config::broker_addr_file`]).
+    pub namesrv: String,
+    /// ACL access key; empty for none.
+    #[serde(serialize_with = "secret::masked")]
+    pub access_key: SecretString,
+    /// ACL secret key; empty for none.
+    #[serde(serialize_with = "secret::masked")]
+    pub secret_key: SecretString,
+    /// RocketMQ namespace; empty for none.
+    pub namespace: String,
+    /// TLS to name servers and brokers.
+    pub tls: bool,
+    /// Queues of a topic that ruyi creates.
+    pub queues: u32,
+    /// How long a broker may be unreachable before it is bypassed.
+    pub degrade_after: Millis,
+    /// Embedded name server and broker.
+    pub embedded: EmbeddedBroker,
+    /// Catalogue name → physical topic, for those that differ (see [`Mq::physical_topic`]).
+    pub topics: BTreeMap<String, String>,
+    /// Sending.
+    pub producer: Producer,
+    /// Publishing what transactions wrote.
+    pub outbox: Outbox,
+    /// Retry lane.
+    pub retry: Retry,
+}
+
+impl Mq {
+    /// The topic on the broker for a topic of the catalogue; names that are not in the map stand for themselves.
+    #[must_use]
+    pub fn physical_topic<'a>(&'a self, catalogue: &'a str) -> &'a str {
+        self.topics.get(catalogue).map_or(catalogue, String::as_str)
+    }
+}
+
+/// The broker inside the process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedBroker {
+    /// Address to listen on and to announce.
+    pub host: String,
+    /// Name server port; 0 takes any free one.
+    pub namesrv_port: u16,
+    /// Broker port; 0 takes any free one.
+    pub broker_port: u16,
+}
+
+/// Sending to the broker.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Producer {
+    /// One send.
+    pub timeout: Millis,
+    /// Further tries of one send, on another broker.
+    pub retries: u32,
+    /// Largest body.
+    pub max_message: ByteSize,
+    /// Messages in one batch request.
+    pub batch_messages: usize,
+    /// Bytes in one batch request.
+    pub batch_bytes: ByteSize,
+    /// Bodies over this size are compressed.
+    pub compress_over: ByteSize,
+}
+
+/// The outbox relay and its sweep.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbox {
+    /// Failed sends after which a row is given up.
+    pub max_attempts: u32,
+    /// Pause between two sweeps that found nothing.
+    pub sweep_interval: Millis,
+    /// How long a claim on rows holds.
+    pub lease: Millis,
+    /// Rows handed over in memory at most.
+    pub memory_limit: usize,
+    /// Parts that sweeping processes share.
+    pub shards: u32,
+}
+
+/// Retries of messages that a handler could not apply yet.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Waits before each retry; the last one repeats. Never empty.
+    pub schedule: Vec<Millis>,
+    /// Retries before a message is a dead letter.
+    pub max_attempts: u32,
+    /// Random share of a wait, 0 to 1.
+    pub jitter: f64,
+}
+
+/// Settings per consumer group, over `default`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Consumers(BTreeMap<String, ConsumerOverride>);
+
+/// What a group may set.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumerOverride {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lanes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<usize>,
+}
+
+/// The effective settings of one consumer group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Lanes that work in parallel, at least 1.
+    pub lanes: usize,
+    /// Messages in one transaction at most, at least 1.
+    pub batch: usize,
+}
+
+impl Consumers {
+    /// The settings of a group: its own where it has them, else those of `default`.
+    #[must_use]
+    pub fn group(&self, group: &str) -> Consumer {
+        let pick = |get: fn(&ConsumerOverride) -> Option<usize>| {
+            [group, "default"].into_iter().find_map(|name| self.0.get(name).and_then(get)).unwrap_or(1)
+        };
+        Consumer { lanes: pick(|c| c.lanes), batch: pick(|c| c.batch) }
+    }
+}
+
+/// The order role.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Lines of one order.
+    pub max_lines: usize,
+    /// Quantity of one line.
+    pub max_quantity: i64,
+    /// Orders in one writer transaction.
+    pub batch: usize,
+    /// Publish ORDER_DATA_SYNC.
+    pub data_sync: bool,
+    /// Orders that nobody pays.
+    pub timeout: OrderTimeout,
+    /// Fulfilment.
+    pub fulfil: Fulfil,
+}
+
+/// When and how an unpaid order is canceled.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderTimeout {
+    /// Time to pay.
+    pub after: Millis,
+    /// What notices that it has passed.
+    pub via: TimeoutVia,
+}
+
+/// What notices that an order timed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeoutVia {
+    /// A walk over the expiry index.
+    Database,
+    /// A delayed message, with the walk as a safety net.
+    Broker,
+}
+
+/// Fulfilment of paid orders.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fulfil {
+    /// Wait after the payment.
+    pub after: Millis,
+}
+
+/// The payment role.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payment {
+    /// How a successful payment is published.
+    pub publish: PublishVia,
+    /// Largest difference between the time in a callback and ours.
+    pub callback_tolerance: Millis,
+    /// Payment channels by id.
+    pub channels: BTreeMap<String, Channel>,
+}
+
+/// How an event leaves its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishVia {
+    /// A row in the same transaction.
+    Outbox,
+    /// A RocketMQ transaction message.
+    Transaction,
+}
+
+/// One payment channel.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Which protocol it speaks.
+    pub kind: ChannelKind,
+    /// Key of its HMAC-SHA256 signatures.
+    #[serde(serialize_with = "secret::masked")]
+    pub secret: SecretString,
+    /// Base URL; empty is the sandbox of this process.
+    #[serde(default)]
+    pub endpoint: String,
+    /// When a payment is submitted to it.
+    #[serde(default)]
+    pub submit: SubmitWhen,
+}
+
+/// Protocols of payment channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// ruyi's own stand-in.
+    Sandbox,
+}
+
+/// When a payment is submitted to its channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmitWhen {
+    /// When the customer pays.
+    #[default]
+    OnPay,
+    /// As soon as the payment is opened.
+    OnOpen,
+}
+
+/// The warehouse.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Warehouse {
+    /// Base URL; empty is the sandbox of this process.
+    pub endpoint: String,
+    /// Key of the HMAC-SHA256 signatures on calls and callbacks.
+    #[serde(serialize_with = "secret::masked")]
+    pub secret: SecretString,
+}
+
+/// Built-in stand-ins.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Serve them.
+    pub enabled: bool,
+    /// The warehouse stand-in.
+    pub warehouse: SandboxWarehouse,
+}
+
+/// The warehouse stand-in.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxWarehouse {
+    /// Time between two steps of a parcel.
+    pub step_delay: Millis,
+}
+
+/// Outgoing calls.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// Calls at once.
+    pub concurrency: usize,
+    /// Calls at once to one target.
+    pub per_target: usize,
+    /// One call.
+    pub timeout: Millis,
+    /// Waits before each retry; after the last one the delivery has failed.
+    pub schedule: Vec<Millis>,
+    /// Random share of a wait, 0 to 1.
+    pub jitter: f64,
+    /// How long a claim holds.
+    pub lease: Millis,
+    /// Allow targets on private, loopback and link-local addresses.
+    pub allow_private: bool,
+}
+
+/// How long rows are kept.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Sent outbox rows.
+    pub sent: Millis,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Shape of a line.
+    pub format: LogFormat,
+    /// Directives as in `RUST_LOG`.
+    pub filter: String,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `ruyi audit`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Nothing younger is judged.
+    pub settle: Millis,
+    /// What is still open after this is a violation.
+    pub bound: Millis,
+    /// Rows read at once.
+    pub page: i64,
+}
+
+impl Config {
+    /// The database URL to connect to: as set, or the SQLite file of the data directory.
+    #[must_use]
+    pub fn database_url(&self) -> SecretUrl {
+        if self.database.url.is_empty() {
+            SecretUrl::from(format!("sqlite://{}", self.data_dir.join("ruyi.db").display()).as_str())
+        } else {
+            self.database.url.clone()
+        }
+    }
+
+    /// Where the process that runs the embedded broker writes its name server address for the others.
+    #[must_use]
+    pub fn broker_addr_file(&self) -> PathBuf {
+        self.data_dir.join("broker.addr")
+    }
+}

@@ -1,0 +1,286 @@
+//! Values that parse but cannot work: found at start, all of them at once.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use secrecy::ExposeSecret;
+use url::Url;
+
+use super::error::Fault;
+use super::{Config, MASK, Millis};
+
+/// The secret of the sandbox in the example file: known to everyone.
+const PUBLIC_SECRET: &str = "sandbox";
+
+/// RocketMQ's own limit for names of topics.
+const TOPIC_NAME_MAX: usize = 127;
+
+/// Why this process may not listen at an address that other machines reach.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("refusing to listen on {addr}, which other machines can reach: {reason}")]
+pub struct NotExposable {
+    /// The address asked for.
+    pub addr: SocketAddr,
+    /// What is missing.
+    pub reason: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl Config {
+    /// Refuses addresses beyond loopback while anyone could call or forge a callback.
+    ///
+    /// # Errors
+    /// [`NotExposable`] without API keys, or with the sandbox secret of the example file still in use.
+    pub fn check_exposed(&self, addr: SocketAddr) -> Result<(), NotExposable> {
+        if addr.ip().is_loopback() {
+            return Ok(());
+        }
+        let refuse = |reason: &str, help: &str| Err(NotExposable { addr, reason: reason.into(), help: help.into() });
+        if self.http.keys.is_empty() {
+            return refuse(
+                "no API keys are configured",
+                "add [[http.keys]] (name, sha256, scopes) to the configuration, or listen on 127.0.0.1",
+            );
+        }
+        if let Some(id) =
+            self.payment.channels.iter().find(|(_, c)| c.secret.expose_secret() == PUBLIC_SECRET).map(|(id, _)| id)
+        {
+            return refuse(
+                &format!(
+                    "payment.channels.{id}.secret is the one of the example file, so anyone could sign a callback"
+                ),
+                &format!("set payment.channels.{id}.secret"),
+            );
+        }
+        if self.warehouse.secret.expose_secret() == PUBLIC_SECRET {
+            return refuse(
+                "warehouse.secret is the one of the example file, so anyone could sign a callback",
+                "set warehouse.secret",
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything that cannot work.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.check_database(&mut faults);
+        self.check_mq(&mut faults);
+        self.check_consumers(&mut faults);
+        self.check_business(&mut faults);
+        self.check_http(&mut faults);
+        self.check_masked(&mut faults);
+        faults.0
+    }
+
+    /// The output of `config show`, used as a file, must not make the mask a secret that anyone can guess.
+    fn check_masked(&self, faults: &mut Faults) {
+        let mut secrets = vec![
+            ("mq.access_key".to_owned(), self.mq.access_key.expose_secret()),
+            ("mq.secret_key".to_owned(), self.mq.secret_key.expose_secret()),
+            ("warehouse.secret".to_owned(), self.warehouse.secret.expose_secret()),
+            ("client.key".to_owned(), self.client.key.expose_secret()),
+            ("database.url".to_owned(), self.database.url.expose()),
+            ("cache.url".to_owned(), self.cache.url.expose()),
+        ];
+        let channels = self.payment.channels.iter();
+        secrets.extend(channels.map(|(id, c)| (format!("payment.channels.{id}.secret"), c.secret.expose_secret())));
+        for (key, _) in secrets.iter().filter(|(_, secret)| secret.contains(MASK)) {
+            faults.add(key, "this is the mask of `config show`, not a secret", "put the real value here");
+        }
+    }
+
+    fn check_database(&self, faults: &mut Faults) {
+        let database = &self.database;
+        if !database.url.is_empty() && !matches!(database.url.scheme(), Some("sqlite" | "mysql")) {
+            faults.add(
+                "database.url",
+                "neither a sqlite:// nor a mysql:// URL",
+                "\"sqlite://data/ruyi.db\" or \"mysql://user:password@host:3306/ruyi\"",
+            );
+        }
+        if !self.cache.url.is_empty() && !matches!(self.cache.url.scheme(), Some("redis" | "rediss")) {
+            faults.add("cache.url", "not a redis:// URL", "\"redis://host:6379\", or \"\" for a cache in the process");
+        }
+        faults.at_least("database.max_connections", database.max_connections.into(), 1);
+        faults.at_least("database.writers", database.writers.into(), 1);
+        if database.writers > database.max_connections {
+            faults.add("database.writers", "more writers than max_connections", "raise database.max_connections");
+        }
+    }
+
+    fn check_mq(&self, faults: &mut Faults) {
+        let mq = &self.mq;
+        let bad = mq.namesrv.split(';').map(str::trim).find(|addr| !is_host_port(addr));
+        if let Some(bad) = bad.filter(|_| !mq.namesrv.is_empty()) {
+            faults.add("mq.namesrv", &format!("{bad:?} is not host:port"), "\"host:9876\" or \"a:9876;b:9876\"");
+        }
+        if mq.access_key.expose_secret().is_empty() != mq.secret_key.expose_secret().is_empty() {
+            faults.add("mq.access_key", "access_key and secret_key go together", "set both or none");
+        }
+        for (event, topic) in &mq.topics {
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%' | '|');
+            if topic.is_empty() || topic.len() > TOPIC_NAME_MAX || !topic.chars().all(legal) {
+                faults.add(
+                    &format!("mq.topics.{event}"),
+                    &format!("{topic:?} is not a legal RocketMQ topic name"),
+                    "letters, digits, _ - % |, at most 127",
+                );
+            }
+        }
+        faults.at_least("mq.queues", mq.queues.into(), 1);
+        faults.positive("mq.producer.timeout", mq.producer.timeout);
+        faults.at_least("mq.producer.batch_messages", as_i64(mq.producer.batch_messages), 1);
+        faults.at_least("mq.producer.max_message", as_i64(mq.producer.max_message.as_usize()), 1);
+        faults.at_least("mq.producer.batch_bytes", as_i64(mq.producer.batch_bytes.as_usize()), 1);
+        faults.at_least("mq.outbox.max_attempts", mq.outbox.max_attempts.into(), 1);
+        faults.at_least("mq.outbox.shards", mq.outbox.shards.into(), 1);
+        faults.positive("mq.outbox.sweep_interval", mq.outbox.sweep_interval);
+        if mq.outbox.lease <= mq.producer.timeout {
+            faults.add(
+                "mq.outbox.lease",
+                "a claim must outlive one send (mq.producer.timeout)",
+                "raise mq.outbox.lease",
+            );
+        }
+        faults.schedule("mq.retry.schedule", &mq.retry.schedule);
+        faults.share("mq.retry.jitter", mq.retry.jitter);
+    }
+
+    fn check_consumers(&self, faults: &mut Faults) {
+        for (group, consumer) in &self.consumers.0 {
+            for (name, value) in [("lanes", consumer.lanes), ("batch", consumer.batch)] {
+                let key = format!("consumers.{group}.{name}");
+                match value {
+                    Some(value) => faults.at_least(&key, as_i64(value), 1),
+                    None if group == "default" => {
+                        faults.add(&key, "missing", "set it, or leave out [consumers.default]")
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn check_business(&self, faults: &mut Faults) {
+        faults.at_least("order.max_lines", as_i64(self.order.max_lines), 1);
+        faults.at_least("order.max_quantity", self.order.max_quantity, 1);
+        faults.at_least("order.batch", as_i64(self.order.batch), 1);
+        faults.positive("order.timeout.after", self.order.timeout.after);
+        faults.positive("payment.callback_tolerance", self.payment.callback_tolerance);
+        for (id, channel) in &self.payment.channels {
+            faults.endpoint(&format!("payment.channels.{id}.endpoint"), &channel.endpoint);
+            if channel.secret.expose_secret().is_empty() {
+                faults.add(
+                    &format!("payment.channels.{id}.secret"),
+                    "empty: its callbacks could not be told from forged ones",
+                    "set it",
+                );
+            }
+        }
+        faults.endpoint("warehouse.endpoint", &self.warehouse.endpoint);
+        if self.warehouse.secret.expose_secret().is_empty() {
+            faults.add("warehouse.secret", "empty: its callbacks could not be told from forged ones", "set it");
+        }
+        faults.at_least("delivery.concurrency", as_i64(self.delivery.concurrency), 1);
+        faults.at_least("delivery.per_target", as_i64(self.delivery.per_target), 1);
+        faults.positive("delivery.timeout", self.delivery.timeout);
+        faults.schedule("delivery.schedule", &self.delivery.schedule);
+        faults.share("delivery.jitter", self.delivery.jitter);
+        if self.delivery.lease <= self.delivery.timeout {
+            faults.add("delivery.lease", "a claim must outlive one call (delivery.timeout)", "raise delivery.lease");
+        }
+        faults.at_least("audit.page", self.audit.page, 1);
+    }
+
+    fn check_http(&self, faults: &mut Faults) {
+        faults.at_least("http.concurrency", as_i64(self.http.concurrency), 1);
+        faults.at_least("http.body_limit", as_i64(self.http.body_limit.as_usize()), 1);
+        faults.positive("http.request_timeout", self.http.request_timeout);
+        faults.at_least("http.connections", as_i64(self.http.connections), 1);
+        faults.positive("http.idle_timeout", self.http.idle_timeout);
+        let mut names = BTreeSet::new();
+        for key in &self.http.keys {
+            if !matches!(hex::decode(&key.sha256), Ok(bytes) if bytes.len() == 32) {
+                faults.add(
+                    "http.keys",
+                    &format!("sha256 of {:?} is not 64 hex digits", key.name),
+                    "printf %s \"$KEY\" | sha256sum",
+                );
+            }
+            if key.scopes.is_empty() {
+                faults.add("http.keys", &format!("{:?} has no scopes", key.name), "give it scopes, or remove it");
+            }
+            if !names.insert(key.name.as_str()) {
+                faults.add(
+                    "http.keys",
+                    &format!("two keys are named {:?}", key.name),
+                    "names appear in logs: make them unique",
+                );
+            }
+        }
+        let client = &self.client;
+        for (role, url) in [
+            ("order", &client.order),
+            ("payment", &client.payment),
+            ("stock", &client.stock),
+            ("notify", &client.notify),
+        ] {
+            faults.endpoint(&format!("client.{role}"), url);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, key: &str, problem: &str, help: &str) {
+        let help = if help.is_empty() { String::new() } else { format!("{key}: {help}") };
+        self.0.push(Fault { key: key.to_owned(), origin: String::new(), problem: problem.to_owned(), help });
+    }
+
+    fn at_least(&mut self, key: &str, value: i64, least: i64) {
+        if value < least {
+            self.add(key, &format!("{value} is too small"), &format!("use {least} or more"));
+        }
+    }
+
+    fn positive(&mut self, key: &str, value: Millis) {
+        if value.is_zero() {
+            self.add(key, "must be longer than nothing", "for example \"10s\"");
+        }
+    }
+
+    fn share(&mut self, key: &str, value: f64) {
+        if !(0.0..=1.0).contains(&value) {
+            self.add(key, &format!("{value} is not between 0 and 1"), "0.2 is up to 20 % more or less");
+        }
+    }
+
+    fn schedule(&mut self, key: &str, schedule: &[Millis]) {
+        if schedule.is_empty() {
+            self.add(key, "empty", "for example [\"10s\", \"60s\"]");
+        }
+    }
+
+    fn endpoint(&mut self, key: &str, text: &str) {
+        let fine = text.is_empty() || Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !fine {
+            self.add(
+                key,
+                &format!("{text:?} is not an http:// or https:// URL"),
+                "for example \"http://127.0.0.1:8080\", or \"\" for the default",
+            );
+        }
+    }
+}
+
+fn as_i64(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}

@@ -1,0 +1,124 @@
+//! The HTTP side: where roles listen, who may call, and where the client subcommands call.
+
+use std::net::SocketAddr;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Millis};
+
+/// The HTTP servers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// `serve order`.
+    pub order: SocketAddr,
+    /// `serve payment`.
+    pub payment: SocketAddr,
+    /// `serve stock`.
+    pub stock: SocketAddr,
+    /// `serve notify`.
+    pub notify: SocketAddr,
+    /// `serve all`.
+    pub all: SocketAddr,
+    /// Largest request body.
+    pub body_limit: ByteSize,
+    /// Requests in work at once.
+    pub concurrency: usize,
+    /// Requests per second of this process; 0 is no limit.
+    pub rate_limit: u32,
+    /// One request.
+    pub request_timeout: Millis,
+    /// Open connections of one listener.
+    pub connections: usize,
+    /// How long a connection may take to send the head of its next request.
+    pub idle_timeout: Millis,
+    /// Who may call. Empty: anyone, but only on loopback.
+    pub keys: Vec<ApiKey>,
+}
+
+/// An API key, of which only the hash is known.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// Whose key it is; appears in logs.
+    pub name: String,
+    /// SHA-256 of the key, 64 hex digits.
+    pub sha256: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub enum Scope {
+    /// Read orders and products.
+    #[serde(rename = "order:read")]
+    OrderRead,
+    /// Place and cancel orders, write products.
+    #[serde(rename = "order:write")]
+    OrderWrite,
+    /// Read payments.
+    #[serde(rename = "payment:read")]
+    PaymentRead,
+    /// Pay and refund.
+    #[serde(rename = "payment:write")]
+    PaymentWrite,
+    /// Read stock.
+    #[serde(rename = "stock:read")]
+    StockRead,
+    /// Adjust stock.
+    #[serde(rename = "stock:write")]
+    StockWrite,
+    /// Read points, notifications and statistics.
+    #[serde(rename = "notify:read")]
+    NotifyRead,
+    /// Everything.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl Scope {
+    /// The name used in the configuration and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrderRead => "order:read",
+            Self::OrderWrite => "order:write",
+            Self::PaymentRead => "payment:read",
+            Self::PaymentWrite => "payment:write",
+            Self::StockRead => "stock:read",
+            Self::StockWrite => "stock:write",
+            Self::NotifyRead => "notify:read",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Where the client subcommands call.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// Base URL of the order role; empty is [`Client::DEFAULT_URL`].
+    pub order: String,
+    /// Base URL of the payment role.
+    pub payment: String,
+    /// Base URL of the stock role.
+    pub stock: String,
+    /// Base URL of the notify role.
+    pub notify: String,
+    /// API key to send; empty for none.
+    #[serde(serialize_with = "super::secret::masked")]
+    pub key: SecretString,
+}
+
+impl Client {
+    /// Where `serve all` listens by default.
+    pub const DEFAULT_URL: &'static str = "http://127.0.0.1:8080";
+
+    /// `url`, or the default when it is empty; never with a slash at the end.
+    #[must_use]
+    pub fn base(url: &str) -> &str {
+        if url.is_empty() { Self::DEFAULT_URL } else { url.trim_end_matches('/') }
+    }
+}

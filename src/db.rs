@@ -1,0 +1,28 @@
+//! The database: pools, the one way to write, and one file per table with its SQL in plain sight.
+//!
+//! One path over `sqlx::Any` serves SQLite and MySQL/MariaDB; what differs goes through [`Dialect`]. Columns are
+//! BIGINT, SMALLINT, VARCHAR, TEXT and LONGBLOB only, because `Any` fails on others, and only at run time.
+
+pub mod delivery;
+pub mod dialect;
+pub mod error;
+pub mod group;
+pub mod inbox;
+pub mod migrate;
+pub mod node;
+pub mod notification;
+pub mod orders;
+pub mod outbox;
+pub mod payments;
+pub mod points;
+pub mod pool;
+pub mod products;
+pub mod retry;
+pub mod sql;
+pub mod stock;
+pub mod tx;
+
+pub use dialect::Dialect;
+pub use error::DbError;
+pub use pool::{Db, Options};
+pub use tx::Tx;

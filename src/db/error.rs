@@ -1,0 +1,73 @@
+//! What can go wrong with the database.
+
+use super::Dialect;
+use thiserror::Error;
+
+/// An error of the database layer.
+#[derive(Debug, Error)]
+pub enum DbError {
+    /// The server or the driver refused.
+    #[error("database: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// A row holds what this version cannot read.
+    #[error("{table} {key}: {what}")]
+    Row {
+        /// Table.
+        table: &'static str,
+        /// Key of the row.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A value could not be written as JSON.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The transaction's code panicked or was stopped; nothing of it was written.
+    #[error("the transaction stopped: {0}")]
+    Stopped(String),
+    /// A test made it fail.
+    #[error("fault injected at {0}")]
+    Injected(String),
+    /// The address cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// Migrations could not be run.
+    #[error("{0}")]
+    Migrate(String),
+}
+
+impl DbError {
+    /// The database is away or busy: the same work may succeed later, and nothing is wrong with the work itself.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Injected(_) => true,
+            Self::Sql(error) => {
+                matches!(
+                    error,
+                    sqlx::Error::Io(_)
+                        | sqlx::Error::PoolTimedOut
+                        | sqlx::Error::PoolClosed
+                        | sqlx::Error::WorkerCrashed
+                        | sqlx::Error::Tls(_)
+                        | sqlx::Error::Protocol(_)
+                ) || Dialect::is_retryable(error)
+                    || is_server_state(error)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The server says that it cannot work now: shutting down, too many connections, read-only, disk full.
+fn is_server_state(error: &sqlx::Error) -> bool {
+    let Some(database) = error.as_database_error() else { return false };
+    if let Some(mysql) = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return matches!(
+            mysql.number(),
+            1021 | 1040 | 1053 | 1077 | 1079 | 1105 | 1129 | 1152 | 1290 | 1317 | 1927 | 2006 | 2013
+        );
+    }
+    // SQLITE_IOERR (10 and its extended codes), SQLITE_FULL (13), SQLITE_READONLY (8).
+    database.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| matches!(code & 0xff, 8 | 10 | 13))
+}

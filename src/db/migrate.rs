@@ -1,0 +1,167 @@
+//! The schema: `migrations/`, run over one connection, by one process at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::time::Duration;
+
+use sqlx::migrate::{Migrate, Migration, Migrator};
+use sqlx::{AnyConnection, Connection};
+
+use super::pool::address;
+use super::sql::{self, Columns};
+use super::{DbError, Dialect};
+use crate::vals;
+
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Table in which applied migrations are noted.
+const TABLE: &str = "_sqlx_migrations";
+
+/// Name of the lock on MySQL. sqlx's own asks for an endless wait, which MariaDB answers with NULL.
+const LOCK: &str = "ruyi.migrate";
+
+/// A migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Number of its file.
+    pub version: i64,
+    /// Name of its file.
+    pub name: String,
+    /// What it runs.
+    pub sql: String,
+}
+
+fn step(migration: &Migration) -> Step {
+    Step {
+        version: migration.version,
+        name: migration.description.to_string(),
+        sql: migration.sql.as_str().trim().to_owned(),
+    }
+}
+
+/// The newest version that this program knows.
+#[must_use]
+pub fn newest() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// What is missing in the database.
+///
+/// # Errors
+/// When it cannot be reached, or its schema is newer than this program.
+pub async fn pending(url: &str) -> Result<Vec<Step>, DbError> {
+    let mut conn = connect(url).await?;
+    missing(&mut conn).await
+}
+
+/// Brings the schema up to date, and tells what was applied. Safe when many processes start it at once.
+///
+/// # Errors
+/// When the database cannot be reached, is newer than this program, or a step fails.
+pub async fn run(url: &str) -> Result<Vec<Step>, DbError> {
+    let mut conn = connect(url).await?;
+    let lock = lock(&mut conn, url).await?;
+    let applied = apply(&mut conn).await;
+    if lock.is_none() {
+        sql::fetch_one(&mut conn, "SELECT RELEASE_LOCK(?)", vals![LOCK]).await?;
+    }
+    drop(lock);
+    let applied = applied?;
+    conn.close().await?;
+    Ok(applied)
+}
+
+async fn apply(conn: &mut AnyConnection) -> Result<Vec<Step>, DbError> {
+    let steps = missing(conn).await?;
+    if !steps.is_empty() {
+        let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+        migrator.set_locking(false);
+        migrator
+            .run_direct(None, conn, false)
+            .await
+            .map_err(|error| DbError::Migrate(format!("migration: {error}")))?;
+    }
+    Ok(steps)
+}
+
+async fn missing(conn: &mut AnyConnection) -> Result<Vec<Step>, DbError> {
+    let fail = |error: sqlx::migrate::MigrateError| DbError::Migrate(format!("migration: {error}"));
+    let applied: HashMap<i64, _> = if has_table(conn).await? {
+        conn.list_applied_migrations(TABLE)
+            .await
+            .map_err(fail)?
+            .into_iter()
+            .map(|migration| (migration.version, migration.checksum))
+            .collect()
+    } else {
+        HashMap::new()
+    };
+    if let Some(newer) = applied.keys().filter(|version| **version > newest()).max() {
+        return Err(DbError::Migrate(format!(
+            "the schema of the database is at version {newer}, this program knows versions up to {}: \
+             it was migrated by a newer ruyi; use that one or a newer one",
+            newest()
+        )));
+    }
+    Ok(MIGRATOR.iter().filter(|migration| !applied.contains_key(&migration.version)).map(step).collect())
+}
+
+async fn has_table(conn: &mut AnyConnection) -> Result<bool, DbError> {
+    let text = match Dialect::of(conn) {
+        Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?",
+        Dialect::MySql => {
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?"
+        }
+    };
+    Ok(sql::fetch_one(conn, text, vals![TABLE]).await?.map_or(Ok(0), |row| row.int(0))? > 0)
+}
+
+async fn connect(url: &str) -> Result<AnyConnection, DbError> {
+    sqlx::any::install_default_drivers();
+    let (dialect, url) = address(url)?;
+    let mut conn = AnyConnection::connect(&url).await?;
+    sqlx::raw_sql(dialect.session_init()).execute(&mut conn).await?;
+    Ok(conn)
+}
+
+/// One migrating process at a time: a named lock of the server, or a file beside the SQLite file.
+async fn lock(conn: &mut AnyConnection, url: &str) -> Result<Option<File>, DbError> {
+    match Dialect::of(conn) {
+        Dialect::MySql => {
+            let got = sql::fetch_one(conn, "SELECT GET_LOCK(?, 60)", vals![LOCK]).await?;
+            match got.map_or(Ok(None), |row| row.maybe_int(0))? {
+                Some(1) => Ok(None),
+                _ => Err(DbError::Migrate(
+                    "another process has been migrating this database for 60 s: wait for it, then try again".to_owned(),
+                )),
+            }
+        }
+        Dialect::Sqlite => {
+            let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+            let path = format!("{}.migrate.lock", path.split('?').next().unwrap_or(path));
+            let locked = tokio::task::spawn_blocking(move || {
+                let file = File::create(&path)?;
+                file.lock()?;
+                Ok::<_, std::io::Error>(file)
+            });
+            let file = locked.await.map_err(|error| DbError::Stopped(error.to_string()))?;
+            file.map(Some).map_err(|error| DbError::Migrate(format!("cannot lock the database file: {error}")))
+        }
+    }
+}
+
+/// Waits until the database answers.
+///
+/// # Errors
+/// The last error, when it does not within `limit`.
+pub async fn wait_for(url: &str, limit: Duration) -> Result<(), DbError> {
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        match connect(url).await {
+            Ok(conn) => return conn.close().await.map_err(DbError::from),
+            Err(DbError::Config(why)) => return Err(DbError::Config(why)),
+            Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+        }
+    }
+}

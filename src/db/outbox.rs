@@ -1,0 +1,217 @@
+//! `message_record`: the outbox, which is the send log as well.
+
+use bytes::Bytes;
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::sql::{self, Columns, Val};
+use super::{DbError, Tx};
+use crate::domain::event::SCHEMA_VERSION;
+use crate::vals;
+
+/// The process that wrote a row publishes it from memory; for so long the sweep leaves it alone.
+pub const HEAD_START_MS: i64 = 3_000;
+
+/// Where a row stands (`message_record.status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// To be sent.
+    Pending = 0,
+    /// The broker has it.
+    Sent = 1,
+    /// Given up; by hand only.
+    Failed = 2,
+    /// Taken back before it was sent.
+    Canceled = 3,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Row.
+    pub id: i64,
+    /// Deterministic id of the event.
+    pub event_id: String,
+    /// Topic: a catalogue name or `%DLQ%<group>`.
+    pub topic: String,
+    /// TAGS.
+    pub tag: String,
+    /// KEYS: the business key.
+    pub key: String,
+    /// JSON.
+    pub body: Bytes,
+    /// User properties.
+    pub properties: Vec<(String, String)>,
+    /// Not before this time, epoch ms.
+    pub deliver_at_ms: i64,
+    /// Failed sends so far.
+    pub attempts: i64,
+}
+
+/// User properties of an event of this program.
+#[must_use]
+pub fn properties(event_id: &str, event_type: &str, trace: Option<&str>) -> Vec<(String, String)> {
+    let mut all = vec![
+        ("eventId".to_owned(), event_id.to_owned()),
+        ("eventType".to_owned(), event_type.to_owned()),
+        ("schemaVersion".to_owned(), SCHEMA_VERSION.to_owned()),
+        ("source".to_owned(), "ruyi".to_owned()),
+    ];
+    if let Some(trace) = trace {
+        all.push(("traceparent".to_owned(), trace.to_owned()));
+    }
+    all
+}
+
+/// Writes rows.
+///
+/// # Errors
+/// The database's; a unique violation when an event is written a second time.
+pub async fn insert(conn: &mut AnyConnection, rows: &[OutboxRow], now_ms: i64) -> Result<(), DbError> {
+    let mut values = Vec::with_capacity(rows.len());
+    for row in rows {
+        values.push(row_vals(row, now_ms)?);
+    }
+    sql::insert(conn, &format!("INSERT INTO {COLUMNS}"), values, "").await.map(|_| ())
+}
+
+/// Writes rows whose event may exist already; the number of those that did not.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_new(conn: &mut AnyConnection, rows: &[OutboxRow], now_ms: i64) -> Result<u64, DbError> {
+    let mut values = Vec::with_capacity(rows.len());
+    for row in rows {
+        values.push(row_vals(row, now_ms)?);
+    }
+    sql::insert_ignore(conn, COLUMNS, values).await
+}
+
+const COLUMNS: &str = "message_record \
+    (id, event_id, topic, tag, msg_key, body, properties, status, attempts, next_at, created_at)";
+
+fn row_vals(row: &OutboxRow, now_ms: i64) -> Result<Vec<Val>, DbError> {
+    let next_at = if row.deliver_at_ms > now_ms { row.deliver_at_ms } else { now_ms + HEAD_START_MS };
+    Ok(vals![
+        row.id,
+        &row.event_id,
+        &row.topic,
+        &row.tag,
+        &row.key,
+        row.body.to_vec(),
+        serde_json::to_string(&row.properties)?,
+        Status::Pending as i64,
+        0_i64,
+        next_at,
+        now_ms,
+    ])
+}
+
+/// Takes up to `limit` rows that are due, and keeps others from taking them for `lease_ms`.
+///
+/// # Errors
+/// The database's.
+pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxRow>, DbError> {
+    let now_ms = tx.now_ms();
+    let text = format!(
+        "SELECT id, event_id, topic, tag, msg_key, body, properties, next_at, attempts FROM message_record \
+         WHERE next_at <= ? ORDER BY next_at, id LIMIT ?{}",
+        tx.dialect().skip_locked()
+    );
+    let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
+    let rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
+    let ids = rows.iter().map(|row| Val::Int(row.id)).collect();
+    sql::execute_in(tx, "UPDATE message_record SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids)
+        .await?;
+    Ok(rows)
+}
+
+fn from_row(row: &AnyRow) -> Result<OutboxRow, DbError> {
+    Ok(OutboxRow {
+        id: row.int(0)?,
+        event_id: row.text(1)?,
+        topic: row.text(2)?,
+        tag: row.text(3)?,
+        key: row.text(4)?,
+        body: row.bytes(5)?.into(),
+        properties: serde_json::from_str(&row.text(6)?)?,
+        deliver_at_ms: row.int(7)?,
+        attempts: row.int(8)?,
+    })
+}
+
+/// The broker has these rows.
+///
+/// # Errors
+/// The database's.
+pub async fn mark_sent(conn: &mut AnyConnection, ids: &[i64], now_ms: i64) -> Result<(), DbError> {
+    let set = "UPDATE message_record SET status = 1, next_at = NULL, sent_at = ?, last_error = NULL WHERE id";
+    let keys = ids.iter().copied().map(Val::Int).collect();
+    // Not one that was canceled in between: that it went out all the same is for its consumer to ignore.
+    sql::execute_in(conn, set, " AND status <> 3", &[Val::Int(now_ms)], keys).await.map(|_| ())
+}
+
+/// A send that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Row.
+    pub id: i64,
+    /// Failed sends so far, with this one.
+    pub attempts: i64,
+    /// When to try again; `None`: never by itself.
+    pub next_at: Option<i64>,
+    /// Why.
+    pub error: String,
+}
+
+/// These rows could not be sent.
+///
+/// # Errors
+/// The database's.
+pub async fn mark_failed(conn: &mut AnyConnection, failures: Vec<Failure>) -> Result<(), DbError> {
+    for failure in failures {
+        let status = if failure.next_at.is_some() { Status::Pending } else { Status::Failed };
+        let text = "UPDATE message_record SET status = ?, attempts = ?, next_at = ?, last_error = ? \
+                    WHERE id = ? AND status = 0";
+        let error: String = failure.error.chars().take(500).collect();
+        sql::execute(conn, text, vals![status as i64, failure.attempts, failure.next_at, error, failure.id]).await?;
+    }
+    Ok(())
+}
+
+/// Takes an event back that has not been sent yet.
+///
+/// # Errors
+/// The database's.
+pub async fn cancel(conn: &mut AnyConnection, event_ids: Vec<String>) -> Result<u64, DbError> {
+    let keys = event_ids.into_iter().map(Val::Text).collect();
+    sql::execute_in(
+        conn,
+        "UPDATE message_record SET status = 3, next_at = NULL WHERE event_id",
+        " AND status = 0",
+        &[],
+        keys,
+    )
+    .await
+}
+
+/// Rows that wait to be sent and are due, and when the oldest of them was written.
+///
+/// # Errors
+/// The database's.
+pub async fn pending(conn: &mut AnyConnection, now_ms: i64) -> Result<(i64, Option<i64>), DbError> {
+    let text = "SELECT COUNT(*), MIN(created_at) FROM message_record WHERE next_at <= ?";
+    match sql::fetch_one(conn, text, vals![now_ms + HEAD_START_MS]).await? {
+        Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
+        None => Ok((0, None)),
+    }
+}
+
+/// When the next row falls due.
+///
+/// # Errors
+/// The database's.
+pub async fn next_due(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
+    let text = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
+    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+}

@@ -1,0 +1,295 @@
+//! `payment_record` and `refund_record`.
+
+use std::collections::HashMap;
+
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::sql::{self, Column, Columns, Val};
+use super::{DbError, Tx};
+use crate::domain::event::RefundKind;
+use crate::domain::money::Money;
+use crate::domain::payment::{PaymentState, Status};
+use crate::vals;
+
+/// `payment_record.kind` of a payment of a shop order.
+const KIND_SHOP: i64 = 1;
+
+/// A payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRow {
+    /// Id.
+    pub id: i64,
+    /// Order that it pays.
+    pub order_id: i64,
+    /// Its number for people.
+    pub order_no: String,
+    /// Who pays.
+    pub user_id: i64,
+    /// What decides where it may go.
+    pub state: PaymentState,
+    /// Channel.
+    pub channel_id: String,
+    /// When its order times out, epoch ms.
+    pub expire_time: i64,
+    /// Card, wallet, ...: as the channel calls it.
+    pub payment_method: Option<String>,
+    /// When the channel took the money, epoch ms.
+    pub pay_time: Option<i64>,
+}
+
+const COLUMNS: &str = "id, order_id, order_no, user_id, merchant_id, channel_id, amount, currency, status, expire_time, \
+    transaction_no, payment_method, pay_time";
+
+fn from_row(row: &AnyRow) -> Result<PaymentRow, DbError> {
+    let id = row.int(0)?;
+    let broken = |what: String| DbError::Row { table: "payment_record", key: id.to_string(), what };
+    let status = row.int(8)?;
+    Ok(PaymentRow {
+        id,
+        order_id: row.int(1)?,
+        order_no: row.text(2)?,
+        user_id: row.int(3)?,
+        state: PaymentState {
+            status: Status::from_code(status).ok_or_else(|| broken(format!("unknown status {status}")))?,
+            amount: Money::from_minor(row.int(6)?).map_err(|error| broken(error.to_string()))?,
+            currency: row.text(7)?,
+            merchant_id: row.int(4)?,
+            transaction_no: row.maybe_text(10)?,
+        },
+        channel_id: row.text(5)?,
+        expire_time: row.int(9)?,
+        payment_method: row.maybe_text(11)?,
+        pay_time: row.maybe_int(12)?,
+    })
+}
+
+/// Writes new payments.
+///
+/// # Errors
+/// The database's; a unique violation when an order has a payment already.
+pub async fn insert(tx: &mut Tx, payments: &[PaymentRow]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let rows = payments
+        .iter()
+        .map(|payment| {
+            vals![
+                payment.id,
+                KIND_SHOP,
+                payment.order_id,
+                &payment.order_no,
+                payment.user_id,
+                payment.state.merchant_id,
+                &payment.channel_id,
+                payment.state.amount.minor(),
+                &payment.state.currency,
+                payment.state.status.code(),
+                1_i64,
+                payment.expire_time,
+                now_ms,
+                now_ms,
+            ]
+        })
+        .collect();
+    let head = "INSERT INTO payment_record (id, kind, order_id, order_no, user_id, merchant_id, channel_id, amount, \
+                currency, status, version, expire_time, created_at, updated_at)";
+    sql::insert(tx, head, rows, "").await.map(|_| ())
+}
+
+/// Payments of orders, by order id, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_by_order(tx: &mut Tx, order_ids: Vec<i64>) -> Result<HashMap<i64, PaymentRow>, DbError> {
+    lock(tx, "order_id", order_ids, |payment| payment.order_id).await
+}
+
+/// Payments by id, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_by_id(tx: &mut Tx, ids: Vec<i64>) -> Result<HashMap<i64, PaymentRow>, DbError> {
+    lock(tx, "id", ids, |payment| payment.id).await
+}
+
+async fn lock(
+    tx: &mut Tx,
+    column: &str,
+    mut keys: Vec<i64>,
+    key_of: impl Fn(&PaymentRow) -> i64,
+) -> Result<HashMap<i64, PaymentRow>, DbError> {
+    keys.sort_unstable();
+    keys.dedup();
+    let before = format!("SELECT {COLUMNS} FROM payment_record WHERE {column}");
+    let after = format!(" ORDER BY {column}{}", tx.dialect().for_update());
+    let rows = sql::select_in(tx, &before, &after, &[], keys.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(|row| from_row(row).map(|payment| (key_of(&payment), payment))).collect()
+}
+
+/// The payment of an order.
+///
+/// # Errors
+/// The database's.
+pub async fn of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Option<PaymentRow>, DbError> {
+    let text = format!("SELECT {COLUMNS} FROM payment_record WHERE order_id = ?");
+    sql::fetch_one(conn, text, vals![order_id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Writes changed payments back, each once; they were locked in this transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn update(tx: &mut Tx, payments: &[&PaymentRow]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let rows = payments
+        .iter()
+        .map(|payment| {
+            vals![
+                payment.id,
+                payment.state.status.code(),
+                1_i64,
+                payment.state.transaction_no.clone(),
+                payment.payment_method.clone(),
+                payment.pay_time,
+                now_ms,
+            ]
+        })
+        .collect();
+    let columns = [
+        Column::Set("status"),
+        Column::Add("version"),
+        Column::Set("transaction_no"),
+        Column::Set("payment_method"),
+        Column::Set("pay_time"),
+        Column::Set("updated_at"),
+    ];
+    sql::update(tx, "payment_record", "id", &columns, rows).await
+}
+
+/// Where a refund stands (`refund_record.status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundStatus {
+    /// The channel is being asked.
+    Pending = 0,
+    /// The money is back.
+    Success = 1,
+    /// The channel could not be reached to the end; by hand only.
+    Failed = 2,
+}
+
+/// Money on its way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefundRow {
+    /// Id.
+    pub id: i64,
+    /// Payment.
+    pub payment_id: i64,
+    /// Order.
+    pub order_id: i64,
+    /// What it gives back.
+    pub kind: RefundKind,
+    /// How much.
+    pub amount: Money,
+    /// Why.
+    pub reason: String,
+    /// Where it stands.
+    pub status: RefundStatus,
+    /// Transaction whose money goes back.
+    pub transaction_no: String,
+}
+
+/// Writes refunds whose transaction is not being refunded already; the number written.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, DbError> {
+    let now_ms = tx.now_ms();
+    let rows = refunds
+        .iter()
+        .map(|refund| {
+            vals![
+                refund.id,
+                format!("{}:{}", refund.payment_id, refund.transaction_no),
+                refund.payment_id,
+                refund.order_id,
+                refund.kind as i64,
+                refund.amount.minor(),
+                &refund.reason,
+                refund.status as i64,
+                &refund.transaction_no,
+                now_ms,
+                now_ms,
+            ]
+        })
+        .collect();
+    let columns = "refund_record (id, refund_key, payment_id, order_id, kind, amount, reason, status, transaction_no, \
+                   created_at, updated_at)";
+    sql::insert_ignore(tx, columns, rows).await
+}
+
+/// A refund, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_refunds(tx: &mut Tx, mut ids: Vec<i64>) -> Result<HashMap<i64, RefundRow>, DbError> {
+    ids.sort_unstable();
+    let after = format!(" ORDER BY id{}", tx.dialect().for_update());
+    let before = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no \
+                  FROM refund_record WHERE id";
+    let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(|row| refund_from_row(row).map(|refund| (refund.id, refund))).collect()
+}
+
+/// Whether this transaction of this payment is being refunded already.
+///
+/// # Errors
+/// The database's.
+pub async fn has_refund(conn: &mut AnyConnection, payment_id: i64, transaction_no: &str) -> Result<bool, DbError> {
+    let text = "SELECT id FROM refund_record WHERE refund_key = ?";
+    Ok(sql::fetch_one(conn, text, vals![format!("{payment_id}:{transaction_no}")]).await?.is_some())
+}
+
+/// The refunds of an order, oldest first.
+///
+/// # Errors
+/// The database's.
+pub async fn refunds_of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Vec<RefundRow>, DbError> {
+    let text = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no FROM refund_record \
+                WHERE order_id = ? ORDER BY id LIMIT 1000";
+    sql::fetch(conn, text, vals![order_id]).await?.iter().map(refund_from_row).collect()
+}
+
+fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
+    let id = row.int(0)?;
+    let amount = Money::from_minor(row.int(4)?).map_err(|error| DbError::Row {
+        table: "refund_record",
+        key: id.to_string(),
+        what: error.to_string(),
+    })?;
+    Ok(RefundRow {
+        id,
+        payment_id: row.int(1)?,
+        order_id: row.int(2)?,
+        kind: if row.int(3)? == RefundKind::Extra as i64 { RefundKind::Extra } else { RefundKind::Order },
+        amount,
+        reason: row.text(5)?,
+        status: match row.int(6)? {
+            0 => RefundStatus::Pending,
+            1 => RefundStatus::Success,
+            _ => RefundStatus::Failed,
+        },
+        transaction_no: row.text(7)?,
+    })
+}
+
+/// Refunds reached a state.
+///
+/// # Errors
+/// The database's.
+pub async fn set_refund_status(tx: &mut Tx, ids: &[i64], status: RefundStatus) -> Result<(), DbError> {
+    let fixed = [Val::Int(status as i64), Val::Int(tx.now_ms())];
+    let keys = ids.iter().copied().map(Val::Int).collect();
+    sql::execute_in(tx, "UPDATE refund_record SET status = ?, updated_at = ? WHERE id", "", &fixed, keys)
+        .await
+        .map(|_| ())
+}

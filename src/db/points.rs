@@ -1,0 +1,91 @@
+//! `user_points` and `points_record`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::AnyConnection;
+
+use super::sql::{self, Columns, Val};
+use super::{DbError, Dialect, Tx};
+use crate::domain::points::Kind;
+use crate::vals;
+
+/// A change of a balance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Order that earned it.
+    pub order_id: i64,
+    /// What it was.
+    pub kind: Kind,
+    /// Whose balance.
+    pub user_id: i64,
+    /// Points, negative where they were taken back.
+    pub points: i64,
+}
+
+/// Records of orders, by order, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_of_orders(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<HashMap<i64, Vec<Record>>, DbError> {
+    order_ids.sort_unstable();
+    order_ids.dedup();
+    let before = "SELECT order_id, kind, user_id, points FROM points_record WHERE order_id";
+    let after = format!(" ORDER BY order_id, kind{}", tx.dialect().for_update());
+    let rows = sql::select_in(tx, before, &after, &[], order_ids.into_iter().map(Val::Int).collect()).await?;
+    let mut found: HashMap<i64, Vec<Record>> = HashMap::new();
+    for row in &rows {
+        let kind = if row.int(1)? == Kind::Grant.code() { Kind::Grant } else { Kind::Reverse };
+        let record = Record { order_id: row.int(0)?, kind, user_id: row.int(2)?, points: row.int(3)? };
+        found.entry(record.order_id).or_default().push(record);
+    }
+    Ok(found)
+}
+
+/// Writes records, and adds them to the balances, each user once and in user order.
+///
+/// # Errors
+/// The database's.
+pub async fn apply(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let rows = records
+        .iter()
+        .map(|record| vals![record.order_id, record.kind.code(), record.user_id, record.points, now_ms])
+        .collect();
+    sql::insert(tx, "INSERT INTO points_record (order_id, kind, user_id, points, created_at)", rows, "").await?;
+    let mut changes: BTreeMap<i64, i64> = BTreeMap::new();
+    for record in records {
+        *changes.entry(record.user_id).or_default() += record.points;
+    }
+    let rows: Vec<Vec<Val>> = changes
+        .into_iter()
+        .filter(|(user_id, _)| *user_id != 0)
+        .map(|(user_id, change)| vals![user_id, change, now_ms])
+        .collect();
+    let tail = Dialect::of(tx).on_conflict("user_id", &["updated_at"], &["balance"]);
+    sql::insert(tx, "INSERT INTO user_points (user_id, balance, updated_at)", rows, &tail).await.map(|_| ())
+}
+
+/// Balance of a user; 0 for one who never had points.
+///
+/// # Errors
+/// The database's.
+pub async fn balance(conn: &mut AnyConnection, user_id: i64) -> Result<i64, DbError> {
+    let found = sql::fetch_one(conn, "SELECT balance FROM user_points WHERE user_id = ?", vals![user_id]).await?;
+    found.map_or(Ok(0), |row| row.int(0))
+}
+
+/// The newest records of a user.
+///
+/// # Errors
+/// The database's.
+pub async fn of_user(conn: &mut AnyConnection, user_id: i64, limit: i64) -> Result<Vec<(Record, i64)>, DbError> {
+    let text = "SELECT order_id, kind, points, created_at FROM points_record WHERE user_id = ? \
+                ORDER BY created_at DESC, order_id DESC LIMIT ?";
+    let rows = sql::fetch(conn, text, vals![user_id, limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let kind = if row.int(1)? == Kind::Grant.code() { Kind::Grant } else { Kind::Reverse };
+            Ok((Record { order_id: row.int(0)?, kind, user_id, points: row.int(2)? }, row.int(3)?))
+        })
+        .collect()
+}

@@ -1,0 +1,294 @@
+//! Connections, and the one way to write.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::any::AnyPoolOptions;
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyPool};
+use tokio::sync::Notify;
+
+use super::outbox::OutboxRow;
+use super::{DbError, Dialect, Tx};
+use crate::clock::Clock;
+use crate::domain::id::next_id;
+use crate::fault::Faults;
+
+/// How a transaction that lost a deadlock is tried again: so many times in all.
+const ATTEMPTS: u32 = 8;
+
+/// How to open a database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `sqlite://path` or `mysql://user:password@host:port/name`.
+    pub url: String,
+    /// Connections (SQLite: readers, beside the one writer).
+    pub max_connections: u32,
+    /// Source of "now".
+    pub clock: Clock,
+    /// Planned failures, for tests.
+    pub faults: Faults,
+}
+
+/// Gives out ids that only grow.
+#[derive(Debug)]
+pub struct Ids {
+    last: AtomicI64,
+    node: AtomicI64,
+    clock: Clock,
+}
+
+impl Ids {
+    /// The next id of this process.
+    #[must_use]
+    pub fn next(&self) -> i64 {
+        let node = self.node.load(Ordering::Relaxed);
+        let now_ms = self.clock.now_ms();
+        let mut last = self.last.load(Ordering::Relaxed);
+        loop {
+            let next = next_id(last, now_ms, node);
+            match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return next,
+                Err(other) => last = other,
+            }
+        }
+    }
+
+    /// From now on ids carry this node number.
+    pub fn set_node(&self, node: i64) {
+        self.node.store(node, Ordering::Relaxed);
+    }
+}
+
+/// Is told the outbox rows of each transaction right after its commit, and must not block.
+pub type Committed = Box<dyn Fn(Vec<OutboxRow>) + Send + Sync>;
+
+/// A database. A cheap clone.
+#[derive(Clone)]
+pub struct Db(Arc<Inner>);
+
+struct Inner {
+    dialect: Dialect,
+    writer: AnyPool,
+    reader: AnyPool,
+    clock: Clock,
+    ids: Arc<Ids>,
+    faults: Faults,
+    committed: OnceLock<Committed>,
+    deliveries: Notify,
+    retries: Notify,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Db").field("dialect", &self.0.dialect).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Opens the pools. The schema must have been migrated before: SQLite's prepared statements keep the column types
+    /// of the moment they were prepared in.
+    ///
+    /// # Errors
+    /// [`DbError::Config`] for an address that is neither SQLite nor MySQL; [`DbError::Sql`] when it cannot be reached.
+    pub async fn open(options: &Options) -> Result<Self, DbError> {
+        sqlx::any::install_default_drivers();
+        let (dialect, url) = address(&options.url)?;
+        let pool = |max: u32| pool_options(dialect).max_connections(max).min_connections(1);
+        let (writer, reader) = match dialect {
+            Dialect::Sqlite => {
+                let writer = pool(1).connect(&url).await?;
+                (writer, pool(options.max_connections.max(1)).connect(&url).await?)
+            }
+            Dialect::MySql => {
+                let both = pool(options.max_connections.max(2)).connect(&url).await?;
+                (both.clone(), both)
+            }
+        };
+        let ids = Ids { last: AtomicI64::new(0), node: AtomicI64::new(0), clock: options.clock.clone() };
+        Ok(Self(Arc::new(Inner {
+            dialect,
+            writer,
+            reader,
+            clock: options.clock.clone(),
+            ids: Arc::new(ids),
+            faults: options.faults.clone(),
+            committed: OnceLock::new(),
+            deliveries: Notify::new(),
+            retries: Notify::new(),
+        })))
+    }
+
+    /// The dialect.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The source of ids.
+    #[must_use]
+    pub fn ids(&self) -> &Arc<Ids> {
+        &self.0.ids
+    }
+
+    /// The planned failures.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.0.faults
+    }
+
+    /// Names who is told of committed outbox rows. Only the first call counts: a database has one relay.
+    pub fn on_commit(&self, committed: Committed) {
+        if self.0.committed.set(committed).is_err() {
+            tracing::debug!("a second relay for one database was ignored");
+        }
+    }
+
+    /// Rings when a delivery was recorded.
+    #[must_use]
+    pub fn deliveries(&self) -> &Notify {
+        &self.0.deliveries
+    }
+
+    /// Rings when a parked message may be tried.
+    #[must_use]
+    pub fn retries(&self) -> &Notify {
+        &self.0.retries
+    }
+
+    /// A connection to read with, outside any transaction.
+    ///
+    /// # Errors
+    /// When none is to be had.
+    pub async fn read(&self) -> Result<PoolConnection<Any>, DbError> {
+        Ok(self.0.reader.acquire().await?)
+    }
+
+    /// Runs `body` in one transaction that may write, and commits it. Deadlocks are tried again, so `body` may run
+    /// more than once and must not touch anything but the transaction. The whole runs in a task of its own: a caller
+    /// that goes away cannot leave a connection inside a transaction.
+    ///
+    /// `name` is one of [`crate::fault::TRANSACTIONS`].
+    ///
+    /// # Errors
+    /// What `body` or the database said; nothing was written then, except that after an error of the commit itself
+    /// nobody can know.
+    pub async fn write<T, F>(&self, name: &'static str, body: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>> + Send + Sync + 'static,
+    {
+        let db = self.clone();
+        let work = tokio::spawn(async move {
+            let mut attempt = 1;
+            loop {
+                match db.write_once(name, &body).await {
+                    Err(DbError::Sql(error)) if Dialect::is_retryable(&error) && attempt < ATTEMPTS => {
+                        tracing::debug!(transaction = name, attempt, %error, "trying again");
+                        tokio::time::sleep(Duration::from_millis(u64::from(attempt * attempt))).await;
+                        attempt += 1;
+                    }
+                    done => return done,
+                }
+            }
+        });
+        work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())))
+    }
+
+    async fn write_once<T, F>(&self, name: &'static str, body: &F) -> Result<T, DbError>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>>,
+    {
+        let inner = &self.0;
+        let transaction = inner.writer.begin_with(inner.dialect.begin()).await?;
+        let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids));
+        let value = body(&mut tx).await?;
+        tx.write_outbox().await?;
+        self.fault(name, "before_commit")?;
+        let after = tx.commit().await?;
+        if after.deliveries {
+            inner.deliveries.notify_one();
+        }
+        if after.retries {
+            inner.retries.notify_one();
+        }
+        if let (Some(committed), false) = (inner.committed.get(), after.outbox.is_empty()) {
+            committed(after.outbox);
+        }
+        self.fault(name, "after_commit")?;
+        Ok(value)
+    }
+
+    /// Passes a planned failure.
+    ///
+    /// # Errors
+    /// [`DbError::Injected`] where the plan says so.
+    pub fn fault(&self, name: &str, stage: &str) -> Result<(), DbError> {
+        if self.0.faults.fails(name, stage) { Err(DbError::Injected(format!("{name}.{stage}"))) } else { Ok(()) }
+    }
+
+    /// The database answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        let mut conn = self.read().await?;
+        super::sql::fetch_one(&mut conn, "SELECT 1", vec![]).await.map(|_| ())
+    }
+
+    /// Closes the pools, after what is under way.
+    pub async fn close(&self) {
+        self.0.writer.close().await;
+        self.0.reader.close().await;
+    }
+}
+
+/// Dialect and the URL as sqlx wants it.
+pub(super) fn address(url: &str) -> Result<(Dialect, String), DbError> {
+    let with = |parameter: &str| {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}{parameter}")
+    };
+    if url.starts_with("sqlite:") {
+        Ok((Dialect::Sqlite, if url.contains("mode=") { url.to_owned() } else { with("mode=rwc") }))
+    } else if url.starts_with("mysql:") || url.starts_with("mariadb:") {
+        // More texts than the default of 100 would be closed and prepared again all the time, and in sqlx 0.9.0 each
+        // close costs the next statement 40 ms (launchbadge/sqlx#4335).
+        let cached = url.contains("statement-cache-capacity");
+        Ok((Dialect::MySql, if cached { url.to_owned() } else { with("statement-cache-capacity=1024") }))
+    } else {
+        let scheme = url.split(':').next().unwrap_or_default();
+        Err(DbError::Config(format!("database.url begins with {scheme:?}: it must begin with sqlite:// or mysql://")))
+    }
+}
+
+fn pool_options(dialect: Dialect) -> AnyPoolOptions {
+    let options = AnyPoolOptions::new()
+        .acquire_timeout(Duration::from_secs(10))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .after_connect(move |conn, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(dialect.session_init()).execute(&mut *conn).await?;
+                Ok(())
+            })
+        });
+    match dialect {
+        Dialect::Sqlite => options,
+        // A begin() that was dropped half-way leaves the connection inside a transaction, and what comes next on it
+        // would be lost at its end (launchbadge/sqlx#4385): so it is rolled back before use. It is the ping as well.
+        Dialect::MySql => options.before_acquire(|conn, _| {
+            Box::pin(async move { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.is_ok()) })
+        }),
+    }
+}

@@ -1,0 +1,224 @@
+//! `message_retry_log`: messages that wait for another attempt. Of one (group, key) only the first that blocks is
+//! tried; those behind it have no `next_at` until it is their turn.
+
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::sql::{self, Columns, Val};
+use super::{DbError, Tx};
+use crate::vals;
+
+/// Where a row stands (`message_retry_log.status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Waits.
+    Waiting = 0,
+    /// Handled in the end.
+    Done = 1,
+    /// Given up.
+    Dead = 2,
+}
+
+/// A parked message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Row; later messages have larger ones.
+    pub id: i64,
+    /// Event id.
+    pub message_id: String,
+    /// Topic.
+    pub topic: String,
+    /// TAGS.
+    pub tag: String,
+    /// Business key.
+    pub key: String,
+    /// Body as it came.
+    pub body: Vec<u8>,
+    /// User properties as they came.
+    pub properties: Vec<(String, String)>,
+    /// Later messages of the key wait behind it.
+    pub blocks: bool,
+    /// Failed attempts.
+    pub attempts: i64,
+    /// When to try again; `None`: when the one before it is through.
+    pub next_at: Option<i64>,
+    /// When it failed first.
+    pub first_failed_at: i64,
+    /// Why.
+    pub last_error: String,
+}
+
+/// Text that fits an error column.
+#[must_use]
+pub fn shorten(text: &str) -> String {
+    text.chars().take(500).collect()
+}
+
+/// A key of a group under which something waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OpenKey {
+    /// Business key.
+    pub key: String,
+    /// Later messages have to wait.
+    pub blocks: bool,
+}
+
+/// Which of `keys` have something waiting in this group.
+///
+/// # Errors
+/// The database's.
+pub async fn open_keys(conn: &mut AnyConnection, group: &str, keys: Vec<String>) -> Result<Vec<OpenKey>, DbError> {
+    let before = "SELECT DISTINCT open_key, blocks FROM message_retry_log WHERE consumer_group = ? AND open_key";
+    let keys = keys.into_iter().map(Val::Text).collect();
+    let rows = sql::select_in(conn, before, "", &[Val::from(group)], keys).await?;
+    rows.iter().map(|row| Ok(OpenKey { key: row.text(0)?, blocks: row.int(1)? != 0 })).collect()
+}
+
+/// Parks messages.
+///
+/// # Errors
+/// The database's.
+pub async fn park(conn: &mut AnyConnection, group: &str, rows: &[Parked], now_ms: i64) -> Result<(), DbError> {
+    let mut values = Vec::with_capacity(rows.len());
+    for row in rows {
+        values.push(vals![
+            row.id,
+            group,
+            &row.message_id,
+            &row.topic,
+            &row.tag,
+            &row.key,
+            row.body.clone(),
+            serde_json::to_string(&row.properties)?,
+            Status::Waiting as i64,
+            row.blocks,
+            row.attempts,
+            row.next_at,
+            &row.key,
+            row.first_failed_at,
+            shorten(&row.last_error),
+            now_ms,
+        ]);
+    }
+    let head = "INSERT INTO message_retry_log (id, consumer_group, message_id, topic, tag, msg_key, body, properties, \
+                status, blocks, attempts, next_at, open_key, first_failed_at, last_error, updated_at)";
+    sql::insert(conn, head, values, "").await.map(|_| ())
+}
+
+/// Takes up to `limit` messages that are due, and keeps others from taking them for `lease_ms`.
+///
+/// # Errors
+/// The database's.
+pub async fn claim(tx: &mut Tx, group: &str, limit: i64, lease_ms: i64) -> Result<Vec<Parked>, DbError> {
+    let now_ms = tx.now_ms();
+    let text = format!(
+        "SELECT id, message_id, topic, tag, msg_key, body, properties, blocks, attempts, next_at, first_failed_at, \
+         last_error FROM message_retry_log WHERE consumer_group = ? AND next_at <= ? ORDER BY next_at, id LIMIT ?{}",
+        tx.dialect().skip_locked()
+    );
+    let rows = sql::fetch(tx, text, vals![group, now_ms, limit]).await?;
+    let rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
+    let ids = rows.iter().map(|row| Val::Int(row.id)).collect();
+    sql::execute_in(tx, "UPDATE message_retry_log SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids)
+        .await?;
+    Ok(rows)
+}
+
+fn from_row(row: &AnyRow) -> Result<Parked, DbError> {
+    Ok(Parked {
+        id: row.int(0)?,
+        message_id: row.text(1)?,
+        topic: row.text(2)?,
+        tag: row.text(3)?,
+        key: row.text(4)?,
+        body: row.bytes(5)?,
+        properties: serde_json::from_str(&row.text(6)?)?,
+        blocks: row.int(7)? != 0,
+        attempts: row.int(8)?,
+        next_at: row.maybe_int(9)?,
+        first_failed_at: row.int(10)?,
+        last_error: row.text(11)?,
+    })
+}
+
+/// The lease on a row still holds, and nobody has finished it: locks the row.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_waiting(tx: &mut Tx, id: i64) -> Result<bool, DbError> {
+    let text = format!("SELECT id FROM message_retry_log WHERE id = ? AND status = 0{}", tx.dialect().for_update());
+    Ok(sql::fetch_one(tx, text, vals![id]).await?.is_some())
+}
+
+/// A message is through: handled or given up. The next one behind it becomes due.
+///
+/// # Errors
+/// The database's.
+pub async fn finish(tx: &mut Tx, group: &str, row: &Parked, status: Status, error: &str) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let text = "UPDATE message_retry_log SET status = ?, attempts = ?, next_at = NULL, open_key = NULL, last_error = ?, \
+                updated_at = ? WHERE id = ?";
+    sql::execute(tx, text, vals![status as i64, row.attempts, shorten(error), now_ms, row.id]).await?;
+    let text = "SELECT MIN(id) FROM message_retry_log WHERE consumer_group = ? AND open_key = ? AND next_at IS NULL";
+    let next = match sql::fetch_one(tx, text, vals![group, &row.key]).await? {
+        Some(found) => found.maybe_int(0)?,
+        None => None,
+    };
+    if let Some(next) = next {
+        // Unless another one of the key is still ahead of it.
+        let text = "SELECT COUNT(*) FROM message_retry_log \
+                    WHERE consumer_group = ? AND open_key = ? AND blocks = 1 AND next_at IS NOT NULL";
+        let ahead = match sql::fetch_one(tx, text, vals![group, &row.key]).await? {
+            Some(found) => found.int(0)?,
+            None => 0,
+        };
+        if ahead == 0 {
+            sql::execute(tx, "UPDATE message_retry_log SET next_at = ? WHERE id = ?", vals![now_ms, next]).await?;
+            tx.wake_retries();
+        }
+    }
+    Ok(())
+}
+
+/// A message failed again, and waits until `next_at`.
+///
+/// # Errors
+/// The database's.
+pub async fn postpone(tx: &mut Tx, row: &Parked, next_at: i64, error: &str) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let text = "UPDATE message_retry_log SET attempts = ?, next_at = ?, last_error = ?, updated_at = ? WHERE id = ?";
+    sql::execute(tx, text, vals![row.attempts, next_at, shorten(error), now_ms, row.id]).await.map(|_| ())
+}
+
+/// What came too early for these keys may be tried now.
+///
+/// # Errors
+/// The database's.
+pub async fn wake_early(tx: &mut Tx, group: &str, keys: Vec<String>) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let before = "UPDATE message_retry_log SET next_at = ? WHERE consumer_group = ? AND blocks = 0 \
+                  AND next_at IS NOT NULL AND open_key";
+    let keys = keys.into_iter().map(Val::Text).collect();
+    if sql::execute_in(tx, before, "", &[Val::Int(now_ms), Val::from(group)], keys).await? > 0 {
+        tx.wake_retries();
+    }
+    Ok(())
+}
+
+/// When the next parked message of a group falls due.
+///
+/// # Errors
+/// The database's.
+pub async fn next_due(conn: &mut AnyConnection, group: &str) -> Result<Option<i64>, DbError> {
+    let text = "SELECT MIN(next_at) FROM message_retry_log WHERE consumer_group = ? AND next_at IS NOT NULL";
+    sql::fetch_one(conn, text, vals![group]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+}
+
+/// Messages that wait, over all groups.
+///
+/// # Errors
+/// The database's.
+pub async fn waiting(conn: &mut AnyConnection) -> Result<i64, DbError> {
+    let text = "SELECT COUNT(*) FROM message_retry_log WHERE open_key IS NOT NULL";
+    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(0), |row| row.int(0))
+}

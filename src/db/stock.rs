@@ -1,0 +1,174 @@
+//! `stock`, `stock_reservation` and `stock_ledger`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::AnyConnection;
+
+use super::sql::{self, Column, Columns, Val};
+use super::{DbError, Tx};
+use crate::domain::stock::{Kind, Level, Lines, Status};
+use crate::vals;
+
+/// What is held for an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// State.
+    pub status: Status,
+    /// SKU → pieces; empty for a tombstone.
+    pub lines: Lines,
+    /// Why it was refused.
+    pub reason: String,
+}
+
+/// A movement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    /// SKU.
+    pub sku: String,
+    /// Order; 0: an operator's.
+    pub order_id: i64,
+    /// What it was.
+    pub kind: Kind,
+    /// What it did.
+    pub change: Level,
+    /// Why.
+    pub reason: String,
+}
+
+/// Levels of SKUs, locked in SKU order until the commit; those that do not exist are missing.
+///
+/// # Errors
+/// The database's.
+pub async fn lock(tx: &mut Tx, skus: Vec<String>) -> Result<BTreeMap<String, Level>, DbError> {
+    let after = format!(" ORDER BY sku{}", tx.dialect().for_update());
+    select(tx, skus, &after).await
+}
+
+/// Levels of SKUs.
+///
+/// # Errors
+/// The database's.
+pub async fn get(conn: &mut AnyConnection, skus: Vec<String>) -> Result<BTreeMap<String, Level>, DbError> {
+    select(conn, skus, "").await
+}
+
+async fn select(
+    conn: &mut AnyConnection,
+    mut skus: Vec<String>,
+    after: &str,
+) -> Result<BTreeMap<String, Level>, DbError> {
+    skus.sort_unstable();
+    skus.dedup();
+    let before = "SELECT sku, available, frozen, sold FROM stock WHERE sku";
+    let rows = sql::select_in(conn, before, after, &[], skus.into_iter().map(Val::Text).collect()).await?;
+    rows.iter()
+        .map(|row| Ok((row.text(0)?, Level { available: row.int(1)?, frozen: row.int(2)?, sold: row.int(3)? })))
+        .collect()
+}
+
+/// Creates SKUs without pieces where they do not exist.
+///
+/// # Errors
+/// The database's.
+pub async fn create(conn: &mut AnyConnection, skus: &[String], now_ms: i64) -> Result<(), DbError> {
+    let rows = skus.iter().map(|sku| vals![sku, 0_i64, 0_i64, 0_i64, 0_i64, now_ms]).collect();
+    sql::insert_ignore(conn, "stock (sku, available, frozen, sold, version, updated_at)", rows).await.map(|_| ())
+}
+
+/// Writes levels back, each SKU once; they were read with [`lock`] in this transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn update(tx: &mut Tx, levels: &BTreeMap<&str, Level>) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let rows = levels
+        .iter()
+        .map(|(sku, level)| vals![*sku, level.available, level.frozen, level.sold, 1_i64, now_ms])
+        .collect();
+    let columns = [
+        Column::Set("available"),
+        Column::Set("frozen"),
+        Column::Set("sold"),
+        Column::Add("version"),
+        Column::Set("updated_at"),
+    ];
+    sql::update(tx, "stock", "sku", &columns, rows).await
+}
+
+/// Reservations of orders, locked until the commit; those that do not exist are missing.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_reservations(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<HashMap<i64, Reservation>, DbError> {
+    order_ids.sort_unstable();
+    order_ids.dedup();
+    let before = "SELECT order_id, status, items, reason FROM stock_reservation WHERE order_id";
+    let after = format!(" ORDER BY order_id{}", tx.dialect().for_update());
+    let rows = sql::select_in(tx, before, &after, &[], order_ids.into_iter().map(Val::Int).collect()).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let order_id = row.int(0)?;
+        let code = row.int(1)?;
+        let status = Status::from_code(code).ok_or_else(|| DbError::Row {
+            table: "stock_reservation",
+            key: order_id.to_string(),
+            what: format!("unknown status {code}"),
+        })?;
+        let lines = serde_json::from_str(&row.text(2)?)?;
+        found.insert(order_id, Reservation { status, lines, reason: row.text(3)? });
+    }
+    Ok(found)
+}
+
+/// Writes new reservations.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_reservations(tx: &mut Tx, reservations: &[(i64, &Reservation)]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let mut rows = Vec::with_capacity(reservations.len());
+    for (order_id, reservation) in reservations {
+        let items = serde_json::to_string(&reservation.lines)?;
+        let reason = super::retry::shorten(&reservation.reason);
+        rows.push(vals![*order_id, reservation.status.code(), items, reason, now_ms, now_ms]);
+    }
+    let head = "INSERT INTO stock_reservation (order_id, status, items, reason, created_at, updated_at)";
+    sql::insert(tx, head, rows, "").await.map(|_| ())
+}
+
+/// Writes the states of reservations back; they were read with [`lock_reservations`] in this transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn update_reservations(tx: &mut Tx, states: &[(i64, Status)]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let rows = states.iter().map(|(order_id, status)| vals![*order_id, status.code(), now_ms]).collect();
+    let columns = [Column::Set("status"), Column::Set("updated_at")];
+    sql::update(tx, "stock_reservation", "order_id", &columns, rows).await
+}
+
+/// Writes movements to the ledger.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_ledger(tx: &mut Tx, movements: &[Movement]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let rows = movements
+        .iter()
+        .map(|movement| {
+            vals![
+                tx.next_id(),
+                &movement.sku,
+                movement.order_id,
+                movement.kind.code(),
+                movement.change.available,
+                movement.change.frozen,
+                movement.change.sold,
+                &movement.reason,
+                now_ms,
+            ]
+        })
+        .collect();
+    let head = "INSERT INTO stock_ledger (id, sku, order_id, kind, d_available, d_frozen, d_sold, reason, created_at)";
+    sql::insert(tx, head, rows, "").await.map(|_| ())
+}

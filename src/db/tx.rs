@@ -1,0 +1,147 @@
+//! A transaction that writes: its connection, its time, and the events that leave with it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde::Serialize;
+use sqlx::{Any, AnyConnection, Transaction};
+
+use super::outbox::{self, OutboxRow};
+use super::pool::Ids;
+use super::{DbError, Dialect};
+use crate::domain::event::Kind;
+
+/// What happens once the transaction is committed.
+#[derive(Default)]
+pub(super) struct After {
+    pub outbox: Vec<OutboxRow>,
+    pub deliveries: bool,
+    pub retries: bool,
+}
+
+/// A transaction that writes. Only [`super::Db::write`] makes one.
+pub struct Tx {
+    transaction: Transaction<'static, Any>,
+    dialect: Dialect,
+    now_ms: i64,
+    ids: Arc<Ids>,
+    after: After,
+}
+
+/// An event about to be written to the outbox.
+#[derive(Clone, Debug)]
+pub struct Draft<'a, B> {
+    /// What happened.
+    pub kind: Kind,
+    /// Business key: chooses the queue, and names the aggregate in the event id.
+    pub key: i64,
+    /// Told apart from other events of this kind and key; usually empty.
+    pub discriminator: &'a str,
+    /// Fields of the body.
+    pub body: &'a B,
+    /// W3C trace context of what caused it.
+    pub trace: Option<&'a str>,
+    /// Not before this time, epoch ms; 0: at once.
+    pub deliver_at: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a, B> {
+    event_id: &'a str,
+    timestamp: i64,
+    #[serde(flatten)]
+    body: &'a B,
+}
+
+impl Tx {
+    pub(super) fn new(transaction: Transaction<'static, Any>, dialect: Dialect, now_ms: i64, ids: Arc<Ids>) -> Self {
+        Self { transaction, dialect, now_ms, ids, after: After::default() }
+    }
+
+    /// The dialect.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// When the transaction began, epoch ms: the one time of all that it writes.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// A new id.
+    #[must_use]
+    pub fn next_id(&self) -> i64 {
+        self.ids.next()
+    }
+
+    /// Writes an event to the outbox with this transaction; it is published after the commit.
+    ///
+    /// # Errors
+    /// [`DbError::Json`] when the body cannot be written.
+    pub fn emit<B: Serialize>(&mut self, draft: &Draft<'_, B>) -> Result<(), DbError> {
+        let mut event_id = draft.kind.event_id(draft.key);
+        if !draft.discriminator.is_empty() {
+            event_id = format!("{event_id}:{}", draft.discriminator);
+        }
+        let envelope = Envelope { event_id: &event_id, timestamp: self.now_ms, body: draft.body };
+        let body = serde_json::to_vec(&envelope)?;
+        let key = draft.key.to_string();
+        self.emit_raw(OutboxRow {
+            id: self.ids.next(),
+            topic: draft.kind.name().to_owned(),
+            tag: draft.kind.name().to_owned(),
+            key,
+            body: body.into(),
+            properties: outbox::properties(&event_id, draft.kind.name(), draft.trace),
+            deliver_at_ms: draft.deliver_at.max(self.now_ms),
+            event_id,
+            attempts: 0,
+        });
+        Ok(())
+    }
+
+    /// Writes a message to the outbox as it is (dead letters).
+    pub fn emit_raw(&mut self, row: OutboxRow) {
+        self.after.outbox.push(row);
+    }
+
+    /// After the commit, the delivery engine looks for work.
+    pub fn wake_deliveries(&mut self) {
+        self.after.deliveries = true;
+    }
+
+    /// After the commit, the retry lanes look for work.
+    pub fn wake_retries(&mut self) {
+        self.after.retries = true;
+    }
+
+    pub(super) async fn write_outbox(&mut self) -> Result<(), DbError> {
+        let rows = std::mem::take(&mut self.after.outbox);
+        outbox::insert(&mut self.transaction, &rows, self.now_ms).await?;
+        // What waits for its time is the sweep's; the rest leaves from memory.
+        self.after.outbox = rows.into_iter().filter(|row| row.deliver_at_ms <= self.now_ms).collect();
+        Ok(())
+    }
+
+    pub(super) async fn commit(self) -> Result<After, DbError> {
+        self.transaction.commit().await?;
+        Ok(self.after)
+    }
+}
+
+impl Deref for Tx {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+}

@@ -1,0 +1,16 @@
+//! What every HTTP role shares: server, limits, API keys, problem documents, probes, metrics and OpenAPI.
+
+mod accept;
+mod auth;
+mod docs;
+mod json;
+mod limits;
+mod observe;
+mod problem;
+mod server;
+
+pub use auth::{Auth, AuthError, Caller, Require, require};
+pub use json::ApiJson;
+pub use limits::Limits;
+pub use problem::{FieldError, Problem};
+pub use server::{App, Bound, ListenError, ReadyCheck, bind};

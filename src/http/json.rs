@@ -1,0 +1,81 @@
+//! JSON bodies in, with every way to get one wrong answered by a problem document.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// A JSON body. 415 for another or no content type, 413 when it is too large, 400 when it is not JSON (with line and
+/// column), 422 when a field has the wrong type or is missing (with the field).
+#[derive(Clone, Copy, Debug)]
+pub struct ApiJson<T>(pub T);
+
+impl<T, S> FromRequest<S> for ApiJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "send JSON, with the header Content-Type: application/json",
+            ));
+        }
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            _ => Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text())),
+        })?;
+        parse(&body).map(Self)
+    }
+}
+
+/// 413.
+pub(super) fn too_large() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-large",
+        "the body is larger than this server takes (http.body_limit)",
+    )
+}
+
+/// Reads one JSON value, and nothing after it.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = describe(error.inner());
+        if path == "." || error.inner().is_syntax() || error.inner().is_eof() {
+            return problem;
+        }
+        let detail = without_position(error.inner());
+        problem.field(path, detail)
+    })?;
+    reader.end().map_err(|error| describe(&error))?;
+    Ok(value)
+}
+
+fn describe(error: &serde_json::Error) -> Problem {
+    let at = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        serde_json::error::Category::Data => Problem::invalid(format!("{} ({at})", without_position(error))),
+        _ => Problem::bad_request(format!("not valid JSON: {} ({at})", without_position(error))),
+    }
+}
+
+/// `serde_json` ends its messages with the position, which is told once already.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
