@@ -13,5 +13,6 @@ pub mod fault;
 pub mod http;
 pub mod mq;
 pub mod output;
+pub mod progress;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,7 +1,19 @@
 //! Messaging: what every role shares of RocketMQ, outbox, inbox, retry and dead letters.
 
+pub mod broker;
+pub mod consume;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod handler;
+pub mod lanes;
+pub mod local;
 pub mod message;
+pub mod relay;
+pub mod retry;
 pub mod rocketmq;
 pub mod runtime;
+pub mod sweep;
+
+pub use broker::Broker;
+pub use consume::Consumer;
+pub use handler::{Event, Handler, Outcome};

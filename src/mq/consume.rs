@@ -1,0 +1,336 @@
+//! Consuming with exactly-once effects: inbox rows, effects and next events of a batch are one transaction.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::handler::{Event, Handler, Outcome};
+use super::message::Incoming;
+use super::retry::Policy;
+use crate::db::inbox::{self, Claim};
+use crate::db::outbox::OutboxRow;
+use crate::db::retry::{self, Parked};
+use crate::db::{Db, DbError, Tx};
+use crate::telemetry::Metrics;
+
+/// One consumer group of this process.
+#[derive(Clone)]
+pub struct Consumer {
+    db: Db,
+    handler: Arc<dyn Handler>,
+    policy: Policy,
+    metrics: Arc<Metrics>,
+}
+
+/// A message that is given up.
+pub(super) struct DeadLetter<'a> {
+    pub event_id: &'a str,
+    pub topic: &'a str,
+    pub tag: &'a str,
+    pub key: &'a str,
+    pub body: bytes::Bytes,
+    pub properties: &'a [(String, String)],
+    pub reason: &'a str,
+    pub attempts: i64,
+    pub first_failed_at: i64,
+}
+
+impl Consumer {
+    /// A consumer of `handler`'s group.
+    #[must_use]
+    pub fn new(db: Db, handler: Arc<dyn Handler>, policy: Policy, metrics: Arc<Metrics>) -> Self {
+        Self { db, handler, policy, metrics }
+    }
+
+    /// The database that it writes to.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Its handler.
+    #[must_use]
+    pub fn handler(&self) -> &Arc<dyn Handler> {
+        &self.handler
+    }
+
+    /// How it tries again.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Handles messages, in this order. When it returns, each is handled, parked or dead, and may be acknowledged.
+    ///
+    /// # Errors
+    /// Only when the database is away: then nothing may be acknowledged, and the same messages are to come again.
+    pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
+        let group = self.handler.group();
+        let mut events = Vec::with_capacity(messages.len());
+        for message in messages {
+            match Event::of(message, group) {
+                Ok(event) => events.push(event),
+                Err((message, reason)) => self.refuse(message, reason).await?,
+            }
+        }
+        // The halves of a failing batch, first half on top.
+        let mut todo = vec![Arc::new(events)];
+        while let Some(batch) = todo.pop() {
+            if batch.is_empty() {
+                continue;
+            }
+            match self.try_batch(Arc::clone(&batch)).await {
+                Ok(()) => {}
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) if batch.len() == 1 => self.park_failed(Arc::clone(&batch), error.to_string()).await?,
+                Err(error) => {
+                    tracing::debug!(group = group.name(), messages = batch.len(), %error, "halving a failing batch");
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    todo.push(Arc::new(second.to_vec()));
+                    todo.push(Arc::new(first.to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_batch(&self, batch: Arc<Vec<Event>>) -> Result<(), DbError> {
+        let started = std::time::Instant::now();
+        let consumer = self.clone();
+        let events = Arc::clone(&batch);
+        let tally = self
+            .db
+            .write("consume", move |tx| {
+                let (consumer, events) = (consumer.clone(), Arc::clone(&events));
+                Box::pin(async move { consumer.apply(tx, &events).await })
+            })
+            .await?;
+        let group = self.handler.group().name();
+        for ((topic, result), count) in tally {
+            self.metrics.consumed(&topic, group, result, count);
+        }
+        if let Some(first) = batch.first() {
+            self.metrics.consume_seconds(&first.topic, group).observe(started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// The transaction: which are new, their effects, what becomes of those that did not work out.
+    async fn apply(&self, tx: &mut Tx, events: &[Event]) -> Result<HashMap<(String, &'static str), u64>, DbError> {
+        let group = self.handler.group().name();
+        let fresh = claim(tx, group, events).await?;
+        let keys = fresh.iter().map(|event| event.key.clone()).collect::<HashSet<_>>();
+        let open = retry::open_keys(tx, group, keys.into_iter().collect()).await?;
+        let blocked: HashSet<&str> = open.iter().filter(|open| open.blocks).map(|open| open.key.as_str()).collect();
+        let (behind, ready): (Vec<Event>, Vec<Event>) =
+            fresh.into_iter().partition(|event| blocked.contains(event.key.as_str()));
+
+        let outcomes = if ready.is_empty() { vec![] } else { self.handler.handle(tx, &ready).await? };
+        if outcomes.len() != ready.len() {
+            return Err(DbError::Stopped(format!("{group}: {} outcomes for {} events", outcomes.len(), ready.len())));
+        }
+        check_key_order(&ready, &outcomes)?;
+
+        let mut tally = HashMap::new();
+        let mut count = |event: &Event, result| *tally.entry((event.topic.clone(), result)).or_insert(0) += 1;
+        let mut parked: Vec<Parked> = Vec::new();
+        let mut ignored: HashMap<&str, Vec<String>> = HashMap::new();
+        let done: HashSet<&str> =
+            ready.iter().zip(&outcomes).filter(|(_, o)| **o == Outcome::Done).map(|(e, _)| e.key.as_str()).collect();
+        for (event, outcome) in ready.iter().zip(&outcomes) {
+            match outcome {
+                Outcome::Done => count(event, "done"),
+                Outcome::Ignored(why) => {
+                    ignored.entry(why).or_default().push(event.id.clone());
+                    count(event, "ignored");
+                }
+                Outcome::Early(why) => {
+                    // What it waits for may have been in this very batch.
+                    let wait = if done.contains(event.key.as_str()) { 0 } else { self.policy.wait_ms(1) };
+                    parked.push(park(tx, event, false, Some(tx.now_ms() + wait), why));
+                    count(event, "parked");
+                }
+                Outcome::Retry(why) => {
+                    parked.push(park(tx, event, true, Some(tx.now_ms() + self.policy.wait_ms(1)), why));
+                    count(event, "parked");
+                }
+                Outcome::Reject(why) => {
+                    count(event, "dead");
+                    self.reject(tx, event, why).await?;
+                }
+            }
+        }
+        for event in &behind {
+            parked.push(park(tx, event, true, None, "waits behind an earlier event of its key"));
+            count(event, "parked");
+        }
+        for (why, ids) in ignored {
+            inbox::set_outcome(tx, group, ids, inbox::Outcome::Ignored, Some(why)).await?;
+        }
+        if !parked.is_empty() {
+            let now_ms = tx.now_ms();
+            retry::park(tx, group, &parked, now_ms).await?;
+            let ids = parked.iter().map(|row| row.message_id.clone()).collect();
+            inbox::set_outcome(tx, group, ids, inbox::Outcome::Parked, None).await?;
+            tx.wake_retries();
+        }
+        let early = open.iter().filter(|open| !open.blocks && done.contains(open.key.as_str()));
+        let early: Vec<String> = early.map(|open| open.key.clone()).collect();
+        if !early.is_empty() {
+            retry::wake_early(tx, group, early).await?;
+        }
+        Ok(tally)
+    }
+
+    async fn reject(&self, tx: &mut Tx, event: &Event, reason: &str) -> Result<(), DbError> {
+        let letter = DeadLetter {
+            event_id: &event.id,
+            topic: &event.topic,
+            tag: event.kind.name(),
+            key: &event.key,
+            body: event.body.clone(),
+            properties: &event.properties,
+            reason,
+            attempts: 1,
+            first_failed_at: tx.now_ms(),
+        };
+        self.bury(tx, &letter).await
+    }
+
+    /// Gives a message up: to the dead letter topic of the group, through the outbox like any other message.
+    pub(super) async fn bury(&self, tx: &mut Tx, letter: &DeadLetter<'_>) -> Result<(), DbError> {
+        let group = self.handler.group().name();
+        let dead = inbox::Outcome::Dead;
+        inbox::set_outcome(tx, group, vec![letter.event_id.to_owned()], dead, Some(letter.reason)).await?;
+        let mut properties = letter.properties.to_vec();
+        properties.retain(|(name, _)| !name.starts_with("dlq"));
+        properties.extend([
+            ("dlqReason".to_owned(), retry::shorten(letter.reason)),
+            ("dlqOriginTopic".to_owned(), letter.topic.to_owned()),
+            ("dlqFirstFailure".to_owned(), letter.first_failed_at.to_string()),
+            ("dlqAttempts".to_owned(), letter.attempts.to_string()),
+        ]);
+        let row = OutboxRow {
+            id: tx.next_id(),
+            event_id: format!("{}@{group}", letter.event_id).chars().take(128).collect(),
+            topic: format!("%DLQ%{group}"),
+            tag: letter.tag.to_owned(),
+            key: letter.key.to_owned(),
+            body: letter.body.clone(),
+            properties,
+            deliver_at_ms: tx.now_ms(),
+            attempts: 0,
+        };
+        tracing::error!(
+            group,
+            event_id = letter.event_id,
+            topic = letter.topic,
+            attempts = letter.attempts,
+            reason = letter.reason,
+            "dead letter"
+        );
+        tx.emit_raw(row);
+        Ok(())
+    }
+
+    /// A message that is no event of the group: recorded, and to the dead letters.
+    async fn refuse(&self, message: Incoming, reason: String) -> Result<(), DbError> {
+        let consumer = self.clone();
+        let group = self.handler.group().name();
+        let id = message.property("eventId").map_or_else(
+            || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset),
+            str::to_owned,
+        );
+        let id: String = id.chars().take(96).collect();
+        self.db
+            .write("consume", move |tx| {
+                let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
+                Box::pin(async move {
+                    let claim = Claim { message_id: &id, topic: &message.queue.topic, key: "" };
+                    let (batch, now_ms) = (tx.next_id(), tx.now_ms());
+                    if inbox::claim(tx, group, batch, &[claim], now_ms).await?.is_empty() {
+                        return Ok(());
+                    }
+                    let letter = DeadLetter {
+                        event_id: &id,
+                        topic: &message.queue.topic,
+                        tag: &message.tag,
+                        key: &message.key,
+                        body: message.body.clone(),
+                        properties: &message.properties,
+                        reason: &reason,
+                        attempts: 1,
+                        first_failed_at: tx.now_ms(),
+                    };
+                    consumer.bury(tx, &letter).await
+                })
+            })
+            .await
+    }
+
+    /// An event whose transaction fails even alone: parked with the error.
+    async fn park_failed(&self, batch: Arc<Vec<Event>>, error: String) -> Result<(), DbError> {
+        let consumer = self.clone();
+        self.db
+            .write("consume", move |tx| {
+                let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), error.clone());
+                Box::pin(async move {
+                    let group = consumer.handler.group().name();
+                    for event in claim(tx, group, &batch).await? {
+                        let next_at = tx.now_ms() + consumer.policy.wait_ms(1);
+                        let open = retry::open_keys(tx, group, vec![event.key.clone()]).await?;
+                        let first = !open.iter().any(|open| open.blocks);
+                        let row = park(tx, &event, true, first.then_some(next_at), &error);
+                        let now_ms = tx.now_ms();
+                        retry::park(tx, group, &[row], now_ms).await?;
+                        inbox::set_outcome(tx, group, vec![event.id.clone()], inbox::Outcome::Parked, None).await?;
+                    }
+                    tx.wake_retries();
+                    Ok(())
+                })
+            })
+            .await
+    }
+}
+
+/// Writes the inbox rows; the events that are new to the group, each once, in their order.
+async fn claim(tx: &mut Tx, group: &str, events: &[Event]) -> Result<Vec<Event>, DbError> {
+    let mut claims: Vec<Claim<'_>> =
+        events.iter().map(|event| Claim { message_id: &event.id, topic: &event.topic, key: &event.key }).collect();
+    claims.sort_unstable_by_key(|claim| claim.message_id);
+    claims.dedup_by_key(|claim| claim.message_id);
+    let (batch, now_ms) = (tx.next_id(), tx.now_ms());
+    let mut new = inbox::claim(tx, group, batch, &claims, now_ms).await?;
+    Ok(events.iter().filter(|event| new.remove(&event.id)).cloned().collect())
+}
+
+/// A retry keeps later events of its key back. If the handler has already handled one of them in the same batch, the
+/// batch is run again in halves, so that it is parked behind instead.
+fn check_key_order(events: &[Event], outcomes: &[Outcome]) -> Result<(), DbError> {
+    let mut failed: HashSet<&str> = HashSet::new();
+    for (event, outcome) in events.iter().zip(outcomes) {
+        if failed.contains(event.key.as_str()) {
+            return Err(DbError::Stopped(format!("an earlier event of {} has to be tried again first", event.key)));
+        }
+        if matches!(outcome, Outcome::Retry(_)) {
+            failed.insert(&event.key);
+        }
+    }
+    Ok(())
+}
+
+fn park(tx: &Tx, event: &Event, blocks: bool, next_at: Option<i64>, why: &str) -> Parked {
+    Parked {
+        id: tx.next_id(),
+        message_id: event.id.clone(),
+        topic: event.topic.clone(),
+        tag: event.kind.name().to_owned(),
+        key: event.key.clone(),
+        body: event.body.to_vec(),
+        properties: event.properties.clone(),
+        blocks,
+        attempts: i64::from(next_at.is_some()),
+        next_at,
+        first_failed_at: tx.now_ms(),
+        last_error: why.to_owned(),
+    }
+}

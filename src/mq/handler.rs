@@ -1,0 +1,125 @@
+//! What a consumer group does with its events.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+
+use super::message::Incoming;
+use crate::db::{DbError, Tx};
+use crate::domain::event::{Group, Kind};
+use crate::domain::order::Decision;
+
+/// An event as a handler sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Deterministic id: what the inbox knows it by.
+    pub id: String,
+    /// What happened.
+    pub kind: Kind,
+    /// Business key.
+    pub key: String,
+    /// JSON.
+    pub body: Bytes,
+    /// W3C trace context of what caused it.
+    pub trace: Option<String>,
+    /// Topic that it came from.
+    pub topic: String,
+    /// User properties as they came.
+    pub properties: Vec<(String, String)>,
+}
+
+impl Event {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`Outcome::Reject`] with the reason: a body that cannot be read now can never be.
+    pub fn read<B: DeserializeOwned>(&self) -> Result<B, Outcome> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Outcome::Reject(format!("the body of {} cannot be read: {error}", self.kind.name())))
+    }
+
+    /// From a message of this group.
+    ///
+    /// # Errors
+    /// The message back with the reason, when it is no event of the group.
+    pub fn of(message: Incoming, group: Group) -> Result<Self, (Incoming, String)> {
+        let topic = message.queue.topic.as_str();
+        // The topic decides; on a topic that carries several events, the property or the tag.
+        let named = |name: Option<&str>| name.and_then(Kind::from_name);
+        let kind = named(Some(topic)).or_else(|| named(message.property("eventType"))).or_else(|| named(Some(&message.tag)));
+        let Some(kind) = kind.filter(|kind| kind.groups().contains(&group)) else {
+            let reason = format!("topic {topic}, tag {:?} is no event of {}", message.tag, group.name());
+            return Err((message, reason));
+        };
+        let id = match event_id(&message) {
+            Some(id) if id.len() <= 96 => id,
+            Some(_) => return Err((message, "eventId is longer than 96 characters".to_owned())),
+            None => {
+                let reason = "neither an eventId nor a key: it cannot be told apart from its duplicates".to_owned();
+                return Err((message, reason));
+            }
+        };
+        Ok(Self {
+            id,
+            kind,
+            trace: message.property("traceparent").map(str::to_owned),
+            topic: message.queue.topic,
+            key: message.key.chars().take(64).collect(),
+            body: message.body,
+            properties: message.properties,
+        })
+    }
+}
+
+/// The id that duplicates share: the property `eventId`, else the body's, else topic and key. Never the broker's
+/// message id, which differs between copies.
+fn event_id(message: &Incoming) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct InBody {
+        #[serde(rename = "eventId")]
+        event_id: Option<String>,
+    }
+    if let Some(id) = message.property("eventId").filter(|id| !id.is_empty()) {
+        return Some(id.to_owned());
+    }
+    let in_body = serde_json::from_slice::<InBody>(&message.body).ok().and_then(|body| body.event_id);
+    in_body
+        .filter(|id| !id.is_empty())
+        .or_else(|| (!message.key.is_empty()).then(|| format!("{}:{}", message.queue.topic, message.key)))
+}
+
+/// How handling an event went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its effects are in the transaction.
+    Done,
+    /// It changes nothing: recorded with the reason.
+    Ignored(String),
+    /// What has to come first has not come: tried again, and nothing waits behind it.
+    Early(String),
+    /// It failed for now: tried again, and later events of its key wait behind it.
+    Retry(String),
+    /// It can never apply: to the dead letters.
+    Reject(String),
+}
+
+impl<S, E> From<&Decision<S, E>> for Outcome {
+    fn from(decision: &Decision<S, E>) -> Self {
+        match decision {
+            Decision::Apply(..) => Self::Done,
+            Decision::Ignore(why) => Self::Ignored((*why).to_owned()),
+            Decision::Early(why) => Self::Early((*why).to_owned()),
+            Decision::Refuse(why) => Self::Reject((*why).to_owned()),
+        }
+    }
+}
+
+/// A consumer group's work.
+pub trait Handler: Send + Sync + 'static {
+    /// Which group.
+    fn group(&self) -> Group;
+
+    /// Applies `events`, in this order, inside `tx`; one outcome for each. An error rolls the whole batch back, and
+    /// the batch is halved until the event that causes it stands alone.
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>>;
+}

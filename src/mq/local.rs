@@ -1,0 +1,108 @@
+//! The broker that is none: each message goes straight to the lanes of its groups in this process, and counts as
+//! published once all of them have committed its effects. Nothing is kept here; the outbox row stays pending until
+//! then, so a crash loses nothing.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::message::{Incoming, Outgoing, QueueId};
+use super::rocketmq::PublishError;
+use crate::domain::event::{Group, Kind};
+
+/// Messages for one lane, and who waits for them.
+pub struct Handed {
+    /// In order.
+    pub messages: Vec<Incoming>,
+    /// Told whether all of them are handled.
+    pub handled: oneshot::Sender<bool>,
+}
+
+/// Lanes of one group.
+type Lanes = Vec<mpsc::Sender<Handed>>;
+
+/// The local broker.
+#[derive(Clone)]
+pub struct Local(Arc<Inner>);
+
+struct Inner {
+    groups: HashMap<Group, Lanes>,
+    offset: AtomicI64,
+}
+
+impl Local {
+    /// Delivers to these lanes. A group without lanes is not run by this process.
+    #[must_use]
+    pub fn new(groups: HashMap<Group, Lanes>) -> Self {
+        Self(Arc::new(Inner { groups, offset: AtomicI64::new(0) }))
+    }
+
+    /// Delivers messages; each is published when all its groups have handled it.
+    pub async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        let mut results: Vec<Result<(), PublishError>> = (0..batch.len()).map(|_| Ok(())).collect();
+        let mut parts: HashMap<(Group, usize), Vec<usize>> = HashMap::new();
+        for (index, message) in batch.iter().enumerate() {
+            // Dead letters and what only outside systems take have nowhere to go: the row is their record.
+            let Some(kind) = Kind::from_name(&message.topic) else { continue };
+            for group in kind.groups() {
+                match self.0.groups.get(group) {
+                    Some(lanes) if !lanes.is_empty() => {
+                        parts.entry((*group, lane_of(&message.key, lanes.len()))).or_default().push(index);
+                    }
+                    _ => {
+                        let reason = format!("{} does not run in this process, and there is no broker", group.name());
+                        results[index] = Err(PublishError::Send(reason));
+                    }
+                }
+            }
+        }
+        let mut waits = Vec::with_capacity(parts.len());
+        for ((group, lane), indexes) in parts {
+            let messages = indexes.iter().map(|index| self.incoming(&batch[*index], lane)).collect();
+            let (handled, wait) = oneshot::channel();
+            let sent = match self.0.groups.get(&group).and_then(|lanes| lanes.get(lane)) {
+                Some(sender) => sender.send(Handed { messages, handled }).await.is_ok(),
+                None => false,
+            };
+            waits.push((group, indexes, sent.then_some(wait)));
+        }
+        for (group, indexes, wait) in waits {
+            let handled = match wait {
+                Some(wait) => wait.await.unwrap_or(false),
+                None => false,
+            };
+            if !handled {
+                for index in indexes {
+                    results[index] = Err(PublishError::Send(format!("{} did not handle it", group.name())));
+                }
+            }
+        }
+        results
+    }
+
+    fn incoming(&self, message: &Outgoing, lane: usize) -> Incoming {
+        Incoming {
+            queue: QueueId {
+                topic: message.topic.clone(),
+                broker: String::new(),
+                queue: i32::try_from(lane).unwrap_or(0),
+            },
+            offset: self.0.offset.fetch_add(1, Ordering::Relaxed),
+            tag: message.tag.clone(),
+            key: message.key.clone(),
+            body: message.body.clone(),
+            properties: message.properties.clone(),
+            born_ms: 0,
+        }
+    }
+}
+
+/// The lane of a key: always the same one, so that its order holds.
+pub(super) fn lane_of(key: impl Hash, lanes: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    usize::try_from(hasher.finish() % lanes.max(1) as u64).unwrap_or(0)
+}

@@ -1,0 +1,168 @@
+//! The relay: committed outbox rows leave from memory, in batches, right after the commit. What it does not get to
+//! (the hand-over is bounded, brokers go away, processes die) stays pending for the [sweep](super::sweep).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::broker::Broker;
+use super::local::lane_of;
+use super::message::Outgoing;
+use crate::db::outbox::{self, OutboxRow};
+use crate::db::{Db, DbError};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+/// Rows of one publishing round of a shard.
+const ROUND: usize = 1024;
+/// Rows marked as sent in one transaction.
+const MARK: usize = 1024;
+
+/// Publishes rows and marks them.
+#[derive(Clone)]
+pub struct Relay {
+    db: Db,
+    broker: Broker,
+    metrics: Arc<Metrics>,
+}
+
+impl Relay {
+    /// A relay from `db` to `broker`.
+    #[must_use]
+    pub fn new(db: Db, broker: Broker, metrics: Arc<Metrics>) -> Self {
+        Self { db, broker, metrics }
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Takes the rows of every commit from now on: `shards` publishers (all rows of a key have the same one) and one
+    /// task that marks. At most about `memory_limit` rows are under way.
+    pub fn start(&self, shards: usize, memory_limit: usize, shutdown: &Shutdown) {
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let (marks, to_mark) = mpsc::channel::<Vec<i64>>(64);
+        let mut senders = Vec::with_capacity(shards);
+        for _ in 0..shards.max(1) {
+            // Unbounded in name only: `under_way` bounds the rows of all shards together.
+            let (sender, rows) = mpsc::unbounded_channel();
+            senders.push(sender);
+            let shard = Shard { relay: self.clone(), rows, marks: marks.clone(), under_way: Arc::clone(&under_way) };
+            shutdown.spawn(shard.run(shutdown.clone()));
+        }
+        drop(marks);
+        shutdown.spawn(self.clone().mark_all(to_mark));
+        self.db.on_commit(Box::new(move |rows| {
+            if under_way.load(Ordering::Relaxed) + rows.len() > memory_limit {
+                return;
+            }
+            under_way.fetch_add(rows.len(), Ordering::Relaxed);
+            for row in rows {
+                let shard = lane_of(&row.key, senders.len());
+                if senders.get(shard).is_none_or(|sender| sender.send(row).is_err()) {
+                    under_way.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }));
+    }
+
+    /// Publishes rows; for each, in order, why not.
+    pub async fn publish(&self, rows: &[OutboxRow]) -> Vec<Result<(), super::rocketmq::PublishError>> {
+        let started = Instant::now();
+        let batch: Vec<Outgoing> = rows.iter().map(outgoing).collect();
+        let results = self.broker.publish(&batch).await;
+        let mut counts = std::collections::HashMap::new();
+        for (row, result) in rows.iter().zip(&results) {
+            let word = if result.is_ok() { "ok" } else { "error" };
+            *counts.entry((row.topic.as_str(), word)).or_insert(0_u64) += 1;
+        }
+        for ((topic, word), count) in counts {
+            self.metrics.sent(topic, word, count, started.elapsed());
+        }
+        results
+    }
+
+    /// Marks rows as sent.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn mark_sent(&self, ids: Vec<i64>) -> Result<(), DbError> {
+        let ids = Arc::new(ids);
+        self.db
+            .write("outbox_mark", move |tx| {
+                let ids = Arc::clone(&ids);
+                Box::pin(async move {
+                    let now_ms = tx.now_ms();
+                    outbox::mark_sent(tx, &ids, now_ms).await
+                })
+            })
+            .await
+    }
+
+    async fn mark_all(self, mut to_mark: mpsc::Receiver<Vec<i64>>) {
+        let mut lists = Vec::new();
+        while to_mark.recv_many(&mut lists, 16).await > 0 {
+            let mut ids: Vec<i64> = lists.drain(..).flatten().collect();
+            // Two transactions that mark overlapping rows must lock them in the same order.
+            ids.sort_unstable();
+            for chunk in ids.chunks(MARK) {
+                if let Err(error) = self.mark_sent(chunk.to_vec()).await {
+                    // They stay pending, are sent once more by the sweep, and dropped by the inboxes.
+                    tracing::warn!(rows = chunk.len(), %error, "sent rows could not be marked");
+                }
+            }
+        }
+    }
+}
+
+struct Shard {
+    relay: Relay,
+    rows: mpsc::UnboundedReceiver<OutboxRow>,
+    marks: mpsc::Sender<Vec<i64>>,
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Shard {
+    async fn run(mut self, shutdown: Shutdown) {
+        let mut rows = Vec::with_capacity(ROUND);
+        loop {
+            let got = tokio::select! {
+                biased;
+                got = self.rows.recv_many(&mut rows, ROUND) => got,
+                () = shutdown.token.cancelled() => return,
+            };
+            if got == 0 {
+                return;
+            }
+            let results = self.relay.publish(&rows).await;
+            self.under_way.fetch_sub(got, Ordering::Relaxed);
+            let stopped = self.relay.db.fault("relay", "published").is_err();
+            let mut sent = Vec::with_capacity(got);
+            for (row, result) in rows.drain(..).zip(results) {
+                match result {
+                    Ok(()) => sent.push(row.id),
+                    Err(error) => tracing::debug!(topic = row.topic, event_id = row.event_id, %error, "left for the sweep"),
+                }
+            }
+            if !stopped && !sent.is_empty() && self.marks.send(sent).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The message of a row.
+#[must_use]
+pub fn outgoing(row: &OutboxRow) -> Outgoing {
+    Outgoing {
+        topic: row.topic.clone(),
+        tag: row.tag.clone(),
+        key: row.key.clone(),
+        body: row.body.clone(),
+        properties: row.properties.clone(),
+    }
+}
