@@ -10,7 +10,7 @@ mod problem;
 mod server;
 
 pub use auth::{Auth, AuthError, Caller, Require, require};
-pub use json::ApiJson;
+pub use json::{ApiJson, parse as parse_json};
 pub use limits::Limits;
 pub use problem::{FieldError, Problem};
 pub use server::{App, Bound, ListenError, ReadyCheck, bind};

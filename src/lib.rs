@@ -14,5 +14,6 @@ pub mod http;
 pub mod mq;
 pub mod output;
 pub mod progress;
+pub mod roles;
 pub mod shutdown;
 pub mod telemetry;

@@ -195,6 +195,26 @@ pub async fn by_idempotency_keys(conn: &mut AnyConnection, keys: Vec<String>) ->
     rows.iter().map(from_row).collect()
 }
 
+/// Orders by id; those that do not exist are missing.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<OrderRow>, DbError> {
+    let before = format!("SELECT {COLUMNS} FROM orders WHERE id");
+    let rows = sql::select_in(conn, &before, "", &[], ids.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Whose these orders are; those that do not exist are missing.
+///
+/// # Errors
+/// The database's.
+pub async fn users(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<HashMap<i64, i64>, DbError> {
+    let keys = ids.into_iter().map(Val::Int).collect();
+    let rows = sql::select_in(conn, "SELECT id, user_id FROM orders WHERE id", "", &[], keys).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?))).collect()
+}
+
 /// Lines of orders, in line order.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! `message_record`: the outbox, which is the send log as well.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
@@ -75,16 +77,14 @@ pub async fn insert(conn: &mut AnyConnection, rows: &[OutboxRow], now_ms: i64) -
     sql::insert(conn, &format!("INSERT INTO {COLUMNS}"), values, "").await.map(|_| ())
 }
 
-/// Writes rows whose event may exist already; the number of those that did not.
+/// Which of these events are written already.
 ///
 /// # Errors
 /// The database's.
-pub async fn insert_new(conn: &mut AnyConnection, rows: &[OutboxRow], now_ms: i64) -> Result<u64, DbError> {
-    let mut values = Vec::with_capacity(rows.len());
-    for row in rows {
-        values.push(row_vals(row, now_ms)?);
-    }
-    sql::insert_ignore(conn, COLUMNS, values).await
+pub async fn existing(conn: &mut AnyConnection, event_ids: Vec<String>) -> Result<HashSet<String>, DbError> {
+    let keys = event_ids.into_iter().map(Val::Text).collect();
+    let rows = sql::select_in(conn, "SELECT event_id FROM message_record WHERE event_id", "", &[], keys).await?;
+    rows.iter().map(|row| row.text(0)).collect()
 }
 
 const COLUMNS: &str = "message_record \

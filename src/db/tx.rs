@@ -45,6 +45,14 @@ pub struct Draft<'a, B> {
     pub deliver_at: i64,
 }
 
+impl<'a, B> Draft<'a, B> {
+    /// An event that happens once to this aggregate, to be sent at once.
+    #[must_use]
+    pub fn new(kind: Kind, key: i64, body: &'a B, trace: Option<&'a str>) -> Self {
+        Self { kind, key, discriminator: "", body, trace, deliver_at: 0 }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a, B> {

@@ -45,7 +45,10 @@ pub(super) fn too_large() -> Problem {
 }
 
 /// Reads one JSON value, and nothing after it.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+///
+/// # Errors
+/// 400 when it is not JSON, 422 when a field has the wrong type or is missing.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

@@ -46,7 +46,8 @@ impl Event {
         let topic = message.queue.topic.as_str();
         // The topic decides; on a topic that carries several events, the property or the tag.
         let named = |name: Option<&str>| name.and_then(Kind::from_name);
-        let kind = named(Some(topic)).or_else(|| named(message.property("eventType"))).or_else(|| named(Some(&message.tag)));
+        let kind =
+            named(Some(topic)).or_else(|| named(message.property("eventType"))).or_else(|| named(Some(&message.tag)));
         let Some(kind) = kind.filter(|kind| kind.groups().contains(&group)) else {
             let reason = format!("topic {topic}, tag {:?} is no event of {}", message.tag, group.name());
             return Err((message, reason));

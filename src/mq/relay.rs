@@ -145,7 +145,9 @@ impl Shard {
             for (row, result) in rows.drain(..).zip(results) {
                 match result {
                     Ok(()) => sent.push(row.id),
-                    Err(error) => tracing::debug!(topic = row.topic, event_id = row.event_id, %error, "left for the sweep"),
+                    Err(error) => {
+                        tracing::debug!(topic = row.topic, event_id = row.event_id, %error, "left for the sweep")
+                    }
                 }
             }
             if !stopped && !sent.is_empty() && self.marks.send(sent).await.is_err() {

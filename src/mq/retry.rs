@@ -116,7 +116,11 @@ impl RetryLane {
                     .write("retry", move |tx| {
                         let (consumer, row, why) = (consumer.clone(), Arc::clone(&parked), why.clone());
                         Box::pin(async move {
-                            if retry::lock_waiting(tx, row.id).await? { failed(&consumer, tx, &row, &why).await } else { Ok(()) }
+                            if retry::lock_waiting(tx, row.id).await? {
+                                failed(&consumer, tx, &row, &why).await
+                            } else {
+                                Ok(())
+                            }
                         })
                     })
                     .await

@@ -1,0 +1,7 @@
+//! The roles: each has its flow (the transactions), its events (messages in) and its API (HTTP in).
+
+pub mod notify;
+pub mod order;
+pub mod payment;
+pub mod reply;
+pub mod stock;

@@ -1,0 +1,4 @@
+//! The notify role: points and messages to users.
+
+pub mod api;
+pub mod events;

@@ -1,0 +1,203 @@
+//! What the notify role does with events.
+
+use std::collections::HashMap;
+
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::db::notification::{self, Notification};
+use crate::db::points::{self, Record};
+use crate::db::{DbError, Tx};
+use crate::domain::event::{
+    Fulfilment, Group, Kind, OrderCanceled, OrderNotification, PaidOrderSuccess, RefundKind, RefundSuccess,
+};
+use crate::domain::id::UserId;
+use crate::domain::points as domain;
+use crate::mq::{Event, Handler, Outcome};
+
+/// `points-consumer-group`: grants points, and takes them back with the money.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PointsEvents;
+
+enum Change {
+    Grant { order_id: i64, user_id: i64, points: i64 },
+    Reverse { order_id: i64 },
+}
+
+impl Change {
+    fn order_id(&self) -> i64 {
+        match self {
+            Self::Grant { order_id, .. } | Self::Reverse { order_id } => *order_id,
+        }
+    }
+}
+
+fn change(event: &Event) -> Result<Change, Outcome> {
+    match event.kind {
+        Kind::PaidOrderSuccess => {
+            let body: PaidOrderSuccess = event.read()?;
+            let points = domain::earned(body.pay_amount);
+            Ok(Change::Grant { order_id: body.order_id.0, user_id: body.user_id.0, points })
+        }
+        Kind::RefundSuccess => {
+            let body: RefundSuccess = event.read()?;
+            if body.kind == RefundKind::Extra {
+                return Err(Outcome::Ignored("money paid twice earned nothing".to_owned()));
+            }
+            Ok(Change::Reverse { order_id: body.order_id.0 })
+        }
+        other => Err(Outcome::Reject(format!("{} does not change points", other.name()))),
+    }
+}
+
+impl Handler for PointsEvents {
+    fn group(&self) -> Group {
+        Group::Points
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(async move {
+            let changes: Vec<Result<Change, Outcome>> = events.iter().map(change).collect();
+            let ids = changes.iter().flatten().map(Change::order_id).collect();
+            let mut known = points::lock_of_orders(tx, ids).await?;
+            let mut records = Vec::new();
+            let mut outcomes = Vec::with_capacity(events.len());
+            for change in changes {
+                let (outcome, record) = match change {
+                    Err(outcome) => (outcome, None),
+                    Ok(change) => decide(&change, known.get(&change.order_id()).map_or(&[][..], Vec::as_slice)),
+                };
+                if let Some(record) = record {
+                    known.entry(record.order_id).or_default().push(record.clone());
+                    records.push(record);
+                }
+                outcomes.push(outcome);
+            }
+            points::apply(tx, &records).await?;
+            Ok(outcomes)
+        })
+    }
+}
+
+/// A grant and its reversal end the same in either order.
+fn decide(change: &Change, known: &[Record]) -> (Outcome, Option<Record>) {
+    let find = |kind| known.iter().find(|record| record.kind == kind);
+    let reversed = find(domain::Kind::Reverse).is_some();
+    match (change, find(domain::Kind::Grant)) {
+        (Change::Grant { .. }, Some(_)) => (Outcome::Ignored("already granted".to_owned()), None),
+        (Change::Grant { .. }, None) if reversed => (Outcome::Ignored("the money went back before".to_owned()), None),
+        (Change::Grant { order_id, user_id, points }, None) => {
+            let record = Record { order_id: *order_id, kind: domain::Kind::Grant, user_id: *user_id, points: *points };
+            (Outcome::Done, Some(record))
+        }
+        (Change::Reverse { .. }, _) if reversed => (Outcome::Ignored("already taken back".to_owned()), None),
+        (Change::Reverse { order_id }, grant) => {
+            let (user_id, points) = grant.map_or((0, 0), |grant| (grant.user_id, -grant.points));
+            let record = Record { order_id: *order_id, kind: domain::Kind::Reverse, user_id, points };
+            (Outcome::Done, Some(record))
+        }
+    }
+}
+
+/// `notification-consumer-group`: tells users, inside the application.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NotificationEvents;
+
+/// A message about to be written; the user may have to be looked up by the order.
+struct Message {
+    user_id: Option<i64>,
+    order_id: i64,
+    template: String,
+    params: serde_json::Value,
+}
+
+/// Fulfilment events name no user; ours may all the same.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MaybeUser {
+    #[serde(default)]
+    user_id: Option<UserId>,
+}
+
+fn message(event: &Event) -> Result<Message, Outcome> {
+    let known = |user_id: UserId, order_id: i64, template: &str, params| {
+        Ok(Message { user_id: Some(user_id.0), order_id, template: template.to_owned(), params })
+    };
+    match event.kind {
+        Kind::PaidOrderSuccess => {
+            let body: PaidOrderSuccess = event.read()?;
+            known(body.user_id, body.order_id.0, "ORDER_PAY_SUCCESS", json!({ "amount": body.pay_amount }))
+        }
+        Kind::OrderCanceled => {
+            let body: OrderCanceled = event.read()?;
+            let params = json!({ "by": body.cancel_type, "reason": body.cancel_reason });
+            known(body.user_id, body.order_id.0, "ORDER_CANCELED", params)
+        }
+        Kind::OrderNotification => {
+            let body: OrderNotification = event.read()?;
+            if body.template.is_empty() || body.template.len() > 64 {
+                return Err(Outcome::Reject("template must have 1 to 64 characters".to_owned()));
+            }
+            known(body.user_id, body.order_id.0, &body.template, body.params)
+        }
+        Kind::RefundSuccess => {
+            let body: RefundSuccess = event.read()?;
+            Ok(Message {
+                user_id: body.user_id.map(|id| id.0),
+                order_id: body.order_id.0,
+                template: "ORDER_REFUNDED".to_owned(),
+                params: json!({ "amount": body.amount }),
+            })
+        }
+        Kind::OrderFulfillSuccess | Kind::OrderOutStock | Kind::OrderDelivery | Kind::OrderSigned => {
+            let body: Fulfilment = event.read()?;
+            let user: MaybeUser = event.read()?;
+            Ok(Message {
+                user_id: user.user_id.map(|id| id.0),
+                order_id: body.order_id.0,
+                template: event.kind.name().to_owned(),
+                params: json!({ "carrier": body.carrier, "trackingNo": body.tracking_no }),
+            })
+        }
+        other => Err(Outcome::Reject(format!("{} tells nobody anything", other.name()))),
+    }
+}
+
+impl Handler for NotificationEvents {
+    fn group(&self) -> Group {
+        Group::Notification
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(async move {
+            let messages: Vec<Result<Message, Outcome>> = events.iter().map(message).collect();
+            let unknown = messages.iter().flatten().filter(|message| message.user_id.is_none());
+            let unknown: Vec<i64> = unknown.map(|message| message.order_id).collect();
+            let mut users: HashMap<i64, i64> = notification::users_of_orders(tx, unknown).await?;
+            users.extend(messages.iter().flatten().filter_map(|one| one.user_id.map(|user| (one.order_id, user))));
+            let mut rows = Vec::new();
+            let mut outcomes = Vec::with_capacity(events.len());
+            for (event, message) in events.iter().zip(messages) {
+                outcomes.push(match message {
+                    Err(outcome) => outcome,
+                    Ok(message) => match message.user_id.or_else(|| users.get(&message.order_id).copied()) {
+                        None => Outcome::Early("it is not known yet whose order this is".to_owned()),
+                        Some(user_id) => {
+                            rows.push(Notification {
+                                event_id: event.id.clone(),
+                                user_id,
+                                order_id: message.order_id,
+                                template: message.template,
+                                params: message.params.to_string(),
+                            });
+                            Outcome::Done
+                        }
+                    },
+                });
+            }
+            notification::insert(tx, &rows).await?;
+            Ok(outcomes)
+        })
+    }
+}

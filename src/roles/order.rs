@@ -1,0 +1,8 @@
+//! The order role: accepts orders, moves them, and hands them to the warehouse.
+
+pub mod api;
+pub mod events;
+pub mod flow;
+pub mod place;
+pub mod timeout;
+pub mod view;

@@ -1,0 +1,111 @@
+//! HTTP of the order role.
+
+mod callback;
+mod orders;
+mod products;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::flow::{self, Moved, Note, Step};
+use super::place::{self, NewOrder, Placed};
+use crate::config::{Config, Scope};
+use crate::db::Db;
+use crate::db::group::Group;
+use crate::domain::order::{CancelType, Input};
+use crate::http::{Auth, require};
+use crate::roles::reply::WAITING;
+
+/// Limits and settings of the API.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Lines of an order.
+    pub max_lines: usize,
+    /// Time to pay, where the order does not say.
+    pub pay_within_ms: i64,
+    /// Channels that an order may name.
+    pub channels: Arc<Vec<String>>,
+    /// Signs the warehouse's callbacks.
+    pub warehouse_secret: secrecy::SecretString,
+    /// How far the time in a callback may be from ours.
+    pub tolerance_ms: i64,
+}
+
+/// What the handlers need. A cheap clone.
+#[derive(Clone)]
+pub struct State {
+    db: Db,
+    settings: Arc<Settings>,
+    place: Group<NewOrder, Placed>,
+    cancel: Group<CancelRequest, Moved>,
+    report: Group<callback::Report, callback::Reported>,
+}
+
+/// A user's wish to cancel.
+#[derive(Clone, Debug)]
+pub(super) struct CancelRequest {
+    order_id: i64,
+    reason: Option<String>,
+    trace: Option<String>,
+}
+
+/// The writers behind the API, to be spawned.
+pub type Writers = Vec<BoxFuture<'static, ()>>;
+
+impl State {
+    /// The state of the API, and the writers behind it: `writers` of them place orders, each batch at most `batch`.
+    #[must_use]
+    pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
+        let batch = config.order.batch.max(1);
+        let (for_place, for_cancel, for_report) = (db.clone(), db.clone(), db.clone());
+        let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), new));
+        let (cancel, canceling) = Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), wishes));
+        let (report, reporting) =
+            Group::new(WAITING, batch, move |reports| callback::write(for_report.clone(), reports));
+        let settings = Settings {
+            max_lines: config.order.max_lines,
+            pay_within_ms: config.order.timeout.after.ms(),
+            channels: Arc::new(config.payment.channels.keys().cloned().collect()),
+            warehouse_secret: config.warehouse.secret.clone(),
+            tolerance_ms: config.payment.callback_tolerance.ms(),
+        };
+        let state = Self { db: db.clone(), settings: Arc::new(settings), place, cancel, report };
+        (state, vec![Box::pin(placing), Box::pin(canceling), Box::pin(reporting)])
+    }
+}
+
+async fn cancel_all(db: Db, wishes: Arc<Vec<CancelRequest>>) -> Result<Vec<Moved>, crate::db::DbError> {
+    db.write("cancel_order", move |tx| {
+        let wishes = Arc::clone(&wishes);
+        Box::pin(async move {
+            let step = |wish: &CancelRequest| Step {
+                order_id: wish.order_id,
+                input: Input::Cancel(CancelType::User),
+                note: Note { reason: wish.reason.clone(), trace: wish.trace.clone(), ..Note::default() },
+            };
+            flow::advance(tx, &wishes.iter().map(step).collect::<Vec<_>>()).await
+        })
+    })
+    .await
+}
+
+/// The routes.
+#[must_use]
+pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
+    let read = OpenApiRouter::new()
+        .routes(routes!(orders::get))
+        .routes(routes!(orders::list))
+        .routes(routes!(products::get))
+        .route_layer(require(Scope::OrderRead, auth));
+    let write = OpenApiRouter::new()
+        .routes(routes!(orders::create))
+        .routes(routes!(orders::cancel))
+        .routes(routes!(products::put))
+        .route_layer(require(Scope::OrderWrite, auth));
+    // Authenticated by its own signature.
+    let callbacks = OpenApiRouter::new().routes(routes!(callback::fulfil));
+    read.merge(write).merge(callbacks).with_state(state)
+}

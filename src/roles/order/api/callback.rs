@@ -1,0 +1,145 @@
+//! What the warehouse reports: each step becomes an event, exactly once however often it is reported.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State as Extract;
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::State;
+use crate::db::tx::Draft;
+use crate::db::{Db, DbError, Tx, orders, outbox};
+use crate::delivery::sign;
+use crate::domain::event::{Fulfilment, Kind};
+use crate::domain::id::{OrderId, UserId};
+use crate::http::Problem;
+use crate::roles::reply::not_written;
+
+/// A step of a parcel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum ParcelStep {
+    /// Taken over.
+    OrderFulfillSuccess,
+    /// Left the warehouse.
+    OrderOutStock,
+    /// With the carrier.
+    OrderDelivery,
+    /// Signed for.
+    OrderSigned,
+}
+
+impl ParcelStep {
+    fn kind(self) -> Kind {
+        match self {
+            Self::OrderFulfillSuccess => Kind::OrderFulfillSuccess,
+            Self::OrderOutStock => Kind::OrderOutStock,
+            Self::OrderDelivery => Kind::OrderDelivery,
+            Self::OrderSigned => Kind::OrderSigned,
+        }
+    }
+}
+
+/// What the warehouse reports.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// Order.
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    /// Which step.
+    event: ParcelStep,
+    /// When, epoch ms.
+    occurred_at: i64,
+    /// Carrier's name.
+    #[serde(default)]
+    carrier: Option<String>,
+    /// Carrier's number.
+    #[serde(default)]
+    tracking_no: Option<String>,
+}
+
+/// The answer to a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reported {
+    /// It is an event, now or before.
+    Yes,
+    /// There is no such order.
+    Unknown,
+}
+
+/// The answer to a report.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReportReply {
+    /// Always true.
+    accepted: bool,
+}
+
+/// The event of a report, with the user beside the fields of the catalogue.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    #[serde(flatten)]
+    fulfilment: Fulfilment,
+    user_id: UserId,
+}
+
+/// Report a step of a parcel (the warehouse calls this).
+///
+/// Signed with `warehouse.secret`: `X-Ruyi-Timestamp` and `X-Ruyi-Signature`, hex HMAC-SHA256 of `<timestamp>.<body>`.
+#[utoipa::path(post, path = "/fulfil/callback", tag = "order", request_body = Report,
+    responses((status = 200, body = ReportReply), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn fulfil(
+    Extract(state): Extract<State>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<ReportReply>, Problem> {
+    let (settings, now_ms) = (&state.settings, state.db.clock().now_ms());
+    sign::verify(&settings.warehouse_secret, &headers, &body, now_ms, settings.tolerance_ms)
+        .map_err(|error| Problem::unauthorized(error.to_string()))?;
+    let report: Report = crate::http::parse_json(&body)?;
+    let order_id = report.order_id;
+    match state.report.submit(report).await.map_err(|error| not_written(&error))? {
+        Reported::Yes => Ok(Json(ReportReply { accepted: true })),
+        Reported::Unknown => Err(Problem::not_found(format!("there is no order {order_id}"))),
+    }
+}
+
+/// Writes the events of reports in one transaction.
+pub(super) async fn write(db: Db, reports: Arc<Vec<Report>>) -> Result<Vec<Reported>, DbError> {
+    db.write("fulfil_callback", move |tx| {
+        let reports = Arc::clone(&reports);
+        Box::pin(async move { write_all(tx, &reports).await })
+    })
+    .await
+}
+
+async fn write_all(tx: &mut Tx, reports: &[Report]) -> Result<Vec<Reported>, DbError> {
+    let users = orders::users(tx, reports.iter().map(|report| report.order_id.0).collect()).await?;
+    let ids = reports.iter().map(|report| report.event.kind().event_id(report.order_id)).collect();
+    let mut written: HashSet<String> = outbox::existing(tx, ids).await?;
+    let mut answers = Vec::with_capacity(reports.len());
+    for report in reports {
+        let Some(user_id) = users.get(&report.order_id.0) else {
+            answers.push(Reported::Unknown);
+            continue;
+        };
+        let kind = report.event.kind();
+        if written.insert(kind.event_id(report.order_id)) {
+            let fulfilment = Fulfilment {
+                order_id: report.order_id,
+                occurred_at: report.occurred_at,
+                carrier: report.carrier.clone(),
+                tracking_no: report.tracking_no.clone(),
+            };
+            let body = Body { fulfilment, user_id: UserId(*user_id) };
+            tx.emit(&Draft::new(kind, report.order_id.0, &body, None))?;
+        }
+        answers.push(Reported::Yes);
+    }
+    Ok(answers)
+}

@@ -1,0 +1,265 @@
+//! Placing, reading and canceling orders.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{CancelRequest, State};
+use crate::db::orders::{self, Filter};
+use crate::domain::id::{OrderId, Quantity, Sku, UserId};
+use crate::domain::order::{Decision, Status};
+use crate::http::{ApiJson, Problem};
+use crate::roles::order::flow::Moved;
+use crate::roles::order::place::{NewOrder, Placed};
+use crate::roles::order::view::{Accepted, OrderPage, OrderView};
+use crate::roles::reply::{self, from_db, not_written};
+
+/// Orders of one page at most.
+const PAGE: i64 = 100;
+/// The longest wait between payment and fulfilment, and the longest time to pay.
+const LONGEST_S: i64 = 30 * 24 * 3_600;
+
+/// A line of an order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewItem {
+    /// SKU.
+    #[schema(value_type = String, example = "SKU-001")]
+    sku: Sku,
+    /// Pieces, 1 to 9999.
+    #[schema(value_type = i64, example = 2)]
+    quantity: Quantity,
+}
+
+/// An order to be placed. Prices are not asked for: they come from the product table.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct NewOrderBody {
+    /// Who orders.
+    #[schema(value_type = String, example = "1001")]
+    user_id: UserId,
+    /// 1 to 64 lines, each SKU once.
+    items: Vec<NewItem>,
+    /// Free text, at most 500 characters.
+    #[serde(default)]
+    remark: String,
+    /// Where to, at most 500 characters.
+    #[serde(default)]
+    address: String,
+    /// Channel that is to take the money.
+    #[serde(default = "sandbox")]
+    channel_id: String,
+    /// Seconds between payment and fulfilment; the order can be canceled until then.
+    #[serde(default)]
+    hold_seconds: i64,
+    /// Seconds to pay, instead of `order.timeout.after`.
+    #[serde(default)]
+    pay_within_seconds: Option<i64>,
+}
+
+fn sandbox() -> String {
+    "sandbox".to_owned()
+}
+
+/// Place an order.
+///
+/// The reply comes after the commit. Send an `Idempotency-Key` header to be able to repeat a request safely.
+#[utoipa::path(post, path = "/orders", tag = "order", request_body = NewOrderBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "At most 128 characters; a repeated key gets the first reply again")),
+    responses((status = 201, body = Accepted), (status = 400, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+pub(super) async fn create(
+    Extract(state): Extract<State>,
+    headers: HeaderMap,
+    ApiJson(body): ApiJson<NewOrderBody>,
+) -> Result<Response, Problem> {
+    let order = check(&state, &headers, body)?;
+    match state.place.submit(order).await.map_err(|error| not_written(&error))? {
+        Placed::Created(order) => Ok((StatusCode::CREATED, Json(Accepted::from(&*order))).into_response()),
+        Placed::Replayed(order) => {
+            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
+            Ok((StatusCode::CREATED, replayed, Json(Accepted::from(&*order))).into_response())
+        }
+        Placed::KeyReused => Err(Problem::invalid("this Idempotency-Key was used for another request")
+            .field("Idempotency-Key", "belongs to another request")),
+        Placed::UnknownSkus(skus) => {
+            let detail = format!("not sold here: {}", skus.join(", "));
+            Err(skus.iter().fold(Problem::invalid(detail), |problem, sku| {
+                problem.field("items.sku", format!("{sku} is not sold here"))
+            }))
+        }
+        Placed::MixedCurrencies => Err(Problem::invalid("the lines are priced in different currencies")),
+        Placed::TooExpensive => Err(Problem::invalid("the total is more than an order may have")),
+    }
+}
+
+fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOrder, Problem> {
+    let lines = body.items.len();
+    let max_lines = state.settings.max_lines;
+    if lines == 0 || lines > max_lines {
+        let detail = format!("an order has 1 to {max_lines} lines, this one has {lines}");
+        return Err(Problem::invalid(&detail).field("items", detail));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = body.items.iter().find(|item| !seen.insert(item.sku.as_str())) {
+        let detail = format!("{} stands in two lines: add up the quantities", twice.sku);
+        return Err(Problem::invalid(&detail).field("items.sku", detail));
+    }
+    for (field, text) in [("remark", &body.remark), ("address", &body.address)] {
+        if text.chars().count() > 500 {
+            return Err(Problem::invalid(format!("{field} has more than 500 characters"))
+                .field(field, "at most 500 characters"));
+        }
+    }
+    if !state.settings.channels.contains(&body.channel_id) {
+        let detail = format!("channelId must be one of {}", state.settings.channels.join(", "));
+        return Err(Problem::invalid(&detail).field("channelId", detail));
+    }
+    let pay_within_ms = match body.pay_within_seconds {
+        None => state.settings.pay_within_ms,
+        Some(seconds) => seconds_ms("payWithinSeconds", 1, seconds)?,
+    };
+    Ok(NewOrder {
+        user_id: body.user_id,
+        items: body.items.into_iter().map(|item| (item.sku, item.quantity)).collect(),
+        remark: body.remark,
+        address: body.address,
+        channel_id: body.channel_id,
+        hold_ms: seconds_ms("holdSeconds", 0, body.hold_seconds)?,
+        pay_within_ms,
+        idempotency_key: idempotency_key(headers)?,
+        trace: reply::trace(headers),
+    })
+}
+
+fn seconds_ms(field: &str, least: i64, seconds: i64) -> Result<i64, Problem> {
+    if (least..=LONGEST_S).contains(&seconds) {
+        return Ok(seconds * 1_000);
+    }
+    let detail = format!("{field} must be {least} to {LONGEST_S}");
+    Err(Problem::invalid(&detail).field(field, detail))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    if key.is_empty() || key.len() > 128 {
+        let detail = "Idempotency-Key must have 1 to 128 visible ASCII characters";
+        return Err(Problem::bad_request(detail).field("Idempotency-Key", detail));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+fn unknown(order_id: OrderId) -> Problem {
+    Problem::not_found(format!("there is no order {order_id}"))
+}
+
+/// Read an order.
+#[utoipa::path(get, path = "/orders/{id}", tag = "order", params(("id" = String, Path, description = "Order id")),
+    responses((status = 200, body = OrderView), (status = 404, body = Problem)))]
+pub(super) async fn get(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Json<OrderView>, Problem> {
+    let order_id: OrderId = reply::path("id", &id)?;
+    let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
+    let order = orders::get(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
+    let order = order.ok_or_else(|| unknown(order_id))?;
+    let items = orders::items(&mut conn, &[order_id.0]).await.map_err(|error| from_db(&error))?;
+    Ok(Json(OrderView::of(order, Some(items.into_values().next().unwrap_or_default()))))
+}
+
+/// Which orders to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// Only of this user.
+    #[param(value_type = Option<String>)]
+    user_id: Option<String>,
+    /// Only in this state.
+    status: Option<String>,
+    /// Only older than this order: the `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100.
+    limit: Option<i64>,
+    /// Exactly these orders, up to 100 ids between commas; nothing else may be given then.
+    ids: Option<String>,
+}
+
+/// List orders, newest first.
+#[utoipa::path(get, path = "/orders", tag = "order", params(ListQuery),
+    responses((status = 200, body = OrderPage), (status = 400, body = Problem)))]
+pub(super) async fn list(
+    Extract(state): Extract<State>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<OrderPage>, Problem> {
+    if let Some(ids) = &query.ids {
+        return by_ids(&state, ids).await;
+    }
+    let status = query.status.as_deref().map(|name| {
+        Status::ALL
+            .into_iter()
+            .find(|status| status.name() == name)
+            .ok_or_else(|| Problem::bad_request(format!("there is no status {name}")).field("status", "unknown"))
+    });
+    let limit = query.limit.unwrap_or(20);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
+    }
+    let filter = Filter {
+        user_id: query.user_id.as_deref().map(|id| reply::path::<UserId>("userId", id)).transpose()?.map(|id| id.0),
+        status: status.transpose()?,
+        before_id: query.before.as_deref().map(|id| reply::path::<OrderId>("before", id)).transpose()?.map(|id| id.0),
+        limit,
+    };
+    let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
+    let rows = orders::list(&mut conn, &filter).await.map_err(|error| from_db(&error))?;
+    let full = i64::try_from(rows.len()) == Ok(limit);
+    let next = rows.last().filter(|_| full).map(|order| order.id.to_string());
+    Ok(Json(OrderPage { items: rows.into_iter().map(|order| OrderView::of(order, None)).collect(), next }))
+}
+
+async fn by_ids(state: &State, ids: &str) -> Result<Json<OrderPage>, Problem> {
+    let ids = ids
+        .split(',')
+        .map(|id| reply::path::<OrderId>("ids", id.trim()).map(|id| id.0))
+        .collect::<Result<Vec<_>, _>>()?;
+    if ids.len() > 100 {
+        return Err(Problem::bad_request("at most 100 ids at once").field("ids", "too many"));
+    }
+    let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
+    let rows = orders::by_ids(&mut conn, ids).await.map_err(|error| from_db(&error))?;
+    Ok(Json(OrderPage { items: rows.into_iter().map(|order| OrderView::of(order, None)).collect(), next: None }))
+}
+
+/// Why an order is canceled.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelBody {
+    /// At most 500 characters.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Cancel an order; money that was paid goes back.
+#[utoipa::path(post, path = "/orders/{id}/cancel", tag = "order", request_body = CancelBody, params(("id" = String, Path, description = "Order id")),
+    responses((status = 200, body = OrderView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn cancel(
+    Extract(state): Extract<State>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Option<ApiJson<CancelBody>>,
+) -> Result<Json<OrderView>, Problem> {
+    let order_id: OrderId = reply::path("id", &id)?;
+    let reason = body.and_then(|ApiJson(body)| body.reason);
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > 500) {
+        return Err(Problem::invalid("reason has more than 500 characters").field("reason", "at most 500 characters"));
+    }
+    let request = CancelRequest { order_id: order_id.0, reason, trace: reply::trace(&headers) };
+    match state.cancel.submit(request).await.map_err(|error| not_written(&error))? {
+        Moved::Unknown => Err(unknown(order_id)),
+        Moved::Decided(Decision::Refuse(why) | Decision::Early(why), _) => Err(Problem::conflict(why)),
+        Moved::Decided(_, order) => Ok(Json(OrderView::of(*order, None))),
+    }
+}

@@ -1,0 +1,208 @@
+//! What the order role does with events: one handler per consumer group.
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use super::flow::{self, Moved, Note, Step};
+use crate::db::tx::Draft;
+use crate::db::{DbError, Tx, orders};
+use crate::domain::event::{
+    Fulfilment, Group, Kind, Line, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundKind, RefundSuccess,
+    StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
+};
+use crate::domain::id::{OrderId, UserId};
+use crate::domain::order::{CancelType, Input, Status};
+use crate::mq::{Event, Handler, Outcome};
+
+/// `order-consumer-group`: moves orders.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OrderEvents;
+
+impl Handler for OrderEvents {
+    fn group(&self) -> Group {
+        Group::Order
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(async move { advance(tx, events.iter().map(plan).collect()).await })
+    }
+}
+
+/// Advances the orders of the events that could be read, and gives every event its outcome.
+async fn advance(tx: &mut Tx, plans: Vec<Result<Step, Outcome>>) -> Result<Vec<Outcome>, DbError> {
+    let steps: Vec<Step> = plans.iter().filter_map(|plan| plan.as_ref().ok()).cloned().collect();
+    let mut moved = flow::advance(tx, &steps).await?.into_iter();
+    let outcomes = plans.into_iter().map(|plan| match plan {
+        Err(outcome) => outcome,
+        Ok(step) => match moved.next() {
+            Some(Moved::Decided(decision, _)) => Outcome::from(&decision),
+            Some(Moved::Unknown) | None => Outcome::Early(format!("there is no order {}", step.order_id)),
+        },
+    });
+    Ok(outcomes.collect())
+}
+
+fn plan(event: &Event) -> Result<Step, Outcome> {
+    let trace = event.trace.clone();
+    let step = |order_id: OrderId, input, note| Ok(Step { order_id: order_id.0, input, note: Note { trace, ..note } });
+    match event.kind {
+        Kind::StockFrozen => {
+            let body: StockFrozen = event.read()?;
+            step(body.order_id, Input::StockFrozen, Note::default())
+        }
+        Kind::StockFreezeFailed => {
+            let body: StockFreezeFailed = event.read()?;
+            step(body.order_id, Input::FreezeFailed, Note { reason: Some(text(body.reason)), ..Note::default() })
+        }
+        Kind::PaymentSuccess => {
+            let body: PaymentSuccess = event.read()?;
+            let input = Input::Paid { payment_id: body.payment_id, amount: body.amount };
+            step(body.order_id, input, Note { pay_time: Some(body.pay_time), ..Note::default() })
+        }
+        Kind::OrderAutoCancel => {
+            let body: OrderAutoCancel = event.read()?;
+            let note = Note { reason: Some(text(body.reason)), ..Note::default() };
+            step(body.order_id, Input::Cancel(CancelType::Auto), note)
+        }
+        Kind::OrderFulfillSuccess => fulfilment(event, Status::Fulfill),
+        Kind::OrderOutStock => fulfilment(event, Status::OutStock),
+        Kind::OrderDelivery => fulfilment(event, Status::Delivery),
+        Kind::OrderSigned => fulfilment(event, Status::Signed),
+        Kind::RefundSuccess => {
+            let body: RefundSuccess = event.read()?;
+            if body.kind == RefundKind::Extra {
+                return Err(Outcome::Ignored("money paid twice went back; the order goes on".to_owned()));
+            }
+            step(body.order_id, Input::Refunded, Note::default())
+        }
+        other => Err(Outcome::Reject(format!("{} does not move orders", other.name()))),
+    }
+}
+
+fn fulfilment(event: &Event, reached: Status) -> Result<Step, Outcome> {
+    let body: Fulfilment = event.read()?;
+    let short = |value: Option<String>| value.map(|value| value.chars().take(100).collect());
+    let note = Note {
+        carrier: short(body.carrier),
+        tracking_no: short(body.tracking_no),
+        trace: event.trace.clone(),
+        ..Note::default()
+    };
+    Ok(Step { order_id: body.order_id.0, input: Input::Fulfilment(reached), note })
+}
+
+/// Text that fits the column of reasons.
+fn text(value: String) -> String {
+    value.chars().take(500).collect()
+}
+
+/// `paid-order-success-consumer-group`: starts the fulfilment of paid orders.
+#[derive(Clone, Copy, Debug)]
+pub struct PaidOrders {
+    /// Wait between payment and fulfilment, on top of the order's own.
+    pub cool_off_ms: i64,
+}
+
+impl Handler for PaidOrders {
+    fn group(&self) -> Group {
+        Group::PaidOrder
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(self.trigger(tx, events))
+    }
+}
+
+impl PaidOrders {
+    async fn trigger(&self, tx: &mut Tx, events: &[Event]) -> Result<Vec<Outcome>, DbError> {
+        let bodies: Vec<Result<PaidOrderSuccess, Outcome>> = events.iter().map(Event::read).collect();
+        let ids: Vec<i64> = bodies.iter().flatten().map(|body| body.order_id.0).collect();
+        let found = orders::lock(tx, ids.clone()).await?;
+        let mut items = orders::items(tx, &ids).await?;
+        let mut outcomes = Vec::with_capacity(events.len());
+        for (event, body) in events.iter().zip(bodies) {
+            let body = match body {
+                Ok(body) => body,
+                Err(outcome) => {
+                    outcomes.push(outcome);
+                    continue;
+                }
+            };
+            let Some(order) = found.get(&body.order_id.0) else {
+                outcomes.push(Outcome::Early(format!("there is no order {}", body.order_id)));
+                continue;
+            };
+            outcomes.push(match order.state.status {
+                Status::Canceled => Outcome::Ignored("the order is canceled".to_owned()),
+                Status::Created | Status::Reserved => Outcome::Early("the order is not paid yet".to_owned()),
+                _ if order.state.handed_over => Outcome::Ignored("already with the warehouse".to_owned()),
+                _ => {
+                    let lines = items.remove(&order.id).unwrap_or_default();
+                    let lines = lines.into_iter().map(|item| Line { sku: item.sku, quantity: item.quantity }).collect();
+                    let trigger = TriggerOrderFulfill {
+                        order_id: body.order_id,
+                        user_id: UserId(order.user_id),
+                        lines,
+                        address: order.address.clone(),
+                    };
+                    let wait_ms = self.cool_off_ms + order.hold_ms;
+                    let deliver_at = if wait_ms > 0 { tx.now_ms() + wait_ms } else { 0 };
+                    let draft = Draft::new(Kind::TriggerOrderFulfill, order.id, &trigger, event.trace.as_deref());
+                    tx.emit(&Draft { deliver_at, ..draft })?;
+                    Outcome::Done
+                }
+            });
+        }
+        Ok(outcomes)
+    }
+}
+
+/// `order-fulfill-consumer-group`: hands orders to the warehouse.
+#[derive(Clone, Debug)]
+pub struct Fulfilments {
+    /// Where the warehouse takes orders; a path is this process's own sandbox.
+    pub warehouse_url: String,
+}
+
+/// What the warehouse is told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WarehouseOrder<'a> {
+    order_id: OrderId,
+    user_id: UserId,
+    lines: &'a [Line],
+    address: &'a str,
+}
+
+impl Handler for Fulfilments {
+    fn group(&self) -> Group {
+        Group::Fulfil
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(async move {
+            let mut plans = Vec::with_capacity(events.len());
+            for event in events {
+                plans.push(match event.read::<TriggerOrderFulfill>() {
+                    Err(outcome) => Err(outcome),
+                    Ok(body) => Ok(self.step(event, &body)?),
+                });
+            }
+            advance(tx, plans).await
+        })
+    }
+}
+
+impl Fulfilments {
+    fn step(&self, event: &Event, body: &TriggerOrderFulfill) -> Result<Step, DbError> {
+        let call = WarehouseOrder {
+            order_id: body.order_id,
+            user_id: body.user_id,
+            lines: &body.lines,
+            address: &body.address,
+        };
+        let warehouse = Some((self.warehouse_url.clone(), serde_json::to_string(&call)?));
+        let note = Note { warehouse, trace: event.trace.clone(), ..Note::default() };
+        Ok(Step { order_id: body.order_id.0, input: Input::HandOver, note })
+    }
+}

@@ -1,0 +1,186 @@
+//! How orders move: decide in the domain, write the change and what follows from it in one transaction.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::db::delivery::{self, Delivery};
+use crate::db::orders::{self, OrderRow};
+use crate::db::tx::Draft;
+use crate::db::{DbError, Tx, outbox};
+use crate::domain::event::{Inventory, Kind, OrderCanceled, PaidOrderSuccess, RefundRequested};
+use crate::domain::id::{OrderId, UserId};
+use crate::domain::order::{self, CancelType, Decision, Effect, Input, Status};
+
+/// What an input brings along that the decision does not depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// Why it is canceled, for the user.
+    pub reason: Option<String>,
+    /// When it was paid, epoch ms.
+    pub pay_time: Option<i64>,
+    /// Who carries it.
+    pub carrier: Option<String>,
+    /// Under which number.
+    pub tracking_no: Option<String>,
+    /// Call to the warehouse: (URL, body).
+    pub warehouse: Option<(String, String)>,
+    /// W3C trace context of the cause.
+    pub trace: Option<String>,
+}
+
+/// An input for one order.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which order.
+    pub order_id: i64,
+    /// What happens to it.
+    pub input: Input,
+    /// What else is known.
+    pub note: Note,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// There is no such order.
+    Unknown,
+    /// It was decided; the order as it is now.
+    Decided(Decision<(), ()>, Box<OrderRow>),
+}
+
+/// Applies steps, in this order; one answer for each.
+///
+/// # Errors
+/// The database's.
+pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError> {
+    let mut found = orders::lock(tx, steps.iter().map(|step| step.order_id).collect()).await?;
+    let mut changed = BTreeSet::new();
+    let mut calls = Vec::new();
+    let mut answers = Vec::with_capacity(steps.len());
+    for step in steps {
+        let Some(order) = found.get_mut(&step.order_id) else {
+            answers.push(Moved::Unknown);
+            continue;
+        };
+        let decision = match order::decide(&order.state, &step.input) {
+            Decision::Apply(next, effects) => {
+                take_back_trigger(tx, order, next.status).await?;
+                order.state = next;
+                note(order, step);
+                changed.insert(order.id);
+                for effect in &effects {
+                    follow(tx, order, *effect, step, &mut calls)?;
+                }
+                Decision::Apply((), vec![])
+            }
+            Decision::Ignore(why) => Decision::Ignore(why),
+            Decision::Early(why) => Decision::Early(why),
+            Decision::Refuse(why) => Decision::Refuse(why),
+        };
+        answers.push(Moved::Decided(decision, Box::new(order.clone())));
+    }
+    write(tx, &found, &changed, &calls).await?;
+    Ok(answers)
+}
+
+async fn write(
+    tx: &mut Tx,
+    found: &HashMap<i64, OrderRow>,
+    changed: &BTreeSet<i64>,
+    calls: &[Delivery],
+) -> Result<(), DbError> {
+    let changed: Vec<&OrderRow> = changed.iter().filter_map(|id| found.get(id)).collect();
+    orders::update(tx, &changed).await?;
+    if !calls.is_empty() {
+        delivery::insert(tx, calls).await?;
+    }
+    Ok(())
+}
+
+/// A paid order that is canceled while its fulfilment still waits: the waiting event is taken back.
+async fn take_back_trigger(tx: &mut Tx, order: &OrderRow, next: Status) -> Result<(), DbError> {
+    if order.state.status == Status::Paid && next == Status::Canceled {
+        outbox::cancel(tx, vec![Kind::TriggerOrderFulfill.event_id(order.id)]).await?;
+    }
+    Ok(())
+}
+
+fn note(order: &mut OrderRow, step: &Step) {
+    let note = &step.note;
+    match &step.input {
+        Input::Paid { .. } => order.pay_time = note.pay_time,
+        Input::Cancel(by) => {
+            order.cancel_type = Some(by.name().to_owned());
+            order.cancel_reason.clone_from(&note.reason);
+        }
+        Input::FreezeFailed => {
+            order.cancel_type = Some(CancelType::Stock.name().to_owned());
+            order.cancel_reason.clone_from(&note.reason);
+        }
+        Input::Fulfilment(_) => {
+            order.carrier = note.carrier.clone().or_else(|| order.carrier.take());
+            order.tracking_no = note.tracking_no.clone().or_else(|| order.tracking_no.take());
+        }
+        Input::StockFrozen | Input::HandOver | Input::Refunded => {}
+    }
+}
+
+fn follow(
+    tx: &mut Tx,
+    order: &OrderRow,
+    effect: Effect,
+    step: &Step,
+    calls: &mut Vec<Delivery>,
+) -> Result<(), DbError> {
+    let (order_id, user_id) = (OrderId(order.id), UserId(order.user_id));
+    let trace = step.note.trace.as_deref();
+    let key = order.id;
+    let cancel_type = order.cancel_type.clone().unwrap_or_default();
+    match effect {
+        Effect::TellPaid => {
+            let pay_time = order.pay_time.unwrap_or_else(|| tx.now_ms());
+            let body = PaidOrderSuccess { order_id, user_id, pay_amount: order.state.total, pay_time };
+            tx.emit(&Draft::new(Kind::PaidOrderSuccess, key, &body, trace))
+        }
+        Effect::AskDeduct => {
+            let body = Inventory { order_id, kind: "PAID".to_owned() };
+            tx.emit(&Draft::new(Kind::InventoryDeduct, key, &body, trace))
+        }
+        Effect::TellCanceled => {
+            let by = match &step.input {
+                Input::Cancel(by) => *by,
+                _ => CancelType::Stock,
+            };
+            let cancel_reason = order.cancel_reason.clone().unwrap_or_default();
+            let body = OrderCanceled { order_id, user_id, cancel_type: by, cancel_reason };
+            tx.emit(&Draft::new(Kind::OrderCanceled, key, &body, trace))
+        }
+        Effect::AskRelease => {
+            let body = Inventory { order_id, kind: cancel_type };
+            tx.emit(&Draft::new(Kind::InventoryRelease, key, &body, trace))
+        }
+        Effect::AskRefund => {
+            let body = RefundRequested {
+                order_id,
+                payment_id: order.state.payment_id,
+                amount: order.state.total,
+                reason: order.cancel_reason.clone().unwrap_or(cancel_type),
+            };
+            tx.emit(&Draft::new(Kind::RefundRequested, key, &body, trace))
+        }
+        Effect::CallWarehouse => {
+            if let Some((url, body)) = &step.note.warehouse {
+                calls.push(Delivery {
+                    id: tx.next_id(),
+                    kind: delivery::Kind::Warehouse,
+                    reference: order.id.to_string(),
+                    order_id: order.id,
+                    url: url.clone(),
+                    body: body.clone(),
+                    attempts: 0,
+                    next_at: tx.now_ms(),
+                });
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The payer pays, and the channel says so: both come over HTTP, and are written in groups.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::channels::{Channels, SandboxWish};
+use super::refund;
+use crate::db::delivery::{self, Delivery};
+use crate::db::payments::{self, PaymentRow};
+use crate::db::tx::Draft;
+use crate::db::{Db, DbError, Tx};
+use crate::domain::event::{Kind, PaymentSuccess, RefundKind};
+use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
+use crate::domain::money::Money;
+use crate::domain::order::Decision;
+use crate::domain::payment::{self, Confirmation, Effect, Input, Status};
+
+/// Body of a channel's callback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Callback {
+    /// Payment.
+    #[schema(value_type = String)]
+    pub payment_id: PaymentId,
+    /// The channel's number.
+    pub transaction_no: String,
+    /// What it took.
+    #[schema(value_type = f64)]
+    pub amount: Money,
+    /// ISO 4217.
+    pub currency: String,
+    /// For whom.
+    #[schema(value_type = String)]
+    pub merchant_id: MerchantId,
+    /// Card, wallet, ...
+    #[serde(default)]
+    pub method: String,
+    /// When, epoch ms.
+    pub pay_time: i64,
+}
+
+/// The answer to a callback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// Taken, now or before.
+    Yes,
+    /// There is no such payment.
+    Unknown,
+    /// It does not fit the payment.
+    Refused(&'static str),
+}
+
+/// Takes the word of channels; the signatures are checked already.
+///
+/// # Errors
+/// The database's.
+pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) -> Result<Vec<Confirmed>, DbError> {
+    db.write("pay_callback", move |tx| {
+        let (channels, callbacks) = (channels.clone(), Arc::clone(&callbacks));
+        Box::pin(async move { confirm_all(tx, &channels, &callbacks).await })
+    })
+    .await
+}
+
+async fn confirm_all(tx: &mut Tx, channels: &Channels, callbacks: &[Callback]) -> Result<Vec<Confirmed>, DbError> {
+    let ids = callbacks.iter().map(|callback| callback.payment_id.0).collect();
+    let mut found = payments::lock_by_id(tx, ids).await?;
+    let mut changed = BTreeSet::new();
+    let mut extras = Vec::new();
+    let mut answers = Vec::with_capacity(callbacks.len());
+    for callback in callbacks {
+        let Some(payment) = found.get_mut(&callback.payment_id.0) else {
+            answers.push(Confirmed::Unknown);
+            continue;
+        };
+        let input = Input::Confirmed(Confirmation {
+            transaction_no: callback.transaction_no.clone(),
+            amount: callback.amount,
+            currency: callback.currency.clone(),
+            merchant_id: callback.merchant_id.0,
+        });
+        answers.push(match payment::decide(&payment.state, &input) {
+            Decision::Refuse(why) => Confirmed::Refused(why),
+            Decision::Ignore(_) | Decision::Early(_) => Confirmed::Yes,
+            Decision::Apply(next, effects) => {
+                for effect in effects {
+                    match effect {
+                        Effect::TellSuccess => {
+                            payment.payment_method = Some(callback.method.chars().take(32).collect());
+                            payment.pay_time = Some(callback.pay_time);
+                            changed.insert(payment.id);
+                            tell_success(tx, payment, callback)?;
+                        }
+                        Effect::RefundExtra(transaction_no) => extras.push((payment.id, transaction_no)),
+                        Effect::Refund => {}
+                    }
+                }
+                payment.state = next;
+                Confirmed::Yes
+            }
+        });
+    }
+    write(tx, channels, &found, &changed, extras).await?;
+    Ok(answers)
+}
+
+fn tell_success(tx: &mut Tx, payment: &PaymentRow, callback: &Callback) -> Result<(), DbError> {
+    let body = PaymentSuccess {
+        payment_id: PaymentId(payment.id),
+        order_id: OrderId(payment.order_id),
+        order_no: payment.order_no.clone(),
+        user_id: UserId(payment.user_id),
+        amount: callback.amount,
+        payment_method: callback.method.clone(),
+        transaction_no: callback.transaction_no.clone(),
+        pay_time: callback.pay_time,
+    };
+    tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, None))
+}
+
+async fn write(
+    tx: &mut Tx,
+    channels: &Channels,
+    found: &HashMap<i64, PaymentRow>,
+    changed: &BTreeSet<i64>,
+    extras: Vec<(i64, String)>,
+) -> Result<(), DbError> {
+    let rows: Vec<&PaymentRow> = changed.iter().filter_map(|id| found.get(id)).collect();
+    payments::update(tx, &rows).await?;
+    for (payment_id, transaction_no) in extras {
+        let Some(payment) = found.get(&payment_id) else { continue };
+        let reason = "paid more than once";
+        refund::record(tx, channels, payment, RefundKind::Extra, &transaction_no, reason).await?;
+    }
+    Ok(())
+}
+
+/// A payer's attempt to pay an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayRequest {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Card, wallet, ...
+    pub method: String,
+    /// How the sandbox is to behave.
+    pub sandbox: Option<SandboxWish>,
+}
+
+/// The answer to an attempt to pay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PayAnswer {
+    /// The order has no payment (yet).
+    NotOpen,
+    /// The order was canceled.
+    Closed,
+    /// Its channel is not configured here.
+    NoChannel(String),
+    /// Submitted to the channel, now or before, or paid already; the payment as it is.
+    Submitted(Box<PaymentRow>),
+}
+
+/// Submits payments to their channels.
+///
+/// # Errors
+/// The database's.
+pub async fn pay(db: Db, channels: Channels, requests: Arc<Vec<PayRequest>>) -> Result<Vec<PayAnswer>, DbError> {
+    db.write("pay", move |tx| {
+        let (channels, requests) = (channels.clone(), Arc::clone(&requests));
+        Box::pin(async move { pay_all(tx, &channels, &requests).await })
+    })
+    .await
+}
+
+async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> Result<Vec<PayAnswer>, DbError> {
+    let found = payments::lock_by_order(tx, requests.iter().map(|request| request.order_id.0).collect()).await?;
+    let mut calls = Vec::new();
+    let mut answers = Vec::with_capacity(requests.len());
+    for request in requests {
+        let Some(payment) = found.get(&request.order_id.0) else {
+            answers.push(PayAnswer::NotOpen);
+            continue;
+        };
+        if payment.state.status == Status::Closed {
+            answers.push(PayAnswer::Closed);
+            continue;
+        }
+        if channels.get(&payment.channel_id).is_none() {
+            answers.push(PayAnswer::NoChannel(payment.channel_id.clone()));
+            continue;
+        }
+        let wish = request.sandbox.as_ref();
+        let transaction = wish.and_then(|wish| wish.transaction_no.as_deref());
+        // A payment that has its money is not submitted again, unless the payer insists on another transaction.
+        if payment.state.status == Status::Pending || transaction.is_some() {
+            calls.push(Delivery {
+                id: tx.next_id(),
+                kind: delivery::Kind::ChannelSubmit,
+                reference: transaction.map_or(payment.id.to_string(), |no| format!("{}:{no}", payment.id)),
+                order_id: payment.order_id,
+                url: channels.url(&payment.channel_id, "pay"),
+                body: Channels::submission(payment, &request.method, wish)?,
+                attempts: 0,
+                next_at: tx.now_ms(),
+            });
+        }
+        answers.push(PayAnswer::Submitted(Box::new(payment.clone())));
+    }
+    if !calls.is_empty() {
+        delivery::insert(tx, &calls).await?;
+    }
+    Ok(answers)
+}

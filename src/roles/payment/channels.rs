@@ -1,0 +1,130 @@
+//! The configured channels: where each is called, and what it is told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, SubmitWhen};
+use crate::db::payments::{PaymentRow, RefundRow};
+use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId};
+use crate::domain::money::Money;
+
+/// The channels of a process.
+#[derive(Clone, Debug)]
+pub struct Channels(Arc<BTreeMap<String, config::Channel>>);
+
+/// How a payer's attempt is to go at the sandbox channel; other channels are not told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SandboxWish {
+    /// Call back so many milliseconds later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<i64>,
+    /// Call back so many times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<i64>,
+    /// Do not call back until told to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent: Option<bool>,
+    /// Report an amount that is off by so many minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount_delta: Option<i64>,
+    /// Sign the callback wrongly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_signature: Option<bool>,
+    /// Use this transaction number: another one is another payment of the same order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction_no: Option<String>,
+}
+
+/// What a channel is told when a payment is submitted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Submission<'a> {
+    payment_id: PaymentId,
+    order_id: OrderId,
+    order_no: &'a str,
+    amount: Money,
+    currency: &'a str,
+    merchant_id: MerchantId,
+    channel_id: &'a str,
+    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<&'a SandboxWish>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RefundCall<'a> {
+    refund_id: RefundId,
+    payment_id: PaymentId,
+    transaction_no: &'a str,
+    amount: Money,
+    reason: &'a str,
+}
+
+impl Channels {
+    /// As configured.
+    #[must_use]
+    pub fn new(channels: BTreeMap<String, config::Channel>) -> Self {
+        Self(Arc::new(channels))
+    }
+
+    /// One channel.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&config::Channel> {
+        self.0.get(id)
+    }
+
+    /// Payments of this channel are submitted as soon as they are open.
+    #[must_use]
+    pub fn submits_on_open(&self, id: &str) -> bool {
+        self.get(id).is_some_and(|channel| channel.submit == SubmitWhen::OnOpen)
+    }
+
+    /// Where a channel takes `what` ("pay", "refund"); a path is this process's own sandbox.
+    #[must_use]
+    pub fn url(&self, id: &str, what: &str) -> String {
+        match self.get(id).map(|channel| channel.endpoint.trim_end_matches('/')) {
+            None | Some("") => format!("/sandbox/channel/{what}"),
+            Some(endpoint) => format!("{endpoint}/{what}"),
+        }
+    }
+
+    /// Body of a submission.
+    ///
+    /// # Errors
+    /// Never in practice: every field is plain.
+    pub fn submission(
+        payment: &PaymentRow,
+        method: &str,
+        sandbox: Option<&SandboxWish>,
+    ) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Submission {
+            payment_id: PaymentId(payment.id),
+            order_id: OrderId(payment.order_id),
+            order_no: &payment.order_no,
+            amount: payment.state.amount,
+            currency: &payment.state.currency,
+            merchant_id: MerchantId(payment.state.merchant_id),
+            channel_id: &payment.channel_id,
+            method,
+            sandbox,
+        })
+    }
+
+    /// Body of a refund.
+    ///
+    /// # Errors
+    /// Never in practice: every field is plain.
+    pub fn refund(refund: &RefundRow) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&RefundCall {
+            refund_id: RefundId(refund.id),
+            payment_id: PaymentId(refund.payment_id),
+            transaction_no: &refund.transaction_no,
+            amount: refund.amount,
+            reason: &refund.reason,
+        })
+    }
+}

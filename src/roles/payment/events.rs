@@ -1,0 +1,260 @@
+//! What the payment role does with events.
+
+use std::collections::{BTreeSet, HashMap};
+
+use futures_util::future::BoxFuture;
+
+use super::channels::Channels;
+use super::refund;
+use crate::db::delivery::{self, Delivery};
+use crate::db::payments::{self, PaymentRow};
+use crate::db::tx::Draft;
+use crate::db::{DbError, Tx};
+use crate::domain::event::{CallbackSubmit, Group, Kind, OrderCanceled, RefundKind, RefundRequested, StockFrozen};
+use crate::domain::id::MerchantId;
+use crate::domain::money::Money;
+use crate::domain::order::Decision;
+use crate::domain::payment::{self, Effect, Input, PaymentState, Status};
+use crate::mq::{Event, Handler, Outcome};
+
+/// Currency of the shop.
+const CURRENCY: &str = "CNY";
+/// Merchant of the shop itself.
+const SHOP: i64 = 1;
+
+/// `payment-consumer-group`: opens, closes and refunds payments.
+#[derive(Clone, Debug)]
+pub struct PaymentEvents {
+    /// The channels.
+    pub channels: Channels,
+}
+
+enum Body {
+    Open(StockFrozen),
+    Canceled(OrderCanceled),
+    Refund(RefundRequested),
+}
+
+impl Body {
+    fn order_id(&self) -> i64 {
+        match self {
+            Self::Open(body) => body.order_id.0,
+            Self::Canceled(body) => body.order_id.0,
+            Self::Refund(body) => body.order_id.0,
+        }
+    }
+}
+
+fn read(event: &Event) -> Result<Body, Outcome> {
+    match event.kind {
+        Kind::StockFrozen => event.read().map(Body::Open),
+        Kind::OrderCanceled => event.read().map(Body::Canceled),
+        Kind::RefundRequested => event.read().map(Body::Refund),
+        other => Err(Outcome::Reject(format!("{} does not move payments", other.name()))),
+    }
+}
+
+impl Handler for PaymentEvents {
+    fn group(&self) -> Group {
+        Group::Payment
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(async move {
+            let bodies: Vec<Result<Body, Outcome>> = events.iter().map(read).collect();
+            let ids = bodies.iter().flatten().map(Body::order_id).collect();
+            let mut batch = Batch {
+                found: payments::lock_by_order(tx, ids).await?,
+                new: BTreeSet::new(),
+                changed: BTreeSet::new(),
+            };
+            let mut refunds = Vec::new();
+            let mut outcomes = Vec::with_capacity(events.len());
+            for (event, body) in events.iter().zip(bodies) {
+                outcomes.push(match body {
+                    Err(outcome) => outcome,
+                    Ok(Body::Open(body)) => self.open(tx, &mut batch, event, &body)?,
+                    Ok(Body::Canceled(body)) => batch.canceled(tx, &body, &mut refunds),
+                    Ok(Body::Refund(body)) => batch.refund(&body, &mut refunds),
+                });
+            }
+            batch.write(tx).await?;
+            for (order_id, reason) in refunds {
+                let Some(payment) = batch.found.get(&order_id) else { continue };
+                let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
+                refund::record(tx, &self.channels, payment, RefundKind::Order, &transaction_no, &reason).await?;
+            }
+            Ok(outcomes)
+        })
+    }
+}
+
+impl PaymentEvents {
+    fn open(&self, tx: &mut Tx, batch: &mut Batch, event: &Event, body: &StockFrozen) -> Result<Outcome, DbError> {
+        if let Some(known) = batch.found.get(&body.order_id.0) {
+            let why =
+                if known.state.status == Status::Closed { "the order was canceled before" } else { "already open" };
+            return Ok(Outcome::Ignored(why.to_owned()));
+        }
+        let payment = PaymentRow {
+            id: tx.next_id(),
+            order_id: body.order_id.0,
+            order_no: body.order_no.chars().take(32).collect(),
+            user_id: body.user_id.0,
+            state: PaymentState {
+                status: Status::Pending,
+                amount: body.total_amount,
+                currency: CURRENCY.to_owned(),
+                merchant_id: body.merchant_id.0,
+                transaction_no: None,
+            },
+            channel_id: body.channel_id.chars().take(64).collect(),
+            expire_time: body.expire_time,
+            payment_method: None,
+            pay_time: None,
+        };
+        if self.channels.submits_on_open(&payment.channel_id) {
+            let submit = CallbackSubmit {
+                order_no: payment.id.to_string(),
+                out_order_no: payment.order_no.clone(),
+                plugin_id: payment.channel_id.clone(),
+                plugin_type: "sandbox".to_owned(),
+                money: payment.state.amount,
+                product_id: String::new(),
+                channel_id: payment.channel_id.clone(),
+                merchant_id: MerchantId(payment.state.merchant_id),
+                tenant_id: String::new(),
+                create_datetime: tx.now_ms(),
+            };
+            tx.emit(&Draft::new(Kind::CallbackSubmit, payment.order_id, &submit, event.trace.as_deref()))?;
+        }
+        batch.new.insert(payment.order_id);
+        batch.found.insert(payment.order_id, payment);
+        Ok(Outcome::Done)
+    }
+}
+
+/// The payments of a batch, by order.
+struct Batch {
+    found: HashMap<i64, PaymentRow>,
+    new: BTreeSet<i64>,
+    changed: BTreeSet<i64>,
+}
+
+impl Batch {
+    fn canceled(&mut self, tx: &mut Tx, body: &OrderCanceled, refunds: &mut Vec<(i64, String)>) -> Outcome {
+        let order_id = body.order_id.0;
+        if !self.found.contains_key(&order_id) {
+            // A tombstone: the freeze's news, when it comes, must not open a payment any more.
+            let state = PaymentState {
+                status: Status::Closed,
+                amount: Money::ZERO,
+                currency: CURRENCY.to_owned(),
+                merchant_id: SHOP,
+                transaction_no: None,
+            };
+            self.new.insert(order_id);
+            self.found.insert(
+                order_id,
+                PaymentRow {
+                    id: tx.next_id(),
+                    order_id,
+                    order_no: String::new(),
+                    user_id: body.user_id.0,
+                    state,
+                    channel_id: String::new(),
+                    expire_time: 0,
+                    payment_method: None,
+                    pay_time: None,
+                },
+            );
+            return Outcome::Done;
+        }
+        let reason = if body.cancel_reason.is_empty() { body.cancel_type.name() } else { &body.cancel_reason };
+        self.apply(order_id, &Input::OrderCanceled, reason, refunds)
+    }
+
+    fn refund(&mut self, body: &RefundRequested, refunds: &mut Vec<(i64, String)>) -> Outcome {
+        let order_id = body.order_id.0;
+        if !self.found.contains_key(&order_id) {
+            return Outcome::Early("the order has no payment yet".to_owned());
+        }
+        self.apply(order_id, &Input::RefundRequested, &body.reason, refunds)
+    }
+
+    fn apply(&mut self, order_id: i64, input: &Input, reason: &str, refunds: &mut Vec<(i64, String)>) -> Outcome {
+        let Some(payment) = self.found.get_mut(&order_id) else {
+            return Outcome::Early("the order has no payment yet".to_owned());
+        };
+        let decision = payment::decide(&payment.state, input);
+        if let Decision::Apply(next, effects) = &decision {
+            payment.state = next.clone();
+            self.changed.insert(order_id);
+            if effects.contains(&Effect::Refund) {
+                refunds.push((order_id, reason.to_owned()));
+            }
+        }
+        Outcome::from(&decision)
+    }
+
+    async fn write(&self, tx: &mut Tx) -> Result<(), DbError> {
+        let new: Vec<PaymentRow> = self.new.iter().filter_map(|id| self.found.get(id)).cloned().collect();
+        payments::insert(tx, &new).await?;
+        let changed = self.changed.iter().filter(|id| !self.new.contains(id));
+        let changed: Vec<&PaymentRow> = changed.filter_map(|id| self.found.get(id)).collect();
+        payments::update(tx, &changed).await
+    }
+}
+
+/// `callback-submit-consumer-group`: submits open payments to channels that want them at once.
+#[derive(Clone, Debug)]
+pub struct CallbackSubmits {
+    /// The channels.
+    pub channels: Channels,
+}
+
+impl Handler for CallbackSubmits {
+    fn group(&self) -> Group {
+        Group::CallbackSubmit
+    }
+
+    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(events.len());
+            let bodies: Vec<Result<CallbackSubmit, Outcome>> = events.iter().map(Event::read).collect();
+            let id_of = |body: &CallbackSubmit| body.order_no.parse::<i64>().unwrap_or(0);
+            let found = payments::lock_by_id(tx, bodies.iter().flatten().map(id_of).collect()).await?;
+            let mut calls = Vec::new();
+            for body in bodies {
+                outcomes.push(match body {
+                    Err(outcome) => outcome,
+                    Ok(body) => match found.get(&id_of(&body)) {
+                        None => Outcome::Early(format!("there is no payment {}", body.order_no)),
+                        Some(payment) if payment.state.status != Status::Pending => {
+                            Outcome::Ignored("no longer waiting for the payer".to_owned())
+                        }
+                        Some(payment) => {
+                            calls.push(submit_call(tx, &self.channels, payment)?);
+                            Outcome::Done
+                        }
+                    },
+                });
+            }
+            delivery::insert(tx, &calls).await?;
+            Ok(outcomes)
+        })
+    }
+}
+
+fn submit_call(tx: &Tx, channels: &Channels, payment: &PaymentRow) -> Result<Delivery, DbError> {
+    Ok(Delivery {
+        id: tx.next_id(),
+        kind: delivery::Kind::ChannelSubmit,
+        reference: payment.id.to_string(),
+        order_id: payment.order_id,
+        url: channels.url(&payment.channel_id, "pay"),
+        body: Channels::submission(payment, "", None)?,
+        attempts: 0,
+        next_at: tx.now_ms(),
+    })
+}

@@ -1,0 +1,56 @@
+//! What the APIs of all roles share: reading ids, and answering what a group writer came back with.
+
+use axum::http::HeaderMap;
+
+use crate::db::DbError;
+use crate::db::group::GroupError;
+use crate::domain::id::ParseError;
+use crate::http::Problem;
+
+/// Requests that may wait for a group writer before it refuses.
+pub const WAITING: usize = 4_096;
+
+/// Reads a path parameter.
+///
+/// # Errors
+/// A 400 problem that names the field.
+pub fn path<T: std::str::FromStr<Err = ParseError>>(field: &'static str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: ParseError| Problem::bad_request(error.to_string()).field(field, error.to_string()))
+}
+
+/// The trace of a request: its `traceparent`, if it has the form of W3C Trace Context.
+#[must_use]
+pub fn trace(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match parts.as_slice() {
+        [version, trace, parent, flags, ..]
+            if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && text.len() <= 128 =>
+        {
+            Some(text.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The answer to a request that could not be written.
+#[must_use]
+pub fn not_written(error: &GroupError) -> Problem {
+    match error {
+        GroupError::Full => Problem::unavailable("too many requests are waiting: try again", 1),
+        GroupError::Stopped => Problem::unavailable("this process is stopping: try again", 1),
+        GroupError::Db(error) => from_db(error),
+    }
+}
+
+/// The answer to a request that met an error of the database.
+#[must_use]
+pub fn from_db(error: &DbError) -> Problem {
+    if error.is_outage() {
+        tracing::warn!(%error, "request refused: the database is away");
+        Problem::unavailable("the database cannot be reached: try again", 1)
+    } else {
+        Problem::internal(error)
+    }
+}
