@@ -1,0 +1,3 @@
+//! The roles: what `ruyi serve` serves.
+
+pub mod sandbox;
