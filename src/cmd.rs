@@ -2,6 +2,7 @@
 
 pub mod config;
 mod exit;
+pub mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run roles until the process is told to stop
+    Serve(serve::Args),
     /// Inspect the configuration
     Config(config::Args),
 }
@@ -121,6 +124,7 @@ impl Cli {
     pub async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let context = Context { config, asked_output: self.global.output, clock: Clock::system() };
         match self.command {
+            Command::Serve(args) => serve::run(&context, args).await,
             Command::Config(args) => config::run(&context, args).await,
         }
     }

@@ -1,12 +1,12 @@
-//! What one step of a background loop came to. Loops are values with one step, so that tests drive them.
+//! What one step of a background loop came to, so that tests drive the loops without sleeping.
 
-/// The outcome of one step.
+/// Result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// So many things were done; there may be more.
+    /// So many pieces of work were moved; there may be more right away.
     Did(usize),
-    /// Nothing to do, nor known to come.
+    /// There is nothing to do until somebody rings.
     Idle,
-    /// Nothing to do before this time, epoch ms.
+    /// There is nothing to do before this time, epoch ms.
     WaitUntil(i64),
 }

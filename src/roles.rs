@@ -4,4 +4,5 @@ pub mod notify;
 pub mod order;
 pub mod payment;
 pub mod reply;
+pub mod sandbox;
 pub mod stock;

@@ -109,15 +109,22 @@ pub async fn insert(tx: &mut Tx, deliveries: &[Delivery]) -> Result<u64, DbError
     Ok(inserted)
 }
 
-/// Takes up to `limit` calls that are due, and keeps others from making them for `lease_ms`.
+/// `kind IN (...)`: the codes are ours, so they stand in the text.
+fn among(kinds: &[Kind]) -> String {
+    let codes: Vec<String> = kinds.iter().map(|kind| (*kind as i64).to_string()).collect();
+    format!("kind IN ({})", codes.join(","))
+}
+
+/// Takes up to `limit` calls of `kinds` (at least one) that are due, and keeps others from making them for `lease_ms`.
 ///
 /// # Errors
 /// The database's.
-pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
+pub async fn claim(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
     let now_ms = tx.now_ms();
     let text = format!(
         "SELECT id, kind, ref, order_id, url, body, attempts, next_at FROM delivery \
-         WHERE next_at <= ? ORDER BY next_at, id LIMIT ?{}",
+         WHERE next_at <= ? AND {} ORDER BY next_at, id LIMIT ?{}",
+        among(kinds),
         tx.dialect().skip_locked()
     );
     let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
@@ -199,25 +206,78 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
     sql::update(tx, "delivery", "id", &columns, rows).await
 }
 
-/// Which of these calls are still to be made, locked until the commit: the others were finished by somebody who held
-/// the lease before.
+/// Makes calls that are still to be made due at `next_at`, epoch ms: gives back what was claimed and not begun.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<i64>, DbError> {
+pub async fn postpone(tx: &mut Tx, mut ids: Vec<i64>, next_at: i64) -> Result<u64, DbError> {
     ids.sort_unstable();
-    let after = format!(" AND status = 0 ORDER BY id{}", tx.dialect().for_update());
-    let rows =
-        sql::select_in(tx, "SELECT id FROM delivery WHERE id", &after, &[], ids.into_iter().map(Val::Int).collect())
-            .await?;
-    rows.iter().map(|row| row.int(0)).collect()
+    let ids = ids.into_iter().map(Val::Int).collect();
+    sql::execute_in(tx, "UPDATE delivery SET next_at = ? WHERE id", " AND status = 0", &[Val::Int(next_at)], ids).await
 }
 
-/// When the next call falls due.
+/// Makes due now what waits for `from` (epoch ms) or later, among the calls of `kind` whose reference begins with
+/// `prefix` and a colon; how many.
 ///
 /// # Errors
 /// The database's.
-pub async fn next_due(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
-    let text = "SELECT MIN(next_at) FROM delivery WHERE next_at IS NOT NULL";
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+pub async fn release(tx: &mut Tx, kind: Kind, prefix: &str, from: i64) -> Result<u64, DbError> {
+    let now_ms = tx.now_ms();
+    // A semicolon follows the colon in ASCII: the range is all references with the prefix.
+    let text = "UPDATE delivery SET next_at = ?, updated_at = ? \
+                WHERE kind = ? AND ref >= ? AND ref < ? AND status = 0 AND next_at >= ?";
+    let values = vals![now_ms, now_ms, kind as i64, format!("{prefix}:"), format!("{prefix};"), from];
+    let released = sql::execute(tx, text, values).await?;
+    tx.wake_deliveries();
+    Ok(released)
+}
+
+/// Which of these calls are still to be made, as (id, attempts on record), locked until the commit: the others were
+/// finished by somebody who held the lease before.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<(i64, i64)>, DbError> {
+    ids.sort_unstable();
+    let after = format!(" AND status = 0 ORDER BY id{}", tx.dialect().for_update());
+    let before = "SELECT id, attempts FROM delivery WHERE id";
+    let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?))).collect()
+}
+
+/// When the next call of `kinds` (at least one) falls due, epoch ms.
+///
+/// # Errors
+/// The database's.
+pub async fn next_due(conn: &mut AnyConnection, kinds: &[Kind]) -> Result<Option<i64>, DbError> {
+    let text =
+        format!("SELECT next_at FROM delivery WHERE next_at IS NOT NULL AND {} ORDER BY next_at LIMIT 1", among(kinds));
+    sql::fetch_one(conn, text, vec![]).await?.map(|row| row.int(0)).transpose()
+}
+
+/// Where one call stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Code of [`Status`].
+    pub status: i64,
+    /// Attempts made.
+    pub attempts: i64,
+    /// When it falls due, epoch ms; none once it is settled.
+    pub next_at: Option<i64>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+}
+
+/// Where the call with this reference stands.
+///
+/// # Errors
+/// The database's.
+pub async fn find(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Result<Option<State>, DbError> {
+    let text = "SELECT status, attempts, next_at, last_error FROM delivery WHERE kind = ? AND ref = ?";
+    let row = sql::fetch_one(conn, text, vals![kind as i64, reference]).await?;
+    row.map(|row| {
+        let (next_at, last_error) = (row.maybe_int(2)?, row.maybe_text(3)?);
+        Ok(State { status: row.int(0)?, attempts: row.int(1)?, next_at, last_error })
+    })
+    .transpose()
 }

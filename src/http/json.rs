@@ -1,7 +1,7 @@
 //! JSON bodies in, with every way to get one wrong answered by a problem document.
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
@@ -32,6 +32,23 @@ where
             _ => Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text())),
         })?;
         parse(&body).map(Self)
+    }
+}
+
+/// A body that may be left out: `None` where there is neither a content type nor a body.
+impl<T, S> OptionalFromRequest<S> for ApiJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        let empty = request.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
+        if empty && !request.headers().contains_key(header::TRANSFER_ENCODING) {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod delivery;
 mod http;
 #[cfg(feature = "embedded")]
 mod rocketmq;

@@ -1,1 +1,146 @@
+//! HTTP of the notify role.
 
+use axum::Json;
+use axum::extract::{Path, Query, State as Extract};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::config::Scope;
+use crate::db::{Db, notification, points};
+use crate::domain::id::{OrderId, UserId, parse_id};
+use crate::domain::points::Kind;
+use crate::http::{Auth, Problem, require};
+use crate::roles::reply::{self, from_db};
+
+/// Rows of one page at most.
+const PAGE: i64 = 100;
+
+/// The routes.
+#[must_use]
+pub fn router(db: Db, auth: &Auth) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(balance))
+        .routes(routes!(notifications))
+        .route_layer(require(Scope::NotifyRead, auth))
+        .with_state(db)
+}
+
+/// A change of a balance.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RecordView {
+    /// Order that earned it.
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    /// GRANT or REVERSE.
+    kind: &'static str,
+    /// Points, negative where they were taken back.
+    points: i64,
+    /// Epoch ms.
+    created_at: i64,
+}
+
+/// Points of a user.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PointsView {
+    /// User.
+    #[schema(value_type = String)]
+    user_id: UserId,
+    /// Sum of all records.
+    balance: i64,
+    /// The newest 100.
+    records: Vec<RecordView>,
+}
+
+/// Read the points of a user.
+#[utoipa::path(get, path = "/points/{userId}", tag = "notify", params(("userId" = String, Path, description = "User id")),
+    responses((status = 200, body = PointsView)))]
+async fn balance(Extract(db): Extract<Db>, Path(id): Path<String>) -> Result<Json<PointsView>, Problem> {
+    let user_id: UserId = reply::path("userId", &id)?;
+    let mut conn = db.read().await.map_err(|error| from_db(&error))?;
+    let balance = points::balance(&mut conn, user_id.0).await.map_err(|error| from_db(&error))?;
+    let records = points::of_user(&mut conn, user_id.0, PAGE).await.map_err(|error| from_db(&error))?;
+    let records = records
+        .into_iter()
+        .map(|(record, created_at)| RecordView {
+            order_id: OrderId(record.order_id),
+            kind: if record.kind == Kind::Grant { "GRANT" } else { "REVERSE" },
+            points: record.points,
+            created_at,
+        })
+        .collect();
+    Ok(Json(PointsView { user_id, balance, records }))
+}
+
+/// Which messages to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ListQuery {
+    /// Whose.
+    user_id: String,
+    /// Only older than this: the `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100.
+    limit: Option<i64>,
+}
+
+/// A message to a user.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct NotificationView {
+    /// Message.
+    id: String,
+    /// About which order.
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    /// Name of the text.
+    template: String,
+    /// What the text is filled with.
+    params: serde_json::Value,
+    /// Epoch ms.
+    created_at: i64,
+}
+
+/// A page of messages.
+#[derive(Debug, Serialize, ToSchema)]
+struct NotificationPage {
+    /// Newest first.
+    items: Vec<NotificationView>,
+    /// Pass it as `before` to get the next page; null: that was all.
+    next: Option<String>,
+}
+
+/// List the messages to a user, newest first.
+#[utoipa::path(get, path = "/notifications", tag = "notify", params(ListQuery),
+    responses((status = 200, body = NotificationPage), (status = 400, body = Problem)))]
+async fn notifications(
+    Extract(db): Extract<Db>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<NotificationPage>, Problem> {
+    let user_id: UserId = reply::path("userId", &query.user_id)?;
+    let before = query.before.as_deref().map(|text| parse_id("before", text)).transpose();
+    let before = before.map_err(|error| Problem::bad_request(error.to_string()).field("before", error.to_string()))?;
+    let limit = query.limit.unwrap_or(20);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
+    }
+    let mut conn = db.read().await.map_err(|error| from_db(&error))?;
+    let rows = notification::of_user(&mut conn, user_id.0, before.unwrap_or(i64::MAX), limit).await;
+    let rows = rows.map_err(|error| from_db(&error))?;
+    let full = i64::try_from(rows.len()) == Ok(limit);
+    let next = rows.last().filter(|_| full).map(|row| row.id.to_string());
+    let items = rows
+        .into_iter()
+        .map(|row| NotificationView {
+            id: row.id.to_string(),
+            order_id: OrderId(row.order_id),
+            template: row.template,
+            params: serde_json::from_str(&row.params).unwrap_or_default(),
+            created_at: row.created_at,
+        })
+        .collect();
+    Ok(Json(NotificationPage { items, next }))
+}

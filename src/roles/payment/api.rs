@@ -1,1 +1,300 @@
+//! HTTP of the payment role.
 
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest};
+use super::channels::{Channels, SandboxWish};
+use crate::config::{Config, Scope};
+use crate::db::Db;
+use crate::db::group::Group;
+use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
+use crate::delivery::sign;
+use crate::domain::event::RefundKind;
+use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
+use crate::domain::money::Money;
+use crate::domain::payment::Status;
+use crate::http::{ApiJson, Auth, Problem, parse_json, require};
+use crate::roles::order::api::Writers;
+use crate::roles::reply::{self, WAITING, from_db, not_written};
+
+/// Requests written in one transaction at most.
+const BATCH: usize = 256;
+
+/// What the handlers need. A cheap clone.
+#[derive(Clone)]
+pub struct State {
+    db: Db,
+    channels: Channels,
+    tolerance_ms: i64,
+    confirm: Group<Callback, Confirmed>,
+    pay: Group<PayRequest, PayAnswer>,
+}
+
+impl State {
+    /// The state of the API, and the writers behind it.
+    #[must_use]
+    pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
+        let channels = Channels::new(config.payment.channels.clone());
+        let (for_confirm, for_pay) = ((db.clone(), channels.clone()), (db.clone(), channels.clone()));
+        let (confirm, confirming) = Group::new(WAITING, BATCH, move |callbacks: Arc<Vec<Callback>>| {
+            callback::confirm(for_confirm.0.clone(), for_confirm.1.clone(), callbacks)
+        });
+        let (pay, paying) = Group::new(WAITING, BATCH, move |requests: Arc<Vec<PayRequest>>| {
+            callback::pay(for_pay.0.clone(), for_pay.1.clone(), requests)
+        });
+        let tolerance_ms = config.payment.callback_tolerance.ms();
+        let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay };
+        (state, vec![Box::pin(confirming), Box::pin(paying)])
+    }
+}
+
+/// The routes.
+#[must_use]
+pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
+    let read = OpenApiRouter::new().routes(routes!(get)).route_layer(require(Scope::PaymentRead, auth));
+    let write = OpenApiRouter::new().routes(routes!(pay)).route_layer(require(Scope::PaymentWrite, auth));
+    // Authenticated by its own signature.
+    let callbacks = OpenApiRouter::new().routes(routes!(confirm));
+    read.merge(write).merge(callbacks).with_state(state)
+}
+
+/// A refund.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RefundView {
+    /// Refund.
+    #[schema(value_type = String)]
+    refund_id: RefundId,
+    /// How much.
+    #[schema(value_type = f64)]
+    amount: Money,
+    /// ORDER: of a canceled order. EXTRA: of money that was paid more than once.
+    #[schema(value_type = String)]
+    kind: RefundKind,
+    /// PENDING, SUCCESS or FAILED.
+    status: &'static str,
+    /// Why.
+    reason: String,
+    /// Transaction whose money goes back.
+    transaction_no: String,
+}
+
+impl From<RefundRow> for RefundView {
+    fn from(refund: RefundRow) -> Self {
+        Self {
+            refund_id: RefundId(refund.id),
+            amount: refund.amount,
+            kind: refund.kind,
+            status: match refund.status {
+                RefundStatus::Pending => "PENDING",
+                RefundStatus::Success => "SUCCESS",
+                RefundStatus::Failed => "FAILED",
+            },
+            reason: refund.reason,
+            transaction_no: refund.transaction_no,
+        }
+    }
+}
+
+/// A payment.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PaymentView {
+    /// Payment.
+    #[schema(value_type = String)]
+    payment_id: PaymentId,
+    /// Order that it pays.
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    /// Its number for people.
+    order_no: String,
+    /// Who pays.
+    #[schema(value_type = String)]
+    user_id: UserId,
+    /// What is to be paid.
+    #[schema(value_type = f64)]
+    amount: Money,
+    /// ISO 4217.
+    currency: String,
+    /// Who gets it.
+    #[schema(value_type = String)]
+    merchant_id: MerchantId,
+    /// Channel that takes it.
+    channel_id: String,
+    /// PENDING, SUCCESS, CLOSED, REFUNDING or REFUNDED.
+    #[schema(value_type = String)]
+    status: Status,
+    /// The channel's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_no: Option<String>,
+    /// Card, wallet, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_method: Option<String>,
+    /// When the channel took it, epoch ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pay_time: Option<i64>,
+    /// When its order times out, epoch ms.
+    expire_time: i64,
+    /// Money on its way back.
+    refunds: Vec<RefundView>,
+}
+
+impl PaymentView {
+    fn of(payment: PaymentRow, refunds: Vec<RefundRow>) -> Self {
+        Self {
+            payment_id: PaymentId(payment.id),
+            order_id: OrderId(payment.order_id),
+            order_no: payment.order_no,
+            user_id: UserId(payment.user_id),
+            amount: payment.state.amount,
+            currency: payment.state.currency,
+            merchant_id: MerchantId(payment.state.merchant_id),
+            channel_id: payment.channel_id,
+            status: payment.state.status,
+            transaction_no: payment.state.transaction_no,
+            payment_method: payment.payment_method,
+            pay_time: payment.pay_time,
+            expire_time: payment.expire_time,
+            refunds: refunds.into_iter().map(RefundView::from).collect(),
+        }
+    }
+}
+
+fn not_open(order_id: OrderId) -> Problem {
+    Problem::not_found(format!(
+        "order {order_id} has no payment: it opens as soon as the order's stock is frozen; try again, or check the order"
+    ))
+}
+
+/// Read the payment of an order.
+#[utoipa::path(get, path = "/payments/{orderId}", tag = "payment", params(("orderId" = String, Path, description = "Order id")),
+    responses((status = 200, body = PaymentView), (status = 404, body = Problem)))]
+async fn get(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {
+    let order_id: OrderId = reply::path("orderId", &id)?;
+    let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
+    let payment = payments::of_order(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
+    let payment = payment.ok_or_else(|| not_open(order_id))?;
+    let refunds = payments::refunds_of_order(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
+    Ok(Json(PaymentView::of(payment, refunds)))
+}
+
+/// How to pay.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PayBody {
+    /// Card, wallet, ...; at most 32 characters.
+    #[serde(default = "card")]
+    method: String,
+    /// How the sandbox channel is to behave.
+    #[serde(default)]
+    sandbox: Option<SandboxWish>,
+}
+
+fn card() -> String {
+    "card".to_owned()
+}
+
+/// The answer to an attempt to pay.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PayReply {
+    /// Payment.
+    #[schema(value_type = String)]
+    payment_id: PaymentId,
+    /// Order.
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    /// PENDING until the channel has confirmed it.
+    #[schema(value_type = String)]
+    status: Status,
+    /// What is to be paid.
+    #[schema(value_type = f64)]
+    amount: Money,
+}
+
+/// Pay an order: submits its payment to the channel, which calls back when it has the money.
+#[utoipa::path(post, path = "/payments/{orderId}/pay", tag = "payment", request_body = PayBody, params(("orderId" = String, Path, description = "Order id")),
+    responses((status = 202, body = PayReply), (status = 404, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem)))]
+async fn pay(
+    Extract(state): Extract<State>,
+    Path(id): Path<String>,
+    body: Option<ApiJson<PayBody>>,
+) -> Result<(StatusCode, Json<PayReply>), Problem> {
+    let order_id: OrderId = reply::path("orderId", &id)?;
+    let body = body.map_or_else(|| PayBody { method: card(), sandbox: None }, |ApiJson(body)| body);
+    if body.method.chars().count() > 32 {
+        return Err(Problem::invalid("method has more than 32 characters").field("method", "at most 32 characters"));
+    }
+    let transaction = body.sandbox.as_ref().and_then(|wish| wish.transaction_no.as_deref());
+    if transaction.is_some_and(|no| no.is_empty() || no.len() > 64) {
+        return Err(Problem::invalid("transactionNo must have 1 to 64 characters")
+            .field("sandbox.transactionNo", "1 to 64 characters"));
+    }
+    let request = PayRequest { order_id, method: body.method, sandbox: body.sandbox };
+    match state.pay.submit(request).await.map_err(|error| not_written(&error))? {
+        PayAnswer::NotOpen => Err(not_open(order_id)),
+        PayAnswer::Closed => Err(Problem::conflict("the order was canceled: its payment is closed")),
+        PayAnswer::NoChannel(channel) => {
+            Err(Problem::conflict(format!("the channel {channel:?} of this payment is not configured here")))
+        }
+        PayAnswer::Submitted(payment) => Ok((
+            StatusCode::ACCEPTED,
+            Json(PayReply {
+                payment_id: PaymentId(payment.id),
+                order_id,
+                status: payment.state.status,
+                amount: payment.state.amount,
+            }),
+        )),
+    }
+}
+
+/// The answer to a callback.
+#[derive(Debug, Serialize, ToSchema)]
+struct CallbackReply {
+    /// Always "success".
+    result: &'static str,
+}
+
+/// Confirm money (a channel calls this).
+///
+/// Signed with the channel's secret: `X-Ruyi-Timestamp` and `X-Ruyi-Signature`, hex HMAC-SHA256 of `<timestamp>.<body>`.
+#[utoipa::path(post, path = "/payments/callback/{channel}", tag = "payment", request_body = Callback, params(("channel" = String, Path, description = "Channel id")),
+    responses((status = 200, body = CallbackReply), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+async fn confirm(
+    Extract(state): Extract<State>,
+    Path(channel): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<CallbackReply>, Problem> {
+    let Some(known) = state.channels.get(&channel) else {
+        return Err(Problem::not_found(format!("there is no channel {channel:?}")));
+    };
+    sign::verify(&known.secret, &headers, &body, state.db.clock().now_ms(), state.tolerance_ms)
+        .map_err(|error| Problem::unauthorized(error.to_string()))?;
+    let callback: Callback = parse_json(&body)?;
+    if callback.transaction_no.is_empty() || callback.transaction_no.len() > 64 {
+        return Err(
+            Problem::invalid("transactionNo must have 1 to 64 characters").field("transactionNo", "1 to 64 characters")
+        );
+    }
+    let payment_id = callback.payment_id;
+    // In doubt the channel is told to try again, never that it failed.
+    match state.confirm.submit(callback).await.map_err(|error| not_written(&error))? {
+        Confirmed::Yes => Ok(Json(CallbackReply { result: "success" })),
+        Confirmed::Unknown => Err(Problem::not_found(format!("there is no payment {payment_id}"))),
+        Confirmed::Refused(why) => {
+            tracing::warn!(%payment_id, channel, reason = why, "callback refused");
+            Err(Problem::invalid(why))
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Outgoing HTTP calls: recorded by the roles in their own transactions, made here, outside any transaction.
+//!
+//! A call is claimed for the length of a lease, made, and what came of many calls is recorded in one transaction
+//! together with the effects that their kinds have. What happens between a call and its record is made good by the
+//! call being made again, with the same `Idempotency-Key`.
+
+mod call;
+mod engine;
+mod lanes;
+mod record;
+mod schedule;
+pub mod sign;
+mod target;
+
+pub use engine::{BuildError, Engine, EngineConfig};
+pub use record::{Effects, Settled, Verdict, no_effects};
+pub use target::{SandboxCall, Targets};

@@ -1,0 +1,358 @@
+//! The loop: claim, call, record.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Caller, Made};
+use super::lanes::{Job, Lanes};
+use super::record::{self, Effects};
+use super::schedule::Schedule;
+use super::target::Targets;
+use crate::config;
+use crate::config::Millis;
+use crate::db::delivery::{self, Delivery, Kind};
+use crate::db::{Db, DbError};
+use crate::progress::Progress;
+use crate::telemetry::Metrics;
+
+/// Calls claimed, or recorded, in one transaction at most.
+const BATCH: usize = 256;
+
+/// Calls to a slow target come back after this, ms.
+const SLOW_PAUSE_MS: i64 = 1_000;
+
+/// Looks at the table at least this often: another process may have recorded a call, or died with some.
+const TICK: Duration = Duration::from_secs(5);
+
+/// While the queues are full, looks whether they still are.
+const FULL_TICK: Duration = Duration::from_millis(100);
+
+/// Pause after an error of the database: this long at first, doubled each time.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How the engine works.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Calls at once.
+    pub concurrency: usize,
+    /// Calls at once to one host and port. This process itself may have half of `concurrency`.
+    pub per_target: usize,
+    /// One call, to the end of its answer.
+    pub timeout: Duration,
+    /// Waits before each retry; after the last one the call is dead.
+    pub schedule: Vec<Millis>,
+    /// Random share of a wait, 0 to 1.
+    pub jitter: f64,
+    /// How long a claim holds; at least twice `timeout`.
+    pub lease: Millis,
+    /// Which calls: those that this process records or whose paths (`/...`) it serves. Processes that share a
+    /// database must not make each other's: a path would lead to the wrong one.
+    pub kinds: Vec<Kind>,
+}
+
+impl EngineConfig {
+    /// As configured, for these kinds.
+    #[must_use]
+    pub fn new(config: &config::Delivery, kinds: &[Kind]) -> Self {
+        Self {
+            concurrency: config.concurrency,
+            per_target: config.per_target,
+            timeout: config.timeout.duration(),
+            schedule: config.schedule.clone(),
+            jitter: config.jitter,
+            lease: config.lease,
+            kinds: kinds.to_vec(),
+        }
+    }
+}
+
+/// The HTTP client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("no HTTP client for outgoing calls: {0}")]
+pub struct BuildError(#[from] reqwest::Error);
+
+/// Makes the calls that are due. One per process and database: only one hears the bell of [`Db::deliveries`].
+pub struct Engine {
+    db: Db,
+    kinds: Arc<[Kind]>,
+    timeout: Duration,
+    lease_ms: i64,
+    schedule: Arc<Schedule>,
+    effects: Effects,
+    metrics: Arc<Metrics>,
+    caller: Caller,
+    lanes: Lanes,
+    running: JoinSet<Made>,
+    /// Made, and not recorded yet.
+    made: Vec<Made>,
+    /// The table may hold more than was claimed.
+    look: bool,
+}
+
+impl Engine {
+    /// Nothing is claimed before the first step.
+    ///
+    /// # Errors
+    /// [`BuildError`]: the system's certificates cannot be read.
+    pub fn new(
+        db: Db,
+        config: EngineConfig,
+        targets: Targets,
+        effects: Effects,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BuildError> {
+        let timeout_ms = i64::try_from(config.timeout.as_millis()).unwrap_or(i64::MAX);
+        Ok(Self {
+            caller: Caller::new(config.timeout, targets, db.clock().clone())?,
+            kinds: config.kinds.into(),
+            timeout: config.timeout,
+            // A call is only begun when it ends within its lease.
+            lease_ms: config.lease.ms().max(timeout_ms.saturating_mul(2)),
+            schedule: Arc::new(Schedule::new(&config.schedule, config.jitter)),
+            lanes: Lanes::new(config.concurrency, config.per_target),
+            running: JoinSet::new(),
+            made: Vec::new(),
+            look: true,
+            db,
+            effects,
+            metrics,
+        })
+    }
+
+    /// Records what has ended, claims what is due if there is room, and begins calls; waits for none of them.
+    ///
+    /// # Errors
+    /// The database's. What was made stays in memory and is recorded by a later step.
+    pub async fn step(&mut self) -> Result<Progress, DbError> {
+        self.look = true;
+        self.advance().await
+    }
+
+    /// Makes all calls that are due, and those that fall due by that, until there are none; how many. For tests with
+    /// a clock that stands still, and for commands that end.
+    ///
+    /// # Errors
+    /// The database's. What was made stays in memory and is recorded by a later step.
+    pub async fn drain(&mut self) -> Result<usize, DbError> {
+        let mut total = 0;
+        loop {
+            self.record().await?;
+            let claimed = self.claim().await?;
+            self.begin();
+            if claimed == 0 && self.running.is_empty() {
+                return Ok(total);
+            }
+            while let Some(ended) = self.running.join_next_with_id().await {
+                total += self.ended(ended);
+                self.begin();
+            }
+        }
+    }
+
+    /// Works until `token` is cancelled, then waits for the calls that are under way, gives the others back, and
+    /// records.
+    pub async fn run(mut self, token: CancellationToken) {
+        let mut pause = BACKOFF.0;
+        while !token.is_cancelled() {
+            let failing = pause > BACKOFF.0;
+            match self.advance().await {
+                Ok(progress) => {
+                    if failing {
+                        tracing::info!("outgoing calls go on");
+                        pause = BACKOFF.0;
+                    }
+                    if !matches!(progress, Progress::Did(_)) {
+                        self.wait(progress, &token).await;
+                    }
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "outgoing calls are held up");
+                    }
+                    self.look = true;
+                    tokio::select! {
+                        () = token.cancelled() => {}
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+                    }
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    async fn advance(&mut self) -> Result<Progress, DbError> {
+        while let Some(ended) = self.running.try_join_next_with_id() {
+            self.ended(ended);
+        }
+        let mut did = self.record().await?;
+        self.begin();
+        let mut due = None;
+        if self.look && self.lanes.has_room() {
+            due = delivery::next_due(&mut *self.db.read().await?, &self.kinds).await?;
+            let claimed = if due.is_some_and(|due| due <= self.db.clock().now_ms()) { self.claim().await? } else { 0 };
+            self.look = claimed > 0;
+            did += claimed;
+            self.begin();
+        }
+        Ok(match due {
+            _ if did > 0 => Progress::Did(did),
+            Some(due) => Progress::WaitUntil(due),
+            None => Progress::Idle,
+        })
+    }
+
+    /// Until a call ends, the bell rings, something falls due, or it is time to look anyway.
+    async fn wait(&mut self, progress: Progress, token: &CancellationToken) {
+        let sleep = match progress {
+            _ if self.look => FULL_TICK,
+            Progress::WaitUntil(due) => {
+                let wait_ms = due.saturating_sub(self.db.clock().now_ms()).max(1);
+                Duration::from_millis(wait_ms.unsigned_abs()).min(TICK)
+            }
+            Progress::Did(_) | Progress::Idle => TICK,
+        };
+        tokio::select! {
+            () = token.cancelled() => {}
+            Some(ended) = self.running.join_next_with_id() => { self.ended(ended); }
+            () = self.db.deliveries().notified() => self.look = true,
+            () = tokio::time::sleep(sleep) => self.look = true,
+        }
+    }
+
+    /// Claims what is due, up to a batch; how many calls.
+    async fn claim(&mut self) -> Result<usize, DbError> {
+        let slow: Arc<HashSet<Arc<str>>> = Arc::new(self.lanes.slow().into_iter().collect());
+        let (kinds, lease_ms) = (Arc::clone(&self.kinds), self.lease_ms);
+        let leased_until = self.db.clock().now_ms().saturating_add(lease_ms);
+        let claimed = self
+            .db
+            .write("delivery_claim", move |tx| {
+                let (kinds, slow) = (Arc::clone(&kinds), Arc::clone(&slow));
+                Box::pin(async move {
+                    let calls = delivery::claim(tx, &kinds, BATCH as i64, lease_ms).await?;
+                    let named = calls.into_iter().map(|call| (Targets::name(&call.url), call));
+                    let (later, now): (Vec<_>, Vec<_>) = named.partition(|(target, _)| slow.contains(target));
+                    if !later.is_empty() {
+                        let ids = later.iter().map(|(_, call)| call.id).collect();
+                        let next_at = tx.now_ms() + SLOW_PAUSE_MS;
+                        delivery::postpone(tx, ids, next_at).await?;
+                    }
+                    Ok((now, later.len()))
+                })
+            })
+            .await?;
+        let (calls, postponed): (Vec<(Arc<str>, Delivery)>, usize) = claimed;
+        let count = calls.len() + postponed;
+        for (target, call) in calls {
+            self.lanes.push(target, Job::new(call, leased_until));
+        }
+        Ok(count)
+    }
+
+    /// Begins as many calls as there are free places.
+    fn begin(&mut self) {
+        let ends_ms = self.db.clock().now_ms() + i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX / 2);
+        while let Some((target, job)) = self.lanes.take() {
+            if ends_ms > job.leased_until {
+                // It waited too long: whoever claims it next makes it.
+                tracing::debug!(reference = job.call.reference, "lease over before the call was begun");
+                self.lanes.done(&target);
+                continue;
+            }
+            let task = self.running.spawn(self.caller.clone().make(job.call));
+            self.lanes.began(task.id(), target);
+        }
+    }
+
+    /// A call has ended: frees its place; 1 when there is something to record.
+    fn ended(&mut self, ended: Result<(Id, Made), tokio::task::JoinError>) -> usize {
+        match ended {
+            Ok((task, made)) => {
+                self.lanes.ended(task);
+                self.made.push(made);
+                1
+            }
+            Err(error) => {
+                // Its lease runs out, and it is made again.
+                tracing::error!(%error, "a call was not finished");
+                self.lanes.ended(error.id());
+                0
+            }
+        }
+    }
+
+    /// Records what has ended, a batch at a time; how many calls. A call that makes its transaction fail is found by
+    /// halving, and forgotten: it is made again when its lease has run out.
+    async fn record(&mut self) -> Result<usize, DbError> {
+        if self.made.is_empty() {
+            return Ok(0);
+        }
+        if let Err(error) = self.db.fault("delivery", "called") {
+            // What a crash leaves in memory.
+            self.made.clear();
+            return Err(error);
+        }
+        let (mut recorded, mut failed) = (0, None);
+        let mut todo: Vec<Vec<Made>> = std::mem::take(&mut self.made).chunks(BATCH).map(<[Made]>::to_vec).collect();
+        while let Some(batch) = todo.pop() {
+            let batch = Arc::new(batch);
+            let write =
+                record::record(&self.db, Arc::clone(&batch), Arc::clone(&self.schedule), Arc::clone(&self.effects));
+            match write.await {
+                Ok(done) => {
+                    recorded += batch.len();
+                    for one in done {
+                        self.metrics.delivered(one.call.kind.name(), one.result());
+                        one.log();
+                    }
+                }
+                Err(error) if error.is_outage() => {
+                    todo.push(batch.to_vec());
+                    self.made = todo.concat();
+                    return Err(error);
+                }
+                Err(error) if batch.len() == 1 => {
+                    let reference = batch.first().map(|made| made.call.reference.as_str());
+                    tracing::error!(%error, reference, "what came of a call cannot be recorded");
+                    failed = Some(error);
+                }
+                Err(_) => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    todo.push(second.to_vec());
+                    todo.push(first.to_vec());
+                }
+            }
+        }
+        failed.map_or(Ok(recorded), Err)
+    }
+
+    /// Gives back what was not begun, waits for what was, and records it.
+    async fn finish(&mut self) {
+        let ids: Arc<Vec<i64>> = Arc::new(self.lanes.clear().into_iter().map(|job| job.call.id).collect());
+        if !ids.is_empty() {
+            let given_back = self.db.write("delivery_claim", move |tx| {
+                let (ids, now_ms) = (ids.to_vec(), tx.now_ms());
+                Box::pin(async move { delivery::postpone(tx, ids, now_ms).await })
+            });
+            if let Err(error) = given_back.await {
+                tracing::warn!(%error, "calls that were not begun wait until their lease is over");
+            }
+        }
+        let limit = self.timeout + Duration::from_secs(1);
+        let wait = async {
+            while let Some(ended) = self.running.join_next_with_id().await {
+                self.ended(ended);
+            }
+        };
+        if tokio::time::timeout(limit, wait).await.is_err() {
+            tracing::warn!("calls were under way at the end: they are made again");
+        }
+        if let Err(error) = self.record().await {
+            tracing::warn!(%error, "calls that were made could not be recorded: they are made again");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Recording what came of calls: many of them, with their effects, in one transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::call::Made;
+use super::schedule::{Outcome, Schedule};
+use crate::db::delivery::{self, Attempt, Delivery, Status};
+use crate::db::{Db, DbError, Tx};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The other side took it.
+    Delivered,
+    /// The last attempt failed.
+    Dead,
+    /// The other side refused it for good.
+    Refused,
+}
+
+/// A call that has ended.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The call; `attempts` counts the last one as well.
+    pub delivery: Delivery,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Why, unless it was delivered.
+    pub error: Option<String>,
+}
+
+/// What follows from calls that ended, in the transaction that records their end. It is called with the calls in the
+/// order of their ids, may be called again for the same calls when that transaction is rolled back, and must touch
+/// nothing but the transaction. An error that is no outage means that one of the calls cannot be recorded: that one
+/// is found, and made again once its lease has run out.
+pub type Effects =
+    Arc<dyn for<'t> Fn(&'t mut Tx, &'t [Settled]) -> BoxFuture<'t, Result<(), DbError>> + Send + Sync + 'static>;
+
+/// No effects.
+#[must_use]
+pub fn no_effects() -> Effects {
+    Arc::new(|_, _| Box::pin(async { Ok(()) }))
+}
+
+/// What was recorded of one attempt, for metrics and logs.
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub call: Delivery,
+    pub status: Status,
+    pub error: Option<String>,
+}
+
+impl Recorded {
+    /// Label of the metric.
+    pub fn result(&self) -> &'static str {
+        match self.status {
+            Status::Done => "delivered",
+            Status::Pending => "retry",
+            Status::Dead => "dead",
+            Status::Refused => "refused",
+        }
+    }
+
+    /// One line for what a person may have to look at.
+    pub fn log(&self) {
+        let (kind, error) = (self.call.kind.name(), self.error.as_deref().unwrap_or_default());
+        let Delivery { reference, order_id, attempts, .. } = &self.call;
+        match self.status {
+            Status::Dead => tracing::error!(kind, reference, order_id, attempts, error, "call given up"),
+            Status::Refused => tracing::warn!(kind, reference, order_id, attempts, error, "call refused"),
+            Status::Pending => tracing::debug!(kind, reference, order_id, attempts, error, "call failed for now"),
+            Status::Done => tracing::debug!(kind, reference, order_id, attempts, "call made"),
+        }
+    }
+}
+
+/// Records calls in one transaction; those that somebody else settled meanwhile are left out.
+///
+/// # Errors
+/// The database's, or the effects'; nothing is recorded then.
+pub(super) async fn record(
+    db: &Db,
+    made: Arc<Vec<Made>>,
+    schedule: Arc<Schedule>,
+    effects: Effects,
+) -> Result<Vec<Recorded>, DbError> {
+    db.write("delivery_result", move |tx| {
+        let (made, schedule, effects) = (Arc::clone(&made), Arc::clone(&schedule), Arc::clone(&effects));
+        Box::pin(async move { record_in(tx, &made, &schedule, &effects).await })
+    })
+    .await
+}
+
+async fn record_in(
+    tx: &mut Tx,
+    made: &[Made],
+    schedule: &Schedule,
+    effects: &Effects,
+) -> Result<Vec<Recorded>, DbError> {
+    let by_id: BTreeMap<i64, &Made> = made.iter().map(|made| (made.call.id, made)).collect();
+    let pending = delivery::lock_pending(tx, by_id.keys().copied().collect()).await?;
+    let now_ms = tx.now_ms();
+    let (mut attempts, mut recorded, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, on_record) in pending {
+        let Some(made) = by_id.get(&id) else { continue };
+        // Our lease ran out and somebody else has made the call since: only an answer that ends it still counts.
+        if on_record != made.call.attempts && matches!(made.outcome, Outcome::Again { .. }) {
+            continue;
+        }
+        let (one, attempt) = judge(made, on_record + 1, now_ms, schedule);
+        let verdict = match one.status {
+            Status::Pending => None,
+            Status::Done => Some(Verdict::Delivered),
+            Status::Dead => Some(Verdict::Dead),
+            Status::Refused => Some(Verdict::Refused),
+        };
+        settled.extend(verdict.map(|verdict| Settled {
+            delivery: one.call.clone(),
+            verdict,
+            error: one.error.clone(),
+        }));
+        attempts.push(attempt);
+        recorded.push(one);
+    }
+    delivery::record(tx, &attempts).await?;
+    if !settled.is_empty() {
+        effects(tx, &settled).await?;
+    }
+    Ok(recorded)
+}
+
+fn judge(made: &Made, attempt: i64, now_ms: i64, schedule: &Schedule) -> (Recorded, Attempt) {
+    let id = made.call.id;
+    let (status, next_at, error) = match &made.outcome {
+        Outcome::Delivered => (Status::Done, None, None),
+        Outcome::Refused(error) => (Status::Refused, None, Some(error.clone())),
+        Outcome::Again { error, retry_after_ms } => {
+            let wait_ms = schedule.wait_ms(id, attempt, *retry_after_ms);
+            let status = if wait_ms.is_some() { Status::Pending } else { Status::Dead };
+            (status, wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms)), Some(error.clone()))
+        }
+    };
+    let row = Attempt {
+        delivery_id: id,
+        attempt,
+        started_at: made.started_at,
+        duration_ms: made.duration_ms,
+        http_status: made.http_status,
+        error: error.clone(),
+        status,
+        next_at,
+    };
+    (Recorded { call: Delivery { attempts: attempt, ..made.call.clone() }, status, error }, row)
+}

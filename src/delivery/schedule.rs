@@ -1,0 +1,129 @@
+//! What an answer means, and when to try again.
+
+use http::{HeaderMap, StatusCode, header};
+
+use crate::config::Millis;
+
+/// A target that asks for more than this is asked again after this, ms.
+const RETRY_AFTER_MAX_MS: i64 = 3_600_000;
+
+/// What one attempt means for its call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Answered well.
+    Delivered,
+    /// May work later; the target may have said when, in ms from now.
+    Again {
+        /// Why it failed.
+        error: String,
+        /// Not before so many ms.
+        retry_after_ms: Option<i64>,
+    },
+    /// Will never work.
+    Refused(String),
+}
+
+/// What a status means. RFC 9110: 408, 425 and 429 ask for another attempt, other client errors do not.
+pub(super) fn judge(status: StatusCode, headers: &HeaderMap, now_ms: i64, excerpt: &str) -> Outcome {
+    if status.is_success() {
+        return Outcome::Delivered;
+    }
+    let error = if excerpt.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {excerpt}") };
+    let again = status.is_server_error()
+        || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
+    if again {
+        Outcome::Again { error, retry_after_ms: retry_after(headers, now_ms) }
+    } else if status.is_client_error() {
+        Outcome::Refused(error)
+    } else {
+        // Redirects are not followed, they could lead anywhere: the address has to be set right first.
+        Outcome::Again { error, retry_after_ms: None }
+    }
+}
+
+/// `Retry-After`, seconds or an HTTP date (RFC 9110, 10.2.3), in ms from now and within bounds.
+fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<i64> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait_ms = match text.parse::<i64>() {
+        Ok(seconds) => seconds.saturating_mul(1000),
+        Err(_) => jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond() - now_ms,
+    };
+    (wait_ms > 0).then(|| wait_ms.min(RETRY_AFTER_MAX_MS))
+}
+
+/// The waits between attempts.
+#[derive(Clone, Debug)]
+pub(super) struct Schedule {
+    waits_ms: Vec<i64>,
+    /// Largest part of a wait that is taken off, in thousandths.
+    jitter: u64,
+}
+
+impl Schedule {
+    /// `jitter` from 0 to 1.
+    pub fn new(waits: &[Millis], jitter: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+        let jitter = (jitter.clamp(0.0, 1.0) * 1000.0) as u64;
+        Self { waits_ms: waits.iter().map(|wait| wait.ms()).collect(), jitter }
+    }
+
+    /// How long to wait after failed attempt number `attempt` (from 1) of call `id`; `None` after the last one.
+    ///
+    /// The jitter is a hash of both: it spreads calls as well as random numbers would, and tests need none.
+    pub fn wait_ms(&self, id: i64, attempt: i64, retry_after_ms: Option<i64>) -> Option<i64> {
+        let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
+        let wait_ms = *self.waits_ms.get(index)?;
+        let share = mix(id.unsigned_abs() ^ attempt.unsigned_abs().rotate_left(48)) % (self.jitter + 1);
+        let off_ms = wait_ms / 1000 * i64::try_from(share).unwrap_or(0);
+        Some((wait_ms - off_ms).max(retry_after_ms.unwrap_or(0)))
+    }
+}
+
+/// The finalizer of splitmix64: every bit of the input moves every bit of the output.
+fn mix(mut value: u64) -> u64 {
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_follow_the_schedule_less_their_jitter() {
+        let schedule = Schedule::new(&[Millis::new(10_000), Millis::new(30_000)], 0.2);
+        for id in 1..500 {
+            let wait_ms = schedule.wait_ms(id, 1, None).unwrap();
+            assert!((8_000..=10_000).contains(&wait_ms), "{wait_ms}");
+        }
+        assert_eq!(schedule.wait_ms(1, 3, Some(5)), None);
+        assert_eq!(schedule.wait_ms(1, 2, Some(90_000)), Some(90_000));
+    }
+
+    #[test]
+    fn statuses() {
+        let judge = |status: u16| judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), 0, "");
+        assert_eq!(judge(204), Outcome::Delivered);
+        for again in [408, 425, 429, 500, 503, 599, 302] {
+            assert!(matches!(judge(again), Outcome::Again { .. }), "{again}");
+        }
+        for refused in [400, 401, 404, 409, 422] {
+            assert!(matches!(judge(refused), Outcome::Refused(_)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn retry_after_in_seconds_and_as_a_date() {
+        let after = |text: &str, now_ms| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers, now_ms)
+        };
+        assert_eq!(after("120", 0), Some(120_000));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT", 1_445_412_470_000), Some(10_000));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT", 1_445_412_490_000), None);
+        assert_eq!(after("99999999999999999", 0), Some(RETRY_AFTER_MAX_MS));
+        assert_eq!(after("soon", 0), None);
+    }
+}

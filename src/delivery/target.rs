@@ -1,0 +1,157 @@
+//! Where a call goes, what it carries, and which secret signs it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+
+use crate::config::Config;
+use crate::db::delivery::{Delivery, Kind};
+
+/// The channel whose secret signs a body that names no channel.
+const DEFAULT_CHANNEL: &str = "sandbox";
+
+/// Name of the target that is this process.
+pub(super) const OWN: &str = "own";
+
+/// `delivery.body` of [`Kind::SandboxPayment`]: what the sandbox channel sends, and how. Other kinds send their body
+/// as it is.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxCall {
+    /// Channel that it plays, and whose secret signs.
+    pub channel_id: String,
+    /// Sign wrongly.
+    pub bad_signature: bool,
+    /// The body.
+    pub send: Value,
+}
+
+/// Knows the address of this process and the secrets. A cheap clone.
+#[derive(Clone)]
+pub struct Targets(Arc<Inner>);
+
+struct Inner {
+    own: OnceLock<String>,
+    channels: BTreeMap<String, SecretString>,
+    warehouse: SecretString,
+}
+
+impl fmt::Debug for Targets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Targets").field("own", &self.0.own).finish_non_exhaustive()
+    }
+}
+
+/// A call, ready to be made.
+pub(super) struct Prepared {
+    pub url: Url,
+    pub own: bool,
+    pub body: String,
+    pub secret: SecretString,
+    pub spoil_signature: bool,
+}
+
+/// Why a call cannot be made.
+pub(super) enum Unprepared {
+    /// Not yet: this process does not know its own address.
+    Later(&'static str),
+    /// Never.
+    Never(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamesChannel {
+    #[serde(default)]
+    channel_id: Option<String>,
+}
+
+impl Targets {
+    /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`.
+    #[must_use]
+    pub fn new(channels: BTreeMap<String, SecretString>, warehouse: SecretString) -> Self {
+        Self(Arc::new(Inner { own: OnceLock::new(), channels, warehouse }))
+    }
+
+    /// With the configured secrets.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let channels =
+            config.payment.channels.iter().map(|(id, channel)| (id.clone(), channel.secret.clone())).collect();
+        Self::new(channels, config.warehouse.secret.clone())
+    }
+
+    /// Where this process listens, like `http://127.0.0.1:8080`: calls whose URL is a path go there. Only the first
+    /// call counts; until then such calls fail and are tried again.
+    pub fn set_own(&self, base: &str) {
+        if self.0.own.set(base.trim_end_matches('/').to_owned()).is_err() {
+            tracing::debug!(base, "the address of this process is known already");
+        }
+    }
+
+    /// The secret that a channel signs with.
+    #[must_use]
+    pub fn channel_secret(&self, channel_id: &str) -> Option<&SecretString> {
+        self.0.channels.get(channel_id)
+    }
+
+    /// The secret that the warehouse signs with.
+    #[must_use]
+    pub fn warehouse_secret(&self) -> &SecretString {
+        &self.0.warehouse
+    }
+
+    /// Host and port of a call, or [`OWN`]: calls to one of them share its bound.
+    pub(super) fn name(url: &str) -> Arc<str> {
+        if url.starts_with('/') {
+            return OWN.into();
+        }
+        match Url::parse(url) {
+            Ok(url) => {
+                let port = url.port_or_known_default().unwrap_or_default();
+                format!("{}:{port}", url.host_str().unwrap_or_default()).into()
+            }
+            Err(_) => url.into(),
+        }
+    }
+
+    pub(super) fn prepare(&self, call: &Delivery) -> Result<Prepared, Unprepared> {
+        let own = call.url.starts_with('/');
+        let address = if own {
+            let base = self.0.own.get().ok_or(Unprepared::Later("this process does not listen yet"))?;
+            format!("{base}{}", call.url)
+        } else {
+            call.url.clone()
+        };
+        let url =
+            Url::parse(&address).map_err(|error| Unprepared::Never(format!("cannot call {address:?}: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Unprepared::Never(format!("cannot call {address:?}: neither http nor https")));
+        }
+        let unreadable = |error: serde_json::Error| Unprepared::Never(format!("the body cannot be read: {error}"));
+        let (body, channel_id, spoil_signature) = match call.kind {
+            Kind::Warehouse | Kind::SandboxFulfilment => {
+                let secret = self.0.warehouse.clone();
+                return Ok(Prepared { url, own, body: call.body.clone(), secret, spoil_signature: false });
+            }
+            Kind::ChannelSubmit | Kind::ChannelRefund => {
+                let named: NamesChannel = serde_json::from_str(&call.body).map_err(unreadable)?;
+                (call.body.clone(), named.channel_id.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()), false)
+            }
+            Kind::SandboxPayment => {
+                let wrapped: SandboxCall = serde_json::from_str(&call.body).map_err(unreadable)?;
+                (wrapped.send.to_string(), wrapped.channel_id, wrapped.bad_signature)
+            }
+        };
+        let secret = self
+            .channel_secret(&channel_id)
+            .cloned()
+            .ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))?;
+        Ok(Prepared { url, own, body, secret, spoil_signature })
+    }
+}

@@ -1,0 +1,206 @@
+//! The broker of a process: none, an outside cluster, or the one embedded here.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{File, TryLockError};
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::{Plan, StartError};
+use crate::config::Config;
+use crate::domain::event::Kind;
+use crate::mq::local::Local;
+use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
+use crate::mq::runtime::MqRuntime;
+use crate::mq::{Broker, Consumer, lanes};
+use crate::shutdown::Shutdown;
+
+/// How long the broker's threads may take to end.
+const STOP: Duration = Duration::from_secs(10);
+
+/// The broker of a running process.
+pub(super) struct Running {
+    pub broker: Broker,
+    pub namesrv: Option<String>,
+    cluster: Option<(RocketMq, MqRuntime)>,
+    #[cfg(feature = "embedded")]
+    embedded: Option<crate::mq::embedded::EmbeddedBroker>,
+    addr_file: Option<std::path::PathBuf>,
+}
+
+/// Keeps a second process off the data directory; the lock ends with the process, however it ends.
+pub(super) fn lock(config: &Config) -> Result<File, StartError> {
+    let dir = config.data_dir.display().to_string();
+    let failed = |source| StartError::DataDir { path: dir.clone(), source };
+    std::fs::create_dir_all(&config.data_dir).map_err(failed)?;
+    let file = File::create(config.data_dir.join("ruyi.lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked(dir)),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Connects consumers to the broker that the configuration names.
+pub(super) async fn start(
+    config: &Config,
+    plan: &Plan,
+    consumers: &[Consumer],
+    shutdown: &Shutdown,
+) -> Result<Running, StartError> {
+    if config.mq.enabled {
+        start_cluster(config, plan, consumers, shutdown).await
+    } else {
+        Ok(start_local(config, consumers, shutdown))
+    }
+}
+
+fn start_local(config: &Config, consumers: &[Consumer], shutdown: &Shutdown) -> Running {
+    let groups = consumers.iter().map(|consumer| {
+        let group = consumer.handler().group();
+        let settings = config.consumers.group(group.name());
+        (group, lanes::start_local(consumer, settings.lanes, settings.batch, shutdown))
+    });
+    Running {
+        broker: Broker::Local(Local::new(groups.collect::<HashMap<_, _>>())),
+        namesrv: None,
+        cluster: None,
+        #[cfg(feature = "embedded")]
+        embedded: None,
+        addr_file: None,
+    }
+}
+
+async fn start_cluster(
+    config: &Config,
+    plan: &Plan,
+    consumers: &[Consumer],
+    shutdown: &Shutdown,
+) -> Result<Running, StartError> {
+    let runtime = MqRuntime::start("ruyi-mq")?;
+    let mut addr_file = None;
+    #[cfg(feature = "embedded")]
+    let mut embedded = None;
+    let namesrv = if !config.mq.namesrv.is_empty() {
+        config.mq.namesrv.clone()
+    } else if plan.embed_broker {
+        #[cfg(feature = "embedded")]
+        {
+            let broker = start_embedded(config, &runtime).await?;
+            let namesrv = broker.namesrv_addr();
+            let file = config.broker_addr_file();
+            std::fs::write(&file, &namesrv)
+                .map_err(|source| StartError::DataDir { path: file.display().to_string(), source })?;
+            addr_file = Some(file);
+            embedded = Some(broker);
+            namesrv
+        }
+        #[cfg(not(feature = "embedded"))]
+        return Err(StartError::NoBroker(
+            "this ruyi was built without the embedded broker: set mq.namesrv to the name servers of a cluster, \
+             or mq.enabled=false"
+                .to_owned(),
+        ));
+    } else {
+        found_embedded(config)?
+    };
+    let cluster = RocketMq::connect(client_config(config, &namesrv), &runtime).await?;
+    let topics: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+    let queues = i32::try_from(config.mq.queues).unwrap_or(4);
+    if let Err(error) = cluster.ensure_topics(&topics, queues).await {
+        // The cluster may be away, or may not let us: it then has the topics, or the sends say so.
+        tracing::warn!(%error, "topics could not be checked");
+    }
+    for consumer in consumers {
+        let group = consumer.handler().group();
+        let topics: BTreeSet<String> = group.events().map(|kind| kind.name().to_owned()).collect();
+        let member = cluster.subscribe(group.name(), &topics.into_iter().collect::<Vec<_>>()).await?;
+        let settings = config.consumers.group(group.name());
+        lanes::start_cluster(consumer, member, settings.lanes, settings.batch, shutdown);
+    }
+    Ok(Running {
+        broker: Broker::RocketMq(cluster.clone()),
+        namesrv: Some(namesrv),
+        cluster: Some((cluster, runtime)),
+        #[cfg(feature = "embedded")]
+        embedded,
+        addr_file,
+    })
+}
+
+/// The address that the process with the embedded broker left behind.
+fn found_embedded(config: &Config) -> Result<String, StartError> {
+    let file = config.broker_addr_file();
+    std::fs::read_to_string(&file).map(|text| text.trim().to_owned()).map_err(|_| {
+        StartError::NoBroker(format!(
+            "no broker: mq.namesrv is empty, and no `ruyi serve all` or `ruyi mq broker` runs on {} (there is no {}); \
+             start one, set mq.namesrv, or set mq.enabled=false",
+            config.data_dir.display(),
+            file.display()
+        ))
+    })
+}
+
+/// Starts the broker on the data directory.
+#[cfg(feature = "embedded")]
+pub(super) async fn start_embedded(
+    config: &Config,
+    runtime: &MqRuntime,
+) -> Result<crate::mq::embedded::EmbeddedBroker, StartError> {
+    let settings = &config.mq.embedded;
+    let host = settings
+        .host
+        .parse()
+        .map_err(|_| StartError::Other(format!("mq.embedded.host must be an IP address; got {:?}", settings.host)))?;
+    let embedded = crate::mq::embedded::EmbeddedConfig {
+        data_dir: config.data_dir.join("broker"),
+        host,
+        namesrv_port: settings.namesrv_port,
+        broker_port: settings.broker_port,
+        queues_per_topic: config.mq.queues,
+        sync_flush: false,
+    };
+    Ok(crate::mq::embedded::EmbeddedBroker::start(&embedded, runtime).await?)
+}
+
+/// The client's settings.
+fn client_config(config: &Config, namesrv: &str) -> RocketMqConfig {
+    let mq = &config.mq;
+    let access_key = mq.access_key.expose_secret();
+    let fits = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    RocketMqConfig {
+        namesrv: namesrv.to_owned(),
+        access_key: (!access_key.is_empty()).then(|| access_key.to_owned()),
+        secret_key: (!access_key.is_empty()).then(|| mq.secret_key.clone()),
+        namespace: (!mq.namespace.is_empty()).then(|| mq.namespace.clone()),
+        tls: mq.tls,
+        send_timeout_ms: fits(mq.producer.timeout.ms().unsigned_abs()),
+        retries: mq.producer.retries,
+        max_message_bytes: mq.producer.max_message.as_usize(),
+        batch_max_messages: mq.producer.batch_messages,
+        batch_max_bytes: mq.producer.batch_bytes.as_usize(),
+        compress_over_bytes: fits(mq.producer.compress_over.bytes()),
+        queues_per_topic: i32::try_from(mq.queues).unwrap_or(4),
+        topics: mq.topics.clone().into_iter().collect(),
+        ..RocketMqConfig::default()
+    }
+}
+
+impl Running {
+    /// Stops what was started here.
+    pub async fn stop(self) {
+        if let Some((cluster, runtime)) = self.cluster {
+            cluster.shutdown().await;
+            #[cfg(feature = "embedded")]
+            if let Some(embedded) = self.embedded {
+                embedded.shutdown().await;
+            }
+            runtime.shutdown(STOP).await;
+        }
+        if let Some(file) = self.addr_file
+            && let Err(error) = std::fs::remove_file(&file)
+        {
+            tracing::debug!(%error, file = %file.display(), "not removed");
+        }
+    }
+}

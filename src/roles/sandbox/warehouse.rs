@@ -1,0 +1,99 @@
+//! The warehouse: takes orders, and reports each step of their parcels.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Accepted, Request, Sandbox, read_signed};
+use crate::db::delivery::{Delivery, Kind};
+use crate::domain::event;
+use crate::domain::id::{OrderId, Quantity, Sku, UserId};
+use crate::http::Problem;
+
+/// Who carries every parcel.
+const CARRIER: &str = "RUYI-EXPRESS";
+
+/// The steps of a parcel.
+const STEPS: [event::Kind; 4] = [
+    event::Kind::OrderFulfillSuccess,
+    event::Kind::OrderOutStock,
+    event::Kind::OrderDelivery,
+    event::Kind::OrderSigned,
+];
+
+/// An order to be fulfilled.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "read to be checked; a stand-in packs nothing")]
+pub(super) struct TakeOrder {
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    #[schema(value_type = String)]
+    user_id: UserId,
+    lines: Vec<Line>,
+    #[serde(default)]
+    address: Option<String>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[expect(dead_code, reason = "read to be checked; a stand-in packs nothing")]
+struct Line {
+    #[schema(value_type = String)]
+    sku: Sku,
+    #[schema(value_type = i64)]
+    quantity: Quantity,
+}
+
+/// Body of the call back.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Callback<'a> {
+    order_id: OrderId,
+    event: &'a str,
+    occurred_at: i64,
+    carrier: &'a str,
+    tracking_no: String,
+}
+
+/// Takes an order; a call back per step follows. The order id is the idempotency key.
+#[utoipa::path(post, path = "/sandbox/warehouse/orders", tag = "sandbox", request_body = TakeOrder,
+    responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn take_order(
+    State(sandbox): State<Sandbox>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let now_ms = sandbox.clock.now_ms();
+    let secret = sandbox.targets.warehouse_secret();
+    let order: TakeOrder = read_signed(secret, &headers, &body, now_ms, sandbox.tolerance_ms)?;
+    let calls = steps(order.order_id, now_ms, sandbox.step_delay_ms).map_err(|error| Problem::internal(&error))?;
+    let callbacks = sandbox.submit(Request::Insert(Arc::new(calls))).await?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { callbacks })))
+}
+
+fn steps(order_id: OrderId, now_ms: i64, step_delay_ms: i64) -> Result<Vec<Delivery>, serde_json::Error> {
+    let mut calls = Vec::with_capacity(STEPS.len());
+    let mut at = now_ms;
+    for step in STEPS {
+        at = at.saturating_add(step_delay_ms);
+        let event = step.name();
+        let tracking_no = format!("RY{order_id}");
+        let body = Callback { order_id, event, occurred_at: at, carrier: CARRIER, tracking_no };
+        calls.push(Delivery {
+            id: 0,
+            kind: Kind::SandboxFulfilment,
+            reference: format!("{order_id}:{event}"),
+            order_id: order_id.0,
+            url: "/fulfil/callback".to_owned(),
+            body: serde_json::to_string(&body)?,
+            attempts: 0,
+            next_at: at,
+        });
+    }
+    Ok(calls)
+}

@@ -1,0 +1,158 @@
+//! The sandbox channel and warehouse, through real calls there and back.
+
+use std::time::Duration;
+
+use ruyi::config::{Config, Sources};
+use ruyi::db::delivery::{Kind, Status};
+use ruyi::delivery::sign::{self, SignatureError};
+use ruyi::delivery::{Engine, no_effects};
+use ruyi::roles::sandbox::{Sandbox, channel_router, warehouse_router};
+use serde_json::{Value, json};
+
+use super::world::{START_MS, Seen, Server, World, secret};
+
+struct Shop {
+    world: World,
+    base: String,
+    /// Where the calls back arrive.
+    ours: Server,
+    engine: Engine,
+    client: reqwest::Client,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let (world, ours) = (World::new().await, Server::unbound());
+        let config = Config::load(&Sources::default()).unwrap();
+        let (sandbox, writer) = Sandbox::new(&world.db, &config, world.targets.clone());
+        tokio::spawn(writer);
+        let api = channel_router(sandbox.clone()).merge(warehouse_router(sandbox));
+        let (router, description) = api.split_for_parts();
+        assert_eq!(description.paths.paths.len(), 4);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let router = router.fallback_service(ours.routes());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        world.targets.set_own(&base);
+        let engine = world.engine(no_effects());
+        Self { world, base, ours, engine, client: reqwest::Client::new() }
+    }
+
+    /// Submits payment 9 of order 7 under this reference.
+    async fn pay(&mut self, reference: &str, behaviour: Value) {
+        let body = json!({
+            "paymentId": "9", "orderId": "7", "orderNo": "R7", "amount": 59.8, "currency": "CNY", "merchantId": "1",
+            "channelId": "sandbox", "method": "card", "sandbox": behaviour,
+        });
+        self.world.insert(Kind::ChannelSubmit, reference, "/sandbox/channel/pay", &body.to_string()).await;
+        self.engine.drain().await.unwrap();
+        assert_eq!(self.world.status(Kind::ChannelSubmit, reference).await, Status::Done as i64);
+    }
+
+    async fn post(&self, path: &str, signed: Option<&str>) -> reqwest::Response {
+        let mut request = self.client.post(format!("{}{path}", self.base));
+        if let Some(body) = signed {
+            let timestamp_s = START_MS / 1000;
+            request = request
+                .header(sign::TIMESTAMP_HEADER, timestamp_s)
+                .header(sign::SIGNATURE_HEADER, sign::sign(&secret(), timestamp_s, body.as_bytes()))
+                .body(body.to_owned());
+        }
+        request.send().await.unwrap()
+    }
+
+    fn callbacks(&self) -> Vec<(Value, Result<(), SignatureError>)> {
+        let now_ms = self.world.clock.now_ms();
+        let read = |seen: &Seen| {
+            let verdict = sign::verify(&secret(), &seen.headers, seen.body.as_bytes(), now_ms, 300_000);
+            (serde_json::from_str(&seen.body).unwrap(), verdict)
+        };
+        self.ours.seen().iter().map(read).collect()
+    }
+}
+
+fn callback(amount: f64) -> Value {
+    json!({
+        "paymentId": "9", "orderId": "7", "transactionNo": "SBX9", "amount": amount, "currency": "CNY",
+        "merchantId": "1", "method": "card", "payTime": START_MS,
+    })
+}
+
+#[tokio::test]
+async fn pays_once_however_often_it_is_asked() {
+    let mut shop = Shop::open().await;
+    shop.pay("first", Value::Null).await;
+    shop.pay("again", json!({})).await;
+    assert_eq!(shop.callbacks(), [(callback(59.8), Ok(()))]);
+    let seen = shop.ours.only();
+    assert_eq!((seen.path.as_str(), seen.header("idempotency-key")), ("/payments/callback/sandbox", "9:SBX9:1"));
+}
+
+#[tokio::test]
+async fn repeats_with_a_wrong_amount() {
+    let mut shop = Shop::open().await;
+    shop.pay("9", json!({"repeat": 3, "amountDelta": -980})).await;
+    assert_eq!(shop.callbacks(), vec![(callback(50.0), Ok(())); 3]);
+}
+
+#[tokio::test]
+async fn signs_wrongly() {
+    let mut shop = Shop::open().await;
+    shop.pay("9", json!({"badSignature": true})).await;
+    assert_eq!(shop.callbacks(), [(callback(59.8), Err(SignatureError::Mismatch))]);
+}
+
+#[tokio::test]
+async fn waits_and_keeps_silent_until_it_is_asked() {
+    let mut shop = Shop::open().await;
+    shop.pay("silent", json!({"silent": true, "transactionNo": "T1"})).await;
+    shop.pay("later", json!({"delayMs": 5000, "transactionNo": "T2"})).await;
+    assert_eq!(shop.callbacks(), []);
+    shop.world.clock.advance_ms(5000);
+    assert_eq!(shop.engine.drain().await.unwrap(), 1);
+    assert_eq!(shop.callbacks()[0].0["transactionNo"], "T2");
+    let path = "/sandbox/channel/payments/9/callback";
+    assert_eq!(shop.post(path, None).await.json::<Value>().await.unwrap(), json!({"callbacks": 1}));
+    assert_eq!(shop.engine.drain().await.unwrap(), 1);
+    assert_eq!(shop.callbacks()[1].0["transactionNo"], "T1");
+    assert_eq!(shop.post(path, None).await.status(), 404);
+    assert_eq!(shop.post("/sandbox/channel/payments/90/callback", None).await.status(), 404);
+}
+
+#[tokio::test]
+async fn refuses_what_is_not_signed_or_not_a_payment() {
+    let shop = Shop::open().await;
+    for path in ["/sandbox/channel/pay", "/sandbox/channel/refund", "/sandbox/warehouse/orders"] {
+        assert_eq!(shop.post(path, None).await.status(), 401, "{path}");
+        assert_eq!(shop.post(path, Some("{}")).await.status(), 422, "{path}");
+        assert_eq!(shop.post(path, Some(r#"{"channelId":"other"}"#)).await.status().as_u16() / 100, 4, "{path}");
+    }
+    let refund = r#"{"refundId":"5","paymentId":"9","transactionNo":"SBX9","amount":59.8,"reason":"late"}"#;
+    for _ in 0..2 {
+        let answer = shop.post("/sandbox/channel/refund", Some(refund)).await;
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({"refunded": true}));
+    }
+}
+
+#[tokio::test]
+async fn the_warehouse_reports_each_step() {
+    let mut shop = Shop::open().await;
+    let body = json!({"orderId": "7", "userId": "3", "lines": [{"sku": "A", "quantity": 2}], "address": "here"});
+    for reference in ["7", "7-again"] {
+        shop.world.insert(Kind::Warehouse, reference, "/sandbox/warehouse/orders", &body.to_string()).await;
+    }
+    shop.engine.drain().await.unwrap();
+    let step = Duration::from_secs(1).as_millis() as i64;
+    let events = ["ORDER_FULFILL_SUCCESS", "ORDER_OUT_STOCK", "ORDER_DELIVERY", "ORDER_SIGNED"];
+    for (n, event) in events.into_iter().enumerate() {
+        shop.world.clock.advance_ms(step);
+        assert_eq!(shop.engine.drain().await.unwrap(), 1, "{event}");
+        let expected = json!({
+            "orderId": "7", "event": event, "occurredAt": shop.world.clock.now_ms(), "carrier": "RUYI-EXPRESS",
+            "trackingNo": "RY7",
+        });
+        assert_eq!(shop.callbacks()[n], (expected, Ok(())));
+        assert_eq!(shop.ours.seen()[n].path, "/fulfil/callback");
+    }
+    assert_eq!(shop.callbacks().len(), 4);
+}
