@@ -250,10 +250,8 @@ pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<(i64, i6
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection, kinds: &[Kind]) -> Result<Option<i64>, DbError> {
-    let text = format!(
-        "SELECT next_at FROM delivery WHERE next_at IS NOT NULL AND {} ORDER BY next_at LIMIT 1",
-        among(kinds)
-    );
+    let text =
+        format!("SELECT next_at FROM delivery WHERE next_at IS NOT NULL AND {} ORDER BY next_at LIMIT 1", among(kinds));
     sql::fetch_one(conn, text, vec![]).await?.map(|row| row.int(0)).transpose()
 }
 

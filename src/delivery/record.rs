@@ -155,4 +155,3 @@ fn judge(made: &Made, attempt: i64, now_ms: i64, schedule: &Schedule) -> (Record
     };
     (Recorded { call: Delivery { attempts: attempt, ..made.call.clone() }, status, error }, row)
 }
-

@@ -47,8 +47,8 @@ pub fn verify(
     tolerance_ms: i64,
 ) -> Result<(), SignatureError> {
     let timestamp = only(headers, TIMESTAMP_HEADER)?;
-    let signature = hex::decode(only(headers, SIGNATURE_HEADER)?)
-        .map_err(|_| SignatureError::Malformed(SIGNATURE_HEADER))?;
+    let signature =
+        hex::decode(only(headers, SIGNATURE_HEADER)?).map_err(|_| SignatureError::Malformed(SIGNATURE_HEADER))?;
     let signed_ms = timestamp
         .parse::<i64>()
         .ok()

@@ -128,7 +128,8 @@ impl Targets {
         } else {
             call.url.clone()
         };
-        let url = Url::parse(&address).map_err(|error| Unprepared::Never(format!("cannot call {address:?}: {error}")))?;
+        let url =
+            Url::parse(&address).map_err(|error| Unprepared::Never(format!("cannot call {address:?}: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Unprepared::Never(format!("cannot call {address:?}: neither http nor https")));
         }

@@ -59,6 +59,7 @@ enum Request {
 /// Answer to what was taken in.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SandboxAccepted)]
 pub struct Accepted {
     /// Calls back that belong to this request; the same when it is repeated.
     pub callbacks: u64,
@@ -69,7 +70,8 @@ impl Sandbox {
     /// of `targets`.
     pub fn new(db: &Db, config: &Config, targets: Targets) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let writing = db.clone();
-        let (writer, run) = Group::new(QUEUE, BATCH, move |requests: Arc<Vec<Request>>| write(writing.clone(), requests));
+        let (writer, run) =
+            Group::new(QUEUE, BATCH, move |requests: Arc<Vec<Request>>| write(writing.clone(), requests));
         let sandbox = Self {
             writer,
             targets,

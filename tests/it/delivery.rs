@@ -210,8 +210,7 @@ async fn a_crash_at_any_point_makes_the_call_again_and_its_effect_once() {
         world.engine(effects).drain().await.unwrap();
         assert_eq!(world.status(Kind::Warehouse, "7").await, Status::Done as i64, "{name}.{stage}");
         assert_eq!(settled.texts().await, ["7 Delivered 1"], "{name}.{stage}");
-        let keys: Vec<String> =
-            server.seen().iter().map(|seen| seen.header("idempotency-key").to_owned()).collect();
+        let keys: Vec<String> = server.seen().iter().map(|seen| seen.header("idempotency-key").to_owned()).collect();
         assert_eq!(keys, vec!["7"; calls], "{name}.{stage}");
     }
 }
@@ -275,10 +274,7 @@ fn signatures() {
     assert_eq!(verify(&headers("1000", &signature[..32]), body, now_ms), Err(SignatureError::Mismatch));
     let other = sign::sign(&"other".to_owned().into(), 1_000, body);
     assert_eq!(verify(&headers("1000", &other), body, now_ms), Err(SignatureError::Mismatch));
-    assert_eq!(
-        verify(&headers("1000", "none"), body, now_ms),
-        Err(SignatureError::Malformed(sign::SIGNATURE_HEADER))
-    );
+    assert_eq!(verify(&headers("1000", "none"), body, now_ms), Err(SignatureError::Malformed(sign::SIGNATURE_HEADER)));
     for timestamp in ["soon", "9223372036854775807"] {
         let headers = headers(timestamp, &signature);
         assert_eq!(verify(&headers, body, now_ms), Err(SignatureError::Malformed(sign::TIMESTAMP_HEADER)));
