@@ -59,6 +59,7 @@ enum Request {
 /// Answer to what was taken in.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SandboxAccepted)]
 pub struct Accepted {
     /// Calls back that belong to this request; the same when it is repeated.
     pub callbacks: u64,

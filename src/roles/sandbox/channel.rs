@@ -32,6 +32,7 @@ const TRANSACTION_NO_MAX: usize = 64;
 /// A payment to be made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SandboxPay)]
 pub(super) struct Pay {
     #[schema(value_type = String)]
     payment_id: PaymentId,
@@ -52,6 +53,7 @@ pub(super) struct Pay {
 /// How the sandbox is to behave: by default it calls back once, at once, rightly.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schema(as = SandboxBehaviour)]
 pub(super) struct Behaviour {
     /// Wait before the call back, ms.
     delay_ms: i64,
@@ -176,6 +178,7 @@ pub(super) async fn pay(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "read to be checked; a stand-in moves no money")]
+#[schema(as = SandboxRefund)]
 pub(super) struct Refund {
     #[schema(value_type = String)]
     refund_id: RefundId,

@@ -30,6 +30,7 @@ const STEPS: [event::Kind; 4] = [
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "read to be checked; a stand-in packs nothing")]
+#[schema(as = SandboxOrder)]
 pub(super) struct TakeOrder {
     #[schema(value_type = String)]
     order_id: OrderId,
@@ -42,6 +43,7 @@ pub(super) struct TakeOrder {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[expect(dead_code, reason = "read to be checked; a stand-in packs nothing")]
+#[schema(as = SandboxOrderLine)]
 struct Line {
     #[schema(value_type = String)]
     sku: Sku,

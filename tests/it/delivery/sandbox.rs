@@ -91,8 +91,8 @@ async fn pays_once_however_often_it_is_asked() {
 #[tokio::test]
 async fn repeats_with_a_wrong_amount() {
     let mut shop = Shop::open().await;
-    shop.pay("9", json!({"repeat": 3, "amountDelta": -980})).await;
-    assert_eq!(shop.callbacks(), vec![(callback(50.0), Ok(())); 3]);
+    shop.pay("9", json!({"repeat": 3, "amountDelta": -970})).await;
+    assert_eq!(shop.callbacks(), vec![(callback(50.1), Ok(())); 3]);
 }
 
 #[tokio::test]

@@ -128,7 +128,6 @@ pub async fn counting(world: &World) -> (Effects, Counted) {
     let create = world.db.write("create_order", |tx| {
         Box::pin(async move { sql::execute(tx, "CREATE TABLE effect (what TEXT NOT NULL)", vec![]).await })
     });
-    // The fault points of the test are not in this transaction.
     create.await.unwrap();
     let effects: Effects = Arc::new(|tx, settled: &[Settled]| {
         let rows = settled
