@@ -1,9 +1,11 @@
 //! The one test binary.
 #![recursion_limit = "512"]
 
+mod audit;
 mod cli;
 mod config;
 mod http;
 #[cfg(feature = "embedded")]
 mod rocketmq;
+mod servers;
 mod shutdown;
