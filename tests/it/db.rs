@@ -118,9 +118,8 @@ async fn in_lists_of_any_length(test: TestDb) {
 
 async fn updates_of_any_size_and_text_length(test: TestDb) {
     // The same prepared text again and again, with NULLs, short and long texts.
-    for (round, reason) in [None, Some("x".to_owned()), Some("é".repeat(500)), None, Some("yy".to_owned())]
-        .into_iter()
-        .enumerate()
+    for (round, reason) in
+        [None, Some("x".to_owned()), Some("é".repeat(500)), None, Some("yy".to_owned())].into_iter().enumerate()
     {
         let first = i64::try_from(round).unwrap() * 1_000 + 1;
         let rows: Vec<_> = (first..first + 300).map(|id| (business::order(id), vec![])).collect();
@@ -251,9 +250,10 @@ async fn a_connection_left_inside_a_transaction_is_clean_again_on_mariadb() {
         let write = write_tx!(test.db, [], |tx| { sql::fetch(tx, "SELECT 1", vec![]).await.map(|_| ()) });
         assert!(write.is_ok());
         let db = test.db.clone();
-        let abandoned = tokio::spawn(async move {
-            write_tx!(db, [], |tx| { sql::fetch(tx, "SELECT 2", vec![]).await.map(|_| ()) })
-        });
+        let abandoned =
+            tokio::spawn(
+                async move { write_tx!(db, [], |tx| { sql::fetch(tx, "SELECT 2", vec![]).await.map(|_| ()) }) },
+            );
         for _ in 0..turns % 8 {
             tokio::task::yield_now().await;
         }

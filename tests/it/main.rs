@@ -4,6 +4,7 @@
 mod audit;
 mod cli;
 mod config;
+mod db;
 mod http;
 #[cfg(feature = "embedded")]
 mod rocketmq;

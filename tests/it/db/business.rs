@@ -126,11 +126,8 @@ pub(super) async fn stock_(test: TestDb) {
         assert_eq!(levels.keys().collect::<Vec<_>>(), ["a", "b"]);
         let level = Level { available: 7, frozen: 2, sold: 1 };
         stock::update(tx, &BTreeMap::from([("a", level)])).await?;
-        let held = Reservation {
-            status: Held::Frozen,
-            lines: BTreeMap::from([("a".to_owned(), 2)]),
-            reason: "x".repeat(600),
-        };
+        let held =
+            Reservation { status: Held::Frozen, lines: BTreeMap::from([("a".to_owned(), 2)]), reason: "x".repeat(600) };
         stock::insert_reservations(tx, &[(1, &held), (2, &held)]).await?;
         stock::update_reservations(tx, &[(2, Held::Deducted)]).await?;
         let change = Kind::Freeze.movement(2);
@@ -195,7 +192,10 @@ pub(super) async fn payments_and_refunds(test: TestDb) {
         assert_eq!(payments::insert_refunds(tx, &again).await?, 1);
         payments::set_refund_status(tx, &[1, 4], RefundStatus::Success).await?;
         let locked = payments::lock_refunds(tx, vec![4, 2, 3]).await?;
-        assert_eq!((locked.len(), locked[&4].status, locked[&2].status), (2, RefundStatus::Success, RefundStatus::Pending));
+        assert_eq!(
+            (locked.len(), locked[&4].status, locked[&2].status),
+            (2, RefundStatus::Success, RefundStatus::Pending)
+        );
         Ok(())
     });
     done.unwrap();
