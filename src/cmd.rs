@@ -1,6 +1,8 @@
 //! The command line. One module per subcommand, each with `Args` and `run`; its path is the command line.
 
+pub mod audit;
 pub mod config;
+pub mod db;
 mod exit;
 pub mod serve;
 
@@ -57,8 +59,12 @@ struct Global {
 enum Command {
     /// Run roles until the process is told to stop
     Serve(serve::Args),
+    /// Check that every order, payment, piece of stock and message is where it belongs
+    Audit(audit::Args),
     /// Inspect the configuration
     Config(config::Args),
+    /// Look after the tables
+    Db(db::Args),
 }
 
 /// What every subcommand is given.
@@ -124,8 +130,10 @@ impl Cli {
     pub async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let context = Context { config, asked_output: self.global.output, clock: Clock::system() };
         match self.command {
-            Command::Serve(args) => serve::run(&context, args).await,
+            Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
+            Command::Audit(args) => audit::run(&context, args).await,
             Command::Config(args) => config::run(&context, args).await,
+            Command::Db(args) => db::run(&context, args).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One path over `sqlx::Any` serves SQLite and MySQL/MariaDB; what differs goes through [`Dialect`]. Columns are
 //! BIGINT, SMALLINT, VARCHAR, TEXT and LONGBLOB only, because `Any` fails on others, and only at run time.
 
+pub mod audit;
 pub mod delivery;
 pub mod dialect;
 pub mod error;

@@ -1,4 +1,5 @@
 //! Parse, load the configuration, start telemetry, dispatch.
+#![recursion_limit = "512"]
 #![forbid(unsafe_code)]
 
 use std::io;

@@ -37,6 +37,12 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// A row with this key exists already.
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(|error| error.is_unique_violation()))
+    }
+
     /// The database is away or busy: the same work may succeed later, and nothing is wrong with the work itself.
     #[must_use]
     pub fn is_outage(&self) -> bool {

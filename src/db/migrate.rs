@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate, Migration, Migrator};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AnyConnection, Connection};
 
 use super::pool::address;
@@ -17,8 +20,9 @@ static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// Table in which applied migrations are noted.
 const TABLE: &str = "_sqlx_migrations";
 
-/// Name of the lock on MySQL. sqlx's own asks for an endless wait, which MariaDB answers with NULL.
-const LOCK: &str = "ruyi.migrate";
+/// Name of the lock on MySQL, one per database and at most 64 characters. sqlx's own asks for an endless wait, which
+/// MariaDB answers with NULL.
+const LOCK: &str = "CONCAT('ruyi.migrate.', LEFT(DATABASE(), 50))";
 
 /// A migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,42 +49,52 @@ pub fn newest() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// What is missing in the database.
+/// What is missing in the database. Changes nothing: a SQLite file that does not exist lacks everything.
 ///
 /// # Errors
 /// When it cannot be reached, or its schema is newer than this program.
 pub async fn pending(url: &str) -> Result<Vec<Step>, DbError> {
+    if sqlite_file(url)?.is_some_and(|file| !file.exists()) {
+        return Ok(MIGRATOR.iter().map(step).collect());
+    }
     let mut conn = connect(url).await?;
-    missing(&mut conn).await
+    let steps = missing(&mut conn).await?;
+    conn.close().await?;
+    Ok(steps)
 }
 
-/// Brings the schema up to date, and tells what was applied. Safe when many processes start it at once.
+/// Brings the schema up to date, and tells what was applied. Safe when many processes start it at once; creates the
+/// folder of a SQLite file.
 ///
 /// # Errors
 /// When the database cannot be reached, is newer than this program, or a step fails.
 pub async fn run(url: &str) -> Result<Vec<Step>, DbError> {
+    // The file is locked before it is opened: turning a new file into WAL mode fails while another process does it.
+    let file = match sqlite_file(url)? {
+        Some(path) => Some(lock_file(path).await?),
+        None => None,
+    };
     let mut conn = connect(url).await?;
-    let lock = lock(&mut conn, url).await?;
-    let applied = apply(&mut conn).await;
-    if lock.is_none() {
-        sql::fetch_one(&mut conn, "SELECT RELEASE_LOCK(?)", vals![LOCK]).await?;
+    let dialect = Dialect::of(&conn);
+    if dialect == Dialect::MySql {
+        lock_name(&mut conn).await?;
     }
-    drop(lock);
+    let applied = apply(&mut conn).await;
+    if dialect == Dialect::MySql {
+        sql::fetch_one(&mut conn, format!("SELECT RELEASE_LOCK({LOCK})"), vec![]).await?;
+    }
     let applied = applied?;
     conn.close().await?;
+    drop(file);
     Ok(applied)
 }
 
 async fn apply(conn: &mut AnyConnection) -> Result<Vec<Step>, DbError> {
     let steps = missing(conn).await?;
-    if !steps.is_empty() {
-        let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
-        migrator.set_locking(false);
-        migrator
-            .run_direct(None, conn, false)
-            .await
-            .map_err(|error| DbError::Migrate(format!("migration: {error}")))?;
-    }
+    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    migrator.set_locking(false);
+    // Also when nothing is missing: it finds a step that stopped half-way, and files that were changed afterwards.
+    migrator.run_direct(None, conn, false).await.map_err(|error| DbError::Migrate(format!("migration: {error}")))?;
     Ok(steps)
 }
 
@@ -124,37 +138,54 @@ async fn connect(url: &str) -> Result<AnyConnection, DbError> {
     Ok(conn)
 }
 
-/// One migrating process at a time: a named lock of the server, or a file beside the SQLite file.
-async fn lock(conn: &mut AnyConnection, url: &str) -> Result<Option<File>, DbError> {
-    match Dialect::of(conn) {
-        Dialect::MySql => {
-            let got = sql::fetch_one(conn, "SELECT GET_LOCK(?, 60)", vals![LOCK]).await?;
-            match got.map_or(Ok(None), |row| row.maybe_int(0))? {
-                Some(1) => Ok(None),
-                _ => Err(DbError::Migrate(
-                    "another process has been migrating this database for 60 s: wait for it, then try again".to_owned(),
-                )),
-            }
+/// The file behind a SQLite URL; `None` for a server or a database in memory.
+///
+/// # Errors
+/// [`DbError::Config`] for an address that is neither SQLite nor MySQL.
+pub fn sqlite_file(url: &str) -> Result<Option<PathBuf>, DbError> {
+    let (dialect, url) = address(url)?;
+    if dialect == Dialect::MySql || url.contains(":memory:") || url.contains("mode=memory") {
+        return Ok(None);
+    }
+    let options = SqliteConnectOptions::from_str(&url).map_err(|error| DbError::Config(error.to_string()))?;
+    Ok(Some(options.get_filename().to_owned()))
+}
+
+/// One migrating process at a time: a file beside the SQLite file.
+async fn lock_file(database: PathBuf) -> Result<File, DbError> {
+    let locked = tokio::task::spawn_blocking(move || {
+        if let Some(folder) = database.parent().filter(|folder| *folder != Path::new("")) {
+            std::fs::create_dir_all(folder)?;
         }
-        Dialect::Sqlite => {
-            let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
-            let path = format!("{}.migrate.lock", path.split('?').next().unwrap_or(path));
-            let locked = tokio::task::spawn_blocking(move || {
-                let file = File::create(&path)?;
-                file.lock()?;
-                Ok::<_, std::io::Error>(file)
-            });
-            let file = locked.await.map_err(|error| DbError::Stopped(error.to_string()))?;
-            file.map(Some).map_err(|error| DbError::Migrate(format!("cannot lock the database file: {error}")))
-        }
+        let mut path = database.into_os_string();
+        path.push(".migrate.lock");
+        let file = File::create(path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    });
+    let file = locked.await.map_err(|error| DbError::Stopped(error.to_string()))?;
+    file.map_err(|error| DbError::Migrate(format!("cannot lock the database file: {error}")))
+}
+
+/// One migrating process at a time: a named lock of the server.
+async fn lock_name(conn: &mut AnyConnection) -> Result<(), DbError> {
+    let got = sql::fetch_one(conn, format!("SELECT GET_LOCK({LOCK}, 60)"), vec![]).await?;
+    match got.map_or(Ok(None), |row| row.maybe_int(0))? {
+        Some(1) => Ok(()),
+        _ => Err(DbError::Migrate(
+            "another process has been migrating this database for 60 s: wait for it, then try again".to_owned(),
+        )),
     }
 }
 
-/// Waits until the database answers.
+/// Waits until the database answers. A SQLite file needs no waiting, and is not created.
 ///
 /// # Errors
 /// The last error, when it does not within `limit`.
 pub async fn wait_for(url: &str, limit: Duration) -> Result<(), DbError> {
+    if address(url)?.0 == Dialect::Sqlite {
+        return Ok(());
+    }
     let deadline = tokio::time::Instant::now() + limit;
     loop {
         match connect(url).await {

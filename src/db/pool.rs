@@ -122,6 +122,12 @@ impl Db {
         })))
     }
 
+    /// Clones of one handle, and so one database.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The dialect.
     #[must_use]
     pub fn dialect(&self) -> Dialect {

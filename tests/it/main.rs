@@ -1,10 +1,13 @@
 //! The one test binary.
 #![recursion_limit = "512"]
 
+mod audit;
 mod cli;
 mod config;
+mod db;
 mod delivery;
 mod http;
 #[cfg(feature = "embedded")]
 mod rocketmq;
+mod servers;
 mod shutdown;

@@ -1,0 +1,305 @@
+//! The proof on live data: every order, payment, piece of stock, point and event is where it belongs.
+//!
+//! It runs beside a working system without locking it: it only reads, page by page, judges nothing that changed within
+//! the settle window, and looks a second time before it reports anything. What may still be on its way is a violation
+//! only once it is older than the bound.
+
+mod events;
+mod orders;
+mod payments;
+mod points;
+mod stock;
+mod stuck;
+mod walk;
+
+use serde::Serialize;
+
+use crate::db::{Db, DbError};
+use crate::domain::event::Role;
+
+/// The databases of the roles. They may all be the same.
+#[derive(Clone, Debug)]
+pub struct RoleDbs {
+    /// Orders, products.
+    pub order: Db,
+    /// Payments, refunds.
+    pub payment: Db,
+    /// Stock.
+    pub stock: Db,
+    /// Points, notices.
+    pub notify: Db,
+}
+
+impl RoleDbs {
+    /// All roles in one database.
+    #[must_use]
+    pub fn one(db: &Db) -> Self {
+        Self { order: db.clone(), payment: db.clone(), stock: db.clone(), notify: db.clone() }
+    }
+
+    /// The database of a role.
+    #[must_use]
+    pub fn of(&self, role: Role) -> &Db {
+        match role {
+            Role::Order => &self.order,
+            Role::Payment => &self.payment,
+            Role::Stock => &self.stock,
+            Role::Notify => &self.notify,
+        }
+    }
+
+    /// Each database once.
+    #[must_use]
+    pub fn distinct(&self) -> Vec<&Db> {
+        let mut all: Vec<&Db> = Vec::new();
+        for role in Role::ALL {
+            let db = self.of(role);
+            if !all.iter().any(|known| known.is_same(db)) {
+                all.push(db);
+            }
+        }
+        all
+    }
+}
+
+/// How strict and how thorough.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nothing that changed later than this ago is judged.
+    pub settle_ms: i64,
+    /// What is still on its way after this is a violation. After a drained run: as small as the settle window.
+    pub bound_ms: i64,
+    /// Keys read at once.
+    pub page: i64,
+    /// Violations reported per check; the others are only counted.
+    pub evidence: usize,
+    /// Sent outbox rows are kept for so long: the events of older orders are not looked for.
+    pub events_kept_ms: i64,
+    /// `PAYMENT_SUCCESS` leaves through the outbox, and not as a transaction message.
+    pub payments_by_outbox: bool,
+}
+
+/// What can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Check {
+    /// Levels against the ledger.
+    StockLedger,
+    /// Reservations against the ledger.
+    StockReservations,
+    /// Orders against reservations.
+    ReservationsMatchOrders,
+    /// Paid orders against payments.
+    PaidOrdersHavePayment,
+    /// Payments and refunds against orders.
+    PaymentsHaveOrder,
+    /// Points against orders, balances against records.
+    Points,
+    /// States against the outbox.
+    EventsOfStates,
+    /// Outbox against inboxes.
+    EventsConsumed,
+    /// What is past its time.
+    NothingStuck,
+    /// Effects that happened twice.
+    Duplicates,
+}
+
+impl Check {
+    /// Every check, in report order.
+    pub const ALL: [Self; 10] = [
+        Self::StockLedger,
+        Self::StockReservations,
+        Self::ReservationsMatchOrders,
+        Self::PaidOrdersHavePayment,
+        Self::PaymentsHaveOrder,
+        Self::Points,
+        Self::EventsOfStates,
+        Self::EventsConsumed,
+        Self::NothingStuck,
+        Self::Duplicates,
+    ];
+
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StockLedger => "stock_ledger",
+            Self::StockReservations => "stock_reservations",
+            Self::ReservationsMatchOrders => "reservations_match_orders",
+            Self::PaidOrdersHavePayment => "paid_orders_have_payment",
+            Self::PaymentsHaveOrder => "payments_have_order",
+            Self::Points => "points",
+            Self::EventsOfStates => "events_of_states",
+            Self::EventsConsumed => "events_consumed",
+            Self::NothingStuck => "nothing_stuck",
+            Self::Duplicates => "duplicates",
+        }
+    }
+
+    /// What holds when it finds nothing.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::StockLedger => "the level of each SKU is the sum of its ledger, and never negative",
+            Self::StockReservations => "what is frozen and sold is what the reservations hold",
+            Self::ReservationsMatchOrders => "the stock of each order is held, sold or back, as its state says",
+            Self::PaidOrdersHavePayment => "each paid order has one successful payment of its amount",
+            Self::PaymentsHaveOrder => "all money taken belongs to a paid order, or goes back once",
+            Self::Points => "each paid order earned its points once, refunded ones none; balances add up",
+            Self::EventsOfStates => "each state has written its events",
+            Self::EventsConsumed => "each event that was sent was handled by each of its groups",
+            Self::NothingStuck => "nothing is past its time",
+            Self::Duplicates => "no effect happened twice",
+        }
+    }
+}
+
+/// How a check went.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    /// [`Check::name`].
+    pub name: &'static str,
+    /// What holds when it finds nothing.
+    pub description: &'static str,
+    /// Rows looked at.
+    pub checked: u64,
+    /// Violations found.
+    pub violations: u64,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Violation {
+    /// [`Check::name`].
+    pub check: &'static str,
+    /// What it is about: an order, a SKU, a user, an event.
+    pub key: String,
+    /// What was read.
+    pub evidence: String,
+}
+
+/// Something an operator should look at, and no violation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Warning {
+    /// What.
+    pub what: &'static str,
+    /// How many.
+    pub count: i64,
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// One per check.
+    pub checks: Vec<CheckReport>,
+    /// At most [`Options::evidence`] per check.
+    pub violations: Vec<Violation>,
+    /// What was given up and waits for an operator.
+    pub warnings: Vec<Warning>,
+}
+
+impl Report {
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.checks.iter().all(|check| check.violations == 0)
+    }
+}
+
+/// A doubt about one key, to be looked at again.
+struct Suspect<K> {
+    id: K,
+    key: String,
+    evidence: String,
+}
+
+impl Suspect<i64> {
+    fn of(id: i64, evidence: impl Into<String>) -> Self {
+        Self { id, key: id.to_string(), evidence: evidence.into() }
+    }
+}
+
+/// The times that decide what is judged, taken before anything is read.
+#[derive(Clone, Copy)]
+struct Moment {
+    settled_before: i64,
+    overdue_before: i64,
+    events_since: i64,
+}
+
+impl Moment {
+    fn settled(self, changed_at: i64) -> bool {
+        changed_at <= self.settled_before
+    }
+
+    fn overdue(self, since: i64) -> bool {
+        since <= self.overdue_before
+    }
+}
+
+struct Auditor<'a> {
+    dbs: &'a RoleDbs,
+    options: &'a Options,
+    report: Report,
+}
+
+impl Auditor<'_> {
+    fn moment(&self) -> Moment {
+        let now_ms = self.dbs.order.clock().now_ms();
+        Moment {
+            settled_before: now_ms.saturating_sub(self.options.settle_ms),
+            overdue_before: now_ms.saturating_sub(self.options.bound_ms.max(self.options.settle_ms)),
+            events_since: now_ms.saturating_sub(self.options.events_kept_ms),
+        }
+    }
+
+    fn slot(&mut self, check: Check) -> Option<&mut CheckReport> {
+        self.report.checks.iter_mut().find(|slot| slot.name == check.name())
+    }
+
+    fn checked(&mut self, check: Check, rows: usize) {
+        if let Some(slot) = self.slot(check) {
+            slot.checked += rows as u64;
+        }
+    }
+
+    fn found<K>(&mut self, check: Check, suspects: Vec<Suspect<K>>) {
+        let limit = self.options.evidence as u64;
+        for suspect in suspects {
+            let before = self.slot(check).map_or(0, |slot| {
+                slot.violations += 1;
+                slot.violations - 1
+            });
+            if before < limit {
+                let (key, evidence) = (suspect.key, suspect.evidence);
+                self.report.violations.push(Violation { check: check.name(), key, evidence });
+            }
+        }
+    }
+}
+
+/// Checks everything, once.
+///
+/// # Errors
+/// When a database cannot be read.
+pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
+    let checks = Check::ALL
+        .into_iter()
+        .map(|check| CheckReport { name: check.name(), description: check.description(), checked: 0, violations: 0 })
+        .collect();
+    let report = Report { checks, violations: Vec::new(), warnings: Vec::new() };
+    let mut auditor = Auditor { dbs, options, report };
+    stock::levels(&mut auditor).await?;
+    for rule in walk::Rule::ALL {
+        walk::walk(&mut auditor, rule).await?;
+    }
+    walk::orphans(&mut auditor).await?;
+    events::consumed(&mut auditor).await?;
+    stuck::check(&mut auditor).await?;
+    Ok(auditor.report)
+}
+
+/// `name` of a stored code, or the code itself.
+fn named<T>(known: Option<T>, code: i64, name: impl Fn(T) -> &'static str) -> String {
+    known.map_or_else(|| format!("unknown state {code}"), |value| name(value).to_owned())
+}

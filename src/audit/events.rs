@@ -1,0 +1,191 @@
+//! States against the outbox, and the outbox against the inboxes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Auditor, Check, Suspect, orders};
+use crate::db::audit::{self as facts, OrderFact, SentFact};
+use crate::db::inbox::Outcome;
+use crate::db::{Db, DbError};
+use crate::domain::event::{Group, Kind};
+use crate::domain::order::{CancelType, RefundState, Status};
+use crate::domain::payment::Status as PaymentStatus;
+use crate::domain::stock::Status as StockStatus;
+
+/// `events_of_states`: the event of a state is written with it, and so is there as soon as the state is.
+pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
+    let moment = auditor.moment();
+    let mut orders = orders::settled(auditor, moment, ids).await?;
+    orders.retain(|_, order| order.created_at >= moment.events_since);
+    let keys: Vec<i64> = orders.keys().copied().collect();
+    let mut wanted: BTreeMap<i64, Vec<Kind>> = orders.values().map(|order| (order.id, of_order(order))).collect();
+    let mut conn = auditor.dbs.stock.read().await?;
+    for (order_id, reservation) in facts::reservations(&mut conn, &keys).await? {
+        let held = reservation.lines.is_some_and(|lines| !lines.is_empty());
+        let kind = match StockStatus::from_code(reservation.status) {
+            Some(StockStatus::Refused) => Kind::StockFreezeFailed,
+            // Without lines: a release that came first, which tells nobody.
+            Some(_) if held => Kind::StockFrozen,
+            _ => continue,
+        };
+        if moment.settled(reservation.updated_at) {
+            wanted.entry(order_id).or_default().push(kind);
+        }
+    }
+    drop(conn);
+    let mut conn = auditor.dbs.payment.read().await?;
+    for payment in facts::payments(&mut conn, "order_id", &keys).await? {
+        let taken = PaymentStatus::from_code(payment.status).is_some_and(PaymentStatus::has_money);
+        if taken && auditor.options.payments_by_outbox && moment.settled(payment.updated_at) {
+            wanted.entry(payment.order_id).or_default().push(Kind::PaymentSuccess);
+        }
+    }
+    drop(conn);
+    let written = written(auditor, &keys).await?;
+    let mut missing = Vec::new();
+    for (order_id, kinds) in wanted {
+        let events = written.get(&order_id);
+        let has = |kind: Kind| has_event(events, order_id, kind);
+        missing.extend(kinds.into_iter().filter(|kind| !has(*kind)).map(|kind| (order_id, kind)));
+        if let Some(order) = orders.get(&order_id) {
+            let asked = has(Kind::RefundRequested);
+            if (order.refund == RefundState::Requested.code() && !asked)
+                || (order.refund == RefundState::Done.code() && !asked && !has(Kind::RefundSuccess))
+            {
+                missing.push((order_id, Kind::RefundRequested));
+            }
+        }
+    }
+    from_outside(auditor, &mut missing).await?;
+    Ok(missing
+        .into_iter()
+        .map(|(order_id, kind)| {
+            let state = orders.get(&order_id).map_or_else(String::new, |order| orders::show_status(order.status));
+            Suspect::of(order_id, format!("order {state}, but no event {}", kind.event_id(order_id)))
+        })
+        .collect())
+}
+
+/// Events that the state of an order proves.
+fn of_order(order: &OrderFact) -> Vec<Kind> {
+    let mut kinds = vec![Kind::OrderCreated];
+    let Some(status) = Status::from_code(order.status) else { return kinds };
+    if status.is_paid() {
+        kinds.extend([Kind::PaidOrderSuccess, Kind::InventoryDeduct]);
+    }
+    match status {
+        Status::Fulfill => kinds.push(Kind::OrderFulfillSuccess),
+        Status::OutStock => kinds.push(Kind::OrderOutStock),
+        Status::Delivery => kinds.push(Kind::OrderDelivery),
+        Status::Signed => kinds.push(Kind::OrderSigned),
+        Status::Canceled => {
+            kinds.push(Kind::OrderCanceled);
+            if order.cancel_type.as_deref() != Some(CancelType::Stock.name()) {
+                kinds.push(Kind::InventoryRelease);
+            }
+        }
+        Status::Created | Status::Reserved | Status::Paid => {}
+    }
+    kinds
+}
+
+/// Event ids in the outboxes of all databases, by order.
+async fn written(auditor: &Auditor<'_>, ids: &[i64]) -> Result<HashMap<i64, HashSet<String>>, DbError> {
+    let keys: Vec<String> = ids.iter().map(i64::to_string).collect();
+    let mut found: HashMap<i64, HashSet<String>> = HashMap::with_capacity(ids.len());
+    for db in auditor.dbs.distinct() {
+        let mut conn = db.read().await?;
+        for (key, event_id, _) in facts::events_of_keys(&mut conn, &keys).await? {
+            if let Ok(order_id) = key.parse() {
+                found.entry(order_id).or_default().insert(event_id);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// By its deterministic id; an aggregate that may emit it again appends to it.
+fn has_event(events: Option<&HashSet<String>>, order_id: i64, kind: Kind) -> bool {
+    let id = kind.event_id(order_id);
+    let again = format!("{id}:");
+    events.is_some_and(|events| events.contains(&id) || events.iter().any(|event| event.starts_with(&again)))
+}
+
+/// A warehouse may publish its events itself: then they are in the inbox only.
+async fn from_outside(auditor: &Auditor<'_>, missing: &mut Vec<(i64, Kind)>) -> Result<(), DbError> {
+    let fulfilment = [Kind::OrderFulfillSuccess, Kind::OrderOutStock, Kind::OrderDelivery, Kind::OrderSigned];
+    if !missing.iter().any(|(_, kind)| fulfilment.contains(kind)) {
+        return Ok(());
+    }
+    let mut conn = auditor.dbs.order.read().await?;
+    for kind in fulfilment {
+        let keys: Vec<String> =
+            missing.iter().filter(|(_, one)| *one == kind).map(|(order_id, _)| order_id.to_string()).collect();
+        let seen = facts::keys_consumed(&mut conn, Group::Order.name(), kind.name(), &keys).await?;
+        missing.retain(|(order_id, one)| *one != kind || !seen.contains(&order_id.to_string()));
+    }
+    Ok(())
+}
+
+/// `events_consumed`, for each outbox.
+pub(super) async fn consumed(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
+    let dbs = auditor.dbs;
+    for db in dbs.distinct() {
+        consumed_of(auditor, db).await?;
+    }
+    Ok(())
+}
+
+async fn consumed_of(auditor: &mut Auditor<'_>, db: &Db) -> Result<(), DbError> {
+    let mut after = 0;
+    loop {
+        let moment = auditor.moment();
+        let mut conn = db.read().await?;
+        let mut sent = facts::sent(&mut conn, after, auditor.options.page.max(1)).await?;
+        drop(conn);
+        let Some(last) = sent.last() else { return Ok(()) };
+        after = last.id;
+        auditor.checked(Check::EventsConsumed, sent.len());
+        sent.retain(|row| moment.overdue(row.sent_at) && row.sent_at >= moment.events_since);
+        let mut suspects = unhandled(auditor, &sent).await?;
+        if !suspects.is_empty() {
+            let again: HashSet<i64> = suspects.iter().map(|suspect| suspect.id).collect();
+            sent.retain(|row| again.contains(&row.id));
+            suspects = unhandled(auditor, &sent).await?;
+        }
+        auditor.found(Check::EventsConsumed, suspects);
+    }
+}
+
+async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspect<i64>>, DbError> {
+    let mut suspects = Vec::new();
+    for group in Group::ALL {
+        let kinds: Vec<&str> = group.events().map(Kind::name).collect();
+        let rows: Vec<&SentFact> = sent.iter().filter(|row| kinds.contains(&row.topic.as_str())).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let mut conn = auditor.dbs.of(group.role()).read().await?;
+        let ids: Vec<String> = rows.iter().map(|row| row.event_id.clone()).collect();
+        let outcomes = facts::outcomes(&mut conn, group.name(), &ids).await?;
+        let dead: Vec<String> = rows
+            .iter()
+            .filter(|row| outcomes.get(&row.event_id) == Some(&(Outcome::Dead as i64)))
+            .map(|row| row.key.clone())
+            .collect();
+        let buried = facts::keys_on_topic(&mut conn, &format!("%DLQ%{}", group.name()), &dead).await?;
+        let absent: Vec<String> = ids.into_iter().filter(|id| !outcomes.contains_key(id)).collect();
+        let parked = facts::parked(&mut conn, group.name(), &absent).await?;
+        for row in rows {
+            let text = match outcomes.get(&row.event_id) {
+                Some(outcome) if *outcome == Outcome::Dead as i64 && !buried.contains(&row.key) => {
+                    "given up, but there is no dead letter"
+                }
+                None if !parked.contains(&row.event_id) => "not handled",
+                _ => continue,
+            };
+            let evidence = format!("{text} by {}; sent at {}", group.name(), row.sent_at);
+            suspects.push(Suspect { id: row.id, key: row.event_id.clone(), evidence });
+        }
+    }
+    Ok(suspects)
+}

@@ -1,0 +1,44 @@
+//! Points against orders, balances against records.
+
+use super::{Auditor, Moment, Suspect, orders};
+use crate::db::DbError;
+use crate::db::audit::{self as facts, OrderFact};
+use crate::domain::money::Money;
+use crate::domain::order::RefundState;
+use crate::domain::points::{Kind, earned};
+
+/// Each paid order earned its points once; a refunded one none.
+pub(super) async fn of_orders(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
+    let moment = auditor.moment();
+    let mut orders = orders::settled(auditor, moment, ids).await?;
+    orders.retain(|_, order| orders::is_paid(order) || order.refund == RefundState::Done.code());
+    let keys: Vec<i64> = orders.keys().copied().collect();
+    let mut conn = auditor.dbs.notify.read().await?;
+    let records = facts::points(&mut conn, &keys).await?;
+    let judge = |order: &OrderFact| wrong(moment, order, records.get(&order.id).map_or(&[][..], Vec::as_slice));
+    Ok(orders.values().filter_map(|order| judge(order).map(|text| Suspect::of(order.id, text))).collect())
+}
+
+fn wrong(moment: Moment, order: &OrderFact, records: &[(i64, i64, i64)]) -> Option<String> {
+    let sum: i64 = records.iter().map(|(_, _, points)| points).sum();
+    let late = moment.overdue(order.updated_at);
+    if order.refund == RefundState::Done.code() {
+        return (late && sum != 0).then(|| format!("refunded, but {sum} points are left"));
+    }
+    let due = Money::from_minor(order.total).map_or(0, earned);
+    match records {
+        // On its way, or nothing to grant.
+        [] => (late && due > 0).then(|| format!("paid, but its {due} points were not granted")),
+        [(kind, user, points)] if *kind == Kind::Grant.code() => (*points != due || *user != order.user_id)
+            .then(|| format!("user {user} got {points} points instead of {due} for user {}", order.user_id)),
+        _ => Some(format!("paid, but its points (kind, user, points) are {records:?}")),
+    }
+}
+
+/// The balance of each user is the sum of its records. Read in one statement, and so at one moment.
+pub(super) async fn balances(auditor: &Auditor<'_>, users: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
+    let mut conn = auditor.dbs.notify.read().await?;
+    let found = facts::points_balances(&mut conn, users).await?;
+    let wrong = found.into_iter().filter(|(_, balance, sum)| balance != sum);
+    Ok(wrong.map(|(user, balance, sum)| Suspect::of(user, format!("balance {balance}, records {sum}"))).collect())
+}

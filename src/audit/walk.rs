@@ -1,0 +1,129 @@
+//! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
+
+use super::{Auditor, Check, Suspect, events, orders, payments, points, stock};
+use crate::db::DbError;
+use crate::db::audit::{self as facts, Ids, Orphans};
+use crate::domain::event::Role;
+
+/// A rule about single keys: it reads all that it needs for a page of them.
+#[derive(Clone, Copy)]
+pub(super) enum Rule {
+    Reservations,
+    ReservationOfOrder,
+    PaymentOfOrder,
+    RefundOfOrder,
+    OrderOfPayment,
+    PointsOfOrder,
+    PointsOfUser,
+    EventsOfOrder,
+    RepeatedMovements,
+    RepeatedNotices,
+}
+
+impl Rule {
+    pub const ALL: [Self; 10] = [
+        Self::Reservations,
+        Self::ReservationOfOrder,
+        Self::PaymentOfOrder,
+        Self::RefundOfOrder,
+        Self::OrderOfPayment,
+        Self::PointsOfOrder,
+        Self::PointsOfUser,
+        Self::EventsOfOrder,
+        Self::RepeatedMovements,
+        Self::RepeatedNotices,
+    ];
+
+    fn check(self) -> Check {
+        match self {
+            Self::Reservations => Check::StockReservations,
+            Self::ReservationOfOrder => Check::ReservationsMatchOrders,
+            Self::PaymentOfOrder => Check::PaidOrdersHavePayment,
+            Self::RefundOfOrder | Self::OrderOfPayment => Check::PaymentsHaveOrder,
+            Self::PointsOfOrder | Self::PointsOfUser => Check::Points,
+            Self::EventsOfOrder => Check::EventsOfStates,
+            Self::RepeatedMovements | Self::RepeatedNotices => Check::Duplicates,
+        }
+    }
+
+    fn keys(self) -> (Role, Ids) {
+        match self {
+            Self::Reservations => (Role::Stock, Ids::Reservations),
+            Self::ReservationOfOrder
+            | Self::PaymentOfOrder
+            | Self::RefundOfOrder
+            | Self::PointsOfOrder
+            | Self::EventsOfOrder => (Role::Order, Ids::Orders),
+            Self::OrderOfPayment => (Role::Payment, Ids::Payments),
+            Self::PointsOfUser => (Role::Notify, Ids::PointsUsers),
+            Self::RepeatedMovements => (Role::Stock, Ids::LedgerOrders),
+            Self::RepeatedNotices => (Role::Notify, Ids::NotifiedOrders),
+        }
+    }
+
+    async fn judge(self, auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
+        match self {
+            Self::Reservations => stock::reservations(auditor, ids).await,
+            Self::ReservationOfOrder => orders::reservations(auditor, ids).await,
+            Self::PaymentOfOrder => orders::payments(auditor, ids).await,
+            Self::RefundOfOrder => payments::refunds_of_orders(auditor, ids).await,
+            Self::OrderOfPayment => payments::orders_of_payments(auditor, ids).await,
+            Self::PointsOfOrder => points::of_orders(auditor, ids).await,
+            Self::PointsOfUser => points::balances(auditor, ids).await,
+            Self::EventsOfOrder => events::of_states(auditor, ids).await,
+            Self::RepeatedMovements => {
+                let mut conn = auditor.dbs.stock.read().await?;
+                Ok(repeated("stock moved", facts::repeated_movements(&mut conn, ids).await?))
+            }
+            Self::RepeatedNotices => {
+                let mut conn = auditor.dbs.notify.read().await?;
+                Ok(repeated("user told", facts::repeated_notices(&mut conn, ids).await?))
+            }
+        }
+    }
+}
+
+fn repeated(what: &str, found: Vec<(i64, String, i64)>) -> Vec<Suspect<i64>> {
+    found.into_iter().map(|(id, which, rows)| Suspect::of(id, format!("{what} {rows} times: {which}"))).collect()
+}
+
+/// Judges every key of a rule.
+pub(super) async fn walk(auditor: &mut Auditor<'_>, rule: Rule) -> Result<(), DbError> {
+    let (role, which) = rule.keys();
+    let mut after = 0;
+    loop {
+        let ids = {
+            let mut conn = auditor.dbs.of(role).read().await?;
+            facts::ids(&mut conn, which, after, auditor.options.page.max(1)).await?
+        };
+        let Some(last) = ids.last().copied() else { return Ok(()) };
+        after = last;
+        auditor.checked(rule.check(), ids.len());
+        let mut suspects = rule.judge(auditor, &ids).await?;
+        if !suspects.is_empty() {
+            let mut again: Vec<i64> = suspects.iter().map(|suspect| suspect.id).collect();
+            again.dedup();
+            suspects = rule.judge(auditor, &again).await?;
+        }
+        auditor.found(rule.check(), suspects);
+    }
+}
+
+/// Rows that belong to nothing. A row and what it belongs to are written together, and read in one statement.
+pub(super) async fn orphans(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
+    let all = [
+        (Role::Stock, Orphans::LedgerSkus, Check::StockLedger, "ledger rows, but no such SKU"),
+        (Role::Stock, Orphans::LedgerOrders, Check::StockReservations, "ledger rows, but no reservation of the order"),
+        (Role::Notify, Orphans::PointsUsers, Check::Points, "points records, but no balance of the user"),
+        (Role::Payment, Orphans::Refunds, Check::PaymentsHaveOrder, "refunds, but no such payment"),
+    ];
+    for (role, which, check, what) in all {
+        let mut conn = auditor.dbs.of(role).read().await?;
+        let found = facts::orphans(&mut conn, which, auditor.options.page.max(1)).await?;
+        drop(conn);
+        let suspects =
+            found.into_iter().map(|(key, rows)| Suspect { id: (), key, evidence: format!("{rows} {what}") }).collect();
+        auditor.found(check, suspects);
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! `ruyi audit`: the proof on live data.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{Context, WithHelp};
+use crate::audit::{self, Options, Report, RoleDbs};
+use crate::config::{Millis, PublishVia};
+use crate::db::{self, Db, migrate};
+use crate::fault::Faults;
+use crate::output::{Format, Output, VERSION};
+
+/// Violations printed per check; the others are counted.
+const EVIDENCE: usize = 100;
+
+/// Arguments of `ruyi audit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 nothing is wrong, 1 violations, or the audit could not be done.")]
+pub struct Args {
+    /// Judge nothing that changed later than this ago [default: audit.settle]
+    #[arg(long, value_name = "DURATION")]
+    settle: Option<Millis>,
+
+    /// What is still on its way after this is a violation [default: audit.bound]
+    #[arg(long, value_name = "DURATION")]
+    bound: Option<Millis>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    ok: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    kind: &'static str,
+    #[serde(flatten)]
+    row: &'a T,
+}
+
+/// Runs `ruyi audit`.
+///
+/// # Errors
+/// The database cannot be read, or the output fails.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    let config = &context.config;
+    let db = open(context).await?;
+    let options = Options {
+        settle_ms: args.settle.unwrap_or(config.audit.settle).ms(),
+        bound_ms: args.bound.unwrap_or(config.audit.bound).ms(),
+        page: config.audit.page,
+        evidence: EVIDENCE,
+        events_kept_ms: config.retention.sent.ms(),
+        payments_by_outbox: config.payment.publish == PublishVia::Outbox,
+    };
+    let report = audit::run(&RoleDbs::one(&db), &options).await;
+    db.close().await;
+    let report = report.context("cannot read the database")?;
+    print(context.format(), &report)?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn open(context: &Context) -> anyhow::Result<Db> {
+    let url = context.config.database_url();
+    let shown = url.masked();
+    let missing = migrate::pending(url.expose()).await.with_context(|| format!("cannot read {shown}"))?;
+    if !missing.is_empty() {
+        let problem = anyhow::anyhow!("{shown} lacks {} steps of the schema", missing.len());
+        return Err(problem).help("run `ruyi db migrate`, or name the right database with database.url");
+    }
+    let options = db::Options {
+        url: url.expose().to_owned(),
+        max_connections: 2,
+        clock: context.clock.clone(),
+        faults: Faults::none(),
+    };
+    Db::open(&options).await.with_context(|| format!("cannot open {shown}"))
+}
+
+fn print(format: Format, report: &Report) -> anyhow::Result<()> {
+    match format {
+        Format::Table => {
+            Output::stdout(format).rows(&report.checks)?;
+            for part in [Part::Violations, Part::Warnings] {
+                part.print(report)?;
+            }
+        }
+        Format::Json => {
+            let document = Document { version: VERSION, ok: report.is_clean(), report };
+            let mut output = Output::stdout(Format::Table);
+            output.text(&format!("{}\n", serde_json::to_string(&document)?))?;
+            output.finish()?;
+        }
+        Format::Jsonl => {
+            let mut output = Output::stdout(format);
+            for row in &report.checks {
+                output.row(&Line { kind: "check", row })?;
+            }
+            for row in &report.violations {
+                output.row(&Line { kind: "violation", row })?;
+            }
+            for row in &report.warnings {
+                output.row(&Line { kind: "warning", row })?;
+            }
+            output.finish()?;
+        }
+    }
+    Ok(())
+}
+
+enum Part {
+    Violations,
+    Warnings,
+}
+
+impl Part {
+    fn print(&self, report: &Report) -> anyhow::Result<()> {
+        let mut output = Output::stdout(Format::Table);
+        match self {
+            Self::Violations if !report.violations.is_empty() => {
+                output.text("\n")?;
+                output.rows(&report.violations)?;
+            }
+            Self::Warnings if !report.warnings.is_empty() => {
+                output.text("\n")?;
+                output.rows(&report.warnings)?;
+            }
+            _ => output.finish()?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! `ruyi db`: the tables.
+
+mod migrate;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::Context;
+use crate::config::Config;
+use crate::domain::event::Role;
+
+/// Arguments of `ruyi db`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create the tables, or bring them up to date
+    Migrate(migrate::Args),
+}
+
+/// Runs `ruyi db ...`.
+///
+/// # Errors
+/// What the database said.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Migrate(args) => migrate::run(context, args).await,
+    }
+}
+
+/// A database, and the roles whose tables are in it.
+pub(super) struct Target {
+    /// With its password.
+    pub url: String,
+    /// Fit to be printed.
+    pub shown: String,
+    /// Names of the roles, comma-separated.
+    pub roles: String,
+}
+
+/// The databases of the roles, each once.
+pub(super) fn targets(config: &Config) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for role in Role::ALL {
+        let url = config.database_url();
+        if let Some(target) = targets.iter_mut().find(|target| target.url == url.expose()) {
+            target.roles = format!("{},{}", target.roles, role.name());
+        } else {
+            let (shown, roles) = (url.masked(), role.name().to_owned());
+            targets.push(Target { url: url.expose().to_owned(), shown, roles });
+        }
+    }
+    targets
+}

@@ -1,0 +1,581 @@
+//! What the audit reads: small facts by key, page by page. Nothing here locks or writes, and no statement looks into
+//! the tables of two roles, which may live in different databases.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::DbError;
+use super::sql::{self, Columns, Val};
+use crate::domain::stock::{Level, Lines};
+use crate::vals;
+
+fn ints(ids: &[i64]) -> Vec<Val> {
+    ids.iter().copied().map(Val::Int).collect()
+}
+
+fn texts(keys: &[String]) -> Vec<Val> {
+    keys.iter().map(Val::from).collect()
+}
+
+/// Which numeric keys a walk goes over, in order.
+#[derive(Clone, Copy, Debug)]
+pub enum Ids {
+    /// Every order.
+    Orders,
+    /// Every payment of a shop order.
+    Payments,
+    /// Every reservation.
+    Reservations,
+    /// Every order that the stock ledger knows.
+    LedgerOrders,
+    /// Every order that a user was told about.
+    NotifiedOrders,
+    /// Every user with points.
+    PointsUsers,
+}
+
+/// The next `limit` keys after `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn ids(conn: &mut AnyConnection, which: Ids, after: i64, limit: i64) -> Result<Vec<i64>, DbError> {
+    let text = match which {
+        Ids::Orders => "SELECT id FROM orders WHERE id > ? ORDER BY id LIMIT ?",
+        Ids::Payments => "SELECT id FROM payment_record WHERE id > ? AND kind = 1 ORDER BY id LIMIT ?",
+        Ids::Reservations => "SELECT order_id FROM stock_reservation WHERE order_id > ? ORDER BY order_id LIMIT ?",
+        Ids::LedgerOrders => "SELECT DISTINCT order_id FROM stock_ledger WHERE order_id > ? ORDER BY order_id LIMIT ?",
+        Ids::NotifiedOrders => {
+            "SELECT DISTINCT order_id FROM notification WHERE order_id > ? ORDER BY order_id LIMIT ?"
+        }
+        Ids::PointsUsers => "SELECT user_id FROM user_points WHERE user_id > ? ORDER BY user_id LIMIT ?",
+    };
+    sql::fetch(conn, text, vals![after, limit]).await?.iter().map(|row| row.int(0)).collect()
+}
+
+/// The next `limit` SKUs after `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn skus(conn: &mut AnyConnection, after: &str, limit: i64) -> Result<Vec<String>, DbError> {
+    let text = "SELECT sku FROM stock WHERE sku > ? ORDER BY sku LIMIT ?";
+    sql::fetch(conn, text, vals![after, limit]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// An order, as far as the audit looks. Codes as stored.
+#[derive(Clone, Debug)]
+pub struct OrderFact {
+    /// Id.
+    pub id: i64,
+    /// Whose.
+    pub user_id: i64,
+    /// `orders.status`.
+    pub status: i64,
+    /// Minor units.
+    pub total: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Payment that paid it.
+    pub payment_id: Option<i64>,
+    /// `orders.refund_status`.
+    pub refund: i64,
+    /// Who canceled.
+    pub cancel_type: Option<String>,
+    /// Epoch ms.
+    pub created_at: i64,
+    /// Epoch ms.
+    pub updated_at: i64,
+}
+
+/// Orders by id.
+///
+/// # Errors
+/// The database's.
+pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i64, OrderFact>, DbError> {
+    let before = "SELECT id, user_id, status, total_amount, currency, payment_id, refund_status, cancel_type, \
+                  created_at, updated_at FROM orders WHERE id";
+    let rows = sql::select_in(conn, before, "", &[], ints(ids)).await?;
+    let fact = |row: &AnyRow| {
+        Ok(OrderFact {
+            id: row.int(0)?,
+            user_id: row.int(1)?,
+            status: row.int(2)?,
+            total: row.int(3)?,
+            currency: row.text(4)?,
+            payment_id: row.maybe_int(5)?,
+            refund: row.int(6)?,
+            cancel_type: row.maybe_text(7)?,
+            created_at: row.int(8)?,
+            updated_at: row.int(9)?,
+        })
+    };
+    rows.iter().map(|row| fact(row).map(|order| (order.id, order))).collect()
+}
+
+/// A reservation, as far as the audit looks.
+#[derive(Clone, Debug)]
+pub struct ReservationFact {
+    /// `stock_reservation.status`.
+    pub status: i64,
+    /// SKU → pieces; `None` when they cannot be read.
+    pub lines: Option<Lines>,
+    /// Epoch ms.
+    pub updated_at: i64,
+}
+
+/// Reservations by order.
+///
+/// # Errors
+/// The database's.
+pub async fn reservations(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i64, ReservationFact>, DbError> {
+    let before = "SELECT order_id, status, items, updated_at FROM stock_reservation WHERE order_id";
+    let rows = sql::select_in(conn, before, "", &[], ints(ids)).await?;
+    let fact = |row: &AnyRow| {
+        let lines = serde_json::from_str(&row.text(2)?).ok();
+        Ok((row.int(0)?, ReservationFact { status: row.int(1)?, lines, updated_at: row.int(3)? }))
+    };
+    rows.iter().map(fact).collect()
+}
+
+/// What the ledger says about orders: order → SKU → sum of the movements.
+///
+/// # Errors
+/// The database's.
+pub async fn ledger_of_orders(
+    conn: &mut AnyConnection,
+    ids: &[i64],
+) -> Result<HashMap<i64, BTreeMap<String, Level>>, DbError> {
+    let before = "SELECT order_id, sku, CAST(COALESCE(SUM(d_available), 0) AS SIGNED), \
+                  CAST(COALESCE(SUM(d_frozen), 0) AS SIGNED), CAST(COALESCE(SUM(d_sold), 0) AS SIGNED) \
+                  FROM stock_ledger WHERE order_id";
+    let rows = sql::select_in(conn, before, " GROUP BY order_id, sku", &[], ints(ids)).await?;
+    let mut found: HashMap<i64, BTreeMap<String, Level>> = HashMap::new();
+    for row in &rows {
+        let level = Level { available: row.int(2)?, frozen: row.int(3)?, sold: row.int(4)? };
+        found.entry(row.int(0)?).or_default().insert(row.text(1)?, level);
+    }
+    Ok(found)
+}
+
+/// The level of a SKU, and what its ledger adds up to.
+#[derive(Clone, Debug)]
+pub struct Balance {
+    /// SKU.
+    pub sku: String,
+    /// As in `stock`.
+    pub level: Level,
+    /// As in `stock_ledger`.
+    pub ledger: Level,
+}
+
+/// Levels beside their ledgers. One statement, and so one moment: the two cannot differ because of a movement in
+/// between.
+///
+/// # Errors
+/// The database's.
+pub async fn balances(conn: &mut AnyConnection, skus: &[String]) -> Result<Vec<Balance>, DbError> {
+    let before = "SELECT s.sku, s.available, s.frozen, s.sold, CAST(COALESCE(SUM(l.d_available), 0) AS SIGNED), \
+                  CAST(COALESCE(SUM(l.d_frozen), 0) AS SIGNED), CAST(COALESCE(SUM(l.d_sold), 0) AS SIGNED) \
+                  FROM stock s LEFT JOIN stock_ledger l ON l.sku = s.sku WHERE s.sku";
+    let after = " GROUP BY s.sku, s.available, s.frozen, s.sold";
+    let rows = sql::select_in(conn, before, after, &[], texts(skus)).await?;
+    let balance = |row: &AnyRow| {
+        Ok(Balance {
+            sku: row.text(0)?,
+            level: Level { available: row.int(1)?, frozen: row.int(2)?, sold: row.int(3)? },
+            ledger: Level { available: row.int(4)?, frozen: row.int(5)?, sold: row.int(6)? },
+        })
+    };
+    rows.iter().map(balance).collect()
+}
+
+/// Ledger rows that belong to nothing: (key, rows).
+///
+/// # Errors
+/// The database's.
+pub async fn orphans(conn: &mut AnyConnection, which: Orphans, limit: i64) -> Result<Vec<(String, i64)>, DbError> {
+    let text = match which {
+        Orphans::LedgerSkus => {
+            "SELECT l.sku, COUNT(*) FROM stock_ledger l LEFT JOIN stock s ON s.sku = l.sku WHERE s.sku IS NULL \
+             GROUP BY l.sku ORDER BY l.sku LIMIT ?"
+        }
+        Orphans::LedgerOrders => {
+            "SELECT l.order_id, COUNT(*) FROM stock_ledger l LEFT JOIN stock_reservation r \
+             ON r.order_id = l.order_id WHERE r.order_id IS NULL AND l.order_id <> 0 \
+             GROUP BY l.order_id ORDER BY l.order_id LIMIT ?"
+        }
+        Orphans::PointsUsers => {
+            "SELECT p.user_id, COUNT(*) FROM points_record p LEFT JOIN user_points u ON u.user_id = p.user_id \
+             WHERE u.user_id IS NULL AND p.user_id <> 0 GROUP BY p.user_id ORDER BY p.user_id LIMIT ?"
+        }
+        Orphans::Refunds => {
+            "SELECT r.payment_id, COUNT(*) FROM refund_record r LEFT JOIN payment_record p ON p.id = r.payment_id \
+             WHERE p.id IS NULL GROUP BY r.payment_id ORDER BY r.payment_id LIMIT ?"
+        }
+    };
+    let key = |row: &AnyRow| match which {
+        Orphans::LedgerSkus => row.text(0),
+        _ => row.int(0).map(|id| id.to_string()),
+    };
+    sql::fetch(conn, text, vals![limit]).await?.iter().map(|row| Ok((key(row)?, row.int(1)?))).collect()
+}
+
+/// Rows without the row that they belong to.
+#[derive(Clone, Copy, Debug)]
+pub enum Orphans {
+    /// Ledger rows of a SKU that is not in `stock`.
+    LedgerSkus,
+    /// Ledger rows of an order without a reservation.
+    LedgerOrders,
+    /// Points of a user without a balance.
+    PointsUsers,
+    /// Refunds of a payment that does not exist.
+    Refunds,
+}
+
+/// A payment, as far as the audit looks.
+#[derive(Clone, Debug)]
+pub struct PaymentFact {
+    /// Id.
+    pub id: i64,
+    /// Order that it pays.
+    pub order_id: i64,
+    /// `payment_record.status`.
+    pub status: i64,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Transaction that paid it.
+    pub transaction_no: Option<String>,
+    /// Epoch ms.
+    pub updated_at: i64,
+}
+
+/// Payments whose `column` (`id` or `order_id`) is one of `keys`.
+///
+/// # Errors
+/// The database's.
+pub async fn payments(
+    conn: &mut AnyConnection,
+    column: &'static str,
+    keys: &[i64],
+) -> Result<Vec<PaymentFact>, DbError> {
+    let before = format!(
+        "SELECT id, order_id, status, amount, currency, transaction_no, updated_at FROM payment_record \
+         WHERE kind = 1 AND {column}"
+    );
+    let rows = sql::select_in(conn, &before, "", &[], ints(keys)).await?;
+    let fact = |row: &AnyRow| {
+        Ok(PaymentFact {
+            id: row.int(0)?,
+            order_id: row.int(1)?,
+            status: row.int(2)?,
+            amount: row.int(3)?,
+            currency: row.text(4)?,
+            transaction_no: row.maybe_text(5)?,
+            updated_at: row.int(6)?,
+        })
+    };
+    rows.iter().map(fact).collect()
+}
+
+/// A refund, as far as the audit looks.
+#[derive(Clone, Debug)]
+pub struct RefundFact {
+    /// Payment.
+    pub payment_id: i64,
+    /// `refund_record.kind`.
+    pub kind: i64,
+    /// Minor units.
+    pub amount: i64,
+    /// `refund_record.status`.
+    pub status: i64,
+    /// Transaction whose money goes back.
+    pub transaction_no: String,
+}
+
+/// Refunds by order.
+///
+/// # Errors
+/// The database's.
+pub async fn refunds(conn: &mut AnyConnection, order_ids: &[i64]) -> Result<HashMap<i64, Vec<RefundFact>>, DbError> {
+    let before = "SELECT order_id, payment_id, kind, amount, status, transaction_no FROM refund_record WHERE order_id";
+    let rows = sql::select_in(conn, before, "", &[], ints(order_ids)).await?;
+    let mut found: HashMap<i64, Vec<RefundFact>> = HashMap::new();
+    for row in &rows {
+        found.entry(row.int(0)?).or_default().push(RefundFact {
+            payment_id: row.int(1)?,
+            kind: row.int(2)?,
+            amount: row.int(3)?,
+            status: row.int(4)?,
+            transaction_no: row.text(5)?,
+        });
+    }
+    Ok(found)
+}
+
+/// Points by order: (kind, user, points).
+///
+/// # Errors
+/// The database's.
+pub async fn points(
+    conn: &mut AnyConnection,
+    order_ids: &[i64],
+) -> Result<HashMap<i64, Vec<(i64, i64, i64)>>, DbError> {
+    let before = "SELECT order_id, kind, user_id, points FROM points_record WHERE order_id";
+    let rows = sql::select_in(conn, before, "", &[], ints(order_ids)).await?;
+    let mut found: HashMap<i64, Vec<(i64, i64, i64)>> = HashMap::new();
+    for row in &rows {
+        found.entry(row.int(0)?).or_default().push((row.int(1)?, row.int(2)?, row.int(3)?));
+    }
+    Ok(found)
+}
+
+/// (user, balance, sum of the records), in one statement.
+///
+/// # Errors
+/// The database's.
+pub async fn points_balances(conn: &mut AnyConnection, users: &[i64]) -> Result<Vec<(i64, i64, i64)>, DbError> {
+    let before = "SELECT u.user_id, u.balance, CAST(COALESCE(SUM(p.points), 0) AS SIGNED) FROM user_points u \
+                  LEFT JOIN points_record p ON p.user_id = u.user_id WHERE u.user_id";
+    let rows = sql::select_in(conn, before, " GROUP BY u.user_id, u.balance", &[], ints(users)).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.int(2)?))).collect()
+}
+
+/// Outbox events by key: (key, event id, created_at).
+///
+/// # Errors
+/// The database's.
+pub async fn events_of_keys(conn: &mut AnyConnection, keys: &[String]) -> Result<Vec<(String, String, i64)>, DbError> {
+    let before = "SELECT msg_key, event_id, created_at FROM message_record WHERE msg_key";
+    let rows = sql::select_in(conn, before, "", &[], texts(keys)).await?;
+    rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?, row.int(2)?))).collect()
+}
+
+/// When these events were written to the outbox.
+///
+/// # Errors
+/// The database's.
+pub async fn event_times(conn: &mut AnyConnection, event_ids: &[String]) -> Result<HashMap<String, i64>, DbError> {
+    let before = "SELECT event_id, created_at FROM message_record WHERE event_id";
+    let rows = sql::select_in(conn, before, "", &[], texts(event_ids)).await?;
+    rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
+}
+
+/// A sent outbox row.
+#[derive(Clone, Debug)]
+pub struct SentFact {
+    /// Row.
+    pub id: i64,
+    /// Event id.
+    pub event_id: String,
+    /// Topic.
+    pub topic: String,
+    /// Business key.
+    pub key: String,
+    /// Epoch ms.
+    pub sent_at: i64,
+}
+
+/// The next `limit` outbox rows that were sent, after row `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn sent(conn: &mut AnyConnection, after: i64, limit: i64) -> Result<Vec<SentFact>, DbError> {
+    let text = "SELECT id, event_id, topic, msg_key, COALESCE(sent_at, 0) FROM message_record \
+                WHERE id > ? AND status = 1 ORDER BY id LIMIT ?";
+    let fact = |row: &AnyRow| {
+        Ok(SentFact {
+            id: row.int(0)?,
+            event_id: row.text(1)?,
+            topic: row.text(2)?,
+            key: row.text(3)?,
+            sent_at: row.int(4)?,
+        })
+    };
+    sql::fetch(conn, text, vals![after, limit]).await?.iter().map(fact).collect()
+}
+
+/// Outcomes of messages in a group, by message id.
+///
+/// # Errors
+/// The database's.
+pub async fn outcomes(
+    conn: &mut AnyConnection,
+    group: &str,
+    event_ids: &[String],
+) -> Result<HashMap<String, i64>, DbError> {
+    let before = "SELECT message_id, outcome FROM message_process_log WHERE consumer_group = ? AND message_id";
+    let rows = sql::select_in(conn, before, "", &[Val::from(group)], texts(event_ids)).await?;
+    rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
+}
+
+/// Messages of a group that are, or were, parked.
+///
+/// # Errors
+/// The database's.
+pub async fn parked(conn: &mut AnyConnection, group: &str, event_ids: &[String]) -> Result<HashSet<String>, DbError> {
+    let before = "SELECT message_id FROM message_retry_log WHERE consumer_group = ? AND message_id";
+    let rows = sql::select_in(conn, before, "", &[Val::from(group)], texts(event_ids)).await?;
+    rows.iter().map(|row| row.text(0)).collect()
+}
+
+/// Which of these keys have a row on this topic in the outbox.
+///
+/// # Errors
+/// The database's.
+pub async fn keys_on_topic(conn: &mut AnyConnection, topic: &str, keys: &[String]) -> Result<HashSet<String>, DbError> {
+    let before = "SELECT DISTINCT msg_key FROM message_record WHERE topic = ? AND msg_key";
+    let rows = sql::select_in(conn, before, "", &[Val::from(topic)], texts(keys)).await?;
+    rows.iter().map(|row| row.text(0)).collect()
+}
+
+/// What does not move although it should.
+#[derive(Clone, Copy, Debug)]
+pub enum Stuck {
+    /// Outbox rows past their time.
+    Outbox,
+    /// Outbox rows that wait for nothing.
+    OutboxLost,
+    /// Parked messages past their time.
+    Parked,
+    /// Parked messages behind nothing.
+    ParkedLost,
+    /// Outgoing calls past their time.
+    Deliveries,
+    /// Orders past their time to pay.
+    Orders,
+}
+
+impl Stuck {
+    /// What an operator is told.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outbox => "an outbox row is past its time to be sent",
+            Self::OutboxLost => "an outbox row waits without a time to be sent",
+            Self::Parked => "a parked message is past its time to be tried",
+            Self::ParkedLost => "a parked message waits behind nothing",
+            Self::Deliveries => "an outgoing call is past its time to be made",
+            Self::Orders => "an order is past its time to pay",
+        }
+    }
+
+    fn sql(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Outbox => ("event_id, next_at", "FROM message_record WHERE next_at <= ?"),
+            Self::OutboxLost => {
+                ("event_id, created_at", "FROM message_record WHERE status = 0 AND next_at IS NULL AND created_at <= ?")
+            }
+            Self::Parked => ("message_id, next_at", "FROM message_retry_log WHERE next_at <= ?"),
+            Self::ParkedLost => (
+                "message_id, updated_at",
+                "FROM message_retry_log w WHERE status = 0 AND next_at IS NULL AND updated_at <= ? AND NOT EXISTS \
+                 (SELECT 1 FROM message_retry_log a WHERE a.consumer_group = w.consumer_group \
+                 AND a.open_key = w.open_key AND a.next_at IS NOT NULL)",
+            ),
+            Self::Deliveries => ("ref, next_at", "FROM delivery WHERE next_at <= ?"),
+            Self::Orders => ("order_no, due_at", "FROM orders WHERE due_at <= ?"),
+        }
+    }
+}
+
+/// A row that is stuck.
+#[derive(Clone, Debug)]
+pub struct StuckRow {
+    /// Row.
+    pub id: i64,
+    /// Its name for people.
+    pub name: String,
+    /// Since when, epoch ms.
+    pub since: i64,
+}
+
+/// Rows that have been stuck since before `before_ms`, the next `limit` after row `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn stuck(
+    conn: &mut AnyConnection,
+    what: Stuck,
+    before_ms: i64,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<StuckRow>, DbError> {
+    let (columns, from) = what.sql();
+    let text = format!("SELECT id, {columns} {from} AND id > ? ORDER BY id LIMIT ?");
+    let rows = sql::fetch(conn, text, vals![before_ms, after, limit]).await?;
+    rows.iter().map(|row| Ok(StuckRow { id: row.int(0)?, name: row.text(1)?, since: row.int(2)? })).collect()
+}
+
+/// Which of these rows are still stuck.
+///
+/// # Errors
+/// The database's.
+pub async fn still_stuck(
+    conn: &mut AnyConnection,
+    what: Stuck,
+    before_ms: i64,
+    ids: &[i64],
+) -> Result<Vec<StuckRow>, DbError> {
+    let (columns, from) = what.sql();
+    let before = format!("SELECT id, {columns} {from} AND id");
+    let rows = sql::select_in(conn, &before, "", &[Val::Int(before_ms)], ints(ids)).await?;
+    rows.iter().map(|row| Ok(StuckRow { id: row.int(0)?, name: row.text(1)?, since: row.int(2)? })).collect()
+}
+
+/// What was given up, and waits for an operator.
+pub const GIVEN_UP: [(&str, &str); 5] = [
+    ("outbox rows given up", "SELECT COUNT(*) FROM message_record WHERE status = 2"),
+    ("dead letters", "SELECT COUNT(*) FROM message_process_log WHERE outcome = 3"),
+    ("parked messages given up", "SELECT COUNT(*) FROM message_retry_log WHERE status = 2"),
+    ("outgoing calls given up or refused", "SELECT COUNT(*) FROM delivery WHERE status IN (2, 3)"),
+    ("refunds given up", "SELECT COUNT(*) FROM refund_record WHERE status = 2"),
+];
+
+/// A count.
+///
+/// # Errors
+/// The database's.
+pub async fn count(conn: &mut AnyConnection, text: &'static str) -> Result<i64, DbError> {
+    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(0), |row| row.int(0))
+}
+
+/// Movements of orders that the ledger has more than once: (order, "SKU kind", rows).
+///
+/// # Errors
+/// The database's.
+pub async fn repeated_movements(conn: &mut AnyConnection, ids: &[i64]) -> Result<Vec<(i64, String, i64)>, DbError> {
+    let before = "SELECT order_id, sku, kind, COUNT(*) FROM stock_ledger WHERE order_id";
+    let after = " GROUP BY order_id, sku, kind HAVING COUNT(*) > 1";
+    let rows = sql::select_in(conn, before, after, &[], ints(ids)).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, format!("{} kind {}", row.text(1)?, row.int(2)?), row.int(3)?))).collect()
+}
+
+/// Messages to users that one event caused more than once: (order, event id, rows).
+///
+/// # Errors
+/// The database's.
+pub async fn repeated_notices(conn: &mut AnyConnection, ids: &[i64]) -> Result<Vec<(i64, String, i64)>, DbError> {
+    let before = "SELECT order_id, event_id, COUNT(*) FROM notification WHERE order_id";
+    let after = " GROUP BY order_id, event_id HAVING COUNT(*) > 1";
+    let rows = sql::select_in(conn, before, after, &[], ints(ids)).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.text(1)?, row.int(2)?))).collect()
+}
+
+/// Which of these keys a group has handled an event of this topic for.
+///
+/// # Errors
+/// The database's.
+pub async fn keys_consumed(
+    conn: &mut AnyConnection,
+    group: &str,
+    topic: &str,
+    keys: &[String],
+) -> Result<HashSet<String>, DbError> {
+    let before = "SELECT DISTINCT msg_key FROM message_process_log WHERE consumer_group = ? AND topic = ? AND msg_key";
+    let rows = sql::select_in(conn, before, "", &[Val::from(group), Val::from(topic)], texts(keys)).await?;
+    rows.iter().map(|row| row.text(0)).collect()
+}
