@@ -91,6 +91,8 @@ pub struct Engine {
     made: Vec<Made>,
     /// The table may hold more than was claimed.
     look: bool,
+    /// When the next call falls due, as of the last look.
+    next_due: Option<i64>,
 }
 
 impl Engine {
@@ -120,6 +122,7 @@ impl Engine {
             db,
             effects,
             metrics,
+            next_due: None,
         })
     }
 
@@ -190,15 +193,17 @@ impl Engine {
         }
         let mut did = self.record().await?;
         self.begin();
-        let mut due = None;
+        // A call that failed now may be due before what was known to be next.
+        self.look |= did > 0;
         if self.look && self.lanes.has_room() {
-            due = delivery::next_due(&mut *self.db.read().await?, &self.kinds).await?;
+            let due = delivery::next_due(&mut *self.db.read().await?, &self.kinds).await?;
+            self.next_due = due;
             let claimed = if due.is_some_and(|due| due <= self.db.clock().now_ms()) { self.claim().await? } else { 0 };
             self.look = claimed > 0;
             did += claimed;
             self.begin();
         }
-        Ok(match due {
+        Ok(match self.next_due {
             _ if did > 0 => Progress::Did(did),
             Some(due) => Progress::WaitUntil(due),
             None => Progress::Idle,
