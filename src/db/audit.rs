@@ -1,7 +1,9 @@
 //! What the audit reads: small facts by key, page by page. Nothing here locks or writes, and no statement looks into
 //! the tables of two roles, which may live in different databases.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod messages;
+
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
@@ -10,6 +12,8 @@ use super::DbError;
 use super::sql::{self, Columns, Val};
 use crate::domain::stock::{Level, Lines};
 use crate::vals;
+
+pub use messages::*;
 
 fn ints(ids: &[i64]) -> Vec<Val> {
     ids.iter().copied().map(Val::Int).collect()
@@ -344,205 +348,6 @@ pub async fn points_balances(conn: &mut AnyConnection, users: &[i64]) -> Result<
     rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.int(2)?))).collect()
 }
 
-/// Outbox events by key: (key, event id, created_at).
-///
-/// # Errors
-/// The database's.
-pub async fn events_of_keys(conn: &mut AnyConnection, keys: &[String]) -> Result<Vec<(String, String, i64)>, DbError> {
-    let before = "SELECT msg_key, event_id, created_at FROM message_record WHERE msg_key";
-    let rows = sql::select_in(conn, before, "", &[], texts(keys)).await?;
-    rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?, row.int(2)?))).collect()
-}
-
-/// When these events were written to the outbox.
-///
-/// # Errors
-/// The database's.
-pub async fn event_times(conn: &mut AnyConnection, event_ids: &[String]) -> Result<HashMap<String, i64>, DbError> {
-    let before = "SELECT event_id, created_at FROM message_record WHERE event_id";
-    let rows = sql::select_in(conn, before, "", &[], texts(event_ids)).await?;
-    rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
-}
-
-/// A sent outbox row.
-#[derive(Clone, Debug)]
-pub struct SentFact {
-    /// Row.
-    pub id: i64,
-    /// Event id.
-    pub event_id: String,
-    /// Topic.
-    pub topic: String,
-    /// Business key.
-    pub key: String,
-    /// Epoch ms.
-    pub sent_at: i64,
-}
-
-/// The next `limit` outbox rows that were sent, after row `after`.
-///
-/// # Errors
-/// The database's.
-pub async fn sent(conn: &mut AnyConnection, after: i64, limit: i64) -> Result<Vec<SentFact>, DbError> {
-    let text = "SELECT id, event_id, topic, msg_key, COALESCE(sent_at, 0) FROM message_record \
-                WHERE id > ? AND status = 1 ORDER BY id LIMIT ?";
-    let fact = |row: &AnyRow| {
-        Ok(SentFact {
-            id: row.int(0)?,
-            event_id: row.text(1)?,
-            topic: row.text(2)?,
-            key: row.text(3)?,
-            sent_at: row.int(4)?,
-        })
-    };
-    sql::fetch(conn, text, vals![after, limit]).await?.iter().map(fact).collect()
-}
-
-/// Outcomes of messages in a group, by message id.
-///
-/// # Errors
-/// The database's.
-pub async fn outcomes(
-    conn: &mut AnyConnection,
-    group: &str,
-    event_ids: &[String],
-) -> Result<HashMap<String, i64>, DbError> {
-    let before = "SELECT message_id, outcome FROM message_process_log WHERE consumer_group = ? AND message_id";
-    let rows = sql::select_in(conn, before, "", &[Val::from(group)], texts(event_ids)).await?;
-    rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
-}
-
-/// Messages of a group that are, or were, parked.
-///
-/// # Errors
-/// The database's.
-pub async fn parked(conn: &mut AnyConnection, group: &str, event_ids: &[String]) -> Result<HashSet<String>, DbError> {
-    let before = "SELECT message_id FROM message_retry_log WHERE consumer_group = ? AND message_id";
-    let rows = sql::select_in(conn, before, "", &[Val::from(group)], texts(event_ids)).await?;
-    rows.iter().map(|row| row.text(0)).collect()
-}
-
-/// Which of these keys have a row on this topic in the outbox.
-///
-/// # Errors
-/// The database's.
-pub async fn keys_on_topic(conn: &mut AnyConnection, topic: &str, keys: &[String]) -> Result<HashSet<String>, DbError> {
-    let before = "SELECT DISTINCT msg_key FROM message_record WHERE topic = ? AND msg_key";
-    let rows = sql::select_in(conn, before, "", &[Val::from(topic)], texts(keys)).await?;
-    rows.iter().map(|row| row.text(0)).collect()
-}
-
-/// What does not move although it should.
-#[derive(Clone, Copy, Debug)]
-pub enum Stuck {
-    /// Outbox rows past their time.
-    Outbox,
-    /// Outbox rows that wait for nothing.
-    OutboxLost,
-    /// Parked messages past their time.
-    Parked,
-    /// Parked messages behind nothing.
-    ParkedLost,
-    /// Outgoing calls past their time.
-    Deliveries,
-    /// Orders past their time to pay.
-    Orders,
-}
-
-impl Stuck {
-    /// What an operator is told.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Outbox => "an outbox row is past its time to be sent",
-            Self::OutboxLost => "an outbox row waits without a time to be sent",
-            Self::Parked => "a parked message is past its time to be tried",
-            Self::ParkedLost => "a parked message waits behind nothing",
-            Self::Deliveries => "an outgoing call is past its time to be made",
-            Self::Orders => "an order is past its time to pay",
-        }
-    }
-
-    fn sql(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Outbox => ("event_id, next_at", "FROM message_record WHERE next_at <= ?"),
-            Self::OutboxLost => {
-                ("event_id, created_at", "FROM message_record WHERE status = 0 AND next_at IS NULL AND created_at <= ?")
-            }
-            Self::Parked => ("message_id, next_at", "FROM message_retry_log WHERE next_at <= ?"),
-            Self::ParkedLost => (
-                "message_id, updated_at",
-                "FROM message_retry_log w WHERE status = 0 AND next_at IS NULL AND updated_at <= ? AND NOT EXISTS \
-                 (SELECT 1 FROM message_retry_log a WHERE a.consumer_group = w.consumer_group \
-                 AND a.open_key = w.open_key AND a.next_at IS NOT NULL)",
-            ),
-            Self::Deliveries => ("ref, next_at", "FROM delivery WHERE next_at <= ?"),
-            Self::Orders => ("order_no, due_at", "FROM orders WHERE due_at <= ?"),
-        }
-    }
-}
-
-/// A row that is stuck.
-#[derive(Clone, Debug)]
-pub struct StuckRow {
-    /// Row.
-    pub id: i64,
-    /// Its name for people.
-    pub name: String,
-    /// Since when, epoch ms.
-    pub since: i64,
-}
-
-/// Rows that have been stuck since before `before_ms`, the next `limit` after row `after`.
-///
-/// # Errors
-/// The database's.
-pub async fn stuck(
-    conn: &mut AnyConnection,
-    what: Stuck,
-    before_ms: i64,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<StuckRow>, DbError> {
-    let (columns, from) = what.sql();
-    let text = format!("SELECT id, {columns} {from} AND id > ? ORDER BY id LIMIT ?");
-    let rows = sql::fetch(conn, text, vals![before_ms, after, limit]).await?;
-    rows.iter().map(|row| Ok(StuckRow { id: row.int(0)?, name: row.text(1)?, since: row.int(2)? })).collect()
-}
-
-/// Which of these rows are still stuck.
-///
-/// # Errors
-/// The database's.
-pub async fn still_stuck(
-    conn: &mut AnyConnection,
-    what: Stuck,
-    before_ms: i64,
-    ids: &[i64],
-) -> Result<Vec<StuckRow>, DbError> {
-    let (columns, from) = what.sql();
-    let before = format!("SELECT id, {columns} {from} AND id");
-    let rows = sql::select_in(conn, &before, "", &[Val::Int(before_ms)], ints(ids)).await?;
-    rows.iter().map(|row| Ok(StuckRow { id: row.int(0)?, name: row.text(1)?, since: row.int(2)? })).collect()
-}
-
-/// What was given up, and waits for an operator.
-pub const GIVEN_UP: [(&str, &str); 5] = [
-    ("outbox rows given up", "SELECT COUNT(*) FROM message_record WHERE status = 2"),
-    ("dead letters", "SELECT COUNT(*) FROM message_process_log WHERE outcome = 3"),
-    ("parked messages given up", "SELECT COUNT(*) FROM message_retry_log WHERE status = 2"),
-    ("outgoing calls given up or refused", "SELECT COUNT(*) FROM delivery WHERE status IN (2, 3)"),
-    ("refunds given up", "SELECT COUNT(*) FROM refund_record WHERE status = 2"),
-];
-
-/// A count.
-///
-/// # Errors
-/// The database's.
-pub async fn count(conn: &mut AnyConnection, text: &'static str) -> Result<i64, DbError> {
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(0), |row| row.int(0))
-}
-
 /// Movements of orders that the ledger has more than once: (order, "SKU kind", rows).
 ///
 /// # Errors
@@ -563,19 +368,4 @@ pub async fn repeated_notices(conn: &mut AnyConnection, ids: &[i64]) -> Result<V
     let after = " GROUP BY order_id, event_id HAVING COUNT(*) > 1";
     let rows = sql::select_in(conn, before, after, &[], ints(ids)).await?;
     rows.iter().map(|row| Ok((row.int(0)?, row.text(1)?, row.int(2)?))).collect()
-}
-
-/// Which of these keys a group has handled an event of this topic for.
-///
-/// # Errors
-/// The database's.
-pub async fn keys_consumed(
-    conn: &mut AnyConnection,
-    group: &str,
-    topic: &str,
-    keys: &[String],
-) -> Result<HashSet<String>, DbError> {
-    let before = "SELECT DISTINCT msg_key FROM message_process_log WHERE consumer_group = ? AND topic = ? AND msg_key";
-    let rows = sql::select_in(conn, before, "", &[Val::from(group), Val::from(topic)], texts(keys)).await?;
-    rows.iter().map(|row| row.text(0)).collect()
 }

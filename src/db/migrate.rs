@@ -80,10 +80,11 @@ pub async fn run(url: &str) -> Result<Vec<Step>, DbError> {
         lock_name(&mut conn).await?;
     }
     let applied = apply(&mut conn).await;
+    // When it failed, the end of the connection frees the name.
+    let applied = applied?;
     if dialect == Dialect::MySql {
         sql::fetch_one(&mut conn, format!("SELECT RELEASE_LOCK({LOCK})"), vec![]).await?;
     }
-    let applied = applied?;
     conn.close().await?;
     drop(file);
     Ok(applied)

@@ -53,8 +53,9 @@ async fn take(tx: &mut Tx, owner: &str) -> Result<i64, DbError> {
     if next >= NODES {
         return Err(DbError::Config(format!("all {NODES} node numbers are leased: stop some processes")));
     }
-    let text = "DELETE FROM node_lease WHERE node = ?";
-    sql::execute(tx, text, vals![next]).await?;
+    // Only one that has run out: since the SELECT another process may have taken a number that was in no row.
+    let text = "DELETE FROM node_lease WHERE node = ? AND lease_until <= ?";
+    sql::execute(tx, text, vals![next, now_ms]).await?;
     let text = "INSERT INTO node_lease (node, owner, lease_until) VALUES (?, ?, ?)";
     sql::execute(tx, text, vals![next, owner, now_ms + LEASE_MS]).await?;
     Ok(next)

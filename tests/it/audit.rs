@@ -10,7 +10,7 @@ use ruyi::db::points::Record;
 use ruyi::db::stock::{Movement, Reservation};
 use ruyi::db::tx::Draft;
 use ruyi::db::{Db, DbError, Tx, inbox, orders, payments, points, sql, stock};
-use ruyi::domain::event::{Kind, RefundKind};
+use ruyi::domain::event::{Group, Kind, Producer, RefundKind, Role};
 use ruyi::domain::id::PaymentId;
 use ruyi::domain::money::Money;
 use ruyi::domain::order::{OrderState, RefundState, Status};
@@ -343,6 +343,50 @@ async fn reopen(file: &std::path::Path, clock: &Clock) -> Db {
     let faults = ruyi::fault::Faults::none();
     let options = ruyi::db::Options { url, max_connections: 2, clock: clock.clone(), faults };
     Db::open(&options).await.unwrap()
+}
+
+/// Takes away what is not a role's own.
+async fn keep_only(db: &Db, role: Role) {
+    let tables: [(Role, &[&str]); 4] = [
+        (Role::Order, &["orders", "order_item"]),
+        (Role::Payment, &["payment_record", "refund_record"]),
+        (Role::Stock, &["stock", "stock_reservation", "stock_ledger"]),
+        (Role::Notify, &["user_points", "points_record"]),
+    ];
+    let mut conn = db.read().await.unwrap();
+    for table in tables.iter().filter(|(owner, _)| *owner != role).flat_map(|(_, tables)| *tables) {
+        sql::execute(&mut conn, format!("DELETE FROM {table}"), vec![]).await.unwrap();
+    }
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.producer() != Producer::Role(role)) {
+        sql::execute(&mut conn, "DELETE FROM message_record WHERE topic = ?", vals![kind.name()]).await.unwrap();
+    }
+    for group in Group::ALL.into_iter().filter(|group| group.role() != role) {
+        let text = "DELETE FROM message_process_log WHERE consumer_group = ?";
+        sql::execute(&mut conn, text, vals![group.name()]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn roles_in_four_databases() {
+    let test = sqlite().await;
+    world(&test).await;
+    test.db.close().await;
+    let mut all = Vec::new();
+    for role in Role::ALL {
+        let file = test.dir.path().join(format!("{}.db", role.name()));
+        std::fs::copy(test.dir.path().join("ruyi.db"), &file).unwrap();
+        let db = reopen(&file, &test.clock).await;
+        keep_only(&db, role).await;
+        all.push(db);
+    }
+    let [order, payment, stock, notify] = <[Db; 4]>::try_from(all).unwrap();
+    let dbs = RoleDbs { order, payment, stock, notify };
+    let report = audit::run(&dbs, &options()).await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    execute(&dbs.payment, &["DELETE FROM message_process_log WHERE message_id = '4:STOCK_FROZEN'"]).await;
+    let report = audit::run(&dbs, &options()).await.unwrap();
+    assert_eq!(report.violations.len(), 1, "{report:#?}");
+    assert!(report.violations[0].evidence.contains("payment-consumer-group"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
