@@ -4,6 +4,7 @@ pub mod audit;
 pub mod config;
 pub mod db;
 mod exit;
+pub mod mq;
 pub mod serve;
 
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ enum Command {
     Audit(audit::Args),
     /// Inspect the configuration
     Config(config::Args),
+    /// Run the embedded broker by itself
+    Mq(mq::Args),
     /// Look after the tables
     Db(db::Args),
 }
@@ -133,6 +136,7 @@ impl Cli {
             Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
             Command::Audit(args) => audit::run(&context, args).await,
             Command::Config(args) => config::run(&context, args).await,
+            Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
             Command::Db(args) => db::run(&context, args).await,
         }
     }

@@ -5,6 +5,9 @@
 
 mod broker;
 
+#[cfg(feature = "embedded")]
+pub use broker::BrokerProcess;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -316,7 +319,7 @@ fn app(
                     shutdown.spawn(writer);
                 }
                 let api = api.merge(payment::api::router(state, &auth));
-                if config.sandbox.enabled { api.merge(sandbox::channel_router(sandbox.clone())) } else { api }
+                if config.sandbox.enabled { api.merge(sandbox::channel_router(sandbox.clone(), &auth)) } else { api }
             }
             Role::Stock => api.merge(stock::api::router(db.clone(), &auth)),
             Role::Notify => api.merge(notify::api::router(db.clone(), &auth)),

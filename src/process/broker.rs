@@ -78,9 +78,10 @@ async fn start_cluster(
     shutdown: &Shutdown,
 ) -> Result<Running, StartError> {
     let runtime = MqRuntime::start("ruyi-mq")?;
-    let mut addr_file = None;
     #[cfg(feature = "embedded")]
-    let mut embedded = None;
+    let (mut addr_file, mut embedded) = (None, None);
+    #[cfg(not(feature = "embedded"))]
+    let addr_file = None;
     let namesrv = if !config.mq.namesrv.is_empty() {
         config.mq.namesrv.clone()
     } else if plan.embed_broker {
@@ -88,10 +89,7 @@ async fn start_cluster(
         {
             let broker = start_embedded(config, &runtime).await?;
             let namesrv = broker.namesrv_addr();
-            let file = config.broker_addr_file();
-            std::fs::write(&file, &namesrv)
-                .map_err(|source| StartError::DataDir { path: file.display().to_string(), source })?;
-            addr_file = Some(file);
+            addr_file = Some(write_addr(config, &namesrv)?);
             embedded = Some(broker);
             namesrv
         }
@@ -143,7 +141,7 @@ fn found_embedded(config: &Config) -> Result<String, StartError> {
 
 /// Starts the broker on the data directory.
 #[cfg(feature = "embedded")]
-pub(super) async fn start_embedded(
+async fn start_embedded(
     config: &Config,
     runtime: &MqRuntime,
 ) -> Result<crate::mq::embedded::EmbeddedBroker, StartError> {
@@ -161,6 +159,57 @@ pub(super) async fn start_embedded(
         sync_flush: false,
     };
     Ok(crate::mq::embedded::EmbeddedBroker::start(&embedded, runtime).await?)
+}
+
+/// The embedded name server and broker alone, for roles in other processes.
+#[cfg(feature = "embedded")]
+pub struct BrokerProcess {
+    broker: crate::mq::embedded::EmbeddedBroker,
+    runtime: MqRuntime,
+    addr_file: std::path::PathBuf,
+    _lock: File,
+}
+
+#[cfg(feature = "embedded")]
+impl BrokerProcess {
+    /// Starts both on the data directory, and leaves their address there for the others.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let lock = lock(config)?;
+        let runtime = MqRuntime::start("ruyi-mq")?;
+        let broker = start_embedded(config, &runtime).await?;
+        let addr_file = write_addr(config, &broker.namesrv_addr())?;
+        Ok(Self { broker, runtime, addr_file, _lock: lock })
+    }
+
+    /// Where its name server is.
+    #[must_use]
+    pub fn namesrv(&self) -> String {
+        self.broker.namesrv_addr()
+    }
+
+    /// Stops both.
+    pub async fn stop(self) {
+        self.broker.shutdown().await;
+        self.runtime.shutdown(STOP).await;
+        forget_addr(&self.addr_file);
+    }
+}
+
+#[cfg(feature = "embedded")]
+fn write_addr(config: &Config, namesrv: &str) -> Result<std::path::PathBuf, StartError> {
+    let file = config.broker_addr_file();
+    std::fs::write(&file, namesrv)
+        .map_err(|source| StartError::DataDir { path: file.display().to_string(), source })?;
+    Ok(file)
+}
+
+fn forget_addr(file: &std::path::Path) {
+    if let Err(error) = std::fs::remove_file(file) {
+        tracing::debug!(%error, file = %file.display(), "not removed");
+    }
 }
 
 /// The client's settings.
@@ -197,10 +246,8 @@ impl Running {
             }
             runtime.shutdown(STOP).await;
         }
-        if let Some(file) = self.addr_file
-            && let Err(error) = std::fs::remove_file(&file)
-        {
-            tracing::debug!(%error, file = %file.display(), "not removed");
+        if let Some(file) = self.addr_file {
+            forget_addr(&file);
         }
     }
 }

@@ -19,12 +19,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Scope};
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::db::group::{Group, GroupError};
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::Targets;
-use crate::http::Problem;
+use crate::http::{Auth, Problem, require};
 
 pub use signed::read_signed;
 
@@ -134,12 +134,11 @@ async fn write_in(tx: &mut Tx, requests: &[Request]) -> Result<Vec<u64>, DbError
 }
 
 /// The payment channel.
-pub fn channel_router(state: Sandbox) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(channel::pay))
-        .routes(routes!(channel::refund))
-        .routes(routes!(channel::call_back))
-        .with_state(state)
+pub fn channel_router(state: Sandbox, auth: &Auth) -> OpenApiRouter {
+    // The submissions are signed; whoever makes a silent payment call back has to be somebody, too.
+    let control =
+        OpenApiRouter::new().routes(routes!(channel::call_back)).route_layer(require(Scope::PaymentWrite, auth));
+    OpenApiRouter::new().routes(routes!(channel::pay)).routes(routes!(channel::refund)).merge(control).with_state(state)
 }
 
 /// The warehouse.

@@ -1,0 +1,37 @@
+//! `ruyi mq`: the broker.
+
+#[cfg(feature = "embedded")]
+pub mod broker;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::Context;
+
+/// Work with the broker
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the embedded name server and broker until the process is told to stop
+    #[cfg(feature = "embedded")]
+    Broker(broker::Args),
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Whatever the subcommand could not do.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    #[cfg(not(feature = "embedded"))]
+    let _ = context;
+    match args.command {
+        #[cfg(feature = "embedded")]
+        Command::Broker(args) => broker::run(context, &args).await,
+    }
+}
