@@ -1,7 +1,12 @@
 //! The command line. One module per subcommand, each with `Args` and `run`; its path is the command line.
 
+pub mod bulk;
 pub mod config;
 mod exit;
+pub mod order;
+pub mod payment;
+pub mod product;
+pub mod stock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +59,14 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Place, look at, cancel and wait for orders
+    Order(order::Args),
+    /// Pay orders
+    Payment(payment::Args),
+    /// Look at and set stock
+    Stock(stock::Args),
+    /// Look at and set products
+    Product(product::Args),
     /// Inspect the configuration
     Config(config::Args),
 }
@@ -121,6 +134,10 @@ impl Cli {
     pub async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let context = Context { config, asked_output: self.global.output, clock: Clock::system() };
         match self.command {
+            Command::Order(args) => order::run(&context, args).await,
+            Command::Payment(args) => payment::run(&context, args).await,
+            Command::Stock(args) => stock::run(&context, args).await,
+            Command::Product(args) => product::run(&context, args).await,
             Command::Config(args) => config::run(&context, args).await,
         }
     }
