@@ -248,6 +248,14 @@ impl Api {
         self.call(Call::get(format!("{}/notifications?userId={user_id}&limit=100", self.at.notify))).await
     }
 
+    /// `GET /readyz` of the order role, as long as it takes within the usual retries.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn ready(&self) -> Result<(), CallError> {
+        self.call(Call::get(format!("{}/readyz", self.at.order))).await.map(drop)
+    }
+
     async fn call_as<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CallError> {
         let url = call.url.clone();
         let reply = self.call(call).await?;

@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod config;
+pub mod demo;
 mod exit;
 pub mod order;
 pub mod payment;
@@ -67,6 +68,8 @@ enum Command {
     Stock(stock::Args),
     /// Look at and set products
     Product(product::Args),
+    /// Start everything in this process, put a thousand orders through it, and prove that all is well
+    Demo(demo::Args),
     /// Inspect the configuration
     Config(config::Args),
 }
@@ -138,6 +141,7 @@ impl Cli {
             Command::Payment(args) => payment::run(&context, args).await,
             Command::Stock(args) => stock::run(&context, args).await,
             Command::Product(args) => product::run(&context, args).await,
+            Command::Demo(args) => demo::run(&context, args).await,
             Command::Config(args) => config::run(&context, args).await,
         }
     }
