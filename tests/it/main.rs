@@ -2,6 +2,7 @@
 #![recursion_limit = "512"]
 
 mod cli;
+mod client;
 mod config;
 mod http;
 #[cfg(feature = "embedded")]
