@@ -1,11 +1,17 @@
 //! The command line. One module per subcommand, each with `Args` and `run`; its path is the command line.
 
 pub mod audit;
+pub mod bulk;
 pub mod config;
 pub mod db;
+pub mod demo;
 mod exit;
 pub mod mq;
+pub mod order;
+pub mod payment;
+pub mod product;
 pub mod serve;
+pub mod stock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +68,16 @@ enum Command {
     Serve(serve::Args),
     /// Check that every order, payment, piece of stock and message is where it belongs
     Audit(audit::Args),
+    /// Place, look at, cancel and wait for orders
+    Order(order::Args),
+    /// Pay orders
+    Payment(payment::Args),
+    /// Look at and set stock
+    Stock(stock::Args),
+    /// Look at and set products
+    Product(product::Args),
+    /// Start everything in this process, put a thousand orders through it, and prove that all is well
+    Demo(demo::Args),
     /// Inspect the configuration
     Config(config::Args),
     /// Run the embedded broker by itself
@@ -135,6 +151,11 @@ impl Cli {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
             Command::Audit(args) => audit::run(&context, args).await,
+            Command::Order(args) => order::run(&context, args).await,
+            Command::Payment(args) => payment::run(&context, args).await,
+            Command::Stock(args) => stock::run(&context, args).await,
+            Command::Product(args) => product::run(&context, args).await,
+            Command::Demo(args) => Box::pin(demo::run(&context, args)).await,
             Command::Config(args) => config::run(&context, args).await,
             Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
             Command::Db(args) => db::run(&context, args).await,

@@ -198,6 +198,6 @@ fn cell(value: &Value) -> String {
 }
 
 /// Keys and bodies of messages come from anyone: no control characters to the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }

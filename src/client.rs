@@ -1,0 +1,334 @@
+//! HTTP client of the roles: one method per call, with the retries that are safe.
+//!
+//! Every call may be repeated: orders carry an idempotency key, the other calls end in the same state when they are made
+//! twice. So what did not arrive, or was refused for load, is tried again, a bounded number of times.
+
+mod error;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+pub use error::CallError;
+pub use watch::{OrderView, Watch, WatchError};
+
+use crate::config;
+use crate::domain::id::{OrderId, Sku};
+use crate::http::Problem;
+
+/// An answer as it came: fields that this version does not know stay in it, in the order of the server.
+pub type Reply = Box<RawValue>;
+
+/// Ids that one `GET /orders?ids=` takes.
+pub const IDS_PER_CALL: usize = 100;
+
+/// One request and its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Tries of one call, the first one included: with the waits below about ten seconds.
+const ATTEMPTS: u32 = 8;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Of an error that is no problem document, this much is shown.
+const SHOWN_CHARS: usize = 200;
+
+/// The roles, as seen from outside. A cheap clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    http: reqwest::Client,
+    at: Arc<Addresses>,
+    /// A role could not be reached at all: until one answers again, calls are not retried.
+    down: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    order: String,
+    payment: String,
+    stock: String,
+    notify: String,
+}
+
+/// One page of orders, the newest first.
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    /// The orders, without their lines.
+    pub items: Vec<Reply>,
+    /// The id to give as `before` for the next page.
+    pub next: Option<OrderId>,
+}
+
+struct Call<'a> {
+    method: Method,
+    url: String,
+    body: Option<Bytes>,
+    key: Option<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    fn get(url: String) -> Self {
+        Self { method: Method::GET, url, body: None, key: None }
+    }
+
+    fn post(url: String, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, url, body: Some(body.into()), key: None }
+    }
+
+    fn put(url: String, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::PUT, url, body: Some(body.into()), key: None }
+    }
+
+    fn key(mut self, key: &'a str) -> Self {
+        self.key = Some(key);
+        self
+    }
+}
+
+impl Api {
+    /// The roles where `[client]` says they are.
+    ///
+    /// # Errors
+    /// [`CallError::Setup`] when the key cannot be a header, or there is no TLS.
+    pub fn new(client: &config::Client) -> Result<Self, CallError> {
+        let base = |url: &str| config::Client::base(url).to_owned();
+        let at = Addresses {
+            order: base(&client.order),
+            payment: base(&client.payment),
+            stock: base(&client.stock),
+            notify: base(&client.notify),
+        };
+        Self::build(at, client.key.expose_secret())
+    }
+
+    /// All roles at one address, as `ruyi serve all` offers them.
+    ///
+    /// # Errors
+    /// As [`Api::new`].
+    pub fn at(base_url: &str) -> Result<Self, CallError> {
+        let base = || base_url.trim_end_matches('/').to_owned();
+        Self::build(Addresses { order: base(), payment: base(), stock: base(), notify: base() }, "")
+    }
+
+    fn build(at: Addresses, key: &str) -> Result<Self, CallError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
+        if !key.is_empty() {
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+                .map_err(|_| CallError::Setup("client.key cannot be sent as a header".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .timeout(CALL_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            // The roles are neighbours; a proxy of the environment is for the world outside.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| CallError::Setup(error.to_string()))?;
+        Ok(Self { http, at: Arc::new(at), down: Arc::default() })
+    }
+
+    /// `POST /orders` with this body, as it is. The key makes a repetition harmless.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn create_order(&self, body: impl Into<Bytes>, key: &str) -> Result<Reply, CallError> {
+        self.call(Call::post(format!("{}/orders", self.at.order), body).key(key)).await
+    }
+
+    /// `GET /orders/{id}`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn order(&self, id: OrderId) -> Result<Reply, CallError> {
+        self.call(Call::get(format!("{}/orders/{id}", self.at.order))).await
+    }
+
+    /// `GET /orders?ids=`: those of up to [`IDS_PER_CALL`] ids that exist.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn orders_by_id(&self, ids: &[OrderId]) -> Result<Vec<OrderView>, CallError> {
+        let ids: Vec<String> = ids.iter().map(OrderId::to_string).collect();
+        let url = format!("{}/orders?ids={}", self.at.order, ids.join(","));
+        let page: Page = self.call_as(Call::get(url.clone())).await?;
+        page.items.into_iter().map(|raw| OrderView::of(&url, raw)).collect()
+    }
+
+    /// `GET /orders` with these parameters, already safe in a URL.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn orders(&self, parameters: &[(&str, String)]) -> Result<Page, CallError> {
+        let text: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        self.call_as(Call::get(format!("{}/orders?{}", self.at.order, text.join("&")))).await
+    }
+
+    /// `POST /orders/{id}/cancel`.
+    ///
+    /// # Errors
+    /// [`CallError`]; 409 when the warehouse has it.
+    pub async fn cancel(&self, id: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::post(format!("{}/orders/{id}/cancel", self.at.order), body)).await
+    }
+
+    /// `PUT /products/{sku}`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_product(&self, sku: &Sku, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::put(format!("{}/products/{sku}", self.at.order), body)).await
+    }
+
+    /// `GET /products/{sku}`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn product(&self, sku: &Sku) -> Result<Reply, CallError> {
+        self.call(Call::get(format!("{}/products/{sku}", self.at.order))).await
+    }
+
+    /// `PUT /stock/{sku}`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_stock(&self, sku: &Sku, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::put(format!("{}/stock/{sku}", self.at.stock), body)).await
+    }
+
+    /// `GET /stock/{sku}`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn stock(&self, sku: &Sku) -> Result<Reply, CallError> {
+        self.call(Call::get(format!("{}/stock/{sku}", self.at.stock))).await
+    }
+
+    /// `GET /payments/{orderId}`.
+    ///
+    /// # Errors
+    /// [`CallError`]; 404 while the payment is not opened.
+    pub async fn payment(&self, order: OrderId) -> Result<Reply, CallError> {
+        self.call(Call::get(format!("{}/payments/{order}", self.at.payment))).await
+    }
+
+    /// `POST /payments/{orderId}/pay`.
+    ///
+    /// # Errors
+    /// [`CallError`]; 404 while the payment is not opened, 409 when it is closed.
+    pub async fn pay(&self, order: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::post(format!("{}/payments/{order}/pay", self.at.payment), body)).await
+    }
+
+    /// Makes the sandbox channel call back for a payment it kept silent about.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn sandbox_callback(&self, payment_id: &str) -> Result<Reply, CallError> {
+        let url = format!("{}/sandbox/channel/payments/{payment_id}/callback", self.at.payment);
+        self.call(Call::post(url, Bytes::from_static(b"{}"))).await
+    }
+
+    /// `GET /notifications` of a user, the newest first.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn notifications(&self, user_id: &str) -> Result<Reply, CallError> {
+        self.call(Call::get(format!("{}/notifications?userId={user_id}&limit=100", self.at.notify))).await
+    }
+
+    /// `GET /readyz` of the order role, as long as it takes within the usual retries.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn ready(&self) -> Result<(), CallError> {
+        self.call(Call::get(format!("{}/readyz", self.at.order))).await.map(drop)
+    }
+
+    async fn call_as<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CallError> {
+        let url = call.url.clone();
+        let reply = self.call(call).await?;
+        serde_json::from_str(reply.get()).map_err(|source| CallError::Garbled { url, source })
+    }
+
+    async fn call(&self, call: Call<'_>) -> Result<Reply, CallError> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.once(&call).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let attempts = if self.down.load(Ordering::Relaxed) { 1 } else { ATTEMPTS };
+            let Some(wait) = retry_wait(&error, attempt).filter(|_| attempt < attempts) else {
+                if matches!(error, CallError::Unreachable { .. }) {
+                    self.down.store(true, Ordering::Relaxed);
+                }
+                return Err(error);
+            };
+            tracing::debug!(url = call.url, attempt, wait_ms = wait.as_millis(), %error, "trying again");
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    async fn once(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        let mut request = self.http.request(call.method.clone(), &call.url);
+        if let Some(body) = &call.body {
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        if let Some(key) = call.key {
+            request = request.header("idempotency-key", key);
+        }
+        let lost = |error: reqwest::Error| CallError::unreachable(&call.url, error);
+        let response = request.send().await.map_err(lost)?;
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let body = response.bytes().await.map_err(lost)?;
+        self.down.store(false, Ordering::Relaxed);
+        if status.is_success() {
+            let garbled = |source| CallError::Garbled { url: call.url.clone(), source };
+            return serde_json::from_slice(&body).map_err(garbled);
+        }
+        let mut problem: Problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&body).chars().take(SHOWN_CHARS).collect::<String>();
+            Problem::new(status, "http", text)
+        });
+        problem.status = status.as_u16();
+        problem.retry_after = problem.retry_after.or(retry_after);
+        Err(CallError::Refused(Box::new(problem)))
+    }
+}
+
+/// Seconds; the form with a date is not used by any role.
+fn retry_after(headers: &HeaderMap) -> Option<u32> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// How long to wait before the next attempt, if another one can help.
+fn retry_wait(error: &CallError, attempt: u32) -> Option<Duration> {
+    let backoff = FIRST_WAIT.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX)).min(LONGEST_WAIT);
+    match error {
+        CallError::Unreachable { .. } => Some(backoff),
+        CallError::Refused(problem) => match problem.status_code() {
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => {
+                let asked = problem.retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+                Some(asked.unwrap_or(backoff).min(LONGEST_WAIT))
+            }
+            _ => None,
+        },
+        CallError::Garbled { .. } | CallError::Setup(_) => None,
+    }
+}

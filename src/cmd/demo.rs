@@ -1,0 +1,162 @@
+//! `ruyi demo`: everything in one process, a thousand orders through it over HTTP, and the proof that all is well.
+
+pub mod cases;
+pub mod drive;
+mod report;
+pub mod system;
+mod timeline;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use crate::client::Api;
+use crate::config::Config;
+use crate::shutdown::Shutdown;
+use cases::Cases;
+use drive::{Driven, Options};
+use report::Report;
+use system::{Audited, System};
+use timeline::Moment;
+
+/// The orders that are fed if no others are given.
+pub const ORDERS: &str = include_str!("../../examples/orders.jsonl");
+/// What is sold in the demo.
+pub const PRODUCTS: &str = include_str!("../../examples/products.jsonl");
+
+/// How long each step of an order may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long effects may trail the last end before the audit counts.
+const TRAIL: Duration = Duration::from_secs(30);
+const AUDIT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Arguments of `ruyi demo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,200]
+    #[arg(long, value_name = "N|FILE")]
+    orders: Option<String>,
+    /// Keep the data in this directory [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Database to use, `sqlite://` or `mysql://` [default: a SQLite file in the data directory]
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Orders in work at once
+    #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    concurrency: u16,
+}
+
+/// Runs the demo. Exit code 1 when an order did not end as it should or the audit found a violation.
+///
+/// # Errors
+/// The system cannot be started, fed or read.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    let (cases, count) = load(context, args.orders.as_deref())?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().context("cannot listen for signals")?;
+    let temporary = match &args.data_dir {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("ruyi-demo-").tempdir().context("no temporary directory")?),
+    };
+    let data_dir = args.data_dir.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path));
+    let data_dir = data_dir.context("no data directory")?;
+    std::fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
+    let config = system::config_in(data_dir, args.database.as_deref(), context);
+    let options = Options { count, concurrency: args.concurrency.into(), patience: PATIENCE };
+
+    let system = System::start(context, &config).await.context("cannot start the system")?;
+    let result = on(&system, &cases, options, &shutdown.token).await;
+    let audited = match &result {
+        Ok(_) if !shutdown.token.is_cancelled() => settled_audit(&system, &config, &shutdown.token).await,
+        _ => Ok(None),
+    };
+    system.stop().await;
+    let (driven, timeline) = result?;
+    let report = Report::new(driven, audited?, timeline, shutdown.token.is_cancelled());
+    report.print(context.format())?;
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn load(context: &Context, orders: Option<&str>) -> anyhow::Result<(Cases, u64)> {
+    let run_id = format!("demo-{}", context.clock.now_ms());
+    let number = orders.and_then(|text| text.parse::<u64>().ok());
+    let cases = match orders {
+        Some(path) if number.is_none() => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+            Cases::parse(&text, &run_id)?
+        }
+        _ => Cases::parse(ORDERS, &run_id)?,
+    };
+    let count = number.unwrap_or(cases.lines());
+    Ok((cases, count))
+}
+
+async fn on(
+    system: &System,
+    cases: &Cases,
+    options: Options,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Driven, Vec<Moment>)> {
+    let api = Api::at(system.base_url())?;
+    let setting_up = async {
+        api.ready().await.context("the system is not ready")?;
+        let products = cases::products(PRODUCTS)?;
+        drive::set_up(&api, &products, cases.rounds(options.count)).await.context("cannot set products and stock")
+    };
+    tokio::select! {
+        result = setting_up => result?,
+        () = stop.cancelled() => return Ok((Driven::default(), Vec::new())),
+    }
+    let bar = progress(options.count);
+    let ends = RefCell::new(BTreeMap::new());
+    let driven = drive::drive(&api, cases, options, stop, |end| {
+        let mut ends = ends.borrow_mut();
+        *ends.entry(end.to_string().to_lowercase()).or_insert(0_u64) += 1;
+        let parts: Vec<String> = ends.iter().map(|(end, count)| format!("{count} {end}")).collect();
+        bar.set_message(parts.join(", "));
+        bar.inc(1);
+    })
+    .await;
+    bar.finish_and_clear();
+    let timeline = match driven.sample {
+        Some(id) if !stop.is_cancelled() => timeline::of(&api, id).await?,
+        _ => Vec::new(),
+    };
+    Ok((driven, timeline))
+}
+
+/// Audits until nothing is found, or what is found stays.
+async fn settled_audit(
+    system: &System,
+    config: &Config,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Audited>> {
+    let deadline = Instant::now() + TRAIL;
+    loop {
+        let audited = system.audit(config).await.context("cannot audit")?;
+        if audited.violations == 0 || stop.is_cancelled() || Instant::now() >= deadline {
+            return Ok(Some(audited));
+        }
+        tokio::time::sleep(AUDIT_PAUSE).await;
+    }
+}
+
+fn progress(count: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        // Nothing can be done when stderr is gone.
+        let _ = writeln!(std::io::stderr(), "feeding {count} orders");
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {msg}");
+    ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

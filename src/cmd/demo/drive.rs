@@ -1,0 +1,344 @@
+//! Puts orders through their cases over HTTP, many at once, and notes how each one ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::stream::{self, StreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::cases::{Case, Cases, End, Kind, Product};
+use crate::client::{Api, CallError, OrderView, Watch};
+use crate::cmd::payment::pay_when_open;
+use crate::domain::id::OrderId;
+use crate::domain::order::{Outcome, Status};
+
+/// Unmet expectations that are kept with their details; the others are only counted.
+const FAILURES_KEPT: usize = 100;
+const REFUND_PAUSE: Duration = Duration::from_millis(100);
+const SETUP_CONCURRENCY: usize = 8;
+
+/// How to drive.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Orders to feed.
+    pub count: u64,
+    /// Orders in work at once.
+    pub concurrency: usize,
+    /// How long each step of an order may take.
+    pub patience: Duration,
+}
+
+/// What came out for a number of orders alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Group {
+    /// What they were put through.
+    pub case: Kind,
+    /// How they ended.
+    pub ended: End,
+    /// Why: who canceled, or what the refusal was.
+    pub why: String,
+    /// It is how they should have ended.
+    pub expected: bool,
+}
+
+/// An expectation that was not met.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Place of the order in the run, from 1.
+    pub number: u64,
+    /// What it was put through.
+    pub case: Kind,
+    /// How it should have ended.
+    pub expected: End,
+    /// How it ended.
+    pub ended: End,
+    /// The order, if it became one.
+    pub order_id: Option<OrderId>,
+    /// What went wrong.
+    pub why: String,
+}
+
+/// The result of a run.
+#[derive(Debug, Default)]
+pub struct Driven {
+    /// How many there were of each group.
+    pub groups: BTreeMap<Group, u64>,
+    /// Unmet expectations, the first ones in detail.
+    pub failures: Vec<Failure>,
+    /// How many there were.
+    pub unexpected: u64,
+    /// An order that went all the way, to show.
+    pub sample: Option<OrderId>,
+    /// From the first request to the last end.
+    pub elapsed: Duration,
+}
+
+impl Driven {
+    /// How many orders ended like this.
+    #[must_use]
+    pub fn ended(&self, end: End) -> u64 {
+        self.groups.iter().filter(|(group, _)| group.ended == end).map(|(_, count)| count).sum()
+    }
+
+    /// All orders; a line that repeats another one is none.
+    #[must_use]
+    pub fn orders(&self) -> u64 {
+        self.groups.iter().filter(|(group, _)| group.ended != End::Duplicate).map(|(_, count)| count).sum()
+    }
+
+    fn note(&mut self, case: &Case, done: Done) {
+        let met = done.ended == End::Duplicate || done.ended == case.expect;
+        let expected = met && done.failure.is_none();
+        if !expected {
+            self.unexpected += 1;
+            if self.failures.len() < FAILURES_KEPT {
+                self.failures.push(Failure {
+                    number: case.number,
+                    case: case.kind,
+                    expected: case.expect,
+                    ended: done.ended,
+                    order_id: done.order_id,
+                    why: done.failure.unwrap_or_else(|| done.why.clone()),
+                });
+            }
+        }
+        if case.kind == Kind::Normal && done.ended == End::Signed && self.sample.is_none() {
+            self.sample = done.order_id;
+        }
+        *self.groups.entry(Group { case: case.kind, ended: done.ended, why: done.why, expected }).or_insert(0) += 1;
+    }
+}
+
+struct Done {
+    ended: End,
+    order_id: Option<OrderId>,
+    why: String,
+    failure: Option<String>,
+}
+
+/// Sets products and their stock; `rounds` times the pieces, so that a repeated file does not run out.
+///
+/// # Errors
+/// A role refuses or does not answer.
+pub async fn set_up(api: &Api, products: &[Product], rounds: u64) -> anyhow::Result<()> {
+    let rounds = i64::try_from(rounds).unwrap_or(i64::MAX);
+    let mut all = stream::iter(products)
+        .map(|product| async move {
+            let available = product.available.saturating_mul(rounds);
+            api.put_product(&product.sku, serde_json::to_vec(&product.body)?).await?;
+            api.put_stock(&product.sku, serde_json::to_vec(&json!({"available": available}))?).await?;
+            anyhow::Ok(())
+        })
+        .buffer_unordered(SETUP_CONCURRENCY);
+    while let Some(result) = all.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+/// Drives `options.count` orders, or fewer when `stop` is cancelled; `progress` is called for each one that ended.
+pub async fn drive(
+    api: &Api,
+    cases: &Cases,
+    options: Options,
+    stop: &CancellationToken,
+    progress: impl Fn(End),
+) -> Driven {
+    let driver =
+        &Driver { api, watch: Watch::start(api.clone()), patience: options.patience, placed: Mutex::default() };
+    let started = Instant::now();
+    let mut driven = Driven::default();
+    let mut ends = std::pin::pin!(
+        stream::iter((0..options.count).map_while(|n| cases.nth(n)))
+            .map(|case| async move {
+                let done = driver.one(&case).await;
+                (case, done)
+            })
+            .buffer_unordered(options.concurrency)
+            .take_until(stop.cancelled())
+    );
+    while let Some((case, done)) = ends.next().await {
+        progress(done.ended);
+        driven.note(&case, done);
+    }
+    driven.elapsed = started.elapsed();
+    driven
+}
+
+struct Driver<'a> {
+    api: &'a Api,
+    watch: Watch,
+    patience: Duration,
+    /// The order that each key led to.
+    placed: Mutex<HashMap<String, OrderId>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Created {
+    order_id: OrderId,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Paid {
+    payment_id: String,
+}
+
+#[derive(Deserialize)]
+struct Payment {
+    refunds: Vec<Value>,
+}
+
+impl Driver<'_> {
+    async fn one(&self, case: &Case) -> Done {
+        let created = match self.api.create_order(case.body.clone(), &case.key).await {
+            Ok(reply) => serde_json::from_str::<Created>(reply.get()),
+            Err(CallError::Refused(problem)) if problem.status_code().is_client_error() => {
+                let why = format!("{} {}", problem.status, problem.kind.rsplit(':').next().unwrap_or_default());
+                return Done { ended: End::Rejected, order_id: None, why, failure: None };
+            }
+            Err(error) => return failed(None, End::Open, "not placed", &error.into()),
+        };
+        let id = match created {
+            Ok(created) => created.order_id,
+            Err(error) => return failed(None, End::Open, "not placed", &error.into()),
+        };
+        match self.first_with_key(&case.key, id) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Done { ended: End::Duplicate, order_id: Some(id), why: "same order".to_owned(), failure: None };
+            }
+            Err(error) => return failed(Some(id), End::Open, "two orders with one key", &error),
+        }
+        let result = match self.put_through(case.kind, id).await {
+            Ok(()) => self.until(id, OrderView::is_over).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(view) => {
+                let failure = self.check(case.kind, &view).await.err().map(|error| format!("{error:#}"));
+                let why = view.cancel_type.map_or("", |by| by.name()).to_owned();
+                Done { ended: view.outcome.into(), order_id: Some(id), why, failure }
+            }
+            Err(error) => failed(Some(id), End::Open, "gave up", &error),
+        }
+    }
+
+    /// Whether this is the first line with its key.
+    fn first_with_key(&self, key: &str, id: OrderId) -> anyhow::Result<bool> {
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        match placed.get(key) {
+            None => {
+                placed.insert(key.to_owned(), id);
+                Ok(true)
+            }
+            Some(first) if *first == id => Ok(false),
+            Some(first) => bail!("the key of order {first} placed order {id} as well"),
+        }
+    }
+
+    /// Everything that happens to the order from outside; afterwards it only has to end.
+    async fn put_through(&self, kind: Kind, id: OrderId) -> anyhow::Result<()> {
+        match kind {
+            Kind::Normal | Kind::DuplicateKey => self.pay(id, &json!({})).await.map(drop),
+            Kind::CallbackRepeated => self.pay(id, &json!({"repeat": 3})).await.map(drop),
+            Kind::WrongAmount => self.pay(id, &json!({"amountDelta": -1})).await.map(drop),
+            Kind::BadSignature => self.pay(id, &json!({"badSignature": true})).await.map(drop),
+            Kind::SoldOut | Kind::NeverPaid => Ok(()),
+            Kind::CanceledAtOnce => self.cancel(id).await,
+            Kind::CanceledBeforePaying => {
+                self.until(id, |order| order.status != Status::Created).await?;
+                self.cancel(id).await
+            }
+            Kind::CanceledAfterPaying => {
+                self.pay(id, &json!({})).await?;
+                self.until(id, |order| order.status >= Status::Paid).await?;
+                self.cancel(id).await
+            }
+            Kind::TwoTransactions => {
+                // Delayed, so that the second one is submitted before the first one is reported.
+                let transaction = |n: u8| json!({"transactionNo": format!("demo-{id}-{n}"), "delayMs": 250});
+                self.pay(id, &transaction(1)).await?;
+                self.pay(id, &transaction(2)).await.map(drop)
+            }
+            Kind::PaidAfterCancel => {
+                let paid = self.pay(id, &json!({"silent": true})).await?;
+                self.cancel(id).await?;
+                self.until(id, |order| order.status == Status::Canceled).await?;
+                self.api.sandbox_callback(&paid.payment_id).await?;
+                self.until(id, |order| order.outcome == Outcome::Refunded).await.map(drop)
+            }
+            // These are orders by mistake: they end sooner when they are canceled.
+            Kind::UnknownSku
+            | Kind::Malformed
+            | Kind::QuantityZero
+            | Kind::QuantityOver
+            | Kind::TooManyLines
+            | Kind::WrongType => self.cancel(id).await,
+        }
+    }
+
+    /// What must hold beside the end itself.
+    async fn check(&self, kind: Kind, order: &OrderView) -> anyhow::Result<()> {
+        if let (Some(expected), Some(by)) = (kind.canceled_by(), order.cancel_type)
+            && expected != by
+        {
+            bail!("canceled by {}, not by {}", by.name(), expected.name());
+        }
+        match kind {
+            Kind::TwoTransactions => self.extra_refunded(order.order_id).await,
+            Kind::CallbackRepeated => {
+                let refunds = self.refunds(order.order_id).await?;
+                anyhow::ensure!(refunds == 0, "a repeated report of one payment led to {refunds} refunds");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn extra_refunded(&self, id: OrderId) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.patience;
+        while self.refunds(id).await? == 0 {
+            anyhow::ensure!(Instant::now() < deadline, "the second payment was not given back");
+            tokio::time::sleep(REFUND_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn refunds(&self, id: OrderId) -> anyhow::Result<usize> {
+        let reply = self.api.payment(id).await?;
+        Ok(serde_json::from_str::<Payment>(reply.get())?.refunds.len())
+    }
+
+    async fn pay(&self, id: OrderId, sandbox: &Value) -> anyhow::Result<Paid> {
+        // One question about all orders is cheaper than each one trying to pay until it can.
+        self.until(id, |order| order.status != Status::Created).await?;
+        let body = serde_json::to_vec(&json!({"method": "card", "sandbox": sandbox}))?;
+        let reply = pay_when_open(self.api, id, &body, self.patience).await.context("pay")?;
+        Ok(serde_json::from_str(reply.get())?)
+    }
+
+    async fn cancel(&self, id: OrderId) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(&json!({"reason": "changed my mind"}))?;
+        self.api.cancel(id, body).await.context("cancel")?;
+        Ok(())
+    }
+
+    async fn until(
+        &self,
+        id: OrderId,
+        accept: impl Fn(&OrderView) -> bool,
+    ) -> anyhow::Result<std::sync::Arc<OrderView>> {
+        Ok(self.watch.until(id, self.patience, accept).await?)
+    }
+}
+
+fn failed(order_id: Option<OrderId>, ended: End, why: &str, error: &anyhow::Error) -> Done {
+    Done { ended, order_id, why: why.to_owned(), failure: Some(format!("{error:#}")) }
+}

@@ -1,0 +1,114 @@
+//! The embedded system that the demo runs on: the one place that knows how it is started and audited.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::audit::{self, RoleDbs};
+use crate::cmd::Context;
+use crate::config::{Config, Millis, SecretUrl};
+use crate::db::migrate;
+use crate::domain::event::Role;
+use crate::fault::Faults;
+use crate::process::{Plan, Process};
+
+/// The configuration of the demo: everything in `data_dir`, on free ports, with short waits.
+#[must_use]
+pub fn config_in(data_dir: &Path, database: Option<&str>, context: &Context) -> Config {
+    let mut config = context.config.clone();
+    config.data_dir = data_dir.to_owned();
+    config.database.url = SecretUrl::from(database.unwrap_or_default());
+    config.mq.embedded.namesrv_port = 0;
+    config.mq.embedded.broker_port = 0;
+    config.mq.outbox.sweep_interval = Millis::new(500);
+    config.mq.retry.schedule = [200, 1_000, 5_000, 30_000].map(Millis::new).to_vec();
+    config.delivery.schedule = [200, 1_000, 5_000, 30_000].map(Millis::new).to_vec();
+    config.warehouse.endpoint = String::new();
+    config.sandbox.enabled = true;
+    config.sandbox.warehouse.step_delay = Millis::new(20);
+    config.http.all = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    // Loopback only, so no keys; the clients are of this process.
+    config.http.keys = Vec::new();
+    config.http.rate_limit = 0;
+    // Every order has been waited for: all of them can be judged.
+    config.audit.settle = Millis::new(0);
+    config
+}
+
+/// All roles in this process.
+pub struct System(Process);
+
+impl System {
+    /// Starts all roles, the broker and the database.
+    ///
+    /// # Errors
+    /// One of them cannot be started.
+    pub async fn start(context: &Context, config: &Config) -> anyhow::Result<Self> {
+        if !config.database_url().expose().starts_with("sqlite:") {
+            // A database named for the demo is the demo's to prepare.
+            migrate::run(config.database_url().expose()).await?;
+        }
+        let plan = Plan {
+            roles: Role::ALL.to_vec(),
+            listen: config.http.all,
+            embed_broker: true,
+            faults: Faults::none(),
+            clock: context.clock.clone(),
+        };
+        Ok(Self(Box::pin(Process::start(config, plan)).await?))
+    }
+
+    /// Where the roles listen.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        self.0.base_url()
+    }
+
+    /// Audits the tables once, on the running system.
+    ///
+    /// # Errors
+    /// The tables cannot be read.
+    pub async fn audit(&self, config: &Config) -> anyhow::Result<Audited> {
+        let options = audit::Options {
+            settle_ms: config.audit.settle.ms(),
+            bound_ms: BOUND_MS,
+            page: config.audit.page,
+            evidence: EVIDENCE,
+            events_kept_ms: config.retention.sent.ms(),
+            payments_by_outbox: true,
+        };
+        let report = audit::run(&RoleDbs::one(self.0.db()), &options).await?;
+        Ok(Audited {
+            checks: report.checks.len() as u64,
+            violations: report.checks.iter().map(|check| check.violations).sum(),
+            found: report
+                .violations
+                .iter()
+                .map(|found| format!("{} {}: {}", found.check, found.key, found.evidence))
+                .collect(),
+        })
+    }
+
+    /// Stops everything in order.
+    pub async fn stop(self) -> bool {
+        self.0.stop().await
+    }
+}
+
+/// Every order was waited for, so what is still on its way is stuck.
+const BOUND_MS: i64 = 0;
+/// Violations shown per check.
+const EVIDENCE: usize = 5;
+
+/// What the audit found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Audited {
+    /// Checks made.
+    pub checks: u64,
+    /// Violations found.
+    pub violations: u64,
+    /// The first of them, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
+}

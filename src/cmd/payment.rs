@@ -1,0 +1,137 @@
+//! `ruyi payment`: pay orders, and look at payments.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Subcommand;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::{Context, bulk};
+use crate::client::{Api, CallError, Reply};
+use crate::config::Millis;
+use crate::domain::id::OrderId;
+use crate::domain::order::Status;
+
+/// Pause between two tries while the payment is not opened; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Arguments of `ruyi payment`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pay orders, as their customers would
+    Pay(Pay),
+    /// Print the payments of orders
+    Get(Get),
+}
+
+#[derive(Debug, clap::Args)]
+struct Get {
+    /// Order ids; - reads them from stdin, plain or as JSON lines with an orderId
+    #[arg(required = true, value_name = "ORDER-ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    bulk: bulk::Args,
+}
+
+#[derive(Debug, clap::Args)]
+struct Pay {
+    /// Order ids; - reads them from stdin, plain or as JSON lines with an orderId (and method, sandbox)
+    #[arg(required = true, value_name = "ORDER-ID")]
+    ids: Vec<String>,
+    /// Means of payment, where the line has none
+    #[arg(long)]
+    method: Option<String>,
+    /// How long a payment may take to be opened after its order was placed
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    wait_open: Millis,
+    #[command(flatten)]
+    dry: bulk::DryRun,
+    #[command(flatten)]
+    bulk: bulk::Args,
+}
+
+/// Runs `ruyi payment ...`.
+///
+/// # Errors
+/// The input or output fails; items that fail only make the exit code 1.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Pay(args) => pay(context, args).await,
+        Command::Get(args) => {
+            let api = &bulk::api(context)?;
+            bulk::orders(context, &args.ids, &args.bulk, |id| async move { Ok(api.payment(id).await?) }).await
+        }
+    }
+}
+
+async fn pay(context: &Context, args: Pay) -> anyhow::Result<ExitCode> {
+    let api = &bulk::api(context)?;
+    let args = &args;
+    bulk::run(context, bulk::from_args(&args.ids)?, args.bulk.concurrency(), |line| one(api, line, args)).await
+}
+
+async fn one(api: &Api, line: bulk::Line, args: &Pay) -> anyhow::Result<Reply> {
+    let id = bulk::id_of(&line.text)?;
+    let mut body = Map::new();
+    if line.text.trim_start().starts_with('{') {
+        body = bulk::object_of(&line.text)?;
+        body.retain(|name, _| name == "method" || name == "sandbox");
+    }
+    if let Some(method) = &args.method {
+        body.entry("method").or_insert_with(|| Value::from(method.as_str()));
+    }
+    if args.dry.dry_run {
+        let path = format!("/payments/{id}/pay");
+        return bulk::Planned { method: "POST", path, idempotency_key: None, body: &body }.row();
+    }
+    pay_when_open(api, id, &serde_json::to_vec(&body)?, args.wait_open.duration()).await
+}
+
+#[derive(Deserialize)]
+struct Order {
+    status: Status,
+}
+
+/// Pays as soon as the payment is opened, which follows the order within `limit`, unless the order was canceled.
+///
+/// # Errors
+/// Refused, or not opened in time.
+pub async fn pay_when_open(api: &Api, id: OrderId, body: &[u8], limit: Duration) -> anyhow::Result<Reply> {
+    let deadline = Instant::now() + limit;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let refused = match api.pay(id, body.to_vec()).await {
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => error,
+            other => return Ok(other?),
+        };
+        // No payment will ever be opened for an order that is canceled, or that does not exist.
+        match api.order(id).await {
+            Ok(order) => {
+                if serde_json::from_str::<Order>(order.get()).is_ok_and(|order| order.status == Status::Canceled) {
+                    bail!("order {id} is canceled: there is nothing to pay");
+                }
+            }
+            Err(CallError::Refused(problem)) if problem.status_code() == StatusCode::NOT_FOUND => {
+                return Err(CallError::Refused(problem).into());
+            }
+            Err(_) => {}
+        }
+        if Instant::now() + pause > deadline {
+            return Err(anyhow::Error::new(refused)
+                .context(format!("the payment of order {id} was not opened within {} s", limit.as_secs_f64())));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
