@@ -271,7 +271,7 @@ impl Driver<'_> {
                 let paid = self.pay(id, &json!({"silent": true})).await?;
                 self.cancel(id).await?;
                 self.until(id, |order| order.status == Status::Canceled).await?;
-                self.api.sandbox_callback(&paid.payment_id).await?;
+                self.call_back(&paid.payment_id).await?;
                 self.until(id, |order| order.outcome == Outcome::Refunded).await.map(drop)
             }
             // These are orders by mistake: they end sooner when they are canceled.
@@ -322,6 +322,19 @@ impl Driver<'_> {
         let body = serde_json::to_vec(&json!({"method": "card", "sandbox": sandbox}))?;
         let reply = pay_when_open(self.api, id, &body, self.patience).await.context("pay")?;
         Ok(serde_json::from_str(reply.get())?)
+    }
+
+    /// Makes the channel report the payment, as soon as the payment has reached it.
+    async fn call_back(&self, payment_id: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match self.api.sandbox_callback(payment_id).await {
+                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) && Instant::now() < deadline => {
+                    tokio::time::sleep(REFUND_PAUSE).await;
+                }
+                other => return other.map(drop).context("call back"),
+            }
+        }
     }
 
     async fn cancel(&self, id: OrderId) -> anyhow::Result<()> {
