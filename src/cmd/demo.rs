@@ -136,11 +136,7 @@ async fn on(
 }
 
 /// Audits until nothing is found, or what is found stays.
-async fn settled_audit(
-    system: &System,
-    config: &Config,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Audited>> {
+async fn settled_audit(system: &System, config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Audited>> {
     let deadline = Instant::now() + TRAIL;
     loop {
         let audited = system.audit(config).await.context("cannot audit")?;
