@@ -12,6 +12,8 @@ use crate::progress::Progress;
 
 /// Rows claimed at once.
 const BATCH: i64 = 256;
+/// The shortest wait between two looks at rows that are not due yet.
+const SHORTEST_WAIT_MS: i64 = 200;
 /// The longest wait between two attempts to send a row.
 const LONGEST_WAIT_MS: i64 = 60_000;
 
@@ -89,7 +91,9 @@ impl Sweep {
                 Ok(Progress::Did(0)) => 1_000,
                 Ok(Progress::Did(_)) => continue,
                 Ok(Progress::Idle) => self.interval_ms,
-                Ok(Progress::WaitUntil(at)) => (at - self.relay.db().clock().now_ms()).clamp(1_000, self.interval_ms),
+                Ok(Progress::WaitUntil(at)) => {
+                    (at - self.relay.db().clock().now_ms()).max(SHORTEST_WAIT_MS).min(self.interval_ms)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the outbox sweep waits");
                     self.interval_ms
