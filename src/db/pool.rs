@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use sqlx::any::AnyPoolOptions;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::outbox::OutboxRow;
 use super::{DbError, Dialect, Tx};
@@ -79,7 +79,7 @@ struct Inner {
     faults: Faults,
     committed: OnceLock<Committed>,
     deliveries: Notify,
-    retries: Notify,
+    retries: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Db {
@@ -118,7 +118,7 @@ impl Db {
             faults: options.faults.clone(),
             committed: OnceLock::new(),
             deliveries: Notify::new(),
-            retries: Notify::new(),
+            retries: watch::Sender::new(0),
         })))
     }
 
@@ -165,10 +165,10 @@ impl Db {
         &self.0.deliveries
     }
 
-    /// Rings when a parked message may be tried.
+    /// Changes when a parked message may be tried: every retry lane of the process has to see it.
     #[must_use]
-    pub fn retries(&self) -> &Notify {
-        &self.0.retries
+    pub fn retries(&self) -> watch::Receiver<u64> {
+        self.0.retries.subscribe()
     }
 
     /// A connection to read with, outside any transaction.
@@ -225,7 +225,7 @@ impl Db {
             inner.deliveries.notify_one();
         }
         if after.retries {
-            inner.retries.notify_one();
+            inner.retries.send_modify(|count| *count += 1);
         }
         if let (Some(committed), false) = (inner.committed.get(), after.outbox.is_empty()) {
             committed(after.outbox);

@@ -132,6 +132,7 @@ impl RetryLane {
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
         let db = self.consumer.db().clone();
+        let mut bell = db.retries();
         while !token.is_cancelled() {
             let wait_ms = match self.step().await {
                 Ok(Progress::Did(_)) => continue,
@@ -144,10 +145,8 @@ impl RetryLane {
             };
             tokio::select! {
                 () = token.cancelled() => return,
-                () = db.retries().notified() => {
-                    // Every group's lane waits for the same bell.
-                    db.retries().notify_waiters();
-                }
+                // The database outlives its lanes: the sender is never gone.
+                _ = bell.changed() => {}
                 () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
