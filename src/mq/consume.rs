@@ -69,7 +69,7 @@ impl Consumer {
         for message in messages {
             match Event::of(message, group) {
                 Ok(event) => events.push(event),
-                Err((message, reason)) => self.refuse(message, reason).await?,
+                Err(refused) => self.refuse(refused.0, refused.1).await?,
             }
         }
         // The halves of a failing batch, first half on top.

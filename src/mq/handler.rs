@@ -42,7 +42,7 @@ impl Event {
     ///
     /// # Errors
     /// The message back with the reason, when it is no event of the group.
-    pub fn of(message: Incoming, group: Group) -> Result<Self, (Incoming, String)> {
+    pub fn of(message: Incoming, group: Group) -> Result<Self, Box<(Incoming, String)>> {
         let topic = message.queue.topic.as_str();
         // The topic decides; on a topic that carries several events, the property or the tag.
         let named = |name: Option<&str>| name.and_then(Kind::from_name);
@@ -50,14 +50,14 @@ impl Event {
             named(Some(topic)).or_else(|| named(message.property("eventType"))).or_else(|| named(Some(&message.tag)));
         let Some(kind) = kind.filter(|kind| kind.groups().contains(&group)) else {
             let reason = format!("topic {topic}, tag {:?} is no event of {}", message.tag, group.name());
-            return Err((message, reason));
+            return Err(Box::new((message, reason)));
         };
         let id = match event_id(&message) {
             Some(id) if id.len() <= 96 => id,
-            Some(_) => return Err((message, "eventId is longer than 96 characters".to_owned())),
+            Some(_) => return Err(Box::new((message, "eventId is longer than 96 characters".to_owned()))),
             None => {
                 let reason = "neither an eventId nor a key: it cannot be told apart from its duplicates".to_owned();
-                return Err((message, reason));
+                return Err(Box::new((message, reason)));
             }
         };
         Ok(Self {

@@ -169,7 +169,7 @@ async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(),
     };
     let mut event = match Event::of(message, group) {
         Ok(event) => event,
-        Err((_, why)) => return dead(consumer, tx, row, &why).await,
+        Err(refused) => return dead(consumer, tx, row, &refused.1).await,
     };
     event.id.clone_from(&row.message_id);
     let outcome = consumer.handler().handle(tx, std::slice::from_ref(&event)).await?.pop();

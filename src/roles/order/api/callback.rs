@@ -21,25 +21,28 @@ use crate::roles::reply::not_written;
 
 /// A step of a parcel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum ParcelStep {
     /// Taken over.
-    OrderFulfillSuccess,
+    #[serde(rename = "ORDER_FULFILL_SUCCESS")]
+    Fulfill,
     /// Left the warehouse.
-    OrderOutStock,
+    #[serde(rename = "ORDER_OUT_STOCK")]
+    OutStock,
     /// With the carrier.
-    OrderDelivery,
+    #[serde(rename = "ORDER_DELIVERY")]
+    Delivery,
     /// Signed for.
-    OrderSigned,
+    #[serde(rename = "ORDER_SIGNED")]
+    Signed,
 }
 
 impl ParcelStep {
     fn kind(self) -> Kind {
         match self {
-            Self::OrderFulfillSuccess => Kind::OrderFulfillSuccess,
-            Self::OrderOutStock => Kind::OrderOutStock,
-            Self::OrderDelivery => Kind::OrderDelivery,
-            Self::OrderSigned => Kind::OrderSigned,
+            Self::Fulfill => Kind::OrderFulfillSuccess,
+            Self::OutStock => Kind::OrderOutStock,
+            Self::Delivery => Kind::OrderDelivery,
+            Self::Signed => Kind::OrderSigned,
         }
     }
 }
