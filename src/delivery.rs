@@ -13,5 +13,5 @@ pub mod sign;
 mod target;
 
 pub use engine::{BuildError, Engine, EngineConfig};
-pub use record::{Effects, Settled, Verdict, no_effects};
+pub use record::{Answered, Effects, Settled, Verdict, no_effects, record_answers};
 pub use target::{SandboxCall, Targets};

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
 
 use super::call::Made;
-use super::schedule::{Outcome, Schedule};
+use super::schedule::{self, Outcome, Schedule};
+use crate::config::Millis;
 use crate::db::delivery::{self, Attempt, Delivery, Status};
 use crate::db::{Db, DbError, Tx};
 
@@ -92,6 +94,44 @@ pub(super) async fn record(
         Box::pin(async move { record_in(tx, &made, &schedule, &effects).await })
     })
     .await
+}
+
+/// A call that was made without the engine, and its answer.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The call as it was claimed.
+    pub call: Delivery,
+    /// When it was made, epoch ms.
+    pub started_at: i64,
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// Headers of the answer.
+    pub headers: HeaderMap,
+    /// The beginning of its text.
+    pub excerpt: String,
+}
+
+/// Judges and records answers just as the engine does: for tests that carry the calls themselves.
+///
+/// # Errors
+/// The database's.
+pub async fn record_answers(
+    db: &Db,
+    answers: Vec<Answered>,
+    waits: &[Millis],
+    jitter: f64,
+    effects: Effects,
+) -> Result<(), DbError> {
+    let now_ms = db.clock().now_ms();
+    let made = answers.into_iter().map(|answer| Made {
+        call: answer.call,
+        started_at: answer.started_at,
+        duration_ms: now_ms - answer.started_at,
+        http_status: Some(i64::from(answer.status.as_u16())),
+        outcome: schedule::judge(answer.status, &answer.headers, now_ms, &answer.excerpt),
+    });
+    let schedule = Arc::new(Schedule::new(waits, jitter));
+    record(db, Arc::new(made.collect()), schedule, effects).await.map(|_| ())
 }
 
 async fn record_in(

@@ -8,7 +8,9 @@ mod config;
 mod db;
 mod delivery;
 mod http;
+mod order_flow;
 #[cfg(feature = "embedded")]
 mod rocketmq;
 mod servers;
+mod shop;
 mod shutdown;

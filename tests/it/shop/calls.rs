@@ -1,0 +1,151 @@
+//! Requests of users, and the calls that the shop makes: both go straight into the routers.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use ruyi::db::delivery::{self, Delivery, Kind};
+use ruyi::db::{DbError, delivery as calls};
+use ruyi::delivery::sign::{self, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use ruyi::delivery::{Answered, SandboxCall, record_answers};
+use ruyi::process;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{LEASE_MS, Shop};
+
+/// An answer: its status and its JSON.
+pub type Answer = (StatusCode, Value);
+
+impl Shop {
+    pub async fn request(&self, method: Method, path: &str, key: Option<&str>, body: Option<Value>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        let request = request.header("content-length", body.len());
+        let body = Body::from(body);
+        let (status, _, text) = self.send(request.body(body).unwrap()).await;
+        (status, serde_json::from_slice(&text).unwrap_or(Value::Null))
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())
+    }
+
+    /// Repeats a request for as long as the shop says that it is in doubt.
+    pub async fn insist(&self, method: Method, path: &str, key: Option<&str>, body: Option<Value>) -> Answer {
+        loop {
+            let answer = self.request(method.clone(), path, key, body.clone()).await;
+            if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
+                return answer;
+            }
+        }
+    }
+
+    /// Puts a SKU on sale: price in minor units, pieces.
+    pub async fn sell(&self, sku: &str, price_minor: i64, pieces: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "small prices")]
+        let price = price_minor as f64 / 100.0;
+        let product = json!({ "name": sku, "price": price });
+        let (status, _) = self.insist(Method::PUT, &format!("/products/{sku}"), None, Some(product)).await;
+        assert_eq!(status, StatusCode::OK);
+        let level = json!({ "available": pieces });
+        let (status, _) = self.insist(Method::PUT, &format!("/stock/{sku}"), None, Some(level)).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+
+    /// Places an order; its id.
+    pub async fn place_order(&self, user: i64, items: &[(&str, i64)], more: Value) -> String {
+        let items: Vec<Value> = items.iter().map(|(sku, pieces)| json!({"sku": sku, "quantity": pieces})).collect();
+        let mut body = json!({ "userId": user.to_string(), "items": items, "address": "1 Bell Street" });
+        if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+            body.extend(more.clone());
+        }
+        let key = format!("order-{}", self.db.ids().next());
+        let (status, order) = self.insist(Method::POST, "/orders", Some(&key), Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{order}");
+        order["orderId"].as_str().unwrap().to_owned()
+    }
+
+    /// Pays; `sandbox` says how the channel is to behave. 202 when it was submitted.
+    pub async fn pay(&self, order: &str, sandbox: Value) -> StatusCode {
+        let body = json!({ "method": "card", "sandbox": sandbox });
+        self.insist(Method::POST, &format!("/payments/{order}/pay"), None, Some(body)).await.0
+    }
+
+    /// Cancels for the user. 200 when it is canceled, 409 when it is too late.
+    pub async fn cancel(&self, order: &str) -> StatusCode {
+        let body = json!({ "reason": "changed my mind" });
+        self.insist(Method::POST, &format!("/orders/{order}/cancel"), None, Some(body)).await.0
+    }
+
+    /// The warehouse reports a step of a parcel.
+    pub async fn report(&self, order: &str, step: &str) -> StatusCode {
+        let now_ms = self.clock.now_ms();
+        let body = json!({ "orderId": order, "event": step, "occurredAt": now_ms }).to_string();
+        let signature = sign::sign(self.targets.warehouse_secret(), now_ms / 1_000, body.as_bytes());
+        let request = Request::post("/fulfil/callback")
+            .header("content-type", "application/json")
+            .header(TIMESTAMP_HEADER, now_ms / 1_000)
+            .header(SIGNATURE_HEADER, signature)
+            .body(Body::from(body));
+        self.send(request.unwrap()).await.0
+    }
+
+    /// Makes the calls that are due, up to `limit`, one after the other; how many were claimed.
+    pub async fn make_calls(&mut self, limit: i64) -> Result<usize, DbError> {
+        let claim = self
+            .db
+            .write("delivery_claim", move |tx| Box::pin(calls::claim(tx, &Kind::ALL, limit, LEASE_MS)))
+            .await?;
+        let count = claim.len();
+        let mut answers = Vec::with_capacity(count);
+        for call in claim {
+            answers.push(self.call(call).await);
+        }
+        if !answers.is_empty() {
+            self.db.fault("delivery", "called")?;
+            let delivery = &self.config.delivery;
+            record_answers(&self.db, answers, &delivery.schedule, 0.0, process::effects()).await?;
+        }
+        Ok(count)
+    }
+
+    async fn call(&self, call: delivery::Delivery) -> Answered {
+        let (body, secret, spoiled) = self.sealed(&call);
+        let now_ms = self.clock.now_ms();
+        let timestamp_s = now_ms / 1_000;
+        let mut signature = sign::sign(&secret, timestamp_s, body.as_bytes());
+        if spoiled {
+            signature = "0".repeat(signature.len());
+        }
+        let request = Request::post(&call.url)
+            .header("content-type", "application/json")
+            .header(TIMESTAMP_HEADER, timestamp_s)
+            .header(SIGNATURE_HEADER, signature)
+            .body(Body::from(body))
+            .unwrap();
+        let (status, headers, text) = self.send(request).await;
+        let excerpt = if status.is_success() { String::new() } else { String::from_utf8_lossy(&text).into_owned() };
+        Answered { call, started_at: now_ms, status, headers, excerpt }
+    }
+
+    /// What goes over the wire: the body, what it is signed with, and whether the signature is to be wrong.
+    fn sealed(&self, call: &Delivery) -> (String, secrecy::SecretString, bool) {
+        match call.kind {
+            Kind::Warehouse | Kind::SandboxFulfilment => {
+                (call.body.clone(), self.targets.warehouse_secret().clone(), false)
+            }
+            Kind::ChannelSubmit | Kind::ChannelRefund => {
+                (call.body.clone(), self.targets.channel_secret("sandbox").unwrap().clone(), false)
+            }
+            Kind::SandboxPayment => {
+                let wrapped: SandboxCall = serde_json::from_str(&call.body).unwrap();
+                let secret = self.targets.channel_secret(&wrapped.channel_id).unwrap().clone();
+                (wrapped.send.to_string(), secret, wrapped.bad_signature)
+            }
+        }
+    }
+}
