@@ -33,7 +33,9 @@ pub(super) async fn outbox_(test: TestDb) {
     let later = OutboxRow { deliver_at_ms: START_MS + 60_000, ..row(3) };
     let done = write_tx!(test.db, [later], |tx| {
         outbox::insert(tx, &[row(1), row(2), later], START_MS).await?;
-        assert_eq!(outbox::insert_new(tx, &[row(2), row(4)], START_MS).await?, 1);
+        let known = outbox::existing(tx, vec![row(2).event_id, row(4).event_id]).await?;
+        assert_eq!(known.into_iter().collect::<Vec<_>>(), [row(2).event_id]);
+        outbox::insert(tx, &[row(4)], START_MS).await?;
         let body = serde_json::json!({"orderId": "5"});
         tx.emit(&Draft {
             kind: Kind::OrderCreated,
@@ -227,8 +229,10 @@ pub(super) async fn delivery_(test: TestDb) {
     let inserted = write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
     assert_eq!(inserted, 2);
     let mut conn = test.db.read().await.unwrap();
-    assert_eq!(delivery::next_due(&mut conn).await.unwrap(), Some(START_MS + 1));
-    let claim = async || write_tx!(test.db, [], |tx| { delivery::claim(tx, 10, 1_000).await }).unwrap();
+    assert_eq!(delivery::next_due(&mut conn, &[delivery::Kind::Warehouse]).await.unwrap(), Some(START_MS + 1));
+    let claim = async || {
+        write_tx!(test.db, [], |tx| { delivery::claim(tx, &[delivery::Kind::Warehouse], 10, 1_000).await }).unwrap()
+    };
     assert!(claim().await.is_empty());
     test.clock.advance_ms(2);
     assert_eq!(claim().await, calls[..2]);
@@ -246,13 +250,13 @@ pub(super) async fn delivery_(test: TestDb) {
     let attempts =
         vec![attempt(1, delivery::Status::Done, None), attempt(2, delivery::Status::Pending, Some(START_MS + 50))];
     let done = write_tx!(test.db, [attempts], |tx| {
-        assert_eq!(delivery::lock_pending(tx, vec![2, 1, 3]).await?, [1, 2]);
+        assert_eq!(delivery::lock_pending(tx, vec![2, 1, 3]).await?, [(1, 0), (2, 0)]);
         delivery::record(tx, &attempts).await?;
-        assert_eq!(delivery::lock_pending(tx, vec![2, 1]).await?, [2]);
+        assert_eq!(delivery::lock_pending(tx, vec![2, 1]).await?, [(2, 1)]);
         Ok(())
     });
     done.unwrap();
-    assert_eq!(delivery::next_due(&mut conn).await.unwrap(), Some(START_MS + 50));
+    assert_eq!(delivery::next_due(&mut conn, &[delivery::Kind::Warehouse]).await.unwrap(), Some(START_MS + 50));
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM delivery_attempt").await, 2);
     test.clock.advance_ms(60);
     assert_eq!(claim().await.iter().map(|call| (call.id, call.attempts)).collect::<Vec<_>>(), [(2, 1)]);
