@@ -89,7 +89,10 @@ impl Sweep {
                 Ok(Progress::Did(0)) => 1_000,
                 Ok(Progress::Did(_)) => continue,
                 Ok(Progress::Idle) => self.interval_ms,
-                Ok(Progress::WaitUntil(at)) => (at - self.relay.db().clock().now_ms()).clamp(1_000, self.interval_ms),
+                Ok(Progress::WaitUntil(at)) => {
+                    let until_due_ms = at - self.relay.db().clock().now_ms();
+                    until_due_ms.clamp(self.interval_ms.min(1_000), self.interval_ms)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the outbox sweep waits");
                     self.interval_ms
