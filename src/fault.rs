@@ -10,12 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 14] = [
+pub const TRANSACTIONS: [&str; 17] = [
+    "node",
+    "product_set",
     "create_order",
     "cancel_order",
     "timeout",
     "consume",
     "retry",
+    "retry_claim",
     "pay",
     "pay_callback",
     "fulfil_callback",

@@ -5,9 +5,11 @@ mod audit;
 mod cli;
 mod client;
 mod config;
+mod crash;
 mod db;
 mod delivery;
 mod http;
+mod layers;
 mod order_flow;
 #[cfg(feature = "embedded")]
 mod rocketmq;

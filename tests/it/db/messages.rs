@@ -32,7 +32,10 @@ pub(super) async fn outbox_(test: TestDb) {
     test.db.on_commit(Box::new(move |rows| told.send(rows).unwrap()));
     let later = OutboxRow { deliver_at_ms: START_MS + 60_000, ..row(3) };
     let done = write_tx!(test.db, [later], |tx| {
-        outbox::insert(tx, &[row(1), row(2), later, row(4)], START_MS).await?;
+        outbox::insert(tx, &[row(1), row(2), later], START_MS).await?;
+        let known = outbox::existing(tx, vec![row(2).event_id, row(4).event_id]).await?;
+        assert_eq!(known.into_iter().collect::<Vec<_>>(), [row(2).event_id]);
+        outbox::insert(tx, &[row(4)], START_MS).await?;
         let body = serde_json::json!({"orderId": "5"});
         tx.emit(&Draft {
             kind: Kind::OrderCreated,
@@ -226,8 +229,10 @@ pub(super) async fn delivery_(test: TestDb) {
     let inserted = write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
     assert_eq!(inserted, 2);
     let mut conn = test.db.read().await.unwrap();
-    assert_eq!(delivery::next_due(&mut conn, &delivery::Kind::ALL).await.unwrap(), Some(START_MS + 1));
-    let claim = async || write_tx!(test.db, [], |tx| { delivery::claim(tx, &delivery::Kind::ALL, 10, 1_000).await }).unwrap();
+    assert_eq!(delivery::next_due(&mut conn, &[delivery::Kind::Warehouse]).await.unwrap(), Some(START_MS + 1));
+    let claim = async || {
+        write_tx!(test.db, [], |tx| { delivery::claim(tx, &[delivery::Kind::Warehouse], 10, 1_000).await }).unwrap()
+    };
     assert!(claim().await.is_empty());
     test.clock.advance_ms(2);
     assert_eq!(claim().await, calls[..2]);
@@ -251,7 +256,7 @@ pub(super) async fn delivery_(test: TestDb) {
         Ok(())
     });
     done.unwrap();
-    assert_eq!(delivery::next_due(&mut conn, &delivery::Kind::ALL).await.unwrap(), Some(START_MS + 50));
+    assert_eq!(delivery::next_due(&mut conn, &[delivery::Kind::Warehouse]).await.unwrap(), Some(START_MS + 50));
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM delivery_attempt").await, 2);
     test.clock.advance_ms(60);
     assert_eq!(claim().await.iter().map(|call| (call.id, call.attempts)).collect::<Vec<_>>(), [(2, 1)]);

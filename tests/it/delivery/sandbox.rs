@@ -26,7 +26,8 @@ impl Shop {
         let config = Config::load(&Sources::default()).unwrap();
         let (sandbox, writer) = Sandbox::new(&world.db, &config, world.targets.clone());
         tokio::spawn(writer);
-        let api = channel_router(sandbox.clone()).merge(warehouse_router(sandbox));
+        let api =
+            channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()).merge(warehouse_router(sandbox));
         let (router, description) = api.split_for_parts();
         assert_eq!(description.paths.paths.len(), 4);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,149 @@
+//! What the shoppers do.
+
+use reqwest::{Method, StatusCode};
+use ruyi::clock::Clock;
+use ruyi::delivery::sign;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::world::{World, eventually};
+
+/// What is left in the end.
+#[derive(Debug, PartialEq)]
+pub struct Totals {
+    stock: Vec<Value>,
+    points: Vec<Value>,
+}
+
+/// Products and stock.
+pub async fn fill(world: &World) {
+    for (sku, price, available) in [("A1", json!(59.8), 100_000), ("B2", json!(3), 1)] {
+        world.send(Method::PUT, &format!("/products/{sku}"), &json!({"name": "Tea", "price": price})).await;
+        world.send(Method::PUT, &format!("/stock/{sku}"), &json!({"available": available})).await;
+    }
+}
+
+/// Places an order, however often that takes; its id.
+pub async fn place(world: &World, key: &str, order: &Value) -> String {
+    let body = order.to_string();
+    let (status, answer) =
+        world.request(Method::POST, "/orders", &[("idempotency-key", key)], Some(body.as_bytes())).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    answer["orderId"].as_str().unwrap().to_owned()
+}
+
+/// Pays an order as soon as that is possible.
+pub async fn pay(world: &World, order: &str) {
+    let path = format!("/payments/{order}/pay");
+    eventually("the payment is open", || async {
+        match world.request(Method::POST, &path, &[], Some(b"{}")).await {
+            (StatusCode::NOT_FOUND, _) => None,
+            (StatusCode::ACCEPTED, _) => Some(()),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
+
+async fn reaches(world: &World, order: &str, field: &str, value: &str) -> Value {
+    let path = format!("/orders/{order}");
+    eventually(&format!("order {order}: {field} {value}\n{}", world.logged()), || async {
+        let found = world.get(&path).await;
+        (found[field] == value).then_some(found)
+    })
+    .await
+}
+
+pub async fn ends(world: &World, order: &str, outcome: &str) {
+    reaches(world, order, "outcome", outcome).await;
+}
+
+/// The warehouse's word, before its time.
+async fn early_report(world: &World, order: &str) {
+    let body = json!({"orderId": order, "event": "ORDER_FULFILL_SUCCESS", "occurredAt": 1}).to_string();
+    let now_s = Clock::system().now_ms() / 1_000;
+    let signature = sign::sign(&SecretString::from("sandbox"), now_s, body.as_bytes());
+    let now_s = now_s.to_string();
+    let headers = [(sign::TIMESTAMP_HEADER, now_s.as_str()), (sign::SIGNATURE_HEADER, signature.as_str())];
+    let (status, answer) = world.request(Method::POST, "/fulfil/callback", &headers, Some(body.as_bytes())).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+}
+
+fn one(user: &str, sku: &str, quantity: i64, more: Value) -> Value {
+    let mut order = json!({"userId": user, "items": [{"sku": sku, "quantity": quantity}]});
+    order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    order
+}
+
+/// An order of every kind, side by side.
+pub async fn script(world: &World) -> Totals {
+    fill(world).await;
+    let bought = |key: &'static str, quantity| async move {
+        let order = place(world, key, &one("1", "A1", quantity, json!({}))).await;
+        pay(world, &order).await;
+        ends(world, &order, "SIGNED").await;
+    };
+    let canceled = async {
+        let order = place(world, "canceled", &one("2", "A1", 1, json!({}))).await;
+        world.send(Method::POST, &format!("/orders/{order}/cancel"), &json!({"reason": "changed my mind"})).await;
+        ends(world, &order, "CANCELED").await;
+    };
+    let refunded = async {
+        let order = place(world, "refunded", &one("3", "A1", 1, json!({"holdSeconds": 3_600}))).await;
+        pay(world, &order).await;
+        reaches(world, &order, "status", "PAID").await;
+        world.send(Method::POST, &format!("/orders/{order}/cancel"), &json!({})).await;
+        ends(world, &order, "REFUNDED").await;
+    };
+    let timed_out = async {
+        let order = place(world, "timed-out", &one("4", "A1", 1, json!({"payWithinSeconds": 1}))).await;
+        ends(world, &order, "CANCELED").await;
+    };
+    let sold_out = async {
+        let order = place(world, "sold-out", &one("5", "B2", 2, json!({}))).await;
+        ends(world, &order, "CANCELED").await;
+    };
+    let early = async {
+        let order = place(world, "early", &one("6", "A1", 1, json!({}))).await;
+        early_report(world, &order).await;
+        let parked = format!("/payments/{order}");
+        eventually("it is open", || async {
+            (world.request(Method::GET, &parked, &[], None).await.0 == StatusCode::OK).then_some(())
+        })
+        .await;
+        pay(world, &order).await;
+        ends(world, &order, "SIGNED").await;
+    };
+    tokio::join!(bought("bought-1", 1), bought("bought-2", 2), canceled, refunded, timed_out, sold_out, early);
+    // What has no end that an order shows: stock and points follow.
+    world.audit().await;
+    let mut totals = Totals { stock: vec![], points: vec![] };
+    for sku in ["A1", "B2"] {
+        totals.stock.push(world.get(&format!("/stock/{sku}")).await);
+    }
+    for user in 1..=6 {
+        totals.points.push(world.get(&format!("/points/{user}")).await["balance"].clone());
+    }
+    assert_eq!(totals.stock[0], json!({"sku": "A1", "available": 99_996, "frozen": 0, "sold": 4}));
+    assert_eq!(totals.points, [179, 0, 0, 0, 0, 59].map(Value::from));
+    totals
+}
+
+/// One round of one user; the pieces that were sold.
+pub async fn shop_at_random(world: &World, user: u64, round: u64) -> u64 {
+    let user_id = (user + 1).to_string();
+    let key = format!("{user}-{round}");
+    let order = place(world, &key, &one(&user_id, "A1", 2, json!({"payWithinSeconds": 600}))).await;
+    match (user + round) % 4 {
+        0 => {
+            world.send(Method::POST, &format!("/orders/{order}/cancel"), &json!({})).await;
+            ends(world, &order, "CANCELED").await;
+            0
+        }
+        _ => {
+            pay(world, &order).await;
+            ends(world, &order, "SIGNED").await;
+            2
+        }
+    }
+}
