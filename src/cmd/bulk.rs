@@ -19,13 +19,13 @@ pub use input::{Item, Line, LineError, from_args, from_file, id_of, object_of};
 
 /// Options that all of these commands have.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct Parallel {
     /// Items in work at once
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=4096))]
     concurrency: u16,
 }
 
-impl Args {
+impl Parallel {
     /// Items in work at once.
     #[must_use]
     pub fn concurrency(&self) -> usize {
@@ -156,7 +156,7 @@ fn progress() -> ProgressBar {
 ///
 /// # Errors
 /// As [`run`].
-pub async fn orders<W, F>(context: &Context, ids: &[String], args: &Args, work: W) -> anyhow::Result<ExitCode>
+pub async fn orders<W, F>(context: &Context, ids: &[String], args: &Parallel, work: W) -> anyhow::Result<ExitCode>
 where
     W: Fn(OrderId) -> F,
     F: Future<Output = anyhow::Result<Reply>>,

@@ -50,7 +50,7 @@ struct Get {
     #[command(flatten)]
     orders: Ids,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,7 @@ struct Cancel {
     #[command(flatten)]
     dry: bulk::DryRun,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 /// A state on the command line, spelled as in JSON.

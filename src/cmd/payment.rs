@@ -41,7 +41,7 @@ struct Get {
     #[arg(required = true, value_name = "ORDER-ID")]
     ids: Vec<String>,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ struct Pay {
     #[command(flatten)]
     dry: bulk::DryRun,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 /// Runs `ruyi payment ...`.

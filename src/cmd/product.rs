@@ -33,7 +33,7 @@ struct Get {
     #[arg(required = true)]
     sku: Vec<String>,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ struct Set {
     #[command(flatten)]
     dry: bulk::DryRun,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 #[derive(Deserialize)]

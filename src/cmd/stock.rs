@@ -32,7 +32,7 @@ struct Get {
     #[arg(required = true)]
     sku: Vec<String>,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ struct Set {
     #[command(flatten)]
     dry: bulk::DryRun,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 #[derive(Deserialize)]

@@ -44,7 +44,7 @@ pub struct Args {
     #[command(flatten)]
     dry: bulk::DryRun,
     #[command(flatten)]
-    bulk: bulk::Args,
+    bulk: bulk::Parallel,
 }
 
 fn item(text: &str) -> Result<(Sku, i64), String> {
