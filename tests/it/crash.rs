@@ -33,8 +33,9 @@ async fn dies_at(crash_at: &str, settings: &[&str], undisturbed: &Totals) {
     world.audit().await;
     let exits = world.stop().await;
     assert!(exits.len() == 2, "{crash_at} was never passed: {exits:?}");
-    assert_eq!(exits[0].signal(), Some(SIGABRT), "{crash_at}: {exits:?}");
-    assert_eq!(exits[1].code(), Some(0), "{crash_at}: {exits:?}");
+    let log = world.logged();
+    assert_eq!(exits[0].signal(), Some(SIGABRT), "{crash_at}: {exits:?}\n{log}");
+    assert_eq!(exits[1].code(), Some(0), "{crash_at}: {exits:?}\n{log}");
     assert_eq!(&totals, undisturbed, "{crash_at}");
     println!("{crash_at}: ok");
 }

@@ -2,14 +2,18 @@
 #![recursion_limit = "512"]
 
 mod audit;
+mod bad_input;
+mod catalogue;
 mod cli;
 mod config;
 mod crash;
 mod db;
 mod delivery;
+mod docs;
 mod http;
 mod layers;
 #[cfg(feature = "embedded")]
 mod rocketmq;
 mod servers;
+mod serving;
 mod shutdown;
