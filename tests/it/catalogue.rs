@@ -38,6 +38,8 @@ fn names_are_told_apart_and_legal() {
 
 struct Message {
     kind: Kind,
+    /// False for one that was taken back before it left.
+    sent: bool,
     event_id: String,
     tag: String,
     key: String,
@@ -47,13 +49,14 @@ struct Message {
 
 async fn messages(serving: &Serving) -> Vec<Message> {
     let mut conn = serving.process.db().read().await.unwrap();
-    let text = "SELECT topic, event_id, tag, msg_key, body, properties FROM message_record ORDER BY id";
+    let text = "SELECT topic, event_id, tag, msg_key, body, properties, status FROM message_record ORDER BY id";
     let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
     let read = |row: &sqlx::any::AnyRow| {
         let properties: Vec<(String, String)> = serde_json::from_str(&row.text(5).unwrap()).unwrap();
         let topic = row.text(0).unwrap();
         Message {
             kind: Kind::from_name(&topic).unwrap_or_else(|| panic!("{topic} is not in the catalogue")),
+            sent: row.int(6).unwrap() == 1,
             event_id: row.text(1).unwrap(),
             tag: row.text(2).unwrap(),
             key: row.text(3).unwrap(),
@@ -98,8 +101,6 @@ async fn every_path(serving: &Serving) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_are_what_the_catalogue_says() {
     let serving = Serving::start(&["payment.channels.sandbox.submit=on_open"]).await;
-    let silent = serving.get("/healthz").await;
-    assert_eq!(silent["status"], "ok");
     let at_once = open_and_submit(&serving).await;
     serving.stop().await;
 
@@ -127,6 +128,7 @@ async fn messages_are_what_the_catalogue_says() {
     drop(conn);
     let wanted: BTreeSet<_> = found
         .iter()
+        .filter(|message| message.sent)
         .flat_map(|message| {
             message.kind.groups().iter().map(|group| (group.name().to_owned(), message.event_id.clone()))
         })
@@ -147,7 +149,7 @@ async fn open_and_submit(serving: &Serving) -> BTreeSet<Kind> {
 }
 
 fn check(message: &Message) {
-    let Message { kind, event_id, tag, key, body, properties } = message;
+    let Message { kind, event_id, tag, key, body, properties, .. } = message;
     assert_eq!(tag, kind.name());
     let plain = kind.event_id(key);
     if *kind == Kind::RefundSuccess {
