@@ -15,7 +15,7 @@ use super::{Config, EXAMPLE};
 pub const ENV_PREFIX: &str = "RUYI_";
 
 /// Variables with the prefix that are not settings: the file's path, and switches of the test suite.
-const NOT_SETTINGS: [&str; 2] = ["RUYI_CONFIG", "RUYI_TEST_"];
+const NOT_SETTINGS: [&str; 3] = ["RUYI_CONFIG", "RUYI_TEST_", crate::fault::CRASH_AT];
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default)]

@@ -195,16 +195,16 @@ catalogue! {
         ["orderId", "userId", "lines", "address"];
     OrderFulfillSuccess = "ORDER_FULFILL_SUCCESS", "The warehouse took an order over.",
         Producer::Role(Role::Order) => [Order, Notification],
-        ["orderId", "occurredAt", "carrier", "trackingNo"];
+        ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];
     OrderOutStock = "ORDER_OUT_STOCK", "An order left the warehouse.",
         Producer::Role(Role::Order) => [Order, Notification],
-        ["orderId", "occurredAt", "carrier", "trackingNo"];
+        ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];
     OrderDelivery = "ORDER_DELIVERY", "An order is with the carrier.",
         Producer::Role(Role::Order) => [Order, Notification],
-        ["orderId", "occurredAt", "carrier", "trackingNo"];
+        ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];
     OrderSigned = "ORDER_SIGNED", "An order was signed for.",
         Producer::Role(Role::Order) => [Order, Notification],
-        ["orderId", "occurredAt", "carrier", "trackingNo"];
+        ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];
     RefundRequested = "REFUND_REQUESTED", "The money of an order is to go back.",
         Producer::Role(Role::Order) => [Payment],
         ["orderId", "paymentId", "amount", "reason"];

@@ -33,8 +33,9 @@ async fn dies_at(crash_at: &str, settings: &[&str], undisturbed: &Totals) {
     world.audit().await;
     let exits = world.stop().await;
     assert!(exits.len() == 2, "{crash_at} was never passed: {exits:?}");
-    assert_eq!(exits[0].signal(), Some(SIGABRT), "{crash_at}: {exits:?}");
-    assert_eq!(exits[1].code(), Some(0), "{crash_at}: {exits:?}");
+    let log = world.logged();
+    assert_eq!(exits[0].signal(), Some(SIGABRT), "{crash_at}: {exits:?}\n{log}");
+    assert_eq!(exits[1].code(), Some(0), "{crash_at}: {exits:?}\n{log}");
     assert_eq!(&totals, undisturbed, "{crash_at}");
     println!("{crash_at}: ok");
 }
@@ -56,7 +57,7 @@ async fn dies_at_every_point() {
     points.extend(["consume.before_commit:9", "consume.after_commit:9", "relay.published:9"].map(str::to_owned));
     points.extend(["delivery_result.before_commit:5", "outbox_mark.after_commit:5"].map(str::to_owned));
     let runs = points.iter().map(|point| dies_at(point, LOCAL, &expected));
-    futures_util::stream::iter(runs).buffer_unordered(6).collect::<Vec<()>>().await;
+    futures_util::stream::iter(runs).buffer_unordered(8).collect::<Vec<()>>().await;
 }
 
 #[cfg(feature = "embedded")]

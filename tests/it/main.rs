@@ -2,12 +2,15 @@
 #![recursion_limit = "512"]
 
 mod audit;
+mod bad_input;
+mod catalogue;
 mod cli;
 mod client;
 mod config;
 mod crash;
 mod db;
 mod delivery;
+mod docs;
 mod http;
 mod layers;
 mod order_flow;
@@ -15,4 +18,5 @@ mod order_flow;
 mod rocketmq;
 mod servers;
 mod shop;
+mod serving;
 mod shutdown;

@@ -1,0 +1,178 @@
+//! The catalogue against the program: who emits what, who takes it, and what the messages look like.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::Method;
+use ruyi::config::Config;
+use ruyi::db::sql::{self, Columns};
+use ruyi::domain::event::{Group, Kind, Producer, Role, SCHEMA_VERSION};
+use ruyi::process;
+use serde_json::{Value, json};
+
+use crate::serving::Serving;
+
+#[test]
+fn every_group_has_one_handler() {
+    let config = Config::example().unwrap();
+    let mut groups: Vec<Group> = process::handlers(&config, &Role::ALL).iter().map(|handler| handler.group()).collect();
+    groups.sort();
+    let mut wanted = Group::ALL.to_vec();
+    wanted.sort();
+    assert_eq!(groups, wanted);
+    for role in Role::ALL {
+        for handler in process::handlers(&config, &[role]) {
+            assert_eq!(handler.group().role(), role);
+        }
+    }
+}
+
+#[test]
+fn names_are_told_apart_and_legal() {
+    let names: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(names.len(), Kind::ALL.len());
+    for name in names.into_iter().chain(Group::ALL.iter().map(|group| group.name())) {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "%|-_".contains(c);
+        assert!(name.len() <= 64 && name.chars().all(legal), "{name}");
+    }
+}
+
+struct Message {
+    kind: Kind,
+    /// False for one that was taken back before it left.
+    sent: bool,
+    event_id: String,
+    tag: String,
+    key: String,
+    body: Value,
+    properties: BTreeMap<String, String>,
+}
+
+async fn messages(serving: &Serving) -> Vec<Message> {
+    let mut conn = serving.process.db().read().await.unwrap();
+    let text = "SELECT topic, event_id, tag, msg_key, body, properties, status FROM message_record ORDER BY id";
+    let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
+    let read = |row: &sqlx::any::AnyRow| {
+        let properties: Vec<(String, String)> = serde_json::from_str(&row.text(5).unwrap()).unwrap();
+        let topic = row.text(0).unwrap();
+        Message {
+            kind: Kind::from_name(&topic).unwrap_or_else(|| panic!("{topic} is not in the catalogue")),
+            sent: row.int(6).unwrap() == 1,
+            event_id: row.text(1).unwrap(),
+            tag: row.text(2).unwrap(),
+            key: row.text(3).unwrap(),
+            body: serde_json::from_slice(&row.bytes(4).unwrap()).unwrap(),
+            properties: properties.into_iter().collect(),
+        }
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Every path that an order can take; the ids of the orders.
+async fn every_path(serving: &Serving) -> Vec<String> {
+    serving.fill().await;
+    let order = |more: Value| {
+        let mut order = json!({"userId": "1", "items": [{"sku": "A1", "quantity": 1}], "remark": "r", "address": "a"});
+        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        order
+    };
+    let signed = serving.place(&order(json!({}))).await;
+    let refunded = serving.place(&order(json!({"holdSeconds": 3_600}))).await;
+    let canceled = serving.place(&order(json!({}))).await;
+    let sold_out = serving.place(&order(json!({"items": [{"sku": "B2", "quantity": 9_999}]}))).await;
+    for id in [&signed, &refunded, &canceled] {
+        serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
+    }
+    for id in [&signed, &refunded] {
+        serving.fine(Method::POST, &format!("/payments/{id}/pay"), &json!({})).await;
+    }
+    serving.until(&format!("/orders/{refunded}"), "status", "PAID").await;
+    for id in [&refunded, &canceled] {
+        serving.fine(Method::POST, &format!("/orders/{id}/cancel"), &json!({"reason": "changed my mind"})).await;
+    }
+    for (id, outcome) in
+        [(&signed, "SIGNED"), (&refunded, "REFUNDED"), (&canceled, "CANCELED"), (&sold_out, "CANCELED")]
+    {
+        serving.until(&format!("/orders/{id}"), "outcome", outcome).await;
+    }
+    serving.settled().await;
+    vec![signed, refunded, canceled, sold_out]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_what_the_catalogue_says() {
+    let serving = Serving::start(&["payment.channels.sandbox.submit=on_open"]).await;
+    let at_once = open_and_submit(&serving).await;
+    serving.stop().await;
+
+    let serving = Serving::start(&[]).await;
+    let orders = every_path(&serving).await;
+    let found = messages(&serving).await;
+    let mut emitted: BTreeSet<Kind> = at_once;
+    for message in &found {
+        check(message);
+        assert!(orders.contains(&message.key), "{}: KEYS is {}", message.event_id, message.key);
+        emitted.insert(message.kind);
+    }
+    let ours: BTreeSet<Kind> =
+        Kind::ALL.into_iter().filter(|kind| matches!(kind.producer(), Producer::Role(_))).collect();
+    assert_eq!(emitted, ours, "what is emitted is what the catalogue says that roles emit");
+
+    // Each was handled once by each of its groups.
+    let mut handled = BTreeSet::new();
+    let mut conn = serving.process.db().read().await.unwrap();
+    for row in
+        sql::fetch(&mut conn, "SELECT consumer_group, message_id FROM message_process_log", vec![]).await.unwrap()
+    {
+        handled.insert((row.text(0).unwrap(), row.text(1).unwrap()));
+    }
+    drop(conn);
+    let wanted: BTreeSet<_> = found
+        .iter()
+        .filter(|message| message.sent)
+        .flat_map(|message| {
+            message.kind.groups().iter().map(|group| (group.name().to_owned(), message.event_id.clone()))
+        })
+        .collect();
+    assert_eq!(handled, wanted);
+    serving.stop().await;
+}
+
+/// A payment that goes to its channel as soon as it is open; the kinds that were emitted.
+async fn open_and_submit(serving: &Serving) -> BTreeSet<Kind> {
+    serving.fill().await;
+    let id = serving.place(&json!({"userId": "1", "items": [{"sku": "A1", "quantity": 1}]})).await;
+    serving.until(&format!("/orders/{id}"), "outcome", "SIGNED").await;
+    serving.settled().await;
+    let found = messages(serving).await;
+    found.iter().for_each(check);
+    found.into_iter().map(|message| message.kind).collect()
+}
+
+fn check(message: &Message) {
+    let Message { kind, event_id, tag, key, body, properties, .. } = message;
+    assert_eq!(tag, kind.name());
+    let plain = kind.event_id(key);
+    if *kind == Kind::RefundSuccess {
+        // An order may have more than one refund.
+        assert_eq!(*event_id, format!("{plain}:{}", body["refundId"].as_str().unwrap()));
+    } else {
+        assert_eq!(*event_id, plain);
+    }
+    assert_eq!(body["eventId"], *event_id);
+    assert!(body["timestamp"].as_i64().unwrap() > 1_600_000_000_000, "{body}");
+    let mut wanted: BTreeSet<&str> = kind.fields().iter().copied().collect();
+    wanted.extend(["eventId", "timestamp"]);
+    let fields: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, wanted, "{}", kind.name());
+    for (field, value) in body.as_object().unwrap() {
+        // Ids are strings, money and times are numbers.
+        let (is_id, is_amount) =
+            (field.ends_with("Id") && field != "eventId", field.to_lowercase().ends_with("amount"));
+        assert!(!is_id || value.is_string(), "{field} of {}: {value}", kind.name());
+        assert!(!is_amount || value.is_number(), "{field} of {}: {value}", kind.name());
+    }
+    assert_eq!(properties["eventId"], *event_id);
+    assert_eq!(properties["eventType"], kind.name());
+    assert_eq!(properties["schemaVersion"], SCHEMA_VERSION);
+    assert!(!properties["source"].is_empty());
+}
