@@ -7,7 +7,9 @@ mod config;
 mod db;
 mod delivery;
 mod http;
+mod model;
 mod order_flow;
+mod retry_park_dlq;
 #[cfg(feature = "embedded")]
 mod rocketmq;
 mod servers;
