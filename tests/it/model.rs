@@ -127,9 +127,8 @@ async fn a_failure_at_every_point_once() {
     let clean = fixed(Shop::open().await).await;
     let seen: Arc<Mutex<BTreeSet<(String, String)>>> = Arc::default();
     let points = Arc::clone(&seen);
-    let faults = Faults::plan(Box::new(move |name, stage| {
-        points.lock().unwrap().insert((name.to_owned(), stage.to_owned()))
-    }));
+    let faults =
+        Faults::plan(Box::new(move |name, stage| points.lock().unwrap().insert((name.to_owned(), stage.to_owned()))));
     let setup = Setup { faults, ..Setup::default() };
     assert_eq!(fixed(Shop::with(setup, 0).await).await, clean);
     let seen = seen.lock().unwrap();

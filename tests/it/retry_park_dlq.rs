@@ -58,7 +58,8 @@ async fn order(shop: &Shop) -> String {
 
 /// (topic, outcome) of the messages of a key in a group's inbox, in the order in which they came.
 async fn inbox(shop: &Shop, group: Group, key: &str) -> Vec<(String, i64)> {
-    let text = "SELECT consumer_group, msg_key, topic, CAST(outcome AS CHAR) FROM message_process_log ORDER BY batch_id";
+    let text =
+        "SELECT consumer_group, msg_key, topic, CAST(outcome AS CHAR) FROM message_process_log ORDER BY batch_id";
     let rows = shop.rows(text).await;
     let of_key = rows.iter().filter(|row| row[0] == group.name() && row[1] == key);
     of_key.map(|row| (row[2].clone(), row[3].parse().unwrap())).collect()
@@ -141,7 +142,10 @@ async fn what_keeps_failing_becomes_one_dead_letter() {
     bad.heal();
     shop.cancel(&stuck).await;
     shop.settle().await;
-    assert_eq!((shop.outcome(&stuck).await.as_str(), shop.parked().await, shop.dead_letters().await), ("CANCELED", 0, 1));
+    assert_eq!(
+        (shop.outcome(&stuck).await.as_str(), shop.parked().await, shop.dead_letters().await),
+        ("CANCELED", 0, 1)
+    );
 }
 
 #[tokio::test]

@@ -44,6 +44,9 @@ const LEASE_MS: i64 = 30_000;
 /// Longer than every time to pay and every wait of a sandbox call.
 const FOREVER_MS: i64 = 20 * 86_400_000;
 
+/// Puts something around a handler.
+pub type Wrap = Box<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler>>;
+
 /// How a shop is made.
 pub struct Setup {
     /// Where; `None`: a SQLite file of its own.
@@ -52,8 +55,8 @@ pub struct Setup {
     pub faults: Faults,
     /// Changes of the default configuration.
     pub change: fn(&mut Config),
-    /// Puts something around every handler.
-    pub wrap: Box<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler>>,
+    /// Done to every handler.
+    pub wrap: Wrap,
 }
 
 impl Default for Setup {

@@ -227,7 +227,8 @@ pub(super) async fn delivery_(test: TestDb) {
     assert_eq!(inserted, 2);
     let mut conn = test.db.read().await.unwrap();
     assert_eq!(delivery::next_due(&mut conn, &delivery::Kind::ALL).await.unwrap(), Some(START_MS + 1));
-    let claim = async || write_tx!(test.db, [], |tx| { delivery::claim(tx, &delivery::Kind::ALL, 10, 1_000).await }).unwrap();
+    let claim =
+        async || write_tx!(test.db, [], |tx| { delivery::claim(tx, &delivery::Kind::ALL, 10, 1_000).await }).unwrap();
     assert!(claim().await.is_empty());
     test.clock.advance_ms(2);
     assert_eq!(claim().await, calls[..2]);

@@ -251,7 +251,8 @@ impl Run {
     fn allowed(&self, wish: &Wish, placed: &Placed, seen: &Value) -> &'static [&'static str] {
         if seen["cancelType"] == "STOCK" {
             let scarce = wish.items.iter().any(|(sku, _)| {
-                let wanted = |wish: &Wish| wish.items.iter().filter(|item| item.0 == *sku).map(|item| item.1).sum::<i64>();
+                let wanted =
+                    |wish: &Wish| wish.items.iter().filter(|item| item.0 == *sku).map(|item| item.1).sum::<i64>();
                 let pieces = SKUS.iter().find(|one| one.0 == *sku).map_or(0, |one| one.2);
                 self.wishes.iter().map(wanted).sum::<i64>() > pieces
             });

@@ -96,10 +96,8 @@ impl Shop {
 
     /// Makes the calls that are due, up to `limit`, one after the other; how many were claimed.
     pub async fn make_calls(&mut self, limit: i64) -> Result<usize, DbError> {
-        let claim = self
-            .db
-            .write("delivery_claim", move |tx| Box::pin(calls::claim(tx, &Kind::ALL, limit, LEASE_MS)))
-            .await?;
+        let claim =
+            self.db.write("delivery_claim", move |tx| Box::pin(calls::claim(tx, &Kind::ALL, limit, LEASE_MS))).await?;
         let count = claim.len();
         let mut answers = Vec::with_capacity(count);
         for call in claim {

@@ -93,8 +93,12 @@ impl Handler for Unreliable {
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
             let faults: Vec<Option<Fault>> = events.iter().map(|event| (self.plan)(event)).collect();
-            let rest: Vec<Event> =
-                events.iter().zip(&faults).filter(|(_, fault)| fault.is_none()).map(|(event, _)| event.clone()).collect();
+            let rest: Vec<Event> = events
+                .iter()
+                .zip(&faults)
+                .filter(|(_, fault)| fault.is_none())
+                .map(|(event, _)| event.clone())
+                .collect();
             let handled = if rest.is_empty() { vec![] } else { self.inner.handle(tx, &rest).await? };
             let mut handled = handled.into_iter();
             if faults.contains(&Some(Fault::Error)) {
