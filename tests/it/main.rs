@@ -13,10 +13,12 @@ mod delivery;
 mod docs;
 mod http;
 mod layers;
+mod model;
 mod order_flow;
+mod retry_park_dlq;
 #[cfg(feature = "embedded")]
 mod rocketmq;
 mod servers;
-mod shop;
 mod serving;
+mod shop;
 mod shutdown;

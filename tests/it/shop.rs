@@ -6,7 +6,7 @@ mod calls;
 mod look;
 mod unreliable;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,8 @@ use ruyi::clock::Clock;
 use ruyi::config::{Config, Sources};
 use ruyi::db::delivery::Kind as Call;
 use ruyi::db::outbox::{self, OutboxRow};
-use ruyi::db::{Db, DbError, Options, delivery, migrate, orders, retry};
+use ruyi::db::sql::{self, Columns};
+use ruyi::db::{Db, DbError, Options, delivery, migrate, orders};
 use ruyi::delivery::Targets;
 use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::fault::Faults;
@@ -27,7 +28,6 @@ use ruyi::mq::relay::outgoing;
 use ruyi::mq::retry::{Policy, RetryLane};
 use ruyi::mq::{Consumer, Handler};
 use ruyi::process;
-use ruyi::progress::Progress;
 use ruyi::roles::order::timeout::Timeouts;
 use ruyi::roles::{notify, order, payment, sandbox, stock};
 use ruyi::telemetry::Metrics;
@@ -44,6 +44,9 @@ const LEASE_MS: i64 = 30_000;
 /// Longer than every time to pay and every wait of a sandbox call.
 const FOREVER_MS: i64 = 20 * 86_400_000;
 
+/// Puts something around a handler.
+pub type Wrap = Box<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler>>;
+
 /// How a shop is made.
 pub struct Setup {
     /// Where; `None`: a SQLite file of its own.
@@ -52,8 +55,8 @@ pub struct Setup {
     pub faults: Faults,
     /// Changes of the default configuration.
     pub change: fn(&mut Config),
-    /// Puts something around every handler.
-    pub wrap: Box<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler>>,
+    /// Done to every handler.
+    pub wrap: Wrap,
 }
 
 impl Default for Setup {
@@ -77,6 +80,14 @@ impl Default for Manner {
     fn default() -> Self {
         Self { times: 1, reversed: false, batch: 256 }
     }
+}
+
+/// Something that falls due.
+enum Due {
+    Timeout,
+    Retry(Group),
+    Call,
+    Outbox,
 }
 
 /// The shop.
@@ -279,12 +290,19 @@ impl Shop {
             let waiting = self.queue(group).len();
             did |= self.deliver(group, waiting).await > 0;
         }
-        did |= !matches!(self.timeouts.step().await, Ok(Progress::Idle | Progress::WaitUntil(_)));
-        for group in self.groups() {
-            did |= !matches!(self.lane(group).step().await, Ok(Progress::Idle | Progress::WaitUntil(_)));
+        // Looking is cheaper than a transaction that finds nothing.
+        let now_ms = self.clock.now_ms();
+        let due: Vec<Due> = self.due().await.into_iter().filter(|(_, at)| *at <= now_ms).map(|(due, _)| due).collect();
+        for due in due {
+            did = true;
+            // What fails here is due again later.
+            let _ = match due {
+                Due::Timeout => self.timeouts.step().await.map(|_| 0),
+                Due::Retry(group) => self.lane(group).step().await.map(|_| 0),
+                Due::Call => self.make_calls(64).await,
+                Due::Outbox => self.sweep().await,
+            };
         }
-        did |= !matches!(self.make_calls(64).await, Ok(0));
-        did |= !matches!(self.sweep().await, Ok(0));
         did
     }
 
@@ -340,16 +358,23 @@ impl Shop {
         self.settle_within(FOREVER_MS).await;
     }
 
-    async fn next_due(&self) -> Option<i64> {
+    /// What falls due next, and when.
+    async fn due(&self) -> Vec<(Due, i64)> {
         let mut conn = self.db.read().await.unwrap();
-        let mut due = BTreeSet::new();
-        due.extend(outbox::next_due(&mut conn).await.unwrap());
-        due.extend(orders::next_due(&mut conn).await.unwrap());
-        due.extend(delivery::next_due(&mut conn, &Call::ALL).await.unwrap());
-        for group in self.consumers.keys() {
-            due.extend(retry::next_due(&mut conn, group.name()).await.unwrap());
+        let mut all = vec![(Due::Timeout, orders::next_due(&mut conn).await.unwrap())];
+        let text = "SELECT consumer_group, MIN(next_at) FROM message_retry_log WHERE next_at IS NOT NULL \
+                    GROUP BY consumer_group ORDER BY consumer_group";
+        for row in sql::fetch(&mut conn, text, vec![]).await.unwrap() {
+            let group = Group::from_name(&row.text(0).unwrap()).unwrap();
+            all.push((Due::Retry(group), row.maybe_int(1).unwrap()));
         }
-        due.pop_first()
+        all.push((Due::Call, delivery::next_due(&mut conn, &Call::ALL).await.unwrap()));
+        all.push((Due::Outbox, outbox::next_due(&mut conn).await.unwrap()));
+        all.into_iter().filter_map(|(due, at)| at.map(|at| (due, at))).collect()
+    }
+
+    async fn next_due(&self) -> Option<i64> {
+        self.due().await.into_iter().map(|(_, at)| at).min()
     }
 }
 

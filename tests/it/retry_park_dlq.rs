@@ -1,0 +1,232 @@
+//! Messages that cannot be handled now, or never: parked, waited behind, tried again, given up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ruyi::db::retry;
+use ruyi::domain::event::{Group, Kind};
+use ruyi::fault::Faults;
+use ruyi::mq::Event;
+use serde_json::json;
+
+use crate::shop::{Fault, Setup, Shop, Unreliable};
+
+/// A group whose handler fails for one key for as long as it is told to.
+#[derive(Clone, Default)]
+struct Bad {
+    key: Arc<std::sync::Mutex<Option<(Group, String, Fault)>>>,
+    calls: Arc<AtomicU64>,
+}
+
+impl Bad {
+    fn set(&self, group: Group, key: &str, fault: Fault) {
+        *self.key.lock().unwrap() = Some((group, key.to_owned(), fault));
+    }
+
+    fn heal(&self) {
+        *self.key.lock().unwrap() = None;
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn setup(&self) -> Setup {
+        let bad = self.clone();
+        let wrap = move |handler: Arc<dyn ruyi::mq::Handler>| {
+            let (bad, group) = (bad.clone(), handler.group());
+            Unreliable::around(handler, move |event: &Event| {
+                let key = bad.key.lock().unwrap();
+                let (_, _, fault) = key.as_ref().filter(|(one, key, _)| *one == group && *key == event.key)?;
+                bad.calls.fetch_add(1, Ordering::SeqCst);
+                Some(*fault)
+            })
+        };
+        Setup { wrap: Box::new(wrap), ..Setup::default() }
+    }
+}
+
+async fn open(setup: Setup) -> Shop {
+    let shop = Shop::with(setup, 0).await;
+    shop.sell("TEA", 1_000, 1_000).await;
+    shop
+}
+
+async fn order(shop: &Shop) -> String {
+    shop.place_order(1, &[("TEA", 1)], json!({})).await
+}
+
+/// (topic, outcome) of the messages of a key in a group's inbox, in the order in which they came.
+async fn inbox(shop: &Shop, group: Group, key: &str) -> Vec<(String, i64)> {
+    let text =
+        "SELECT consumer_group, msg_key, topic, CAST(outcome AS CHAR) FROM message_process_log ORDER BY batch_id";
+    let rows = shop.rows(text).await;
+    let of_key = rows.iter().filter(|row| row[0] == group.name() && row[1] == key);
+    of_key.map(|row| (row[2].clone(), row[3].parse().unwrap())).collect()
+}
+
+/// Everything that is due now, without moving the clock.
+async fn now(shop: &mut Shop) {
+    shop.settle_within(0).await;
+}
+
+async fn later_events_of_the_key_wait(fault: Fault) {
+    let bad = Bad::default();
+    let mut shop = open(bad.setup()).await;
+    let (stuck, other) = (order(&shop).await, order(&shop).await);
+    bad.set(Group::Stock, &stuck, fault);
+    now(&mut shop).await;
+    assert_eq!(shop.status(&other).await, "RESERVED");
+    assert_eq!((shop.status(&stuck).await.as_str(), shop.parked().await), ("CREATED", 1));
+    // Its release waits behind its freeze, which failed; the other order's does not.
+    shop.cancel(&stuck).await;
+    shop.cancel(&other).await;
+    now(&mut shop).await;
+    assert_eq!(shop.parked().await, 2);
+    assert_eq!(shop.stock("TEA").await, (1_000, 0, 0));
+    let parked = |kind: Kind| (kind.name().to_owned(), 2);
+    assert_eq!(inbox(&shop, Group::Stock, &stuck).await, [parked(Kind::OrderCreated), parked(Kind::InventoryRelease)]);
+    // Only the first one is tried again, and not before its time.
+    let before = bad.calls();
+    now(&mut shop).await;
+    assert_eq!(bad.calls(), before);
+    shop.settle_within(10_000).await;
+    assert_eq!((bad.calls() - before, shop.parked().await), (1, 2));
+    bad.heal();
+    shop.settle().await;
+    // Frozen, then released: the tombstone of a release that came first would have frozen nothing.
+    assert_eq!(shop.count("SELECT COUNT(*) FROM stock_ledger WHERE order_id <> 0").await, 4);
+    let done = |kind: Kind| (kind.name().to_owned(), 0);
+    assert_eq!(inbox(&shop, Group::Stock, &stuck).await, [done(Kind::OrderCreated), done(Kind::InventoryRelease)]);
+    assert_eq!(shop.outcome(&stuck).await, "CANCELED");
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn later_events_of_a_key_wait_behind_one_that_wants_another_try() {
+    later_events_of_the_key_wait(Fault::Retry).await;
+}
+
+#[tokio::test]
+async fn later_events_of_a_key_wait_behind_one_that_fails() {
+    later_events_of_the_key_wait(Fault::Error).await;
+}
+
+#[tokio::test]
+async fn what_keeps_failing_becomes_one_dead_letter() {
+    let bad = Bad::default();
+    let mut shop = open(bad.setup()).await;
+    let stuck = order(&shop).await;
+    bad.set(Group::Stock, &stuck, Fault::Retry);
+    let placed_ms = shop.clock.now_ms();
+    shop.settle_within(600_000).await;
+    assert_eq!((bad.calls(), shop.parked().await, shop.dead_letters().await), (4, 0, 1));
+    let text = "SELECT topic, event_id, msg_key, CAST(properties AS CHAR), CAST(status AS CHAR) FROM message_record \
+                WHERE topic LIKE '%DLQ%'";
+    let row = shop.rows(text).await.remove(0);
+    assert_eq!(row[0], "%DLQ%stock-consumer-group");
+    assert_eq!((&row[1], &row[2]), (&format!("{stuck}:ORDER_CREATED@stock-consumer-group"), &stuck));
+    assert_eq!(row[4], "1");
+    let properties: Vec<(String, String)> = serde_json::from_str(&row[3]).unwrap();
+    for (name, value) in [
+        ("dlqReason", "not today"),
+        ("dlqOriginTopic", "ORDER_CREATED"),
+        ("dlqAttempts", "4"),
+        ("dlqFirstFailure", &placed_ms.to_string()),
+        ("eventId", &format!("{stuck}:ORDER_CREATED")),
+    ] {
+        assert!(properties.contains(&(name.to_owned(), value.to_owned())), "{name}={value}: {properties:?}");
+    }
+    assert_eq!(inbox(&shop, Group::Stock, &stuck).await, [("ORDER_CREATED".to_owned(), 3)]);
+    // Given up: nothing waits behind it any more, and it is not given up twice.
+    bad.heal();
+    shop.cancel(&stuck).await;
+    shop.settle().await;
+    assert_eq!(
+        (shop.outcome(&stuck).await.as_str(), shop.parked().await, shop.dead_letters().await),
+        ("CANCELED", 0, 1)
+    );
+}
+
+#[tokio::test]
+async fn an_early_event_keeps_nothing_back_and_is_woken() {
+    let mut shop = open(Setup::default()).await;
+    let id = order(&shop).await;
+    now(&mut shop).await;
+    shop.report(&id, "ORDER_SIGNED").await;
+    shop.report(&id, "ORDER_DELIVERY").await;
+    now(&mut shop).await;
+    assert_eq!((shop.status(&id).await.as_str(), shop.parked().await), ("RESERVED", 2));
+    shop.pay(&id, json!({})).await;
+    now(&mut shop).await;
+    // At this very moment: no wait for the next retry.
+    assert_eq!((shop.status(&id).await.as_str(), shop.parked().await), ("SIGNED", 0));
+    shop.settle().await;
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_poison_message_is_found_in_a_full_batch() {
+    let bad = Bad::default();
+    let mut shop = open(bad.setup()).await;
+    let mut orders = Vec::new();
+    for _ in 0..256 {
+        orders.push(order(&shop).await);
+    }
+    let poison = orders[137].clone();
+    bad.set(Group::Stock, &poison, Fault::Error);
+    shop.relay(0.0).await;
+    assert_eq!(shop.queue(Group::Stock).len(), 256);
+    assert_eq!(shop.deliver(Group::Stock, 256).await, 256);
+    // Halved eight times, and tried alone.
+    assert_eq!((bad.calls(), shop.parked().await), (9, 1));
+    assert_eq!(shop.stock("TEA").await, (745, 255, 0));
+    bad.heal();
+    shop.settle_within(60_000).await;
+    assert_eq!(shop.stock("TEA").await, (744, 256, 0));
+    assert_eq!(shop.count("SELECT COUNT(*) FROM orders WHERE status <> 10").await, 0);
+}
+
+#[tokio::test]
+async fn a_parked_message_is_tried_by_one_lane_at_a_time() {
+    let bad = Bad::default();
+    let mut shop = open(bad.setup()).await;
+    let stuck = order(&shop).await;
+    bad.set(Group::Stock, &stuck, Fault::Retry);
+    now(&mut shop).await;
+    shop.clock.advance_ms(10_000);
+    // Another instance has just claimed it.
+    let group = Group::Stock.name();
+    let claim = || shop.db.write("retry_claim", move |tx| Box::pin(retry::claim(tx, group, 64, 30_000)));
+    assert_eq!(claim().await.unwrap().len(), 1);
+    assert_eq!(claim().await.unwrap().len(), 0);
+    let before = bad.calls();
+    shop.lane(Group::Stock).step().await.unwrap();
+    assert_eq!(bad.calls(), before);
+    // It died: when its lease is over, somebody else goes on.
+    shop.clock.advance_ms(30_000);
+    let (one, two) = (shop.lane(Group::Stock), shop.lane(Group::Stock));
+    let (one, two) = tokio::join!(one.step(), two.step());
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(bad.calls(), before + 1);
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_nothing_is_parked_or_acknowledged() {
+    let away = Arc::new(AtomicBool::new(false));
+    let plan = Arc::clone(&away);
+    let faults = Faults::plan(Box::new(move |_, stage| stage == "before_commit" && plan.load(Ordering::SeqCst)));
+    let mut shop = open(Setup { faults, ..Setup::default() }).await;
+    let id = order(&shop).await;
+    shop.relay(0.0).await;
+    away.store(true, Ordering::SeqCst);
+    let messages = shop.queue(Group::Stock).clone();
+    let error = shop.consumer(Group::Stock).process(messages.clone()).await.unwrap_err();
+    assert!(error.is_outage(), "{error}");
+    shop.deliver(Group::Stock, usize::MAX).await;
+    assert_eq!(*shop.queue(Group::Stock), messages);
+    assert_eq!((shop.parked().await, inbox(&shop, Group::Stock, &id).await), (0, vec![]));
+    away.store(false, Ordering::SeqCst);
+    now(&mut shop).await;
+    assert_eq!((shop.status(&id).await.as_str(), shop.stock("TEA").await), ("RESERVED", (999, 1, 0)));
+}
