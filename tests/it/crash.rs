@@ -96,19 +96,17 @@ async fn dies_at_random_moments() {
         })
         .collect();
     for kill in 0..KILLS {
-        let serving = world.serving().await;
-        // Sometimes before it serves again, sometimes in the middle of the work.
-        let wait_ms = chance.random_range(0..1_500);
+        let started = std::time::Instant::now();
+        world.serving().await;
+        let up = started.elapsed();
+        let wait_ms = chance.random_range(0..1_000);
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         world.signal("KILL");
         eventually("it is dead", || async { (world.exits() > kill).then_some(()) }).await;
-        let early_ms = chance.random_range(0..3_000);
-        if early_ms < 1_000 {
-            tokio::time::sleep(Duration::from_millis(early_ms)).await;
-        }
-        drop(serving);
+        println!("kill {kill} after {wait_ms} ms; it served again after {up:?}");
     }
     over.store(true, Ordering::Relaxed);
+    println!("no more kills");
     let mut rounds = 0;
     for shopper in shoppers {
         rounds += shopper.await.unwrap();
