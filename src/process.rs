@@ -109,7 +109,7 @@ impl Process {
         let number = node::lease(&db, &owner).await?;
         let shutdown = Shutdown::new();
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Other(error.to_string()))?);
-        shutdown.spawn(keep_lease(db.clone(), number, owner.clone(), shutdown.token.clone()));
+        shutdown.run("node lease", keep_lease(db.clone(), number, owner.clone(), shutdown.token.clone()));
 
         let policy = Policy::of(&config.mq.retry);
         let consumers: Vec<Consumer> = handlers(config, &plan.roles)
@@ -119,14 +119,14 @@ impl Process {
         let broker = broker::start(config, &plan, &consumers, &shutdown).await?;
         let relay = Relay::new(db.clone(), broker.broker.clone(), Arc::clone(&metrics));
         relay.start(config.mq.outbox.shards as usize, config.mq.outbox.memory_limit, &shutdown);
-        shutdown.spawn(Sweep::new(relay, &config.mq.outbox).run(shutdown.token.clone()));
+        shutdown.run("outbox sweep", Sweep::new(relay, &config.mq.outbox).run(shutdown.token.clone()));
         for consumer in consumers {
-            shutdown.spawn(RetryLane::new(consumer).run(shutdown.token.clone()));
+            shutdown.run("retry lane", RetryLane::new(consumer).run(shutdown.token.clone()));
         }
         if plan.roles.contains(&Role::Order) {
-            shutdown.spawn(Timeouts::new(db.clone()).run(shutdown.token.clone()));
+            shutdown.run("timeouts", Timeouts::new(db.clone()).run(shutdown.token.clone()));
         }
-        shutdown.spawn(gauges(db.clone(), Arc::clone(&metrics), shutdown.clone()));
+        shutdown.run("gauges", gauges(db.clone(), Arc::clone(&metrics), shutdown.clone()));
 
         let targets = Targets::from_config(config);
         let bound = http::bind(plan.listen, config).await?;
@@ -135,7 +135,7 @@ impl Process {
         start_deliveries(config, &plan, &db, &targets, &metrics, &shutdown)?;
         let app = app(config, &plan, &db, targets, metrics, &shutdown)?;
         let serving = shutdown.clone();
-        shutdown.spawn(async move { bound.serve(app, &serving).await });
+        shutdown.run("http", async move { bound.serve(app, &serving).await });
         Ok(Self { db, base_url, shutdown, broker, lease: Some((number, owner)), _lock: lock })
     }
 
@@ -163,9 +163,10 @@ impl Process {
         self.broker.namesrv.as_deref()
     }
 
-    /// Stops everything in order; false when something had to be left behind.
+    /// Stops everything in order; false when a part had panicked, or something had to be left behind.
     pub async fn stop(self) -> bool {
-        let drained = self.shutdown.drain(DRAIN).await;
+        let broken = self.shutdown.clone();
+        let drained = self.shutdown.drain(DRAIN).await && !broken.is_broken();
         if !drained {
             tracing::warn!("some tasks did not end in time; what they held is done at the next start");
         }
@@ -285,7 +286,7 @@ fn start_deliveries(
     let engine_config = EngineConfig::new(&config.delivery, &kinds);
     let engine = Engine::new(db.clone(), engine_config, targets.clone(), effects(), Arc::clone(metrics))
         .map_err(|error| StartError::Other(error.to_string()))?;
-    shutdown.spawn(engine.run(shutdown.token.clone()));
+    shutdown.run("deliveries", engine.run(shutdown.token.clone()));
     Ok(())
 }
 
@@ -300,7 +301,7 @@ fn app(
     let auth = Auth::new(&config.http.keys).map_err(|error| StartError::Other(error.to_string()))?;
     let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets);
     if config.sandbox.enabled {
-        shutdown.spawn(writer);
+        shutdown.run("writer", writer);
     }
     let mut api = OpenApiRouter::new();
     for role in &plan.roles {
@@ -308,7 +309,7 @@ fn app(
             Role::Order => {
                 let (state, writers) = order::api::State::new(db, config);
                 for writer in writers {
-                    shutdown.spawn(writer);
+                    shutdown.run("writer", writer);
                 }
                 let api = api.merge(order::api::router(state, &auth));
                 if config.sandbox.enabled { api.merge(sandbox::warehouse_router(sandbox.clone())) } else { api }
@@ -316,7 +317,7 @@ fn app(
             Role::Payment => {
                 let (state, writers) = payment::api::State::new(db, config);
                 for writer in writers {
-                    shutdown.spawn(writer);
+                    shutdown.run("writer", writer);
                 }
                 let api = api.merge(payment::api::router(state, &auth));
                 if config.sandbox.enabled { api.merge(sandbox::channel_router(sandbox.clone(), &auth)) } else { api }

@@ -2,8 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +20,7 @@ pub struct Shutdown {
     pub token: CancellationToken,
     /// The tasks to wait for.
     pub tracker: TaskTracker,
+    broken: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -32,6 +37,28 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         self.tracker.spawn(task)
+    }
+
+    /// Starts a task that the process cannot do without: if it panics, the process stops, and says so by its exit code,
+    /// instead of living on with a part of it dead.
+    pub fn run<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (token, broken) = (self.token.clone(), Arc::clone(&self.broken));
+        self.tracker.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a part of the process panicked: stopping");
+                broken.store(true, Ordering::Release);
+                token.cancel();
+            }
+        })
+    }
+
+    /// A task started with [`Shutdown::run`] panicked.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// Says that it is time to stop.

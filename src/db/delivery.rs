@@ -115,6 +115,23 @@ fn among(kinds: &[Kind]) -> String {
     format!("kind IN ({})", codes.join(","))
 }
 
+/// Makes calls that were given up or refused due again: somebody asked for them once more.
+///
+/// # Errors
+/// The database's.
+pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<u64, DbError> {
+    let now_ms = tx.now_ms();
+    let before =
+        "UPDATE delivery SET status = 0, next_at = ?, updated_at = ? WHERE kind = ? AND status IN (2, 3) AND ref";
+    let fixed = [Val::Int(now_ms), Val::Int(now_ms), Val::Int(kind as i64)];
+    let keys = references.into_iter().map(Val::Text).collect();
+    let revived = sql::execute_in(tx, before, "", &fixed, keys).await?;
+    if revived > 0 {
+        tx.wake_deliveries();
+    }
+    Ok(revived)
+}
+
 /// Takes up to `limit` calls of `kinds` (at least one) that are due, and keeps others from making them for `lease_ms`.
 ///
 /// # Errors

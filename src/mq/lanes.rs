@@ -28,9 +28,9 @@ pub fn start_cluster(consumer: &Consumer, member: GroupConsumer, lanes: usize, b
         let (sender, messages) = mpsc::channel(WAITING);
         senders.push(sender);
         let lane = ClusterLane { consumer: consumer.clone(), member: Arc::clone(&member), messages, batch };
-        shutdown.spawn(lane.run(shutdown.token.clone()));
+        shutdown.run("lane", lane.run(shutdown.token.clone()));
     }
-    shutdown.spawn(poll(member, senders, batch, shutdown.token.clone()));
+    shutdown.run("poll", poll(member, senders, batch, shutdown.token.clone()));
 }
 
 async fn poll(
@@ -123,7 +123,7 @@ pub fn start_local(consumer: &Consumer, lanes: usize, batch: usize, shutdown: &S
     (0..lanes.max(1))
         .map(|_| {
             let (sender, handed) = mpsc::channel(WAITING * 4);
-            shutdown.spawn(local_lane(consumer.clone(), handed, batch, shutdown.token.clone()));
+            shutdown.run("lane", local_lane(consumer.clone(), handed, batch, shutdown.token.clone()));
             sender
         })
         .collect()

@@ -52,10 +52,10 @@ impl Relay {
             let (sender, rows) = mpsc::unbounded_channel();
             senders.push(sender);
             let shard = Shard { relay: self.clone(), rows, marks: marks.clone(), under_way: Arc::clone(&under_way) };
-            shutdown.spawn(shard.run(shutdown.clone()));
+            shutdown.run("relay", shard.run(shutdown.clone()));
         }
         drop(marks);
-        shutdown.spawn(self.clone().mark_all(to_mark));
+        shutdown.run("relay", self.clone().mark_all(to_mark));
         self.db.on_commit(Box::new(move |rows| {
             if under_way.load(Ordering::Relaxed) + rows.len() > memory_limit {
                 return;

@@ -208,7 +208,10 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
         answers.push(PayAnswer::Submitted(Box::new(payment.clone())));
     }
     if !calls.is_empty() {
+        let references = calls.iter().map(|call| call.reference.clone()).collect();
         delivery::insert(tx, &calls).await?;
+        // A payer who tries again after the channel could not be reached is submitted again, under the same key.
+        delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;
     }
     Ok(answers)
 }
