@@ -15,7 +15,7 @@ use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, PublishVia, TimeoutVia};
 use crate::db::delivery::Kind as Call;
 use crate::db::{self, Db, DbError, migrate, node, outbox, retry};
 use crate::delivery::{Effects, Engine, EngineConfig, Targets, Verdict};
@@ -103,6 +103,7 @@ impl Process {
     /// # Errors
     /// [`StartError`]; what was started until then is stopped with the runtime.
     pub async fn start(config: &Config, plan: Plan) -> Result<Self, StartError> {
+        refuse_unbuilt(config)?;
         let lock = if plan.embed_broker { Some(broker::lock(config)?) } else { None };
         let db = open_database(config, &plan).await?;
         let owner = format!("{}:{}", std::process::id(), plan.clock.now_ms());
@@ -178,6 +179,21 @@ impl Process {
         }
         self.db.close().await;
         drained
+    }
+}
+
+/// Settings that this version knows but cannot honour yet are refused: they must not look as if they worked.
+fn refuse_unbuilt(config: &Config) -> Result<(), StartError> {
+    let unbuilt = [
+        (config.payment.publish != PublishVia::Outbox, "payment.publish = \"transaction\"", "\"outbox\""),
+        (config.order.timeout.via != TimeoutVia::Database, "order.timeout.via = \"broker\"", "\"database\""),
+        (!config.cache.url.expose().is_empty(), "cache.url", "\"\""),
+    ];
+    match unbuilt.iter().find(|(asked, ..)| *asked) {
+        Some((_, setting, instead)) => {
+            Err(StartError::Other(format!("{setting} is not available in this version: set it to {instead}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -38,6 +38,7 @@ pub const NOISY_TARGETS: &[&str] = &[
     "rocketmq_store",
     "rocketmq_store_local",
     "rocketmq_runtime",
+    "rocketmq_model",
     "rocketmq_auth",
     "rocketmq_observability",
 ];
