@@ -37,6 +37,26 @@ impl RoleDbs {
         Self { order: db.clone(), payment: db.clone(), stock: db.clone(), notify: db.clone() }
     }
 
+    /// `db` says which one a role's is.
+    ///
+    /// # Errors
+    /// Those of `db`.
+    pub fn each<E>(db: impl Fn(Role) -> Result<Db, E>) -> Result<Self, E> {
+        Ok(Self {
+            order: db(Role::Order)?,
+            payment: db(Role::Payment)?,
+            stock: db(Role::Stock)?,
+            notify: db(Role::Notify)?,
+        })
+    }
+
+    /// Closes all of them.
+    pub async fn close(&self) {
+        for db in self.distinct() {
+            db.close().await;
+        }
+    }
+
     /// The database of a role.
     #[must_use]
     pub fn of(&self, role: Role) -> &Db {

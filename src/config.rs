@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::event::Role;
+
 pub use check::NotExposable;
 pub use error::{ConfigError, Fault};
 pub use load::{ENV_PREFIX, Sources};
@@ -72,6 +74,35 @@ pub struct Database {
     pub max_connections: u32,
     /// Writer tasks for queued orders.
     pub writers: u32,
+    /// Databases of single roles.
+    pub roles: RoleUrls,
+}
+
+/// A database for each role that has one of its own; empty is [`Database::url`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleUrls {
+    /// Orders, products.
+    pub order: SecretUrl,
+    /// Payments, refunds.
+    pub payment: SecretUrl,
+    /// Stock.
+    pub stock: SecretUrl,
+    /// Points, notices.
+    pub notify: SecretUrl,
+}
+
+impl RoleUrls {
+    /// As set, perhaps empty.
+    #[must_use]
+    pub fn of(&self, role: Role) -> &SecretUrl {
+        match role {
+            Role::Order => &self.order,
+            Role::Payment => &self.payment,
+            Role::Stock => &self.stock,
+            Role::Notify => &self.notify,
+        }
+    }
 }
 
 /// Cache settings.
@@ -421,6 +452,27 @@ impl Config {
         } else {
             self.database.url.clone()
         }
+    }
+
+    /// The database of a role: its own, or [`Config::database_url`].
+    #[must_use]
+    pub fn database_url_of(&self, role: Role) -> SecretUrl {
+        let own = self.database.roles.of(role);
+        if own.is_empty() { self.database_url() } else { own.clone() }
+    }
+
+    /// The databases of `roles`, each once, with the roles that share it.
+    #[must_use]
+    pub fn databases(&self, roles: &[Role]) -> Vec<(SecretUrl, Vec<Role>)> {
+        let mut all: Vec<(SecretUrl, Vec<Role>)> = Vec::new();
+        for role in roles {
+            let url = self.database_url_of(*role);
+            match all.iter_mut().find(|(known, _)| known.expose() == url.expose()) {
+                Some((_, sharing)) => sharing.push(*role),
+                None => all.push((url, vec![*role])),
+            }
+        }
+        all
     }
 
     /// Where the process that runs the embedded broker writes its name server address for the others.

@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod dialect;
 pub mod error;
 pub mod group;
+mod ids;
 pub mod inbox;
 pub mod migrate;
 pub mod node;
@@ -25,5 +26,6 @@ pub mod tx;
 
 pub use dialect::Dialect;
 pub use error::DbError;
+pub use ids::Ids;
 pub use pool::{Db, Options};
 pub use tx::Tx;

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::{Context, WithHelp};
 use crate::audit::{self, Options, Report, RoleDbs};
-use crate::config::{Millis, PublishVia};
+use crate::config::{Millis, PublishVia, SecretUrl};
 use crate::db::{self, Db, migrate};
+use crate::domain::event::Role;
 use crate::fault::Faults;
 use crate::output::{Format, Output, VERSION};
 
@@ -49,7 +50,7 @@ struct Line<'a, T> {
 /// The database cannot be read, or the output fails.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let config = &context.config;
-    let db = open(context).await?;
+    let dbs = open(context).await?;
     let options = Options {
         settle_ms: args.settle.unwrap_or(config.audit.settle).ms(),
         bound_ms: args.bound.unwrap_or(config.audit.bound).ms(),
@@ -58,15 +59,26 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         events_kept_ms: config.retention.sent.ms(),
         payments_by_outbox: config.payment.publish == PublishVia::Outbox,
     };
-    let report = audit::run(&RoleDbs::one(&db), &options).await;
-    db.close().await;
-    let report = report.context("cannot read the database")?;
+    let report = audit::run(&dbs, &options).await;
+    dbs.close().await;
+    let report = report.context("cannot read the databases")?;
     print(context.format(), &report)?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn open(context: &Context) -> anyhow::Result<Db> {
-    let url = context.config.database_url();
+/// The databases of all roles, to read.
+pub(super) async fn open(context: &Context) -> anyhow::Result<RoleDbs> {
+    let mut open: Vec<(Vec<Role>, Db)> = Vec::new();
+    for (url, roles) in context.config.databases(&Role::ALL) {
+        open.push((roles, open_one(context, &url).await?));
+    }
+    RoleDbs::each(|role| {
+        let found = open.iter().find(|(roles, _)| roles.contains(&role));
+        found.map(|(_, db)| db.clone()).context("a role has no database")
+    })
+}
+
+async fn open_one(context: &Context, url: &SecretUrl) -> anyhow::Result<Db> {
     let shown = url.masked();
     let missing = migrate::pending(url.expose()).await.with_context(|| format!("cannot read {shown}"))?;
     if !missing.is_empty() {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::Context;
-use crate::config::Config;
+use crate::config::{Config, SecretUrl};
 use crate::domain::event::Role;
 
 /// Arguments of `ruyi db`.
@@ -45,15 +45,10 @@ pub(super) struct Target {
 
 /// The databases of the roles, each once.
 pub(super) fn targets(config: &Config) -> Vec<Target> {
-    let mut targets: Vec<Target> = Vec::new();
-    for role in Role::ALL {
-        let url = config.database_url();
-        if let Some(target) = targets.iter_mut().find(|target| target.url == url.expose()) {
-            target.roles = format!("{},{}", target.roles, role.name());
-        } else {
-            let (shown, roles) = (url.masked(), role.name().to_owned());
-            targets.push(Target { url: url.expose().to_owned(), shown, roles });
-        }
-    }
-    targets
+    let target = |(url, roles): (SecretUrl, Vec<Role>)| Target {
+        url: url.expose().to_owned(),
+        shown: url.masked(),
+        roles: roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(","),
+    };
+    config.databases(&Role::ALL).into_iter().map(target).collect()
 }

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::{Context, WithHelp};
 use crate::domain::event::Role;
 use crate::fault::Faults;
-use crate::process::{Plan, Process};
+use crate::process::{Plan, Process, Work};
 
 /// Run roles until the process is told to stop
 #[derive(Debug, clap::Args)]
@@ -50,12 +50,11 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         Which::Stock(listen) => (vec![Role::Stock], http.stock, listen),
         Which::Notify(listen) => (vec![Role::Notify], http.notify, listen),
     };
+    let listen = asked.listen.unwrap_or(configured);
     let plan = Plan {
-        embed_broker: roles.len() > 1,
-        roles,
-        listen: asked.listen.unwrap_or(configured),
         faults: Faults::from_env(),
         clock: context.clock.clone(),
+        ..Plan::new(&roles, Work::SERVE, Some(listen))
     };
     let process =
         Process::start(&context.config, plan).await.help("`ruyi config show` prints the effective settings")?;

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::error::Fault;
 use super::{Config, MASK, Millis};
+use crate::domain::event::Role;
 
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -84,6 +85,8 @@ impl Config {
             ("database.url".to_owned(), self.database.url.expose()),
             ("cache.url".to_owned(), self.cache.url.expose()),
         ];
+        let roles = Role::ALL.map(|role| (format!("database.roles.{}", role.name()), self.database.roles.of(role)));
+        secrets.extend(roles.into_iter().map(|(key, url)| (key, url.expose())));
         let channels = self.payment.channels.iter();
         secrets.extend(channels.map(|(id, c)| (format!("payment.channels.{id}.secret"), c.secret.expose_secret())));
         for (key, _) in secrets.iter().filter(|(_, secret)| secret.contains(MASK)) {
@@ -93,12 +96,15 @@ impl Config {
 
     fn check_database(&self, faults: &mut Faults) {
         let database = &self.database;
-        if !database.url.is_empty() && !matches!(database.url.scheme(), Some("sqlite" | "mysql")) {
-            faults.add(
-                "database.url",
-                "neither a sqlite:// nor a mysql:// URL",
-                "\"sqlite://data/ruyi.db\" or \"mysql://user:password@host:3306/ruyi\"",
-            );
+        let roles = Role::ALL.map(|role| (format!("database.roles.{}", role.name()), database.roles.of(role)));
+        for (key, url) in [("database.url".to_owned(), &database.url)].into_iter().chain(roles) {
+            if !url.is_empty() && !matches!(url.scheme(), Some("sqlite" | "mysql")) {
+                faults.add(
+                    &key,
+                    "neither a sqlite:// nor a mysql:// URL",
+                    "\"sqlite://data/ruyi.db\" or \"mysql://user:password@host:3306/ruyi\"",
+                );
+            }
         }
         if !self.cache.url.is_empty() && !matches!(self.cache.url.scheme(), Some("redis" | "rediss")) {
             faults.add("cache.url", "not a redis:// URL", "\"redis://host:6379\", or \"\" for a cache in the process");

@@ -31,6 +31,9 @@ pub enum DbError {
     /// The address cannot be used.
     #[error("{0}")]
     Config(String),
+    /// The lease of the node number ran out, so no ids can be given out until there is another.
+    #[error("this process has no node number: the database was away for longer than its lease holds")]
+    NoNode,
     /// Migrations could not be run.
     #[error("{0}")]
     Migrate(String),
@@ -47,7 +50,7 @@ impl DbError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Injected(_) => true,
+            Self::Injected(_) | Self::NoNode => true,
             Self::Sql(error) => {
                 matches!(
                     error,

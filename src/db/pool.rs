@@ -1,7 +1,6 @@
 //! Connections, and the one way to write.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,9 +11,8 @@ use sqlx::{Any, AnyPool};
 use tokio::sync::{Notify, watch};
 
 use super::outbox::OutboxRow;
-use super::{DbError, Dialect, Tx};
+use super::{DbError, Dialect, Ids, Tx};
 use crate::clock::Clock;
-use crate::domain::id::next_id;
 use crate::fault::Faults;
 
 /// How a transaction that lost a deadlock is tried again: so many times in all.
@@ -31,36 +29,6 @@ pub struct Options {
     pub clock: Clock,
     /// Planned failures, for tests.
     pub faults: Faults,
-}
-
-/// Gives out ids that only grow.
-#[derive(Debug)]
-pub struct Ids {
-    last: AtomicI64,
-    node: AtomicI64,
-    clock: Clock,
-}
-
-impl Ids {
-    /// The next id of this process.
-    #[must_use]
-    pub fn next(&self) -> i64 {
-        let node = self.node.load(Ordering::Relaxed);
-        let now_ms = self.clock.now_ms();
-        let mut last = self.last.load(Ordering::Relaxed);
-        loop {
-            let next = next_id(last, now_ms, node);
-            match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return next,
-                Err(other) => last = other,
-            }
-        }
-    }
-
-    /// From now on ids carry this node number.
-    pub fn set_node(&self, node: i64) {
-        self.node.store(node, Ordering::Relaxed);
-    }
 }
 
 /// Is told the outbox rows of each transaction right after its commit, and must not block.
@@ -108,13 +76,12 @@ impl Db {
                 (both.clone(), both)
             }
         };
-        let ids = Ids { last: AtomicI64::new(0), node: AtomicI64::new(0), clock: options.clock.clone() };
         Ok(Self(Arc::new(Inner {
             dialect,
             writer,
             reader,
             clock: options.clock.clone(),
-            ids: Arc::new(ids),
+            ids: Arc::new(Ids::new(options.clock.clone())),
             faults: options.faults.clone(),
             committed: OnceLock::new(),
             deliveries: Notify::new(),
@@ -217,7 +184,11 @@ impl Db {
         let inner = &self.0;
         let transaction = inner.writer.begin_with(inner.dialect.begin()).await?;
         let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids));
-        let value = body(&mut tx).await?;
+        let value = body(&mut tx).await;
+        if tx.without_node() {
+            return Err(DbError::NoNode);
+        }
+        let value = value?;
         tx.write_outbox().await?;
         self.fault(name, "before_commit")?;
         let after = tx.commit().await?;

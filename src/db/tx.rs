@@ -2,13 +2,13 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use sqlx::{Any, AnyConnection, Transaction};
 
 use super::outbox::{self, OutboxRow};
-use super::pool::Ids;
-use super::{DbError, Dialect};
+use super::{DbError, Dialect, Ids};
 use crate::domain::event::Kind;
 
 /// What happens once the transaction is committed.
@@ -25,6 +25,7 @@ pub struct Tx {
     dialect: Dialect,
     now_ms: i64,
     ids: Arc<Ids>,
+    without_node: AtomicBool,
     after: After,
 }
 
@@ -64,7 +65,8 @@ struct Envelope<'a, B> {
 
 impl Tx {
     pub(super) fn new(transaction: Transaction<'static, Any>, dialect: Dialect, now_ms: i64, ids: Arc<Ids>) -> Self {
-        Self { transaction, dialect, now_ms, ids, after: After::default() }
+        let (without_node, after) = (AtomicBool::new(false), After::default());
+        Self { transaction, dialect, now_ms, ids, without_node, after }
     }
 
     /// The dialect.
@@ -79,10 +81,18 @@ impl Tx {
         self.now_ms
     }
 
-    /// A new id.
+    /// A new id. Without a node number it is none: the transaction is not committed then.
     #[must_use]
     pub fn next_id(&self) -> i64 {
-        self.ids.next()
+        self.ids.next_leased().unwrap_or_else(|unusable| {
+            self.without_node.store(true, Ordering::Relaxed);
+            unusable
+        })
+    }
+
+    /// It was given an id that is not this process's to give.
+    pub(super) fn without_node(&self) -> bool {
+        self.without_node.load(Ordering::Relaxed)
     }
 
     /// Writes an event to the outbox with this transaction; it is published after the commit.
@@ -98,7 +108,7 @@ impl Tx {
         let body = serde_json::to_vec(&envelope)?;
         let key = draft.key.to_string();
         self.emit_raw(OutboxRow {
-            id: self.ids.next(),
+            id: self.next_id(),
             topic: draft.kind.name().to_owned(),
             tag: draft.kind.name().to_owned(),
             key,

@@ -216,13 +216,19 @@ const NODE_BITS: u32 = 10;
 /// Ids count milliseconds from 2024-01-01T00:00:00Z, so that 41 bits last until 2093.
 const EPOCH_MS: i64 = 1_704_067_200_000;
 
-/// The order of node numbers: a process leases one below this.
+/// How many node numbers there are. The last one is never leased: it is for what writes without a lease.
 pub const NODES: i64 = 1 << NODE_BITS;
 
 /// Where the next id starts: packs a time and a node number into the smallest id of that millisecond.
 #[must_use]
 pub fn first_id_of(now_ms: i64, node: i64) -> i64 {
     ((now_ms - EPOCH_MS).max(0) << (NODE_BITS + SEQUENCE_BITS)) | ((node % NODES) << SEQUENCE_BITS)
+}
+
+/// The millisecond that an id carries.
+#[must_use]
+pub fn millisecond_of(id: i64) -> i64 {
+    (id >> (NODE_BITS + SEQUENCE_BITS)) + EPOCH_MS
 }
 
 /// The id after `last`, given that the clock says `now_ms`: strictly larger than `last`, also when the clock stands

@@ -115,6 +115,14 @@ pub struct Bound {
 /// [`ListenError`].
 pub async fn bind(addr: SocketAddr, config: &Config) -> Result<Bound, ListenError> {
     config.check_exposed(addr)?;
+    bind_probes(addr).await
+}
+
+/// Listens at `addr` (port 0: any free one) for probes and metrics only, which need no keys.
+///
+/// # Errors
+/// [`ListenError::Bind`].
+pub async fn bind_probes(addr: SocketAddr) -> Result<Bound, ListenError> {
     let failed = |source| ListenError::Bind { addr, source };
     let listener = TcpListener::bind(addr).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;

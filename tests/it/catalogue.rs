@@ -48,7 +48,7 @@ struct Message {
 }
 
 async fn messages(serving: &Serving) -> Vec<Message> {
-    let mut conn = serving.process.db().read().await.unwrap();
+    let mut conn = serving.db().read().await.unwrap();
     let text = "SELECT topic, event_id, tag, msg_key, body, properties, status FROM message_record ORDER BY id";
     let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
     let read = |row: &sqlx::any::AnyRow| {
@@ -119,7 +119,7 @@ async fn messages_are_what_the_catalogue_says() {
 
     // Each was handled once by each of its groups.
     let mut handled = BTreeSet::new();
-    let mut conn = serving.process.db().read().await.unwrap();
+    let mut conn = serving.db().read().await.unwrap();
     for row in
         sql::fetch(&mut conn, "SELECT consumer_group, message_id FROM message_process_log", vec![]).await.unwrap()
     {

@@ -2,6 +2,7 @@
 
 mod business;
 mod messages;
+mod nodes;
 mod schema;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ruyi::db::group::{Group, GroupError};
 use ruyi::db::sql::{self, Columns, Val};
-use ruyi::db::{Db, DbError, Dialect, node, products};
+use ruyi::db::{Db, DbError, Dialect, products};
 use ruyi::domain::money::Money;
 use ruyi::vals;
 
@@ -34,7 +35,7 @@ macro_rules! on_both {
 mod shared {
     pub(super) use super::{
         a_failed_transaction_leaves_nothing, group_commit_isolates_the_bad_one, in_lists_of_any_length,
-        node_numbers_are_unique, updates_of_any_size_and_text_length,
+        updates_of_any_size_and_text_length,
     };
 }
 
@@ -50,7 +51,10 @@ on_both! {
     messages::inbox_claims_each_id_once,
     messages::retry_,
     messages::delivery_,
-    shared::node_numbers_are_unique,
+    nodes::numbers_are_unique,
+    nodes::a_number_that_ran_out_gives_no_ids,
+    nodes::a_number_given_back_is_not_used_before_its_last_id,
+    nodes::a_clock_that_goes_back_shortens_no_lease,
     shared::in_lists_of_any_length,
     shared::updates_of_any_size_and_text_length,
     shared::a_failed_transaction_leaves_nothing,
@@ -64,33 +68,6 @@ on_both! {
 async fn count(db: &Db, text: &'static str) -> i64 {
     let mut conn = db.read().await.unwrap();
     sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap()
-}
-
-async fn node_numbers_are_unique(test: TestDb) {
-    let taken: Vec<_> = (0..20)
-        .map(|number| {
-            let db = test.db.clone();
-            tokio::spawn(async move { node::lease(&db, &format!("owner{number}")).await })
-        })
-        .collect();
-    let mut numbers = Vec::new();
-    for one in taken {
-        numbers.push(one.await.unwrap().unwrap());
-    }
-    numbers.sort_unstable();
-    assert_eq!(numbers, (0..20).collect::<Vec<i64>>());
-    let seven = "SELECT COUNT(*) FROM node_lease WHERE node = 7 AND owner LIKE 'owner%'";
-    assert_eq!(count(&test.db, seven).await, 1);
-    let mut conn = test.db.read().await.unwrap();
-    let row = sql::fetch_one(&mut conn, "SELECT owner FROM node_lease WHERE node = 7", vec![]).await.unwrap();
-    let owner = row.unwrap().text(0).unwrap();
-    drop(conn);
-    assert!(node::renew(&test.db, 7, &owner).await.unwrap());
-    assert!(!node::renew(&test.db, 7, "somebody else").await.unwrap());
-    node::release(&test.db, 7, &owner).await.unwrap();
-    assert_eq!(node::lease(&test.db, "new").await.unwrap(), 7);
-    test.clock.advance_ms(node::LEASE_MS + 1);
-    assert_eq!(node::lease(&test.db, "later").await.unwrap(), 0);
 }
 
 async fn in_lists_of_any_length(test: TestDb) {

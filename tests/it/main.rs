@@ -18,6 +18,7 @@ mod order_flow;
 mod retry_park_dlq;
 #[cfg(feature = "embedded")]
 mod rocketmq;
+mod role_databases;
 mod servers;
 mod serving;
 mod shop;

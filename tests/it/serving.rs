@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
-use ruyi::clock::Clock;
 use ruyi::config::{Config, Sources};
+use ruyi::db::Db;
 use ruyi::db::sql::{self, Columns};
 use ruyi::delivery::sign;
 use ruyi::domain::event::Role;
-use ruyi::fault::Faults;
-use ruyi::process::{Plan, Process};
+use ruyi::process::{Plan, Process, Work};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -33,13 +32,7 @@ impl Serving {
         let fixed = ["mq.enabled=false", "sandbox.warehouse.step_delay=5ms", "http.all=127.0.0.1:0"];
         sets.extend(fixed.iter().chain(settings).map(|one| (*one).to_owned()));
         let config = Config::load(&Sources { sets, ..Sources::default() }).unwrap();
-        let plan = Plan {
-            roles: Role::ALL.to_vec(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            embed_broker: true,
-            faults: Faults::none(),
-            clock: Clock::system(),
-        };
+        let plan = Plan::new(&Role::ALL, Work::SERVE, Some("127.0.0.1:0".parse().unwrap()));
         let process = Process::start(&config, plan).await.unwrap();
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { process, client, _dir: dir }
@@ -83,8 +76,13 @@ impl Serving {
             .body(body.to_owned())
     }
 
+    /// The database of all roles.
+    pub fn db(&self) -> &Db {
+        self.process.db_of(Role::Order).unwrap()
+    }
+
     pub fn now_s(&self) -> i64 {
-        self.process.db().clock().now_ms() / 1_000
+        self.db().clock().now_ms() / 1_000
     }
 
     pub async fn fill(&self) {
@@ -114,7 +112,7 @@ impl Serving {
     }
 
     pub async fn number(&self, text: &'static str) -> i64 {
-        let mut conn = self.process.db().read().await.unwrap();
+        let mut conn = self.db().read().await.unwrap();
         sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap()
     }
 
@@ -133,7 +131,7 @@ impl Serving {
 
     /// Rows of every table.
     pub async fn rows(&self) -> BTreeMap<String, i64> {
-        let mut conn = self.process.db().read().await.unwrap();
+        let mut conn = self.db().read().await.unwrap();
         let tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
         let mut counts = BTreeMap::new();
         for row in sql::fetch(&mut conn, tables, vec![]).await.unwrap() {

@@ -3,15 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::audit::{self, RoleDbs};
 use crate::cmd::Context;
-use crate::config::{Config, Millis, SecretUrl};
+use crate::config::{Config, Millis, RoleUrls, SecretUrl};
 use crate::db::migrate;
 use crate::domain::event::Role;
-use crate::fault::Faults;
-use crate::process::{Plan, Process};
+use crate::process::{Plan, Process, Work};
 
 /// The configuration of the demo: everything in `data_dir`, on free ports, with short waits.
 #[must_use]
@@ -19,6 +19,8 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, context: &Context) -> 
     let mut config = context.config.clone();
     config.data_dir = data_dir.to_owned();
     config.database.url = SecretUrl::from(database.unwrap_or_default());
+    let one = || SecretUrl::from("");
+    config.database.roles = RoleUrls { order: one(), payment: one(), stock: one(), notify: one() };
     config.mq.embedded.namesrv_port = 0;
     config.mq.embedded.broker_port = 0;
     config.mq.outbox.sweep_interval = Millis::new(500);
@@ -45,17 +47,13 @@ impl System {
     /// # Errors
     /// One of them cannot be started.
     pub async fn start(context: &Context, config: &Config) -> anyhow::Result<Self> {
-        if !config.database_url().expose().starts_with("sqlite:") {
-            // A database named for the demo is the demo's to prepare.
-            migrate::run(config.database_url().expose()).await?;
+        for (url, _) in config.databases(&Role::ALL) {
+            if !url.expose().starts_with("sqlite:") {
+                // A database named for the demo is the demo's to prepare.
+                migrate::run(url.expose()).await?;
+            }
         }
-        let plan = Plan {
-            roles: Role::ALL.to_vec(),
-            listen: config.http.all,
-            embed_broker: true,
-            faults: Faults::none(),
-            clock: context.clock.clone(),
-        };
+        let plan = Plan { clock: context.clock.clone(), ..Plan::new(&Role::ALL, Work::SERVE, Some(config.http.all)) };
         Ok(Self(Box::pin(Process::start(config, plan)).await?))
     }
 
@@ -78,7 +76,8 @@ impl System {
             events_kept_ms: config.retention.sent.ms(),
             payments_by_outbox: true,
         };
-        let report = audit::run(&RoleDbs::one(self.0.db()), &options).await?;
+        let dbs = RoleDbs::each(|role| self.0.db_of(role).cloned().context("a role does not run"))?;
+        let report = audit::run(&dbs, &options).await?;
         Ok(Audited {
             checks: report.checks.len() as u64,
             violations: report.checks.iter().map(|check| check.violations).sum(),

@@ -1,0 +1,59 @@
+//! The databases of a process: each one once, with the roles that share it.
+
+use super::{Plan, StartError, lease};
+use crate::config::Config;
+use crate::db::{self, Db, migrate, node};
+use crate::domain::event::Role;
+use crate::shutdown::Shutdown;
+
+/// A database, and the roles of this process that have their tables in it.
+pub(super) struct Database {
+    pub roles: Vec<Role>,
+    pub db: Db,
+    owner: String,
+}
+
+/// Opens the databases of the plan's roles, and takes a node number in each.
+pub(super) async fn open(config: &Config, plan: &Plan, shutdown: &Shutdown) -> Result<Vec<Database>, StartError> {
+    let mut all = Vec::new();
+    for (url, roles) in config.databases(&plan.roles) {
+        let db = open_one(config, plan, url.expose()).await?;
+        let (owner, first) = (lease::owner(plan.clock.now_ms()), lease::first_number(&roles));
+        node::lease(&db, &owner, first).await?;
+        // It ends first: what is left of the lease then is longer than a stop may take.
+        shutdown.run("node lease", lease::keep(db.clone(), owner.clone(), first, shutdown.token.clone()));
+        all.push(Database { roles, db, owner });
+    }
+    Ok(all)
+}
+
+/// SQLite is migrated by whoever starts; a server's schema is changed on purpose only.
+async fn open_one(config: &Config, plan: &Plan, url: &str) -> Result<Db, StartError> {
+    if url.starts_with("sqlite:") {
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|source| StartError::DataDir { path: config.data_dir.display().to_string(), source })?;
+        migrate::run(url).await?;
+    } else {
+        let missing = migrate::pending(url).await?.len();
+        if missing > 0 {
+            return Err(StartError::NotMigrated(missing));
+        }
+    }
+    let options = db::Options {
+        url: url.to_owned(),
+        max_connections: config.database.max_connections,
+        clock: plan.clock.clone(),
+        faults: plan.faults.clone(),
+    };
+    Ok(Db::open(&options).await?)
+}
+
+impl Database {
+    /// Gives the node number back and closes the database.
+    pub async fn close(self) {
+        if let Err(error) = node::release(&self.db, &self.owner).await {
+            tracing::debug!(%error, "the node number is given back by time");
+        }
+        self.db.close().await;
+    }
+}

@@ -1,0 +1,40 @@
+//! Gauges that are read from the databases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::db::{Db, DbError, outbox, retry};
+use crate::telemetry::Metrics;
+
+/// How often they are read.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Reads them until `token` is cancelled: sums, and the oldest, over `dbs`.
+pub(super) async fn run(dbs: Vec<Db>, metrics: Arc<Metrics>, token: CancellationToken) {
+    loop {
+        if let Err(error) = read(&dbs, &metrics).await {
+            tracing::debug!(%error, "gauges not read");
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn read(dbs: &[Db], metrics: &Metrics) -> Result<(), DbError> {
+    let (mut pending, mut oldest_ms, mut waiting) = (0, 0, 0);
+    for db in dbs {
+        let now_ms = db.clock().now_ms();
+        let mut conn = db.read().await?;
+        let (rows, oldest) = outbox::pending(&mut conn, now_ms).await?;
+        pending += rows;
+        oldest_ms = oldest.map_or(0, |at| now_ms - at).max(oldest_ms);
+        waiting += retry::waiting(&mut conn).await?;
+    }
+    metrics.outbox(pending, oldest_ms);
+    metrics.retry_pending(waiting);
+    Ok(())
+}

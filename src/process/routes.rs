@@ -1,0 +1,97 @@
+//! What a process answers over HTTP.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::databases::Database;
+use super::{Plan, StartError};
+use crate::config::Config;
+use crate::delivery::Targets;
+use crate::domain::event::Role;
+use crate::http::{App, Auth, Limits, ReadyCheck};
+use crate::roles::{notify, order, payment, sandbox, stock};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+/// The routes of the plan's roles (where it serves them), probes and metrics.
+pub(super) fn app(
+    config: &Config,
+    plan: &Plan,
+    databases: &[Database],
+    targets: &Targets,
+    metrics: Arc<Metrics>,
+    shutdown: &Shutdown,
+) -> Result<App, StartError> {
+    let auth = Auth::new(&config.http.keys).map_err(|error| StartError::Other(error.to_string()))?;
+    let mut api = OpenApiRouter::new();
+    if plan.work.api {
+        for database in databases {
+            api = api.merge(of_database(config, database, targets, &auth, shutdown));
+        }
+    }
+    let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
+    Ok(App {
+        title: format!("ruyi {}", names.join(", ")),
+        api,
+        checks: vec![databases_answer(databases)],
+        metrics,
+        limits: Limits::from(&config.http),
+    })
+}
+
+fn of_database(
+    config: &Config,
+    database: &Database,
+    targets: &Targets,
+    auth: &Auth,
+    shutdown: &Shutdown,
+) -> OpenApiRouter {
+    let db = &database.db;
+    let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets.clone());
+    if config.sandbox.enabled {
+        shutdown.run("writer", writer);
+    }
+    let mut api = OpenApiRouter::new();
+    for role in &database.roles {
+        api = match role {
+            Role::Order => {
+                let (state, writers) = order::api::State::new(db, config);
+                for writer in writers {
+                    shutdown.run("writer", writer);
+                }
+                let api = api.merge(order::api::router(state, auth));
+                if config.sandbox.enabled { api.merge(sandbox::warehouse_router(sandbox.clone())) } else { api }
+            }
+            Role::Payment => {
+                let (state, writers) = payment::api::State::new(db, config);
+                for writer in writers {
+                    shutdown.run("writer", writer);
+                }
+                let api = api.merge(payment::api::router(state, auth));
+                if config.sandbox.enabled { api.merge(sandbox::channel_router(sandbox.clone(), auth)) } else { api }
+            }
+            Role::Stock => api.merge(stock::api::router(db.clone(), auth)),
+            Role::Notify => api.merge(notify::api::router(db.clone(), auth)),
+        };
+    }
+    api
+}
+
+/// Ready when every database answers.
+fn databases_answer(databases: &[Database]) -> ReadyCheck {
+    let checked: Arc<Vec<_>> =
+        Arc::new(databases.iter().map(|database| (database.roles.clone(), database.db.clone())).collect());
+    ReadyCheck::new("database", move || {
+        let checked = Arc::clone(&checked);
+        async move {
+            for (roles, db) in checked.iter() {
+                if let Err(error) = db.ping().await {
+                    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+                    return Err(format!("{}: {error}", names.join(", ")));
+                }
+            }
+            Ok(())
+        }
+    })
+}

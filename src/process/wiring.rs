@@ -1,0 +1,79 @@
+//! What belongs to which role: handlers, outgoing calls, and what follows from these.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::db::delivery::Kind as Call;
+use crate::delivery::{Effects, Verdict};
+use crate::domain::event::Role;
+use crate::mq::Handler;
+use crate::roles::payment::channels::Channels;
+use crate::roles::{notify, order, payment, stock};
+
+/// The handlers of the consumer groups of `roles`.
+#[must_use]
+pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
+    let channels = Channels::new(config.payment.channels.clone());
+    let warehouse_url = match config.warehouse.endpoint.trim_end_matches('/') {
+        "" => "/sandbox/warehouse/orders".to_owned(),
+        endpoint => format!("{endpoint}/orders"),
+    };
+    let mut all: Vec<Arc<dyn Handler>> = Vec::new();
+    for role in roles {
+        match role {
+            Role::Order => {
+                all.push(Arc::new(order::events::OrderEvents));
+                all.push(Arc::new(order::events::PaidOrders { cool_off_ms: config.order.fulfil.after.ms() }));
+                all.push(Arc::new(order::events::Fulfilments { warehouse_url: warehouse_url.clone() }));
+            }
+            Role::Payment => {
+                all.push(Arc::new(payment::events::PaymentEvents { channels: channels.clone() }));
+                all.push(Arc::new(payment::events::CallbackSubmits { channels: channels.clone() }));
+            }
+            Role::Stock => all.push(Arc::new(stock::events::StockEvents)),
+            Role::Notify => {
+                all.push(Arc::new(notify::events::PointsEvents));
+                all.push(Arc::new(notify::events::NotificationEvents));
+            }
+        }
+    }
+    all
+}
+
+/// What follows from outgoing calls: refunds are settled by the channel's answer.
+#[must_use]
+pub fn effects() -> Effects {
+    Arc::new(|tx, settled| {
+        Box::pin(async move {
+            let refunds = |delivered: bool| {
+                settled
+                    .iter()
+                    .filter(|one| one.delivery.kind == Call::ChannelRefund)
+                    .filter(|one| (one.verdict == Verdict::Delivered) == delivered)
+                    .filter_map(|one| one.delivery.reference.parse().ok())
+                    .collect::<Vec<i64>>()
+            };
+            let (done, failed) = (refunds(true), refunds(false));
+            if !done.is_empty() {
+                payment::refund::settle(tx, done).await?;
+            }
+            if !failed.is_empty() {
+                payment::refund::give_up(tx, &failed).await?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// The kinds of calls that `roles` make.
+#[must_use]
+pub fn calls(roles: &[Role]) -> Vec<Call> {
+    let mut all = Vec::new();
+    if roles.contains(&Role::Order) {
+        all.extend([Call::Warehouse, Call::SandboxFulfilment]);
+    }
+    if roles.contains(&Role::Payment) {
+        all.extend([Call::ChannelSubmit, Call::ChannelRefund, Call::SandboxPayment]);
+    }
+    all
+}
