@@ -1,6 +1,6 @@
 //! `message_process_log`: the inbox. A row says that a group has handled an event; it is written with the effects.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::AnyConnection;
 
@@ -30,10 +30,22 @@ pub struct Claim<'a> {
     pub topic: &'a str,
     /// Business key.
     pub key: &'a str,
+    /// Somebody sent it again on purpose: when, epoch ms (0: nobody knows).
+    pub resent_at: Option<i64>,
+}
+
+/// What a group may handle now, of what it was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// Event ids: new to the group, or revived.
+    pub ids: HashSet<String>,
+    /// Those of them that had been given up before.
+    pub revived: Vec<String>,
 }
 
 /// Writes inbox rows for `claims` (distinct, sorted by id: two consumers that meet must lock in the same order) and
-/// tells which of them are new to the group.
+/// tells which of them the group may handle: those that are new to it, and those that it had given up before somebody
+/// sent them again. Of two such copies one gets through; what was handled, ignored or parked stays a duplicate.
 ///
 /// # Errors
 /// The database's.
@@ -43,7 +55,7 @@ pub async fn claim(
     batch_id: i64,
     claims: &[Claim<'_>],
     now_ms: i64,
-) -> Result<HashSet<String>, DbError> {
+) -> Result<Claimed, DbError> {
     let rows = claims
         .iter()
         .map(|claim| vals![group, claim.message_id, batch_id, claim.topic, claim.key, Outcome::Done as i64, now_ms])
@@ -51,15 +63,51 @@ pub async fn claim(
     let columns = "message_process_log (consumer_group, message_id, batch_id, topic, msg_key, outcome, consumed_at)";
     let inserted = sql::insert_ignore(conn, columns, rows).await?;
     if inserted == claims.len() as u64 {
-        return Ok(claims.iter().map(|claim| claim.message_id.to_owned()).collect());
+        let ids = claims.iter().map(|claim| claim.message_id.to_owned()).collect();
+        return Ok(Claimed { ids, revived: vec![] });
     }
+    let revived = revive(conn, group, batch_id, claims, now_ms).await?;
     if inserted == 0 {
-        return Ok(HashSet::new());
+        return Ok(Claimed { ids: revived.iter().cloned().collect(), revived });
     }
     let keys = claims.iter().map(|claim| Val::from(claim.message_id)).collect();
     let before = "SELECT message_id FROM message_process_log WHERE batch_id = ? AND consumer_group = ? AND message_id";
     let rows = sql::select_in(conn, before, "", &[Val::Int(batch_id), Val::from(group)], keys).await?;
-    rows.iter().map(|row| row.text(0)).collect()
+    let ids = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
+    Ok(Claimed { ids, revived })
+}
+
+/// Takes back the rows that had died before their message was sent again; their ids. A copy of the message that died,
+/// or of an earlier resend, is older than its death. Looks before it locks: most duplicates need not wait.
+async fn revive(
+    conn: &mut AnyConnection,
+    group: &str,
+    batch_id: i64,
+    claims: &[Claim<'_>],
+    now_ms: i64,
+) -> Result<Vec<String>, DbError> {
+    let resent: HashMap<&str, i64> =
+        claims.iter().filter_map(|claim| Some((claim.message_id, claim.resent_at?))).collect();
+    if resent.is_empty() {
+        return Ok(vec![]);
+    }
+    let keys = resent.keys().map(|id| Val::from(*id)).collect();
+    let before = "SELECT message_id FROM message_process_log WHERE outcome = 3 AND consumer_group = ? AND message_id";
+    let dead = sql::select_in(conn, before, "", &[Val::from(group)], keys).await?;
+    let mut dead = dead.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
+    dead.sort_unstable();
+    dead.dedup();
+    let mut revived = Vec::new();
+    let text = "UPDATE message_process_log SET outcome = 0, reason = NULL, batch_id = ?, consumed_at = ? \
+                WHERE consumer_group = ? AND message_id = ? AND outcome = 3 AND consumed_at < ?";
+    for id in dead {
+        let sent_at = resent.get(id.as_str()).copied().filter(|at| *at > 0).unwrap_or(i64::MAX);
+        // Another copy may have been faster.
+        if sql::execute(conn, text, vals![batch_id, now_ms, group, &id, sent_at]).await? == 1 {
+            revived.push(id);
+        }
+    }
+    Ok(revived)
 }
 
 /// Corrects the outcome of rows just claimed.
@@ -76,4 +124,21 @@ pub async fn set_outcome(
     let fixed = [Val::Int(outcome as i64), Val::from(reason.map(super::retry::shorten)), Val::from(group)];
     let before = "UPDATE message_process_log SET outcome = ?, reason = ? WHERE consumer_group = ? AND message_id";
     sql::execute_in(conn, before, "", &fixed, message_ids.into_iter().map(Val::Text).collect()).await.map(|_| ())
+}
+
+/// A message is given up, at `now_ms`: only what is sent again after that is handled.
+///
+/// # Errors
+/// The database's.
+pub async fn bury(
+    conn: &mut AnyConnection,
+    group: &str,
+    message_id: &str,
+    reason: &str,
+    now_ms: i64,
+) -> Result<(), DbError> {
+    let text = "UPDATE message_process_log SET outcome = ?, reason = ?, consumed_at = ? \
+                WHERE consumer_group = ? AND message_id = ?";
+    let reason = super::retry::shorten(reason);
+    sql::execute(conn, text, vals![Outcome::Dead as i64, reason, now_ms, group, message_id]).await.map(|_| ())
 }

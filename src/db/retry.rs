@@ -5,7 +5,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::sql::{self, Columns, Val};
-use super::{DbError, Tx};
+use super::{DbError, Dialect, Tx};
 use crate::vals;
 
 /// Where a row stands (`message_retry_log.status`).
@@ -63,15 +63,40 @@ pub struct OpenKey {
     pub blocks: bool,
 }
 
-/// Which of `keys` have something waiting in this group.
+/// Which of `keys` have something waiting in this group. What waits cannot be finished before the transaction of
+/// `conn` ends: otherwise a message could be parked behind one that has just gone, and never get its turn.
 ///
 /// # Errors
 /// The database's.
 pub async fn open_keys(conn: &mut AnyConnection, group: &str, keys: Vec<String>) -> Result<Vec<OpenKey>, DbError> {
+    let keys: Vec<Val> = keys.into_iter().map(Val::Text).collect();
+    let of_group = [Val::from(group)];
     let before = "SELECT DISTINCT open_key, blocks FROM message_retry_log WHERE consumer_group = ? AND open_key";
-    let keys = keys.into_iter().map(Val::Text).collect();
-    let rows = sql::select_in(conn, before, "", &[Val::from(group)], keys).await?;
+    let mut rows = sql::select_in(conn, before, "", &of_group, keys.clone()).await?;
+    let lock = Dialect::of(conn).for_update();
+    // Without row locks a transaction that writes is alone anyway.
+    if !rows.is_empty() && !lock.is_empty() {
+        let ids = "SELECT id FROM message_retry_log WHERE consumer_group = ? AND open_key";
+        let ids = sql::select_in(conn, ids, "", &of_group, keys.clone()).await?;
+        let mut ids = ids.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?;
+        ids.sort_unstable();
+        let by_id = "SELECT id FROM message_retry_log WHERE id";
+        sql::select_in(conn, by_id, &format!(" ORDER BY id{lock}"), &[], ids.into_iter().map(Val::Int).collect())
+            .await?;
+        rows = sql::select_in(conn, before, "", &of_group, keys).await?;
+    }
     rows.iter().map(|row| Ok(OpenKey { key: row.text(0)?, blocks: row.int(1)? != 0 })).collect()
+}
+
+/// Forgets finished rows of messages that are about to be handled afresh: should they be parked again, their attempts
+/// count from the beginning.
+///
+/// # Errors
+/// The database's.
+pub async fn forget(conn: &mut AnyConnection, group: &str, message_ids: Vec<String>) -> Result<(), DbError> {
+    let before = "DELETE FROM message_retry_log WHERE consumer_group = ? AND status <> 0 AND message_id";
+    let ids = message_ids.into_iter().map(Val::Text).collect();
+    sql::execute_in(conn, before, "", &[Val::from(group)], ids).await.map(|_| ())
 }
 
 /// Parks messages.
@@ -141,13 +166,15 @@ fn from_row(row: &AnyRow) -> Result<Parked, DbError> {
     })
 }
 
-/// The lease on a row still holds, and nobody has finished it: locks the row.
+/// Nobody has tried or finished this message since it was claimed: locks the row. A lease that ran out during a slow
+/// attempt must not become a second attempt.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock_waiting(tx: &mut Tx, id: i64) -> Result<bool, DbError> {
-    let text = format!("SELECT id FROM message_retry_log WHERE id = ? AND status = 0{}", tx.dialect().for_update());
-    Ok(sql::fetch_one(tx, text, vals![id]).await?.is_some())
+pub async fn lock_waiting(tx: &mut Tx, claimed: &Parked) -> Result<bool, DbError> {
+    let lock = tx.dialect().for_update();
+    let text = format!("SELECT id FROM message_retry_log WHERE id = ? AND status = 0 AND attempts = ?{lock}");
+    Ok(sql::fetch_one(tx, text, vals![claimed.id, claimed.attempts]).await?.is_some())
 }
 
 /// A message is through: handled or given up. The next one behind it becomes due.

@@ -211,6 +211,15 @@ catalogue! {
     RefundSuccess = "REFUND_SUCCESS", "Money of an order went back.",
         Producer::Role(Role::Payment) => [Order, Points, Notification],
         ["orderId", "refundId", "amount", "kind", "userId"];
+    PaidOrderSuccessRetry = "PAID_ORDER_SUCCESS_RETRY", "An operator wants a paid order handed to fulfilment again.",
+        Producer::Outside => [PaidOrder],
+        ["orderId", "userId", "payAmount", "payTime"];
+    TriggerOrderFulfillRetry = "TRIGGER_ORDER_FULFILL_RETRY", "An operator wants an order handed to the warehouse again.",
+        Producer::Outside => [Fulfil],
+        ["orderId", "userId", "lines", "address"];
+    InventoryDeductRetry = "INVENTORY_DEDUCT_RETRY", "An operator wants the frozen stock of an order to become sold.",
+        Producer::Outside => [Stock],
+        ["orderId", "kind"];
     OrderNotification = "ORDER_NOTIFICATION", "A user is to be told something about an order.",
         Producer::Outside => [Notification],
         ["userId", "orderId", "template", "params"];
@@ -224,6 +233,17 @@ impl Kind {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The event that an inlet for operators repeats, for one group.
+    #[must_use]
+    pub const fn repeats(self) -> Option<Self> {
+        match self {
+            Self::PaidOrderSuccessRetry => Some(Self::PaidOrderSuccess),
+            Self::TriggerOrderFulfillRetry => Some(Self::TriggerOrderFulfill),
+            Self::InventoryDeductRetry => Some(Self::InventoryDeduct),
+            _ => None,
+        }
     }
 
     /// The deterministic id of this event of this aggregate: the same in the outbox, in a transaction message, in a

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::handler::{Event, Handler, Outcome};
+use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
 use super::message::Incoming;
 use super::retry::Policy;
 use crate::db::inbox::{self, Claim};
-use crate::db::outbox::OutboxRow;
+use crate::db::outbox::{self, OutboxRow};
 use crate::db::retry::{self, Parked};
 use crate::db::{Db, DbError, Tx};
 use crate::telemetry::Metrics;
@@ -191,7 +191,7 @@ impl Consumer {
             properties: &event.properties,
             reason,
             attempts: 1,
-            first_failed_at: tx.now_ms(),
+            first_failed_at: first_failure(&event.properties, tx.now_ms()),
         };
         self.bury(tx, &letter).await
     }
@@ -199,25 +199,31 @@ impl Consumer {
     /// Gives a message up: to the dead letter topic of the group, through the outbox like any other message.
     pub(super) async fn bury(&self, tx: &mut Tx, letter: &DeadLetter<'_>) -> Result<(), DbError> {
         let group = self.handler.group().name();
-        let dead = inbox::Outcome::Dead;
-        inbox::set_outcome(tx, group, vec![letter.event_id.to_owned()], dead, Some(letter.reason)).await?;
+        let now_ms = tx.now_ms();
+        inbox::bury(tx, group, letter.event_id, letter.reason, now_ms).await?;
         let mut properties = letter.properties.to_vec();
         properties.retain(|(name, _)| !name.starts_with("dlq"));
         properties.extend([
             ("dlqReason".to_owned(), retry::shorten(letter.reason)),
-            ("dlqOriginTopic".to_owned(), letter.topic.to_owned()),
-            ("dlqFirstFailure".to_owned(), letter.first_failed_at.to_string()),
+            (DLQ_ORIGIN.to_owned(), letter.topic.to_owned()),
+            (DLQ_FIRST_FAILURE.to_owned(), letter.first_failed_at.to_string()),
             ("dlqAttempts".to_owned(), letter.attempts.to_string()),
         ]);
+        let id = tx.next_id();
+        let mut event_id: String = format!("{}@{group}", letter.event_id).chars().take(128).collect();
+        if !outbox::existing(tx, vec![event_id.clone()]).await?.is_empty() {
+            // It was sent again, and died again.
+            event_id = format!("{}:{id}", event_id.chars().take(100).collect::<String>());
+        }
         let row = OutboxRow {
-            id: tx.next_id(),
-            event_id: format!("{}@{group}", letter.event_id).chars().take(128).collect(),
+            id,
+            event_id,
             topic: format!("%DLQ%{group}"),
             tag: letter.tag.to_owned(),
             key: letter.key.to_owned(),
             body: letter.body.clone(),
             properties,
-            deliver_at_ms: tx.now_ms(),
+            deliver_at_ms: now_ms,
             attempts: 0,
         };
         tracing::error!(
@@ -245,21 +251,22 @@ impl Consumer {
             .write("consume", move |tx| {
                 let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
                 Box::pin(async move {
-                    let claim = Claim { message_id: &id, topic: &message.queue.topic, key: "" };
+                    let (topic, resent_at) = (handler::origin(&message), handler::resent_at(&message));
+                    let claim = Claim { message_id: &id, topic, key: "", resent_at };
                     let (batch, now_ms) = (tx.next_id(), tx.now_ms());
-                    if inbox::claim(tx, group, batch, &[claim], now_ms).await?.is_empty() {
+                    if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
                         return Ok(());
                     }
                     let letter = DeadLetter {
                         event_id: &id,
-                        topic: &message.queue.topic,
+                        topic,
                         tag: &message.tag,
                         key: &message.key,
                         body: message.body.clone(),
                         properties: &message.properties,
                         reason: &reason,
                         attempts: 1,
-                        first_failed_at: tx.now_ms(),
+                        first_failed_at: first_failure(&message.properties, tx.now_ms()),
                     };
                     consumer.bury(tx, &letter).await
                 })
@@ -292,15 +299,29 @@ impl Consumer {
     }
 }
 
-/// Writes the inbox rows; the events that are new to the group, each once, in their order.
+/// Writes the inbox rows; the events that are new to the group, or alive again, each once, in their order.
 async fn claim(tx: &mut Tx, group: &str, events: &[Event]) -> Result<Vec<Event>, DbError> {
-    let mut claims: Vec<Claim<'_>> =
-        events.iter().map(|event| Claim { message_id: &event.id, topic: &event.topic, key: &event.key }).collect();
-    claims.sort_unstable_by_key(|claim| claim.message_id);
+    let claims = events.iter().map(|event| {
+        let Event { id, topic, key, resent_at, .. } = event;
+        Claim { message_id: id, topic, key, resent_at: *resent_at }
+    });
+    let mut claims: Vec<Claim<'_>> = claims.collect();
+    // Of an event and its resend, which may be in one batch, the resend counts.
+    claims.sort_unstable_by_key(|claim| (claim.message_id, claim.resent_at.is_none()));
     claims.dedup_by_key(|claim| claim.message_id);
     let (batch, now_ms) = (tx.next_id(), tx.now_ms());
-    let mut new = inbox::claim(tx, group, batch, &claims, now_ms).await?;
-    Ok(events.iter().filter(|event| new.remove(&event.id)).cloned().collect())
+    let mut claimed = inbox::claim(tx, group, batch, &claims, now_ms).await?;
+    if !claimed.revived.is_empty() {
+        tracing::info!(group, messages = claimed.revived.len(), "dead letters were sent again");
+        retry::forget(tx, group, claimed.revived).await?;
+    }
+    Ok(events.iter().filter(|event| claimed.ids.remove(&event.id)).cloned().collect())
+}
+
+/// When a message failed first: before its last resend, if that says so.
+fn first_failure(properties: &[(String, String)], now_ms: i64) -> i64 {
+    let told = properties.iter().find(|(name, _)| name == DLQ_FIRST_FAILURE);
+    told.and_then(|(_, at)| at.parse().ok()).filter(|at| (1..now_ms).contains(at)).unwrap_or(now_ms)
 }
 
 /// A retry keeps later events of its key back. If the handler has already handled one of them in the same batch, the
@@ -330,7 +351,7 @@ fn park(tx: &Tx, event: &Event, blocks: bool, next_at: Option<i64>, why: &str) -
         blocks,
         attempts: i64::from(next_at.is_some()),
         next_at,
-        first_failed_at: tx.now_ms(),
+        first_failed_at: first_failure(&event.properties, tx.now_ms()),
         last_error: why.to_owned(),
     }
 }

@@ -26,7 +26,16 @@ pub struct Event {
     pub topic: String,
     /// User properties as they came.
     pub properties: Vec<(String, String)>,
+    /// Somebody sent it again on purpose, by `%RETRY%<group>`, an inlet or as a copy of a dead letter: when, epoch ms.
+    pub resent_at: Option<i64>,
 }
+
+/// Where a dead letter of ours came from; its copies still carry it.
+pub(super) const DLQ_ORIGIN: &str = "dlqOriginTopic";
+/// When the message of a dead letter failed first.
+pub(super) const DLQ_FIRST_FAILURE: &str = "dlqFirstFailure";
+/// RocketMQ's own words for the same: on a message that a group sent back, and on one that it gave up.
+const ORIGINS: [&str; 3] = [DLQ_ORIGIN, "RETRY_TOPIC", "DLQ_ORIGIN_TOPIC"];
 
 impl Event {
     /// Reads the body.
@@ -38,21 +47,25 @@ impl Event {
             .map_err(|error| Outcome::Reject(format!("the body of {} cannot be read: {error}", self.kind.name())))
     }
 
-    /// From a message of this group.
+    /// From a message of this group. One that came by `%RETRY%<group>` is what it was on its first topic; one that came
+    /// by an inlet is an event of the kind that the inlet repeats.
     ///
     /// # Errors
     /// The message back with the reason, when it is no event of the group.
     pub fn of(message: Incoming, group: Group) -> Result<Self, Box<(Incoming, String)>> {
-        let topic = message.queue.topic.as_str();
+        let topic = origin(&message).to_owned();
         // The topic decides; on a topic that carries several events, the property or the tag.
         let named = |name: Option<&str>| name.and_then(Kind::from_name);
         let kind =
-            named(Some(topic)).or_else(|| named(message.property("eventType"))).or_else(|| named(Some(&message.tag)));
+            named(Some(&topic)).or_else(|| named(message.property("eventType"))).or_else(|| named(Some(&message.tag)));
         let Some(kind) = kind.filter(|kind| kind.groups().contains(&group)) else {
             let reason = format!("topic {topic}, tag {:?} is no event of {}", message.tag, group.name());
             return Err(Box::new((message, reason)));
         };
-        let id = match event_id(&message) {
+        let resent_at = resent_at(&message);
+        // The event, and whether this is an inlet for it.
+        let (inlet, kind) = (kind.repeats().is_some(), kind.repeats().unwrap_or(kind));
+        let id = match event_id(&message, kind) {
             Some(id) if id.len() <= 96 => id,
             Some(_) => return Err(Box::new((message, "eventId is longer than 96 characters".to_owned()))),
             None => {
@@ -64,7 +77,8 @@ impl Event {
             id,
             kind,
             trace: message.property("traceparent").map(str::to_owned),
-            topic: message.queue.topic,
+            resent_at: if inlet { Some(message.born_ms) } else { resent_at },
+            topic,
             key: message.key.chars().take(64).collect(),
             body: message.body,
             properties: message.properties,
@@ -72,9 +86,24 @@ impl Event {
     }
 }
 
-/// The id that duplicates share: the property `eventId`, else the body's, else topic and key. Never the broker's
+/// The topic that a message was first sent to. A group's own topics (`%RETRY%...`) say it in a property, or not at all.
+pub(super) fn origin(message: &Incoming) -> &str {
+    let topic = message.queue.topic.as_str();
+    if !topic.starts_with('%') {
+        return topic;
+    }
+    ORIGINS.into_iter().filter_map(|name| message.property(name)).find(|name| !name.starts_with('%')).unwrap_or(topic)
+}
+
+/// When a message was sent again on purpose, if it was: what comes by a group's own topic, and copies of dead letters.
+pub(super) fn resent_at(message: &Incoming) -> Option<i64> {
+    let resent = message.queue.topic.starts_with('%') || message.property(DLQ_ORIGIN).is_some();
+    resent.then_some(message.born_ms)
+}
+
+/// The id that duplicates share: the property `eventId`, else the body's, else key and kind. Never the broker's
 /// message id, which differs between copies.
-fn event_id(message: &Incoming) -> Option<String> {
+fn event_id(message: &Incoming, kind: Kind) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct InBody {
         #[serde(rename = "eventId")]
@@ -84,9 +113,7 @@ fn event_id(message: &Incoming) -> Option<String> {
         return Some(id.to_owned());
     }
     let in_body = serde_json::from_slice::<InBody>(&message.body).ok().and_then(|body| body.event_id);
-    in_body
-        .filter(|id| !id.is_empty())
-        .or_else(|| (!message.key.is_empty()).then(|| format!("{}:{}", message.queue.topic, message.key)))
+    in_body.filter(|id| !id.is_empty()).or_else(|| (!message.key.is_empty()).then(|| kind.event_id(&message.key)))
 }
 
 /// How handling an event went.

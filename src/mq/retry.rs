@@ -116,7 +116,7 @@ impl RetryLane {
                     .write("retry", move |tx| {
                         let (consumer, row, why) = (consumer.clone(), Arc::clone(&parked), why.clone());
                         Box::pin(async move {
-                            if retry::lock_waiting(tx, row.id).await? {
+                            if retry::lock_waiting(tx, &row).await? {
                                 failed(&consumer, tx, &row, &why).await
                             } else {
                                 Ok(())
@@ -154,7 +154,7 @@ impl RetryLane {
 }
 
 async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(), DbError> {
-    if !retry::lock_waiting(tx, row.id).await? {
+    if !retry::lock_waiting(tx, row).await? {
         return Ok(());
     }
     let group = consumer.handler().group();

@@ -111,7 +111,9 @@ async fn start_cluster(
     }
     for consumer in consumers {
         let group = consumer.handler().group();
-        let topics: BTreeSet<String> = group.events().map(|kind| kind.name().to_owned()).collect();
+        // Beside its events, what operators send to this group alone.
+        let retry = std::iter::once(format!("%RETRY%{}", group.name()));
+        let topics: BTreeSet<String> = group.events().map(|kind| kind.name().to_owned()).chain(retry).collect();
         let member = cluster.subscribe(group.name(), &topics.into_iter().collect::<Vec<_>>()).await?;
         let settings = config.consumers.group(group.name());
         lanes::start_cluster(consumer, member, settings.lanes, settings.batch, shutdown);

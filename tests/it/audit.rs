@@ -169,7 +169,7 @@ async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
         tx.emit(&Draft { kind: *kind, key: case.id, discriminator: "", body: &body, trace: None, deliver_at: 0 })?;
         for group in kind.groups() {
             let (id, key) = (kind.event_id(case.id), case.id.to_string());
-            let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key };
+            let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent_at: None };
             inbox::claim(tx, group.name(), 1, &[claim], START_MS).await?;
         }
     }

@@ -49,6 +49,8 @@ on_both! {
     messages::outbox_claims_are_disjoint,
     messages::inbox_,
     messages::inbox_claims_each_id_once,
+    messages::inbox_revives_what_was_sent_again,
+    messages::parking_behind_and_finishing_exclude_each_other,
     messages::retry_,
     messages::delivery_,
     nodes::numbers_are_unique,

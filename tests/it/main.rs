@@ -15,6 +15,7 @@ mod http;
 mod layers;
 mod model;
 mod order_flow;
+mod resend;
 mod retry_park_dlq;
 #[cfg(feature = "embedded")]
 mod rocketmq;

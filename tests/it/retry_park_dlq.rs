@@ -13,25 +13,25 @@ use crate::shop::{Fault, Setup, Shop, Unreliable};
 
 /// A group whose handler fails for one key for as long as it is told to.
 #[derive(Clone, Default)]
-struct Bad {
+pub struct Bad {
     key: Arc<std::sync::Mutex<Option<(Group, String, Fault)>>>,
     calls: Arc<AtomicU64>,
 }
 
 impl Bad {
-    fn set(&self, group: Group, key: &str, fault: Fault) {
+    pub fn set(&self, group: Group, key: &str, fault: Fault) {
         *self.key.lock().unwrap() = Some((group, key.to_owned(), fault));
     }
 
-    fn heal(&self) {
+    pub fn heal(&self) {
         *self.key.lock().unwrap() = None;
     }
 
-    fn calls(&self) -> u64 {
+    pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
     }
 
-    fn setup(&self) -> Setup {
+    pub fn setup(&self) -> Setup {
         let bad = self.clone();
         let wrap = move |handler: Arc<dyn ruyi::mq::Handler>| {
             let (bad, group) = (bad.clone(), handler.group());
@@ -46,18 +46,18 @@ impl Bad {
     }
 }
 
-async fn open(setup: Setup) -> Shop {
+pub async fn open(setup: Setup) -> Shop {
     let shop = Shop::with(setup, 0).await;
     shop.sell("TEA", 1_000, 1_000).await;
     shop
 }
 
-async fn order(shop: &Shop) -> String {
+pub async fn order(shop: &Shop) -> String {
     shop.place_order(1, &[("TEA", 1)], json!({})).await
 }
 
 /// (topic, outcome) of the messages of a key in a group's inbox, in the order in which they came.
-async fn inbox(shop: &Shop, group: Group, key: &str) -> Vec<(String, i64)> {
+pub async fn inbox(shop: &Shop, group: Group, key: &str) -> Vec<(String, i64)> {
     let text =
         "SELECT consumer_group, msg_key, topic, CAST(outcome AS CHAR) FROM message_process_log ORDER BY batch_id";
     let rows = shop.rows(text).await;
@@ -66,7 +66,7 @@ async fn inbox(shop: &Shop, group: Group, key: &str) -> Vec<(String, i64)> {
 }
 
 /// Everything that is due now, without moving the clock.
-async fn now(shop: &mut Shop) {
+pub async fn now(shop: &mut Shop) {
     shop.settle_within(0).await;
 }
 
@@ -146,6 +146,44 @@ async fn what_keeps_failing_becomes_one_dead_letter() {
         (shop.outcome(&stuck).await.as_str(), shop.parked().await, shop.dead_letters().await),
         ("CANCELED", 0, 1)
     );
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_for_one_order_for_five_minutes_holds_up_nobody_else() {
+    let bad = Bad::default();
+    let change = |config: &mut ruyi::config::Config| config.mq.retry.max_attempts = 4;
+    let mut shop = open(Setup { change, ..bad.setup() }).await;
+    let stuck = order(&shop).await;
+    now(&mut shop).await;
+    bad.set(Group::Stock, &stuck, Fault::Error);
+    shop.pay(&stuck, json!({})).await;
+    let began_ms = shop.clock.now_ms();
+    let mut others = Vec::new();
+    for minute in 1..=5 {
+        for _ in 0..20 {
+            others.push(order(&shop).await);
+        }
+        now(&mut shop).await;
+        for other in &others[others.len() - 20..] {
+            // Each of them at once: in the very moment in which it was placed.
+            assert_eq!(shop.status(other).await, "RESERVED");
+            shop.pay(other, json!({})).await;
+        }
+        let next = began_ms + minute * 60_000 - shop.clock.now_ms();
+        shop.settle_within(next).await;
+        let rest = (began_ms + minute * 60_000 - shop.clock.now_ms()).max(0);
+        shop.clock.advance_ms(rest);
+        // Its deduction waits; that it is with the warehouse by now is another group's.
+        assert_eq!((shop.parked().await, shop.dead_letters().await), (1, 0));
+        assert_eq!(shop.stock("TEA").await, (999 - 20 * minute, 1, 20 * minute));
+    }
+    bad.heal();
+    shop.settle().await;
+    assert_eq!(shop.stock("TEA").await, (899, 0, 101));
+    for id in others.iter().chain([&stuck]) {
+        assert_eq!(shop.outcome(id).await, "SIGNED");
+    }
+    shop.audit().await;
 }
 
 #[tokio::test]

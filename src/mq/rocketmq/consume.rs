@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rocketmq_client_rust::{ClientOptions, ClientRuntime, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
 use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
-use rocketmq_model::common::message::STRING_HASH_SET;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
+use rocketmq_model::common::message::{MessageConst, STRING_HASH_SET};
 use rocketmq_runtime::ShutdownDeadline;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -185,6 +185,13 @@ impl GroupConsumer {
             .filter(|(name, _)| !STRING_HASH_SET.contains(name.as_str()) && !BROKER_PROPERTIES.contains(&name.as_str()))
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
+        // Where a message was before it came to the group's own topic: the client keeps these names for itself.
+        for name in [MessageConst::PROPERTY_RETRY_TOPIC, MessageConst::PROPERTY_DLQ_ORIGIN_TOPIC] {
+            let topic = text(name);
+            if !topic.is_empty() {
+                properties.push((name.to_owned(), self.shared.names.logical(&topic).to_owned()));
+            }
+        }
         properties.sort();
         Incoming {
             queue: self.queue_id(message.topic(), message.broker_name(), message.queue_id()),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::flow::{self, Moved, Note, Step};
 use crate::db::tx::Draft;
-use crate::db::{DbError, Tx, orders};
+use crate::db::{DbError, Tx, orders, outbox};
 use crate::domain::event::{
     Fulfilment, Group, Kind, Line, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundKind, RefundSuccess,
     StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
@@ -119,6 +119,9 @@ impl PaidOrders {
         let ids: Vec<i64> = bodies.iter().flatten().map(|body| body.order_id.0).collect();
         let found = orders::lock(tx, ids.clone()).await?;
         let mut items = orders::items(tx, &ids).await?;
+        // Another system, or an operator, may say so under another event id.
+        let trigger = Kind::TriggerOrderFulfill;
+        let mut triggered = outbox::existing(tx, ids.iter().map(|id| trigger.event_id(id)).collect()).await?;
         let mut outcomes = Vec::with_capacity(events.len());
         for (event, body) in events.iter().zip(bodies) {
             let body = match body {
@@ -136,10 +139,13 @@ impl PaidOrders {
                 Status::Canceled => Outcome::Ignored("the order is canceled".to_owned()),
                 Status::Created | Status::Reserved => Outcome::Early("the order is not paid yet".to_owned()),
                 _ if order.state.handed_over => Outcome::Ignored("already with the warehouse".to_owned()),
+                _ if !triggered.insert(trigger.event_id(order.id)) => {
+                    Outcome::Ignored("its fulfilment was triggered already".to_owned())
+                }
                 _ => {
                     let lines = items.remove(&order.id).unwrap_or_default();
                     let lines = lines.into_iter().map(|item| Line { sku: item.sku, quantity: item.quantity }).collect();
-                    let trigger = TriggerOrderFulfill {
+                    let body = TriggerOrderFulfill {
                         order_id: body.order_id,
                         user_id: UserId(order.user_id),
                         lines,
@@ -147,7 +153,7 @@ impl PaidOrders {
                     };
                     let wait_ms = self.cool_off_ms + order.hold_ms;
                     let deliver_at = if wait_ms > 0 { tx.now_ms() + wait_ms } else { 0 };
-                    let draft = Draft::new(Kind::TriggerOrderFulfill, order.id, &trigger, event.trace.as_deref());
+                    let draft = Draft::new(Kind::TriggerOrderFulfill, order.id, &body, event.trace.as_deref());
                     tx.emit(&Draft { deliver_at, ..draft })?;
                     Outcome::Done
                 }

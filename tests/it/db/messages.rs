@@ -100,13 +100,13 @@ pub(super) async fn outbox_claims_are_disjoint(test: TestDb) {
 }
 
 fn claims(ids: &[String]) -> Vec<inbox::Claim<'_>> {
-    ids.iter().map(|id| inbox::Claim { message_id: id, topic: "T", key: "k" }).collect()
+    ids.iter().map(|id| inbox::Claim { message_id: id, topic: "T", key: "k", resent_at: None }).collect()
 }
 
 pub(super) async fn inbox_(test: TestDb) {
     let ids = |range: std::ops::Range<i64>| range.map(|id| format!("{id:05}:E")).collect::<Vec<_>>();
     let claim = async |group: &'static str, batch: i64, ids: Vec<String>| {
-        write_tx!(test.db, [ids], |tx| { inbox::claim(tx, group, batch, &claims(&ids), 1).await }).unwrap()
+        write_tx!(test.db, [ids], |tx| { inbox::claim(tx, group, batch, &claims(&ids), 1).await }).unwrap().ids
     };
     assert!(claim("g", 1, vec![]).await.is_empty());
     assert_eq!(claim("g", 2, ids(0..300)).await.len(), 300);
@@ -133,7 +133,7 @@ pub(super) async fn inbox_claims_each_id_once(test: TestDb) {
                     let ids: Vec<String> = (first..first + 100).map(|id| format!("{id:05}:E")).collect();
                     let batch = 1_000 * consumer + round;
                     let new = write_tx!(db, [ids], |tx| { inbox::claim(tx, "g", batch, &claims(&ids), 1).await });
-                    mine.extend(new.unwrap());
+                    mine.extend(new.unwrap().ids);
                 }
                 mine
             })
@@ -147,6 +147,88 @@ pub(super) async fn inbox_claims_each_id_once(test: TestDb) {
     assert_eq!(distinct.len(), all.len(), "claimed twice");
     assert_eq!(i64::try_from(all.len()).unwrap(), count(&test.db, "SELECT COUNT(*) FROM message_process_log").await);
     assert_eq!(all.len(), 450);
+}
+
+pub(super) async fn inbox_revives_what_was_sent_again(test: TestDb) {
+    let claim = async |batch: i64, ids: &[&str], resent_at: Option<i64>| {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let claimed = write_tx!(test.db, [ids], |tx| {
+            let claims: Vec<_> = claims(&ids).into_iter().map(|claim| inbox::Claim { resent_at, ..claim }).collect();
+            inbox::claim(tx, "g", batch, &claims, START_MS + batch).await
+        });
+        let mut ids: Vec<String> = claimed.unwrap().ids.into_iter().collect();
+        ids.sort();
+        ids
+    };
+    let bury = async |id: &'static str, at: i64| {
+        write_tx!(test.db, [], |tx| { inbox::bury(tx, "g", id, "no", START_MS + at).await }).unwrap();
+    };
+    assert_eq!(claim(1, &["a", "b", "c", "d"], None).await, ["a", "b", "c", "d"]);
+    bury("b", 10).await;
+    bury("c", 10).await;
+    for (id, outcome) in [("a", inbox::Outcome::Ignored), ("d", inbox::Outcome::Parked)] {
+        write_tx!(test.db, [], |tx| { inbox::set_outcome(tx, "g", vec![id.into()], outcome, None).await }).unwrap();
+    }
+    // Not without being asked, not what was sent before the death, and only what is dead.
+    assert!(claim(2, &["a", "b", "c", "d"], None).await.is_empty());
+    assert!(claim(3, &["a", "b", "c", "d"], Some(START_MS + 10)).await.is_empty());
+    assert_eq!(claim(4, &["a", "b", "d", "e"], Some(START_MS + 11)).await, ["b", "e"]);
+    assert!(claim(5, &["b"], Some(START_MS + 11)).await.is_empty());
+    assert_eq!(claim(6, &["c"], Some(0)).await, ["c"], "sent at a time that nobody knows");
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_process_log WHERE outcome = 3").await, 0);
+    bury("b", 20).await;
+    // Two copies at once: one gets through.
+    let copies: Vec<_> = (0..6_i64)
+        .map(|copy| {
+            let db = test.db.clone();
+            tokio::spawn(async move {
+                let claimed = write_tx!(db, [], |tx| {
+                    let b = inbox::Claim { message_id: "b", topic: "T", key: "k", resent_at: Some(START_MS + 21) };
+                    inbox::claim(tx, "g", 100 + copy, &[b], START_MS + 22).await
+                });
+                claimed.unwrap().revived.len()
+            })
+        })
+        .collect();
+    let mut through = 0;
+    for copy in copies {
+        through += copy.await.unwrap();
+    }
+    assert_eq!(through, 1);
+}
+
+/// A message that comes while the one before it is being finished has its turn all the same.
+pub(super) async fn parking_behind_and_finishing_exclude_each_other(test: TestDb) {
+    for round in 0..40_i64 {
+        let (key, first, second) = (format!("k{round}"), round * 10 + 1, round * 10 + 2);
+        let before = parked(first, &key, true, Some(START_MS));
+        let rows = vec![before.clone()];
+        write_tx!(test.db, [rows], |tx| { retry::park(tx, "g", &rows, START_MS).await }).unwrap();
+        let (db, other, behind) = (test.db.clone(), test.db.clone(), key.clone());
+        let finish = tokio::spawn(async move {
+            write_tx!(db, [before], |tx| {
+                assert!(retry::lock_waiting(tx, &before).await?);
+                retry::finish(tx, "g", &before, retry::Status::Done, "").await
+            })
+        });
+        let park = tokio::spawn(async move {
+            write_tx!(other, [behind], |tx| {
+                let open = retry::open_keys(tx, "g", vec![behind.clone()]).await?;
+                // Long enough for the other to commit, were it not held up.
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                let next_at = open.is_empty().then_some(START_MS);
+                retry::park(tx, "g", &[parked(second, &behind, true, next_at)], START_MS).await
+            })
+        });
+        finish.await.unwrap().unwrap();
+        park.await.unwrap().unwrap();
+    }
+    let stuck = "SELECT COUNT(*) FROM message_retry_log WHERE status = 0 AND next_at IS NULL";
+    assert_eq!(count(&test.db, stuck).await, 0);
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_retry_log WHERE status = 0").await, 40);
+    let all = (0..40_i64).map(|round| format!("{}:E", round * 10 + 1)).collect::<Vec<_>>();
+    write_tx!(test.db, [all], |tx| { retry::forget(tx, "g", all).await }).unwrap();
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_retry_log").await, 40);
 }
 
 fn parked(id: i64, key: &str, blocks: bool, next_at: Option<i64>) -> Parked {
@@ -196,11 +278,11 @@ pub(super) async fn retry_(test: TestDb) {
     assert_eq!((taken.len(), taken[0].attempts, taken[0].last_error.as_str()), (1, 2, "again"));
     // One after the other, in order.
     for next in [2, 3] {
-        let before = parked(next - 1, "k", true, None);
+        let before = Parked { attempts: if next == 2 { 2 } else { 1 }, ..parked(next - 1, "k", true, None) };
         let done = write_tx!(test.db, [before], |tx| {
-            assert!(retry::lock_waiting(tx, before.id).await?);
+            assert!(retry::lock_waiting(tx, &before).await?);
             retry::finish(tx, "g", &before, retry::Status::Done, "").await?;
-            assert!(!retry::lock_waiting(tx, before.id).await?);
+            assert!(!retry::lock_waiting(tx, &before).await?);
             Ok(())
         });
         done.unwrap();
