@@ -1,6 +1,7 @@
 //! The business, pure: values that cannot be wrong, state machines, and the catalogue of events.
-//! Knows std, serde and thiserror; no runtime, no database, no clock.
+//! Knows std, serde, thiserror and the schemas of utoipa; no runtime, no database, no clock.
 
+pub mod asyncapi;
 pub mod doc;
 pub mod event;
 pub mod id;
@@ -8,4 +9,6 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod points;
+pub mod schema;
 pub mod stock;
+pub mod time;

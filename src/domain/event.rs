@@ -2,10 +2,12 @@
 //! `docs/events.md` is generated from this file.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
 use super::money::Money;
 use super::order::CancelType;
+use super::time::epoch_ms;
 
 /// A role: a part of the business with its own tables and consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,12 +260,13 @@ impl Kind {
 pub const SCHEMA_VERSION: &str = "1";
 
 /// Body of `ORDER_CREATED`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCreated {
     /// Order.
     pub order_id: OrderId,
     /// Its number for people.
+    #[serde(default)]
     pub order_no: String,
     /// Who ordered.
     pub user_id: UserId,
@@ -275,6 +278,7 @@ pub struct OrderCreated {
     #[serde(default)]
     pub remark: String,
     /// Unpaid by then, it is canceled; epoch ms.
+    #[serde(deserialize_with = "epoch_ms")]
     pub expire_time: i64,
     /// Who sells.
     pub merchant_id: MerchantId,
@@ -283,7 +287,7 @@ pub struct OrderCreated {
 }
 
 /// Body of `STOCK_FROZEN`: all that payment needs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StockFrozen {
     /// Order.
@@ -295,6 +299,7 @@ pub struct StockFrozen {
     /// What is to be paid.
     pub total_amount: Money,
     /// Epoch ms.
+    #[serde(deserialize_with = "epoch_ms")]
     pub expire_time: i64,
     /// Who sells.
     pub merchant_id: MerchantId,
@@ -303,7 +308,7 @@ pub struct StockFrozen {
 }
 
 /// Body of `STOCK_FREEZE_FAILED`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StockFreezeFailed {
     /// Order.
@@ -316,7 +321,7 @@ pub struct StockFreezeFailed {
 }
 
 /// Body of `PAYMENT_SUCCESS`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentSuccess {
     /// Payment.
@@ -337,11 +342,12 @@ pub struct PaymentSuccess {
     #[serde(default)]
     pub transaction_no: String,
     /// Epoch ms.
+    #[serde(deserialize_with = "epoch_ms")]
     pub pay_time: i64,
 }
 
 /// Body of `PAID_ORDER_SUCCESS`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaidOrderSuccess {
     /// Order.
@@ -351,11 +357,12 @@ pub struct PaidOrderSuccess {
     /// How much.
     pub pay_amount: Money,
     /// Epoch ms.
+    #[serde(deserialize_with = "epoch_ms")]
     pub pay_time: i64,
 }
 
 /// Body of `ORDER_CANCELED`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCanceled {
     /// Order.
@@ -370,7 +377,7 @@ pub struct OrderCanceled {
 }
 
 /// Body of `INVENTORY_DEDUCT` and `INVENTORY_RELEASE`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Inventory {
     /// Order.
@@ -381,7 +388,7 @@ pub struct Inventory {
 }
 
 /// Body of `ORDER_AUTO_CANCEL`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderAutoCancel {
     /// Order.
@@ -392,7 +399,7 @@ pub struct OrderAutoCancel {
 }
 
 /// One line of an order on its way to the warehouse.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
     /// SKU.
@@ -402,7 +409,7 @@ pub struct Line {
 }
 
 /// Body of `TRIGGER_ORDER_FULFILL`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerOrderFulfill {
     /// Order.
@@ -417,13 +424,13 @@ pub struct TriggerOrderFulfill {
 }
 
 /// Body of the four fulfilment events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Fulfilment {
     /// Order.
     pub order_id: OrderId,
     /// When the warehouse saw it, epoch ms.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "epoch_ms")]
     pub occurred_at: i64,
     /// Carrier's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -431,10 +438,13 @@ pub struct Fulfilment {
     /// Carrier's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracking_no: Option<String>,
+    /// Whose order it is, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
 }
 
 /// Body of `REFUND_REQUESTED`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefundRequested {
     /// Order.
@@ -450,7 +460,7 @@ pub struct RefundRequested {
 }
 
 /// What a refund gives back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum RefundKind {
     /// The money of a canceled order.
@@ -461,7 +471,7 @@ pub enum RefundKind {
 }
 
 /// Body of `REFUND_SUCCESS`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefundSuccess {
     /// Order.
@@ -479,7 +489,7 @@ pub struct RefundSuccess {
 }
 
 /// Body of `ORDER_NOTIFICATION`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderNotification {
     /// Whom to tell.
@@ -494,7 +504,7 @@ pub struct OrderNotification {
 }
 
 /// Body of `CALLBACK_SUBMIT` (snake_case, as the pay gateway has it).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallbackSubmit {
     /// Payment id, as the channel knows it.
     pub order_no: String,
@@ -517,6 +527,7 @@ pub struct CallbackSubmit {
     #[serde(default)]
     pub tenant_id: String,
     /// When it was opened, epoch ms.
+    #[serde(deserialize_with = "epoch_ms")]
     pub create_datetime: i64,
 }
 

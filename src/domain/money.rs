@@ -67,19 +67,36 @@ impl fmt::Display for Money {
 impl FromStr for Money {
     type Err = ParseError;
 
+    /// Digits, perhaps a point and digits, perhaps an exponent (Java's `BigDecimal` writes 100 as `1E+2` once its zeros
+    /// are stripped). Zeros beyond the second place change nothing; other digits there are refused, never rounded.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         const SHAPE: ParseError = ParseError::Money("an amount has digits and at most two places, like 59.80");
-        let (whole, places) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || whole.len() > 13 || places.len() > 2 || !digits(whole) || !digits(places) {
+        let (decimal, exponent) = match text.split_once(['e', 'E']) {
+            Some((decimal, exponent)) => (decimal, exponent.parse::<i32>().map_err(|_| SHAPE)?),
+            None => (text, 0),
+        };
+        let (whole, places) = decimal.split_once('.').unwrap_or((decimal, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(places) || text.len() > 400 || exponent.abs() > 400 {
             return Err(SHAPE);
         }
-        if text.ends_with('.') {
-            return Err(SHAPE);
+        // The amount is `digits` with the point so many digits further to the right than it belongs in minor units.
+        let mut digits = format!("{whole}{places}");
+        let places = i32::try_from(places.len()).map_err(|_| SHAPE)?;
+        let shift = places - exponent - 2;
+        for _ in 0..shift {
+            // A digit that is no longer there is a zero as well.
+            if !matches!(digits.pop(), None | Some('0')) {
+                return Err(SHAPE);
+            }
         }
-        let whole: i64 = whole.parse().map_err(|_| SHAPE)?;
-        let places: i64 = format!("{places:0<2}").parse().map_err(|_| SHAPE)?;
-        Self::from_minor(whole * 100 + places)
+        let digits = digits.trim_start_matches('0');
+        if digits.is_empty() {
+            return Ok(Self::ZERO);
+        }
+        let zeros = usize::try_from(-shift).unwrap_or(0);
+        let minor: i64 = format!("{digits}{}", "0".repeat(zeros)).parse().unwrap_or(i64::MAX);
+        Self::from_minor(minor)
     }
 }
 
@@ -144,8 +161,23 @@ mod tests {
 
     #[test]
     fn what_is_not_an_amount_is_refused() {
-        for good in ["0", "0.1", "59.80", "\"59.8\"", "1e2"] {
-            assert!(serde_json::from_str::<Money>(good).is_ok(), "{good}");
+        for (good, minor) in [
+            ("0", 0),
+            ("0.1", 10),
+            ("59.80", 5_980),
+            ("\"59.8\"", 5_980),
+            ("1e2", 10_000),
+            ("\"1E+2\"", 10_000),
+            ("\"5980E-2\"", 5_980),
+            ("\"0E-8\"", 0),
+            ("99.900", 9_990),
+            ("\"99.9000\"", 9_990),
+            ("\"10000000000.00\"", Money::MAX_MINOR),
+        ] {
+            assert_eq!(serde_json::from_str::<Money>(good).unwrap().minor(), minor, "{good}");
+        }
+        for bad in ["\"1E\"", "\"E2\"", "\"1e400\"", "\"1E+99999999999\"", "\"1 \"", "\"+1\"", "\"0.0010\""] {
+            assert!(serde_json::from_str::<Money>(bad).is_err(), "{bad}");
         }
         for bad in ["-1", "0.001", "1e300", "\"1.\"", "\".5\"", "\"1,5\"", "true", "null", "10000000000.01", "1e-7"] {
             assert!(serde_json::from_str::<Money>(bad).is_err(), "{bad}");

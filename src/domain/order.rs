@@ -1,6 +1,7 @@
 //! What an order may do: its states, and which event moves it where.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::id::PaymentId;
 use super::money::Money;
@@ -129,7 +130,7 @@ impl Outcome {
 }
 
 /// Who canceled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CancelType {
     /// The user asked for it.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::message::Incoming;
@@ -44,6 +45,8 @@ impl Event {
     /// [`Outcome::Reject`] with the reason: a body that cannot be read now can never be.
     pub fn read<B: DeserializeOwned>(&self) -> Result<B, Outcome> {
         serde_json::from_slice(&self.body)
+            // Jackson writes fields that have no value as null: the same as a field that is not there.
+            .or_else(|error| without_nulls(&self.body).map_or(Err(error), serde_json::from_value))
             .map_err(|error| Outcome::Reject(format!("the body of {} cannot be read: {error}", self.kind.name())))
     }
 
@@ -65,7 +68,8 @@ impl Event {
         let resent_at = resent_at(&message);
         // The event, and whether this is an inlet for it.
         let (inlet, kind) = (kind.repeats().is_some(), kind.repeats().unwrap_or(kind));
-        let id = match event_id(&message, kind) {
+        let (id, key) = identity(&message, kind);
+        let id = match id {
             Some(id) if id.len() <= 96 => id,
             Some(_) => return Err(Box::new((message, "eventId is longer than 96 characters".to_owned()))),
             None => {
@@ -79,7 +83,7 @@ impl Event {
             trace: message.property("traceparent").map(str::to_owned),
             resent_at: if inlet { Some(message.born_ms) } else { resent_at },
             topic,
-            key: message.key.chars().take(64).collect(),
+            key: key.chars().take(64).collect(),
             body: message.body,
             properties: message.properties,
         })
@@ -101,19 +105,57 @@ pub(super) fn resent_at(message: &Incoming) -> Option<i64> {
     resent.then_some(message.born_ms)
 }
 
-/// The id that duplicates share: the property `eventId`, else the body's, else key and kind. Never the broker's
-/// message id, which differs between copies.
-fn event_id(message: &Incoming, kind: Kind) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct InBody {
-        #[serde(rename = "eventId")]
-        event_id: Option<String>,
+/// The fields of a body, if there are nulls among them to be left out.
+fn without_nulls(body: &[u8]) -> Option<serde_json::Value> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    let all = fields.len();
+    fields.retain(|_, value| !value.is_null());
+    (fields.len() < all).then_some(serde_json::Value::Object(fields))
+}
+
+/// A text, or a number that stands for one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Text(String),
+    Number(i64),
+}
+
+impl Text {
+    fn filled(self) -> Option<String> {
+        match self {
+            Self::Text(text) => (!text.is_empty()).then_some(text),
+            Self::Number(number) => Some(number.to_string()),
+        }
     }
-    if let Some(id) = message.property("eventId").filter(|id| !id.is_empty()) {
-        return Some(id.to_owned());
+}
+
+/// What a body may say about itself; the first key that is there is the business key.
+#[derive(Default, Deserialize)]
+struct InBody {
+    #[serde(rename = "eventId")]
+    event_id: Option<Text>,
+    #[serde(rename = "orderId")]
+    order_id: Option<Text>,
+    order_no: Option<Text>,
+    sku: Option<Text>,
+}
+
+/// The id that duplicates share, and the business key. The id is the property `eventId`, else the body's, else key
+/// and kind, never the broker's message id, which differs between copies. The key is KEYS, else what the body names.
+fn identity(message: &Incoming, kind: Kind) -> (Option<String>, String) {
+    let property = message.property("eventId").filter(|id| !id.is_empty());
+    if let (Some(id), false) = (property, message.key.is_empty()) {
+        return (Some(id.to_owned()), message.key.clone());
     }
-    let in_body = serde_json::from_slice::<InBody>(&message.body).ok().and_then(|body| body.event_id);
-    in_body.filter(|id| !id.is_empty()).or_else(|| (!message.key.is_empty()).then(|| kind.event_id(&message.key)))
+    let body = serde_json::from_slice::<InBody>(&message.body).unwrap_or_default();
+    let named = [body.order_id, body.order_no, body.sku].into_iter().flatten().find_map(Text::filled);
+    let key = if message.key.is_empty() { named.unwrap_or_default() } else { message.key.clone() };
+    let id = property
+        .map(str::to_owned)
+        .or_else(|| body.event_id.and_then(Text::filled))
+        .or_else(|| (!key.is_empty()).then(|| kind.event_id(&key)));
+    (id, key)
 }
 
 /// How handling an event went.
@@ -150,4 +192,77 @@ pub trait Handler: Send + Sync + 'static {
     /// Applies `events`, in this order, inside `tx`; one outcome for each. An error rolls the whole batch back, and
     /// the batch is halved until the event that causes it stands alone.
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::{PaymentSuccess, StockFreezeFailed};
+    use crate::mq::message::QueueId;
+
+    fn message(key: &str, properties: &[(&str, &str)], body: &str) -> Incoming {
+        Incoming {
+            queue: QueueId { topic: "PAYMENT_SUCCESS".to_owned(), broker: String::new(), queue: 0 },
+            offset: 0,
+            tag: "pay".to_owned(),
+            key: key.to_owned(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            born_ms: 0,
+        }
+    }
+
+    #[test]
+    fn what_a_message_is_known_by() {
+        let long = "9".repeat(200);
+        for (key, properties, body, id, of_key) in [
+            ("7", &[("eventId", "p")][..], r#"{"eventId":"b"}"#, Some("p"), "7"),
+            ("7", &[("eventId", "")], r#"{"eventId":"b"}"#, Some("b"), "7"),
+            ("7", &[], r#"{"eventId":12}"#, Some("12"), "7"),
+            ("7", &[], r#"{"eventId":null}"#, Some("7:PAYMENT_SUCCESS"), "7"),
+            ("7", &[], "not JSON", Some("7:PAYMENT_SUCCESS"), "7"),
+            ("", &[], r#"{"orderId":8}"#, Some("8:PAYMENT_SUCCESS"), "8"),
+            ("", &[], r#"{"orderId":"8","eventId":"b"}"#, Some("b"), "8"),
+            ("", &[("eventId", "p")], r#"{"orderId":8}"#, Some("p"), "8"),
+            ("", &[], r#"{"order_no":"N8","out_order_no":"x"}"#, Some("N8:PAYMENT_SUCCESS"), "N8"),
+            ("", &[], "{}", None, ""),
+            ("", &[], "[]", None, ""),
+            ("", &[("eventId", &long)], "{}", None, ""),
+        ] {
+            match Event::of(message(key, properties, body), Group::Order) {
+                Ok(event) => assert_eq!((Some(event.id.as_str()), event.key.as_str()), (id, of_key), "{body}"),
+                Err(_) => assert_eq!(id, None, "{body}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_of_java_services_are_read() {
+        let read = |body: &str| Event::of(message("7", &[], body), Group::Order).unwrap().read::<PaymentSuccess>();
+        let body = read(
+            r#"{"paymentId":9007199254740993,"orderId":7,"orderNo":null,"userId":3,"amount":99.90,"currency":null,
+                "payTime":"2026-01-01T08:00:00+08:00","ext":{"a":[1,null]},"transactionNo":null}"#,
+        );
+        let body = body.unwrap();
+        assert_eq!(
+            (body.payment_id.0, body.amount.minor(), body.order_no.as_str()),
+            (9_007_199_254_740_993, 9_990, "")
+        );
+        assert_eq!(body.pay_time, 1_767_225_600_000);
+        for (bad, why) in [
+            (r#"{"paymentId":1,"orderId":null,"userId":3,"amount":1,"payTime":1}"#, "orderId"),
+            (r#"{"paymentId":1,"orderId":7,"userId":3,"amount":0.001,"payTime":1}"#, "at most two places"),
+            (r#"{"paymentId":1,"orderId":7,"userId":3,"amount":1,"payTime":"2026-01-01T08:00:00"}"#, "with its zone"),
+            (r#"{"paymentId":"P1","orderId":7,"userId":3,"amount":1,"payTime":1}"#, "a payment id"),
+            ("null", "PAYMENT_SUCCESS"),
+        ] {
+            match read(bad) {
+                Err(Outcome::Reject(reason)) => assert!(reason.contains(why), "{reason}"),
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+        let event =
+            Event::of(message("7", &[], r#"{"orderId":"7","orderNo":null,"reason":"none left"}"#), Group::Order);
+        assert_eq!(event.unwrap().read::<StockFreezeFailed>().unwrap().reason, "none left");
+    }
 }

@@ -6,6 +6,7 @@ use reqwest::Method;
 use ruyi::config::Config;
 use ruyi::db::sql::{self, Columns};
 use ruyi::domain::event::{Group, Kind, Producer, Role, SCHEMA_VERSION};
+use ruyi::domain::schema;
 use ruyi::process;
 use serde_json::{Value, json};
 
@@ -164,6 +165,7 @@ fn check(message: &Message) {
     wanted.extend(["eventId", "timestamp"]);
     let fields: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(fields, wanted, "{}", kind.name());
+    fits(&schema::of(*kind), body, kind.name());
     for (field, value) in body.as_object().unwrap() {
         // Ids are strings, money and times are numbers.
         let (is_id, is_amount) =
@@ -175,4 +177,70 @@ fn check(message: &Message) {
     assert_eq!(properties["eventType"], kind.name());
     assert_eq!(properties["schemaVersion"], SCHEMA_VERSION);
     assert!(!properties["source"].is_empty());
+}
+
+/// A value is as its schema says, for the keywords that the schemas of the bodies have.
+#[track_caller]
+fn fits(schema: &Value, value: &Value, at: &str) {
+    let about = || format!("{at}: {value} does not fit {schema}");
+    for key in schema.as_object().unwrap().keys() {
+        let known = [
+            "type",
+            "format",
+            "description",
+            "properties",
+            "required",
+            "items",
+            "oneOf",
+            "anyOf",
+            "enum",
+            "pattern",
+            "minimum",
+            "maximum",
+            "minLength",
+            "maxLength",
+            "additionalProperties",
+            "propertyNames",
+        ];
+        assert!(known.contains(&key.as_str()), "{at}: what is {key}?");
+    }
+    let is = |kind: &Value| match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.is_i64(),
+        "null" => value.is_null(),
+        other => panic!("{at}: {other}"),
+    };
+    match &schema["type"] {
+        Value::Null => {}
+        Value::Array(kinds) => assert!(kinds.iter().any(is), "{}", about()),
+        kind => assert!(is(kind), "{}", about()),
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        assert!(words.contains(value), "{}", about());
+    }
+    if let (Some(number), Some(low)) = (value.as_f64(), schema["minimum"].as_f64()) {
+        assert!(number >= low && number <= schema["maximum"].as_f64().unwrap_or(f64::MAX), "{}", about());
+    }
+    if let (Some(text), Some(_)) = (value.as_str(), schema["pattern"].as_str()) {
+        // The one pattern that there is.
+        assert!(text.parse::<i64>().is_ok_and(|id| id > 0 && id.to_string() == text), "{}", about());
+    }
+    let empty = serde_json::Map::new();
+    let fields = value.as_object().unwrap_or(&empty);
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(fields.contains_key(name.as_str().unwrap()), "{}", about());
+    }
+    for (name, part) in fields {
+        let own = &schema["properties"][name];
+        let other = &schema["additionalProperties"];
+        if let Some(schema) = [own, other].into_iter().find(|schema| schema.is_object()) {
+            fits(schema, part, &format!("{at}.{name}"));
+        }
+    }
+    for part in value.as_array().into_iter().flatten().filter(|_| schema["items"].is_object()) {
+        fits(&schema["items"], part, &format!("{at}[]"));
+    }
 }

@@ -1,9 +1,10 @@
-//! The database layer: the same tests on SQLite and on MariaDB.
+//! The database layer: the same tests on SQLite, on MariaDB, and on TiDB where the environment names one.
 
 mod business;
 mod messages;
 mod nodes;
 mod schema;
+mod tidb;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,8 +17,8 @@ use ruyi::vals;
 
 use crate::servers::{TestDb, mariadb, sqlite, write_tx};
 
-/// Each function as a test on both databases.
-macro_rules! on_both {
+/// Each function as a test on every database.
+macro_rules! on_each {
     ($($path:ident::$name:ident,)*) => {
         mod on_sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,6 +28,12 @@ macro_rules! on_both {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 if let Some(test) = super::mariadb().await { super::$path::$name(test).await }
+            })*
+        }
+        mod on_tidb {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(test) = super::tidb::tidb().await { super::$path::$name(test).await }
             })*
         }
     };
@@ -39,7 +46,7 @@ mod shared {
     };
 }
 
-on_both! {
+on_each! {
     business::orders_,
     business::products_,
     business::stock_,

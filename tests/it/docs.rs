@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ruyi::domain::asyncapi;
+use ruyi::domain::event::{Group, Kind, Producer};
 use serde_json::Value;
 
 use crate::serving::Serving;
@@ -21,6 +23,50 @@ fn same(name: &str, text: &str) {
 #[test]
 fn events_are_documented() {
     same("events.md", &ruyi::domain::doc::events_md());
+}
+
+#[test]
+fn events_are_described_for_programs() {
+    let document = asyncapi::document();
+    check_references(&document, &document);
+    let channels = document["channels"].as_object().unwrap();
+    assert_eq!(channels.len(), Kind::ALL.len() + Group::ALL.len());
+    for (name, operation) in document["operations"].as_object().unwrap() {
+        assert!(["send", "receive"].contains(&operation["action"].as_str().unwrap()), "{name}");
+        // A message of an operation is one of its channel's.
+        let channel = operation["channel"]["$ref"].as_str().unwrap();
+        for message in operation["messages"].as_array().unwrap() {
+            assert!(message["$ref"].as_str().unwrap().starts_with(&format!("{channel}/messages/")), "{name}");
+        }
+    }
+    for kind in Kind::ALL {
+        let takers = kind.groups().iter().map(|group| format!("{}.takes.{}", group.name(), kind.name()));
+        let senders = match kind.producer() {
+            Producer::Role(role) => Some(format!("{}.sends.{}", role.name(), kind.name())),
+            Producer::Outside => None,
+        };
+        for operation in takers.chain(senders) {
+            assert!(document["operations"][&operation].is_object(), "{operation}");
+        }
+        let payload = &document["components"]["messages"][kind.name()]["payload"];
+        assert_eq!(payload["type"], "object", "{}", kind.name());
+        assert!(payload["required"].as_array().is_some_and(|all| !all.is_empty()), "{}", kind.name());
+    }
+    same("asyncapi.json", &format!("{document:#}\n"));
+}
+
+/// Every `$ref` leads somewhere.
+fn check_references(document: &Value, part: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(Value::String(to)) = fields.get("$ref") {
+                assert!(document.pointer(to.strip_prefix('#').unwrap()).is_some(), "{to} is not there");
+            }
+            fields.values().for_each(|value| check_references(document, value));
+        }
+        Value::Array(all) => all.iter().for_each(|value| check_references(document, value)),
+        _ => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ mod catalogue;
 mod cli;
 mod client;
 mod config;
+mod coverage;
 mod crash;
 mod db;
 mod delivery;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::db::notification::{self, Notification};
@@ -112,14 +111,6 @@ struct Message {
     params: serde_json::Value,
 }
 
-/// Fulfilment events name no user; ours may all the same.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MaybeUser {
-    #[serde(default)]
-    user_id: Option<UserId>,
-}
-
 fn message(event: &Event) -> Result<Message, Outcome> {
     let known = |user_id: UserId, order_id: i64, template: &str, params| {
         Ok(Message { user_id: Some(user_id.0), order_id, template: template.to_owned(), params })
@@ -152,9 +143,9 @@ fn message(event: &Event) -> Result<Message, Outcome> {
         }
         Kind::OrderFulfillSuccess | Kind::OrderOutStock | Kind::OrderDelivery | Kind::OrderSigned => {
             let body: Fulfilment = event.read()?;
-            let user: MaybeUser = event.read()?;
             Ok(Message {
-                user_id: user.user_id.map(|id| id.0),
+                // Only ours name the user.
+                user_id: body.user_id.map(|id| id.0),
                 order_id: body.order_id.0,
                 template: event.kind.name().to_owned(),
                 params: json!({ "carrier": body.carrier, "trackingNo": body.tracking_no }),

@@ -5,11 +5,14 @@ use std::process::Stdio;
 use ruyi::db::migrate;
 use sqlx::{AnyConnection, Connection};
 
+use super::tidb::{is_tidb, tidb_url};
 use crate::servers::{TestDb, mariadb_url};
 
 /// The address of a database like that of `test`, but empty.
 async fn empty_like(test: &TestDb) -> String {
-    if test.url.starts_with("mysql") {
+    if is_tidb(&test.url) {
+        tidb_url().await.unwrap()
+    } else if test.url.starts_with("mysql") {
         mariadb_url().await.unwrap()
     } else {
         format!("sqlite://{}", test.dir.path().join("new/folder/ruyi.db").display())

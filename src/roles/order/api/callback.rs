@@ -82,15 +82,6 @@ pub(super) struct ReportReply {
     accepted: bool,
 }
 
-/// The event of a report, with the user beside the fields of the catalogue.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    #[serde(flatten)]
-    fulfilment: Fulfilment,
-    user_id: UserId,
-}
-
 /// Report a step of a parcel (the warehouse calls this).
 ///
 /// Signed with `warehouse.secret`: `X-Ruyi-Timestamp` and `X-Ruyi-Signature`, hex HMAC-SHA256 of `<timestamp>.<body>`.
@@ -133,13 +124,13 @@ async fn write_all(tx: &mut Tx, reports: &[Report]) -> Result<Vec<Reported>, DbE
         };
         let kind = report.event.kind();
         if written.insert(kind.event_id(report.order_id)) {
-            let fulfilment = Fulfilment {
+            let body = Fulfilment {
                 order_id: report.order_id,
                 occurred_at: report.occurred_at,
                 carrier: report.carrier.clone(),
                 tracking_no: report.tracking_no.clone(),
+                user_id: Some(UserId(*user_id)),
             };
-            let body = Body { fulfilment, user_id: UserId(*user_id) };
             tx.emit(&Draft::new(kind, report.order_id.0, &body, None))?;
         }
         answers.push(Reported::Yes);

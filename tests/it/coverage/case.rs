@@ -1,0 +1,284 @@
+//! One case for each event of the catalogue: what has to be there before, what an outside system sends, and what each
+//! group then has done, once.
+
+use ruyi::db::orders::{self, Item, OrderRow};
+use ruyi::db::payments::{self, PaymentRow};
+use ruyi::db::stock::{self, Reservation};
+use ruyi::db::{Db, DbError, Tx};
+use ruyi::domain::event::{Group, Kind};
+use ruyi::domain::id::PaymentId;
+use ruyi::domain::money::Money;
+use ruyi::domain::order::{OrderState, RefundState, Status};
+use ruyi::domain::payment::{PaymentState, Status as Paid};
+use ruyi::domain::stock::{Level, Lines, Status as Held};
+use serde_json::{Value, json};
+
+use crate::servers::write_tx;
+
+/// Each order is of 2 TEA at 29.90.
+const TOTAL: i64 = 5_980;
+const SKU: &str = "TEA";
+
+/// What is sent, and what it does.
+pub struct Case {
+    /// KEYS.
+    pub key: String,
+    /// Body: amounts are decimal numbers, ids numbers; no `eventId`.
+    pub body: Value,
+    /// For each group a statement that counts its effect: 0 before, 1 after.
+    pub effects: Vec<(Group, String)>,
+}
+
+/// Who an order is of: told apart by the order, so that points and notices are.
+fn user_of(order: i64) -> i64 {
+    order + 1
+}
+
+fn payment_of(order: i64) -> i64 {
+    order + 2
+}
+
+/// What stands in the database before.
+#[derive(Clone, Default)]
+struct Before {
+    order: Option<Status>,
+    handed_over: bool,
+    refund: bool,
+    payment: Option<Paid>,
+    held: Option<Held>,
+}
+
+impl Before {
+    fn order(status: Status) -> Self {
+        Self { order: Some(status), ..Self::default() }
+    }
+}
+
+/// Writes what has to be there, and says what is to be sent about the order `id`. Every kind has its own arm: a new
+/// one does not compile until somebody has thought about it.
+pub async fn case(db: &Db, kind: Kind, id: i64) -> Case {
+    let (before, fields, effects) = case_of(kind, id, db.clock().now_ms());
+    let now_ms = db.clock().now_ms();
+    let done = write_tx!(db, [before], |tx| { seed(tx, &before, id, now_ms).await });
+    done.unwrap();
+    // What an outside system sends beside the fields that are known.
+    let mut body = json!({ "orderId": id, "sourceSystem": "legacy", "ext": { "trace": [1, 2] } });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    Case { key: id.to_string(), body, effects }
+}
+
+type Parts = (Before, Value, Vec<(Group, String)>);
+
+fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
+    let (user, payment, order_no) = (user_of(id), payment_of(id), format!("N{id}"));
+    let far = now_ms + 86_400_000;
+    let order_is = |status: Status| {
+        let code = status.code();
+        (Group::Order, format!("SELECT COUNT(*) FROM orders WHERE id = {id} AND status = {code}"))
+    };
+    let payment_is = |status: Paid| {
+        let code = status.code();
+        (Group::Payment, format!("SELECT COUNT(*) FROM payment_record WHERE order_id = {id} AND status = {code}"))
+    };
+    let held_is = |status: Held| {
+        let code = status as i64;
+        (Group::Stock, format!("SELECT COUNT(*) FROM stock_reservation WHERE order_id = {id} AND status = {code}"))
+    };
+    let told = |template: &str| {
+        let text = format!("SELECT COUNT(*) FROM notification WHERE order_id = {id} AND template = '{template}'");
+        (Group::Notification, format!("{text} AND user_id = {user}"))
+    };
+    let points = |kind: i64, points: i64| {
+        let text = format!("SELECT COUNT(*) FROM points_record WHERE order_id = {id} AND kind = {kind}");
+        (Group::Points, format!("{text} AND user_id = {user} AND points = {points}"))
+    };
+    let parcel = |before: Status, after: Status, kind: Kind| {
+        let before = Before { handed_over: true, ..Before::order(before) };
+        let body = json!({ "occurredAt": "2026-01-31T08:00:00+08:00", "carrier": "SF", "trackingNo": "S1" });
+        (before, body, vec![order_is(after), told(kind.name())])
+    };
+    match kind {
+        Kind::OrderCreated => (
+            Before::default(),
+            json!({ "orderNo": order_no, "userId": user, "totalAmount": 59.80, "productQuantityMap": { SKU: 2 },
+                "remark": null, "expireTime": far, "merchantId": 1, "channelId": "sandbox" }),
+            vec![held_is(Held::Frozen)],
+        ),
+        Kind::StockFrozen => (
+            Before { held: Some(Held::Frozen), ..Before::order(Status::Created) },
+            json!({ "orderNo": order_no, "userId": user, "totalAmount": 59.80, "expireTime": far, "merchantId": 1,
+                "channelId": "sandbox" }),
+            vec![order_is(Status::Reserved), payment_is(Paid::Pending)],
+        ),
+        Kind::StockFreezeFailed => (
+            Before::order(Status::Created),
+            json!({ "orderNo": order_no, "reason": "none left" }),
+            vec![order_is(Status::Canceled)],
+        ),
+        Kind::PaymentSuccess => (
+            Before { payment: Some(Paid::Success), held: Some(Held::Frozen), ..Before::order(Status::Reserved) },
+            json!({ "paymentId": payment, "orderNo": order_no, "userId": user, "amount": 59.80, "paymentMethod": "card",
+                "transactionNo": "T1", "payTime": now_ms }),
+            vec![(
+                Group::Order,
+                format!(
+                    "SELECT COUNT(*) FROM orders WHERE id = {id} AND payment_id = {payment} AND pay_time = {now_ms}"
+                ),
+            )],
+        ),
+        Kind::PaidOrderSuccess => (
+            Before { payment: Some(Paid::Success), held: Some(Held::Deducted), ..Before::order(Status::Paid) },
+            json!({ "userId": user, "payAmount": 59.80, "payTime": now_ms / 1_000 }),
+            vec![(Group::PaidOrder, emitted(id, Kind::TriggerOrderFulfill)), points(1, 59), told("ORDER_PAY_SUCCESS")],
+        ),
+        Kind::OrderCanceled => (
+            Before { payment: Some(Paid::Pending), ..Before::order(Status::Canceled) },
+            json!({ "userId": user, "cancelType": "USER", "cancelReason": "changed my mind" }),
+            vec![payment_is(Paid::Closed), told("ORDER_CANCELED")],
+        ),
+        Kind::InventoryDeduct => (
+            Before { held: Some(Held::Frozen), ..Before::order(Status::Paid) },
+            json!({ "kind": "PAID" }),
+            vec![held_is(Held::Deducted)],
+        ),
+        Kind::InventoryRelease => (
+            Before { held: Some(Held::Frozen), ..Before::order(Status::Canceled) },
+            json!({ "kind": "USER" }),
+            vec![held_is(Held::Released)],
+        ),
+        Kind::OrderAutoCancel => (
+            Before { held: Some(Held::Frozen), payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
+            json!({ "reason": "risk control" }),
+            vec![order_is(Status::Canceled)],
+        ),
+        Kind::TriggerOrderFulfill => (
+            Before { payment: Some(Paid::Success), held: Some(Held::Deducted), ..Before::order(Status::Paid) },
+            json!({ "userId": user, "lines": [{ "sku": SKU, "quantity": 2 }], "address": "1 Bell Street" }),
+            vec![(
+                Group::Fulfil,
+                format!("SELECT COUNT(*) FROM delivery WHERE order_id = {id} AND kind = {}", CALL_WAREHOUSE),
+            )],
+        ),
+        Kind::OrderFulfillSuccess => parcel(Status::Paid, Status::Fulfill, kind),
+        Kind::OrderOutStock => parcel(Status::Fulfill, Status::OutStock, kind),
+        Kind::OrderDelivery => parcel(Status::OutStock, Status::Delivery, kind),
+        Kind::OrderSigned => parcel(Status::Delivery, Status::Signed, kind),
+        Kind::RefundRequested => (
+            Before { payment: Some(Paid::Success), refund: true, ..Before::order(Status::Canceled) },
+            json!({ "paymentId": payment, "amount": 59.80, "reason": "canceled" }),
+            vec![(Group::Payment, format!("SELECT COUNT(*) FROM refund_record WHERE order_id = {id}"))],
+        ),
+        Kind::RefundSuccess => (
+            Before { payment: Some(Paid::Refunded), refund: true, ..Before::order(Status::Canceled) },
+            json!({ "refundId": id + 3, "amount": 59.80, "userId": user }),
+            vec![
+                (
+                    Group::Order,
+                    format!(
+                        "SELECT COUNT(*) FROM orders WHERE id = {id} AND refund_status = {}",
+                        RefundState::Done.code()
+                    ),
+                ),
+                // No points were granted: what is left is the mark that none will be.
+                (Group::Points, format!("SELECT COUNT(*) FROM points_record WHERE order_id = {id} AND kind = 2")),
+                told("ORDER_REFUNDED"),
+            ],
+        ),
+        Kind::OrderNotification => (
+            Before::default(),
+            json!({ "userId": user, "template": "PARCEL_LATE", "params": { "days": 2 } }),
+            vec![told("PARCEL_LATE")],
+        ),
+        Kind::CallbackSubmit => (
+            Before { payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
+            json!({ "order_no": payment.to_string(), "out_order_no": order_no, "plugin_id": "sandbox",
+                "plugin_type": "sandbox", "money": 59.80, "product_id": null, "channel_id": "sandbox", "merchant_id": 1,
+                "tenant_id": null, "create_datetime": now_ms }),
+            vec![(
+                Group::CallbackSubmit,
+                format!("SELECT COUNT(*) FROM delivery WHERE order_id = {id} AND kind = {}", CALL_SUBMIT),
+            )],
+        ),
+    }
+}
+
+/// `delivery.kind` of a call to the warehouse, and of one that submits a payment.
+const CALL_WAREHOUSE: i64 = ruyi::db::delivery::Kind::Warehouse as i64;
+const CALL_SUBMIT: i64 = ruyi::db::delivery::Kind::ChannelSubmit as i64;
+
+fn emitted(id: i64, kind: Kind) -> String {
+    format!("SELECT COUNT(*) FROM message_record WHERE event_id = '{}'", kind.event_id(id))
+}
+
+async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), DbError> {
+    let total = Money::from_minor(TOTAL).unwrap();
+    stock::create(tx, &[SKU.to_owned()], now_ms).await?;
+    stock::update(tx, &[(SKU, Level { available: 100, frozen: 50, sold: 50 })].into()).await?;
+    if let Some(status) = before.order {
+        let state = OrderState {
+            status,
+            refund: if before.refund { RefundState::Requested } else { RefundState::None },
+            handed_over: before.handed_over,
+            total,
+            payment_id: (status.is_paid() || before.refund).then(|| PaymentId(payment_of(id))),
+        };
+        let item = Item { sku: SKU.to_owned(), quantity: 2, unit_price: Money::from_minor(TOTAL / 2).unwrap() };
+        orders::insert(tx, &[(order(id, state, now_ms), vec![item])]).await?;
+    }
+    if let Some(status) = before.payment {
+        payments::insert(tx, &[payment(id, status, total, now_ms)]).await?;
+    }
+    if let Some(status) = before.held {
+        let held = Reservation { status, lines: Lines::from([(SKU.to_owned(), 2)]), reason: String::new() };
+        stock::insert_reservations(tx, &[(id, &held)]).await?;
+    }
+    Ok(())
+}
+
+fn order(id: i64, state: OrderState, now_ms: i64) -> OrderRow {
+    OrderRow {
+        id,
+        order_no: format!("N{id}"),
+        user_id: user_of(id),
+        state,
+        version: 1,
+        currency: "CNY".to_owned(),
+        merchant_id: 1,
+        channel_id: "sandbox".to_owned(),
+        remark: String::new(),
+        address: "1 Bell Street".to_owned(),
+        hold_ms: 0,
+        idempotency_key: None,
+        request_hash: None,
+        // Nothing times out here.
+        expire_time: now_ms + 86_400_000,
+        pay_time: None,
+        cancel_type: None,
+        cancel_reason: None,
+        carrier: None,
+        tracking_no: None,
+        created_at: now_ms,
+        updated_at: now_ms,
+    }
+}
+
+fn payment(id: i64, status: Paid, amount: Money, now_ms: i64) -> PaymentRow {
+    let state = PaymentState {
+        status,
+        amount,
+        currency: "CNY".to_owned(),
+        merchant_id: 1,
+        transaction_no: status.has_money().then(|| "T1".to_owned()),
+    };
+    PaymentRow {
+        id: payment_of(id),
+        order_id: id,
+        order_no: format!("N{id}"),
+        user_id: user_of(id),
+        state,
+        channel_id: "sandbox".to_owned(),
+        expire_time: now_ms + 86_400_000,
+        payment_method: None,
+        pay_time: None,
+    }
+}
