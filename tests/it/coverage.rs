@@ -27,7 +27,7 @@ async fn handled(db: &Db, kind: Kind, key: &str) -> Vec<(String, i64, String)> {
     let mut conn = db.read().await.unwrap();
     let text =
         "SELECT consumer_group, outcome, reason FROM message_process_log WHERE message_id = ? ORDER BY consumer_group";
-    let rows = sql::fetch(&mut conn, text, ruyi::vals![format!("{}:{key}", kind.name())]).await.unwrap();
+    let rows = sql::fetch(&mut conn, text, ruyi::vals![kind.repeats().unwrap_or(kind).event_id(key)]).await.unwrap();
     let read = |row: &sqlx::any::AnyRow| {
         (row.text(0).unwrap(), row.int(1).unwrap(), row.maybe_text(2).unwrap().unwrap_or_default())
     };

@@ -1,6 +1,7 @@
 //! One case for each event of the catalogue: what has to be there before, what an outside system sends, and what each
 //! group then has done, once.
 
+use ruyi::db::notification::{self, Notification};
 use ruyi::db::orders::{self, Item, OrderRow};
 use ruyi::db::payments::{self, PaymentRow};
 use ruyi::db::stock::{self, Reservation};
@@ -46,6 +47,8 @@ struct Before {
     refund: bool,
     payment: Option<Paid>,
     held: Option<Held>,
+    /// The user was told that it is paid: that is how the notify role knows whose it is.
+    told: bool,
 }
 
 impl Before {
@@ -93,7 +96,7 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
         (Group::Points, format!("{text} AND user_id = {user} AND points = {points}"))
     };
     let parcel = |before: Status, after: Status, kind: Kind| {
-        let before = Before { handed_over: true, ..Before::order(before) };
+        let before = Before { handed_over: true, told: true, ..Before::order(before) };
         let body = json!({ "occurredAt": "2026-01-31T08:00:00+08:00", "carrier": "SF", "trackingNo": "S1" });
         (before, body, vec![order_is(after), told(kind.name())])
     };
@@ -184,6 +187,12 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 told("ORDER_REFUNDED"),
             ],
         ),
+        // What an operator asks for again, in the one group that the inlet is for.
+        Kind::PaidOrderSuccessRetry | Kind::TriggerOrderFulfillRetry | Kind::InventoryDeductRetry => {
+            let (before, body, mut effects) = case_of(kind.repeats().unwrap(), id, now_ms);
+            effects.retain(|(group, _)| kind.groups().contains(group));
+            (before, body, effects)
+        }
         Kind::OrderNotification => (
             Before::default(),
             json!({ "userId": user, "template": "PARCEL_LATE", "params": { "days": 2 } }),
@@ -227,6 +236,16 @@ async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), 
     }
     if let Some(status) = before.payment {
         payments::insert(tx, &[payment(id, status, total, now_ms)]).await?;
+    }
+    if before.told {
+        let notice = Notification {
+            event_id: Kind::PaidOrderSuccess.event_id(id),
+            user_id: user_of(id),
+            order_id: id,
+            template: "ORDER_PAY_SUCCESS".to_owned(),
+            params: "{}".to_owned(),
+        };
+        notification::insert(tx, &[notice]).await?;
     }
     if let Some(status) = before.held {
         let held = Reservation { status, lines: Lines::from([(SKU.to_owned(), 2)]), reason: String::new() };
