@@ -1,10 +1,11 @@
-//! The client against the embedded broker.
+//! The client against the embedded broker and against Apache RocketMQ: the same tests on both.
+
+mod outage;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
@@ -12,15 +13,76 @@ use ruyi::mq::message::{Incoming, Outgoing, QueueId};
 use ruyi::mq::rocketmq::{GroupConsumer, PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
+use crate::servers::rocketmq::Cluster;
+use crate::servers::unique;
+
 /// Far more than anything here takes: only a hang reaches it.
 const DEADLINE: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_millis(200);
 
-/// Broker and client in one process on their own ports.
+/// Makes a test for each broker out of a function that takes it.
+macro_rules! on_both_brokers {
+    ($($name:ident),* $(,)?) => {
+        mod embedded_broker {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Which::Embedded(tempfile::tempdir().unwrap())).await;
+            })*
+        }
+        mod apache_broker {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(apache) = crate::servers::rocketmq::apache().await {
+                    super::$name(super::Which::Apache(apache)).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both_brokers!(
+    batches_of_several_topics_arrive_in_order_per_key,
+    a_group_goes_on_after_what_it_committed,
+    polls_that_are_given_up_lose_nothing,
+    members_of_a_group_share_its_queues,
+    retry_and_dead_letter_topics_take_messages,
+    a_message_that_is_too_large_is_refused_alone,
+);
+
+/// The broker of a test.
+enum Which {
+    /// One of its own, with this directory.
+    Embedded(tempfile::TempDir),
+    /// The shared one: names on it are made unique.
+    Apache(Arc<Cluster>),
+}
+
+impl Which {
+    /// A topic or group that nobody else uses.
+    fn name(&self, name: &str) -> String {
+        match self {
+            Self::Embedded(_) => name.to_owned(),
+            Self::Apache(_) => unique(name),
+        }
+    }
+
+    async fn bench(self, change: impl FnOnce(&mut RocketMqConfig)) -> Bench {
+        match self {
+            Self::Embedded(dir) => {
+                let bench = Bench::start_on(&embedded(dir.path()), change).await;
+                Bench { _dir: Some(dir), ..bench }
+            }
+            Self::Apache(apache) => Bench::connect(runtime(), None, apache.namesrv(), change).await,
+        }
+    }
+}
+
+/// A client and, if it is the embedded one, its broker, in one process on their own ports.
 struct Bench {
     runtime: MqRuntime,
-    broker: EmbeddedBroker,
+    broker: Option<EmbeddedBroker>,
     mq: RocketMq,
+    _dir: Option<tempfile::TempDir>,
 }
 
 fn runtime() -> MqRuntime {
@@ -53,25 +115,33 @@ fn client(namesrv: String) -> RocketMqConfig {
 
 impl Bench {
     async fn start(dir: &Path) -> Self {
-        Self::start_with(dir, |_| ()).await
-    }
-
-    async fn start_with(dir: &Path, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
-        Self::start_on(&embedded(dir), change).await
+        Self::start_on(&embedded(dir), |_| ()).await
     }
 
     async fn start_on(embedded: &EmbeddedConfig, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
         let runtime = runtime();
         let broker = EmbeddedBroker::start(embedded, &runtime).await.unwrap();
-        let mut config = client(broker.namesrv_addr());
+        let namesrv = broker.namesrv_addr();
+        Self::connect(runtime, Some(broker), namesrv, change).await
+    }
+
+    async fn connect(
+        runtime: MqRuntime,
+        broker: Option<EmbeddedBroker>,
+        namesrv: String,
+        change: impl FnOnce(&mut RocketMqConfig),
+    ) -> Self {
+        let mut config = client(namesrv);
         change(&mut config);
         let mq = RocketMq::connect(config, &runtime).await.unwrap();
-        Self { runtime, broker, mq }
+        Self { runtime, broker, mq, _dir: None }
     }
 
     async fn stop(self) {
         self.mq.shutdown().await;
-        self.broker.shutdown().await;
+        if let Some(broker) = self.broker {
+            broker.shutdown().await;
+        }
         self.runtime.shutdown(Duration::from_secs(10)).await;
     }
 
@@ -139,20 +209,17 @@ fn bodies(messages: &[Incoming]) -> HashSet<(String, String)> {
     messages.iter().map(|m| (m.key.clone(), String::from_utf8(m.body.to_vec()).unwrap())).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_of_several_topics_arrive_in_order_per_key() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start_with(dir.path(), |config| {
-        config.topics.insert(String::from("ORDER_CREATED"), String::from("order-created"));
-    })
-    .await;
-    let topics = bench.topics(&["ORDER_CREATED", "STOCK_FROZEN"]).await;
+async fn batches_of_several_topics_arrive_in_order_per_key(which: Which) {
+    let (created, physical) = (which.name("ORDER_CREATED"), which.name("order-created"));
+    let (frozen, group) = (which.name("STOCK_FROZEN"), which.name("stock-consumer-group"));
+    let bench = which.bench(|config| drop(config.topics.insert(created.clone(), physical))).await;
+    let topics = bench.topics(&[&created, &frozen]).await;
     assert!(bench.mq.is_reachable().await);
-    let mut batch = numbered("ORDER_CREATED", 7, 60);
-    batch.extend(numbered("STOCK_FROZEN", 7, 60));
+    let mut batch = numbered(&created, 7, 60);
+    batch.extend(numbered(&frozen, 7, 60));
     bench.send(&batch).await;
 
-    let consumer = bench.mq.subscribe("stock-consumer-group", &topics).await.unwrap();
+    let consumer = bench.mq.subscribe(&group, &topics).await.unwrap();
     let got = collect(&consumer, batch.len()).await;
     assert_eq!(got.len(), batch.len());
     assert_ordered_per_key(&got, 14, 60);
@@ -165,7 +232,7 @@ async fn batches_of_several_topics_arrive_in_order_per_key() {
     consumer.commit(&next_offsets(&got)).await;
     let started = Instant::now();
     loop {
-        let lag = bench.mq.lag("stock-consumer-group", &topics).await.unwrap();
+        let lag = bench.mq.lag(&group, &topics).await.unwrap();
         assert_eq!(lag.len(), 8, "{lag:?}");
         // Queues that no key chose have nothing committed, and may be unknown.
         if lag.iter().all(|(_, lag)| lag.unwrap_or(0) == 0) && lag.iter().any(|(_, lag)| *lag == Some(0)) {
@@ -179,25 +246,24 @@ async fn batches_of_several_topics_arrive_in_order_per_key() {
     bench.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_goes_on_after_what_it_committed() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start(dir.path()).await;
-    let topics = bench.topics(&["ORDER_CREATED"]).await;
-    bench.send(&numbered("ORDER_CREATED", 1, 100)).await;
+async fn a_group_goes_on_after_what_it_committed(which: Which) {
+    let (topic, group) = (which.name("ORDER_CREATED"), which.name("g"));
+    let bench = which.bench(|_| ()).await;
+    let topics = bench.topics(&[&topic]).await;
+    bench.send(&numbered(&topic, 1, 100)).await;
 
-    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let consumer = bench.mq.subscribe(&group, &topics).await.unwrap();
     let got = collect(&consumer, 100).await;
     // The first 40 are done, the others are not.
     let (done, open) = got.split_at(40);
     consumer.commit(&next_offsets(done)).await;
     consumer.shutdown().await;
 
-    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let consumer = bench.mq.subscribe(&group, &topics).await.unwrap();
     let again = collect(&consumer, 60).await;
     assert_eq!(again, open);
     // What was committed does not come back, what is new comes.
-    bench.send(&[message("ORDER_CREATED", "k0", "last")]).await;
+    bench.send(&[message(&topic, "k0", "last")]).await;
     let last = collect(&consumer, 1).await;
     assert_eq!(last.len(), 1);
     assert_eq!(&last[0].body[..], b"last");
@@ -205,13 +271,12 @@ async fn a_group_goes_on_after_what_it_committed() {
     bench.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn polls_that_are_given_up_lose_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start(dir.path()).await;
-    let topics = bench.topics(&["T"]).await;
-    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
-    let batch = numbered("T", 20, 50);
+async fn polls_that_are_given_up_lose_nothing(which: Which) {
+    let (topic, group) = (which.name("T"), which.name("g"));
+    let bench = which.bench(|_| ()).await;
+    let topics = bench.topics(&[&topic]).await;
+    let consumer = bench.mq.subscribe(&group, &topics).await.unwrap();
+    let batch = numbered(&topic, 20, 50);
     let started = Instant::now();
     let mut got = Vec::new();
     let mut sent = batch.chunks(100);
@@ -232,13 +297,12 @@ async fn polls_that_are_given_up_lose_nothing() {
     bench.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_of_a_group_share_its_queues() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start(dir.path()).await;
-    let topics = bench.topics(&["T"]).await;
-    let first = bench.mq.subscribe("g", &topics).await.unwrap();
-    let second = bench.mq.subscribe("g", &topics).await.unwrap();
+async fn members_of_a_group_share_its_queues(which: Which) {
+    let (topic, group) = (which.name("T"), which.name("g"));
+    let bench = which.bench(|_| ()).await;
+    let topics = bench.topics(&[&topic]).await;
+    let first = bench.mq.subscribe(&group, &topics).await.unwrap();
+    let second = bench.mq.subscribe(&group, &topics).await.unwrap();
     let started = Instant::now();
     loop {
         let (a, b) = (first.assignment().await.unwrap(), second.assignment().await.unwrap());
@@ -248,7 +312,7 @@ async fn members_of_a_group_share_its_queues() {
         assert!(started.elapsed() < DEADLINE, "{a:?} {b:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let batch = numbered("T", 40, 5);
+    let batch = numbered(&topic, 40, 5);
     bench.send(&batch).await;
     let (mut a, mut b) = (Vec::new(), Vec::new());
     while a.len() + b.len() < batch.len() {
@@ -262,8 +326,8 @@ async fn members_of_a_group_share_its_queues() {
     // Who stays takes over where the first stopped. The embedded broker tells members of one that joins, but not of one
     // that leaves (they would see it at their next look, every 20 s).
     first.shutdown().await;
-    let third = bench.mq.subscribe("g", &topics).await.unwrap();
-    let more = numbered("T", 40, 6).split_off(40 * 5);
+    let third = bench.mq.subscribe(&group, &topics).await.unwrap();
+    let more = numbered(&topic, 40, 6).split_off(40 * 5);
     bench.send(&more).await;
     let mut taken = Vec::new();
     // Queues may pass through the second one, uncommitted, on their way to the third: then they come twice.
@@ -278,103 +342,15 @@ async fn members_of_a_group_share_its_queues() {
     bench.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_and_offsets_outlive_an_orderly_stop() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start(dir.path()).await;
-    let topics = bench.topics(&["T"]).await;
-    bench.send(&numbered("T", 1, 50)).await;
-    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
-    let got = collect(&consumer, 50).await;
-    consumer.commit(&next_offsets(&got[..20])).await;
-    consumer.shutdown().await;
-    let same_ports = on_ports_of(&bench.broker, dir.path());
-    bench.stop().await;
-
-    let bench = Bench::start_on(&same_ports, |_| ()).await;
-    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
-    let again = collect(&consumer, 30).await;
-    assert_eq!(again, &got[20..]);
-    consumer.shutdown().await;
-    bench.stop().await;
-}
-
-/// Not a test by itself: the broker that `messages_outlive_a_killed_broker` kills.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broker_process() {
-    let Ok(dir) = std::env::var("RUYI_TEST_BROKER_DIR") else { return };
-    let runtime = MqRuntime::start("mq-child").unwrap();
-    let config = EmbeddedConfig { sync_flush: true, ..embedded(Path::new(&dir)) };
-    let broker = EmbeddedBroker::start(&config, &runtime).await.unwrap();
-    println!("\nnamesrv={}", broker.namesrv_addr());
-    // Until it is killed, or orphaned.
-    tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await.unwrap();
-}
-
-fn spawn_broker(dir: &Path) -> (Child, String) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "rocketmq::broker_process", "--nocapture"])
-        .env("RUYI_TEST_BROKER_DIR", dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let addr = out.lines().find_map(|line| line.unwrap().strip_prefix("namesrv=").map(str::to_owned)).unwrap();
-    (child, addr)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_outlive_a_killed_broker() {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = runtime();
-    let topics = vec![String::from("T")];
-    let batch = numbered("T", 5, 100);
-
-    let (mut child, addr) = spawn_broker(dir.path());
-    let mq = RocketMq::connect(client(addr), &runtime).await.unwrap();
-    mq.ensure_topics(&topics, 4).await.unwrap();
-    for result in mq.publish(&batch).await {
-        result.unwrap();
-    }
-    let consumer = mq.subscribe("g", &topics).await.unwrap();
-    let got = collect(&consumer, batch.len()).await;
-    consumer.commit(&next_offsets(&got[..200])).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    consumer.shutdown().await;
-    mq.shutdown().await;
-
-    let (mut child, addr) = spawn_broker(dir.path());
-    let mq = RocketMq::connect(client(addr), &runtime).await.unwrap();
-    let consumer = mq.subscribe("g", &topics).await.unwrap();
-    // The commits of the last second may be forgotten: then what they covered comes again too.
-    let open = bodies(&got[200..]);
-    let mut seen = HashSet::new();
-    let started = Instant::now();
-    while !open.is_subset(&seen) {
-        assert!(started.elapsed() < DEADLINE, "{} of {}", seen.len(), open.len());
-        seen.extend(bodies(&consumer.poll(256, WAIT).await));
-    }
-    consumer.shutdown().await;
-    mq.shutdown().await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    runtime.shutdown(Duration::from_secs(10)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retry_and_dead_letter_topics_take_messages() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start(dir.path()).await;
-    let batch = [
-        message("%DLQ%stock-consumer-group", "k1", "dead"),
-        message("%DLQ%stock-consumer-group", "k2", "dead too"),
-        message("%RETRY%stock-consumer-group", "k3", "again"),
-    ];
+async fn retry_and_dead_letter_topics_take_messages(which: Which) {
+    let is_embedded = matches!(which, Which::Embedded(_));
+    let (group, operator) = (which.name("stock-consumer-group"), which.name("operator"));
+    let (dead, again) = (format!("%DLQ%{group}"), format!("%RETRY%{group}"));
+    let bench = which.bench(|_| ()).await;
+    let batch = [message(&dead, "k1", "dead"), message(&dead, "k2", "dead too"), message(&again, "k3", "again")];
     bench.send(&batch).await;
     let topics = vec![batch[0].topic.clone(), batch[2].topic.clone()];
-    let consumer = bench.mq.subscribe("operator", &topics).await.unwrap();
+    let consumer = bench.mq.subscribe(&operator, &topics).await.unwrap();
     let got = collect(&consumer, 3).await;
     assert_eq!(got.len(), 3);
     for sent in &batch {
@@ -382,82 +358,30 @@ async fn retry_and_dead_letter_topics_take_messages() {
         assert_eq!((&same.key, &same.tag, &same.properties), (&sent.key, &sent.tag, &sent.properties));
         // The embedded broker takes every group for an ordered one, and those get no retry: it stores what is sent to
         // %RETRY% in %DLQ% (Apache RocketMQ does not).
-        assert_eq!(same.queue.topic, "%DLQ%stock-consumer-group");
+        assert_eq!(same.queue.topic, if is_embedded { &dead } else { &sent.topic }.as_str());
     }
     consumer.shutdown().await;
     bench.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_too_large_is_refused_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start_with(dir.path(), |config| config.max_message_bytes = 100_000).await;
-    let topics = bench.topics(&["T"]).await;
+async fn a_message_that_is_too_large_is_refused_alone(which: Which) {
+    let (topic, group) = (which.name("T"), which.name("g"));
+    let bench = which.bench(|config| config.max_message_bytes = 100_000).await;
+    let topics = bench.topics(&[&topic]).await;
     let large = "x".repeat(90_000);
     let batch = [
-        message("T", "k", "before"),
-        message("T", "k", &large),
-        message("T", "k", &"y".repeat(100_000)),
-        message("T", "k", "after"),
+        message(&topic, "k", "before"),
+        message(&topic, "k", &large),
+        message(&topic, "k", &"y".repeat(100_000)),
+        message(&topic, "k", "after"),
     ];
     let results = bench.mq.publish(&batch).await;
     assert!(matches!(results[2], Err(PublishError::TooLarge { max_bytes: 100_000, .. })), "{results:?}");
     assert!(results.iter().enumerate().all(|(index, result)| index == 2 || result.is_ok()), "{results:?}");
-    let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
+    let consumer = bench.mq.subscribe(&group, &topics).await.unwrap();
     let got = collect(&consumer, 3).await;
     let bodies: Vec<_> = got.iter().map(|message| message.body.clone()).collect();
     assert_eq!(bodies, ["before", large.as_str(), "after"]);
     consumer.shutdown().await;
     bench.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_is_away_is_an_error_for_each_message_until_it_is_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = runtime();
-    let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
-    let config = RocketMqConfig { send_timeout_ms: 500, retries: 1, ..client(broker.namesrv_addr()) };
-    let mq = RocketMq::connect(config, &runtime).await.unwrap();
-    let batch = numbered("T", 20, 10);
-    mq.ensure_topics(&[String::from("T")], 4).await.unwrap();
-    for result in mq.publish(&batch).await {
-        result.unwrap();
-    }
-    let same_ports = on_ports_of(&broker, dir.path());
-    broker.shutdown().await;
-    let started = Instant::now();
-    let mut unknown = numbered("NEVER_SEEN", 1, 1);
-    unknown.extend(batch);
-    let results = mq.publish(&unknown).await;
-    assert_eq!(results.len(), 201);
-    assert!(results.iter().all(Result::is_err), "{results:?}");
-    assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| !error.is_permanent())));
-    assert!(matches!(results[0], Err(PublishError::NoRoute { .. })), "{:?}", results[0]);
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    assert!(!mq.is_reachable().await);
-
-    let broker = EmbeddedBroker::start(&same_ports, &runtime).await.unwrap();
-    while !mq.publish(&unknown[1..]).await.iter().all(Result::is_ok) {
-        assert!(started.elapsed() < DEADLINE, "the broker is back, but nothing is sent");
-    }
-    assert!(mq.is_reachable().await);
-    mq.shutdown().await;
-    broker.shutdown().await;
-    runtime.shutdown(Duration::from_secs(10)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_broker_does_not_take_the_ports_of_the_first() {
-    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let runtime = runtime();
-    let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();
-    let same_ports = on_ports_of(&broker, other.path());
-    let same_namesrv = EmbeddedConfig { broker_port: 0, ..same_ports.clone() };
-    let same_broker = EmbeddedConfig { namesrv_port: 0, ..same_ports.clone() };
-    for config in [same_ports, same_namesrv, same_broker] {
-        let refused = EmbeddedBroker::start(&config, &runtime).await.err().unwrap().to_string();
-        assert!(refused.contains("can not listen on 127.0.0.1:"), "{refused}");
-    }
-    broker.shutdown().await;
-    runtime.shutdown(Duration::from_secs(10)).await;
 }
