@@ -23,6 +23,7 @@ pub mod retry;
 pub mod sql;
 pub mod stock;
 pub mod tx;
+pub mod tx_state;
 
 pub use dialect::Dialect;
 pub use error::DbError;

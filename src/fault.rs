@@ -30,6 +30,12 @@ pub const TRANSACTIONS: [&str; 17] = [
     "stock_set",
 ];
 
+/// Transactions that only `payment.publish = "transaction"` has.
+pub const TRANSACTIONS_OF_CHECKS: [&str; 1] = ["check_back"];
+
+/// Points that only `payment.publish = "transaction"` has: the half message is stored; a check-back is decided.
+pub const POINTS_OF_CHECKS: [&str; 2] = ["transaction.prepared", "transaction.checked"];
+
 /// Points outside a transaction.
 pub const POINTS: [&str; 3] = ["relay.published", "delivery.called", "consume.acknowledge"];
 

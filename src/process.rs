@@ -8,6 +8,7 @@ mod databases;
 mod gauges;
 mod lease;
 mod plan;
+mod publish;
 mod routes;
 mod wiring;
 mod work;
@@ -20,13 +21,14 @@ pub use broker::BrokerProcess;
 pub use plan::{Plan, StartError, Work};
 pub use wiring::{calls, effects, handlers};
 
-use crate::config::{Config, PublishVia, TimeoutVia};
+use crate::config::{Config, TimeoutVia};
 use crate::db::Db;
 use crate::delivery::Targets;
 use crate::domain::event::Role;
 use crate::http;
 use crate::mq::Consumer;
 use crate::mq::retry::Policy;
+use crate::roles::payment::transaction::Publish;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use databases::Database;
@@ -40,6 +42,7 @@ pub struct Process {
     base_url: String,
     shutdown: Shutdown,
     broker: broker::Running,
+    publish: Publish,
     _lock: Option<std::fs::File>,
 }
 
@@ -82,12 +85,13 @@ impl Process {
         }
         let dbs = databases.iter().map(|database| database.db.clone()).collect();
         shutdown.run("gauges", gauges::run(dbs, Arc::clone(&metrics), shutdown.token.clone()));
+        let publish = publish::start(config, &plan, &databases, &broker.broker, &metrics).await?;
         if let Some(bound) = bound {
-            let app = routes::app(config, &plan, &databases, &targets, metrics, &shutdown)?;
+            let app = routes::app(config, &plan, &databases, &targets, metrics, &publish, &shutdown)?;
             let serving = shutdown.clone();
             shutdown.run("http", async move { bound.serve(app, &serving).await });
         }
-        Ok(Self { databases, base_url, shutdown, broker, _lock: lock })
+        Ok(Self { databases, base_url, shutdown, broker, publish, _lock: lock })
     }
 
     /// Where its HTTP API is; empty when it has none.
@@ -121,6 +125,7 @@ impl Process {
         if !drained {
             tracing::warn!("some tasks did not end in time; what they held is done at the next start");
         }
+        publish::stop(&self.publish).await;
         self.broker.stop().await;
         for database in self.databases {
             database.close().await;
@@ -132,7 +137,6 @@ impl Process {
 /// Settings that this version knows but cannot honour yet are refused: they must not look as if they worked.
 fn refuse_unbuilt(config: &Config) -> Result<(), StartError> {
     let unbuilt = [
-        (config.payment.publish != PublishVia::Outbox, "payment.publish = \"transaction\"", "\"outbox\""),
         (config.order.timeout.via != TimeoutVia::Database, "order.timeout.via = \"broker\"", "\"database\""),
         (!config.cache.url.expose().is_empty(), "cache.url", "\"\""),
     ];

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
-use super::{Config, MASK, Millis};
+use super::{Config, MASK, Millis, PublishVia};
 use crate::domain::event::Role;
 
 /// The secret of the sandbox in the example file: known to everyone.
@@ -174,6 +174,13 @@ impl Config {
         faults.at_least("order.max_quantity", self.order.max_quantity, 1);
         faults.at_least("order.batch", as_i64(self.order.batch), 1);
         faults.positive("order.timeout.after", self.order.timeout.after);
+        if self.payment.publish == PublishVia::Transaction && !self.mq.enabled {
+            faults.add(
+                "payment.publish",
+                "transaction messages need a broker, and mq.enabled is false",
+                "\"outbox\", or mq.enabled=true",
+            );
+        }
         faults.positive("payment.callback_tolerance", self.payment.callback_tolerance);
         for (id, channel) in &self.payment.channels {
             faults.endpoint(&format!("payment.channels.{id}.endpoint"), &channel.endpoint);

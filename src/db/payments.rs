@@ -112,6 +112,18 @@ pub async fn lock_by_id(tx: &mut Tx, ids: Vec<i64>) -> Result<HashMap<i64, Payme
     lock(tx, "id", ids, |payment| payment.id).await
 }
 
+/// Payments by id.
+///
+/// # Errors
+/// The database's.
+pub async fn find(conn: &mut AnyConnection, mut ids: Vec<i64>) -> Result<HashMap<i64, PaymentRow>, DbError> {
+    ids.sort_unstable();
+    ids.dedup();
+    let before = format!("SELECT {COLUMNS} FROM payment_record WHERE id");
+    let rows = sql::select_in(conn, &before, "", &[], ids.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(|row| from_row(row).map(|payment| (payment.id, payment))).collect()
+}
+
 async fn lock(
     tx: &mut Tx,
     column: &str,

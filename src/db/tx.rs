@@ -63,6 +63,21 @@ struct Envelope<'a, B> {
     body: &'a B,
 }
 
+impl<B: Serialize> Draft<'_, B> {
+    /// The event's id, and its body as of `now_ms`.
+    ///
+    /// # Errors
+    /// [`DbError::Json`] when the body cannot be written.
+    pub fn encode(&self, now_ms: i64) -> Result<(String, Vec<u8>), DbError> {
+        let mut event_id = self.kind.event_id(self.key);
+        if !self.discriminator.is_empty() {
+            event_id = format!("{event_id}:{}", self.discriminator);
+        }
+        let body = serde_json::to_vec(&Envelope { event_id: &event_id, timestamp: now_ms, body: self.body })?;
+        Ok((event_id, body))
+    }
+}
+
 impl Tx {
     pub(super) fn new(transaction: Transaction<'static, Any>, dialect: Dialect, now_ms: i64, ids: Arc<Ids>) -> Self {
         let (without_node, after) = (AtomicBool::new(false), After::default());
@@ -100,12 +115,7 @@ impl Tx {
     /// # Errors
     /// [`DbError::Json`] when the body cannot be written.
     pub fn emit<B: Serialize>(&mut self, draft: &Draft<'_, B>) -> Result<(), DbError> {
-        let mut event_id = draft.kind.event_id(draft.key);
-        if !draft.discriminator.is_empty() {
-            event_id = format!("{event_id}:{}", draft.discriminator);
-        }
-        let envelope = Envelope { event_id: &event_id, timestamp: self.now_ms, body: draft.body };
-        let body = serde_json::to_vec(&envelope)?;
+        let (event_id, body) = draft.encode(self.now_ms)?;
         let key = draft.key.to_string();
         self.emit_raw(OutboxRow {
             id: self.next_id(),

@@ -267,6 +267,10 @@ fn broker_config(config: &EmbeddedConfig, ports: &Ports, namesrv: SocketAddr) ->
         namesrv_addr: Some(namesrv.to_string().into()),
         trace_topic_enable: false,
         trace_on: false,
+        // How soon after a crash the broker asks about half messages (6 s after they came, at the earliest), and how
+        // often: for hours rather than for minutes, since it asks this often.
+        transaction_check_interval: 10_000,
+        transaction_check_max: 1_000,
         // What a crash forgets of the committed offsets.
         flush_consumer_offset_interval: 1000,
         register_name_server_period: 10_000,

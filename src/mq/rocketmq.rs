@@ -7,6 +7,7 @@
 mod admin;
 mod consume;
 mod publish;
+pub mod transaction;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::delivery::Targets;
 use crate::domain::event::Role;
 use crate::http::{App, Auth, Limits, ReadyCheck};
+use crate::roles::payment::transaction::Publish;
 use crate::roles::{notify, order, payment, sandbox, stock};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -21,13 +22,14 @@ pub(super) fn app(
     databases: &[Database],
     targets: &Targets,
     metrics: Arc<Metrics>,
+    publish: &Publish,
     shutdown: &Shutdown,
 ) -> Result<App, StartError> {
     let auth = Auth::new(&config.http.keys).map_err(|error| StartError::Other(error.to_string()))?;
     let mut api = OpenApiRouter::new();
     if plan.work.api {
         for database in databases {
-            api = api.merge(of_database(config, database, targets, &auth, shutdown));
+            api = api.merge(of_database(config, database, targets, &auth, publish, shutdown));
         }
     }
     let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
@@ -45,6 +47,7 @@ fn of_database(
     database: &Database,
     targets: &Targets,
     auth: &Auth,
+    publish: &Publish,
     shutdown: &Shutdown,
 ) -> OpenApiRouter {
     let db = &database.db;
@@ -64,7 +67,7 @@ fn of_database(
                 if config.sandbox.enabled { api.merge(sandbox::warehouse_router(sandbox.clone())) } else { api }
             }
             Role::Payment => {
-                let (state, writers) = payment::api::State::new(db, config);
+                let (state, writers) = payment::api::State::new(db, config, publish.clone());
                 for writer in writers {
                     shutdown.run("writer", writer);
                 }

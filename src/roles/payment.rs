@@ -5,3 +5,4 @@ pub mod callback;
 pub mod channels;
 pub mod events;
 pub mod refund;
+pub mod transaction;

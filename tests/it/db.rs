@@ -60,6 +60,7 @@ on_each! {
     messages::parking_behind_and_finishing_exclude_each_other,
     messages::retry_,
     messages::delivery_,
+    messages::tx_state_,
     nodes::numbers_are_unique,
     nodes::a_number_that_ran_out_gives_no_ids,
     nodes::a_number_given_back_is_not_used_before_its_last_id,

@@ -25,3 +25,4 @@ mod servers;
 mod serving;
 mod shop;
 mod shutdown;
+mod transaction;

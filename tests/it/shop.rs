@@ -384,7 +384,7 @@ fn router(db: &Db, config: &Config, targets: &Targets) -> axum::Router {
     let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets.clone());
     tokio::spawn(writer);
     let (orders, of_orders) = order::api::State::new(db, config);
-    let (payments, of_payments) = payment::api::State::new(db, config);
+    let (payments, of_payments) = payment::api::State::new(db, config, payment::transaction::Publish::Outbox);
     for writer in of_orders.into_iter().chain(of_payments) {
         tokio::spawn(writer);
     }

@@ -148,7 +148,7 @@ impl RocketMq {
         Ok(guard)
     }
 
-    fn with_namespace(&self, name: &str) -> String {
+    pub(super) fn with_namespace(&self, name: &str) -> String {
         match &self.shared.config.namespace {
             Some(namespace) => NamespaceUtil::wrap_namespace(namespace.as_str(), name).to_string(),
             None => name.to_owned(),

@@ -24,7 +24,7 @@ const MAX_PROPERTIES_BYTES: usize = 32_000;
 /// Fixed fields of an encoded message, and the properties that the client adds (unique key, instance, store flag).
 const ENCODING_OVERHEAD: usize = 160;
 
-type Queues = Arc<Vec<MessageQueue>>;
+pub(super) type Queues = Arc<Vec<MessageQueue>>;
 
 /// Topic → its writable queues, in a stable order.
 #[derive(Default)]
@@ -167,7 +167,7 @@ impl RocketMq {
     }
 
     /// The writable queues of a physical topic, from the cache unless it is old or `fresh` is asked for.
-    async fn route(&self, topic: &str, fresh: bool) -> Result<Queues, PublishError> {
+    pub(super) async fn route(&self, topic: &str, fresh: bool) -> Result<Queues, PublishError> {
         let cached = self.shared.routes.get(topic);
         if let Some((queues, read)) = &cached
             && !fresh
@@ -233,7 +233,7 @@ fn is_group_topic(topic: &str) -> bool {
 }
 
 /// A queue for the same hash on a broker other than `failed`; on the same one if there is no other.
-fn other_broker(queues: &[MessageQueue], failed: &str, hash: usize) -> MessageQueue {
+pub(super) fn other_broker(queues: &[MessageQueue], failed: &str, hash: usize) -> MessageQueue {
     let others: Vec<&MessageQueue> = queues.iter().filter(|queue| queue.broker_name().as_str() != failed).collect();
     match others.get(hash % others.len().max(1)) {
         Some(queue) => (*queue).clone(),
@@ -243,7 +243,7 @@ fn other_broker(queues: &[MessageQueue], failed: &str, hash: usize) -> MessageQu
 
 /// Java's `String.hashCode`, made positive as RocketMQ's SelectMessageQueueByHash does it, so that producers in other
 /// languages choose the same queue for a key.
-fn key_hash(key: &str) -> usize {
+pub(super) fn key_hash(key: &str) -> usize {
     let hash = key.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     usize::try_from(hash.checked_abs().unwrap_or(0)).unwrap_or(0)
 }
@@ -280,7 +280,7 @@ fn encoded_bytes(message: &Outgoing) -> usize {
 }
 
 /// Refuses what no broker could store.
-fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), PublishError> {
+pub(super) fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), PublishError> {
     let bytes = encoded_bytes(message);
     if bytes > config.max_message_bytes {
         return Err(PublishError::TooLarge { bytes, max_bytes: config.max_message_bytes });
@@ -303,7 +303,7 @@ fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), PublishError
 
 /// The RocketMQ message. Properties that RocketMQ keeps for itself (a replayed message carries them) and empty ones,
 /// which it can not carry, are left out.
-fn encode(topic: &str, message: &Outgoing) -> Result<Message, PublishError> {
+pub(super) fn encode(topic: &str, message: &Outgoing) -> Result<Message, PublishError> {
     let illegal = |error: rocketmq_error::Error| PublishError::Illegal(error.to_string());
     let mut builder = Message::builder().topic(topic).body(message.body.clone());
     if !message.tag.is_empty() {

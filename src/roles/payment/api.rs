@@ -13,10 +13,11 @@ use utoipa_axum::routes;
 
 use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest};
 use super::channels::{Channels, SandboxWish};
+use super::transaction::{self, Publish};
 use crate::config::{Config, Scope};
-use crate::db::Db;
 use crate::db::group::Group;
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
+use crate::db::{Db, DbError};
 use crate::delivery::sign;
 use crate::domain::event::RefundKind;
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
@@ -42,11 +43,11 @@ pub struct State {
 impl State {
     /// The state of the API, and the writers behind it.
     #[must_use]
-    pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
+    pub fn new(db: &Db, config: &Config, publish: Publish) -> (Self, Writers) {
         let channels = Channels::new(config.payment.channels.clone());
         let (for_confirm, for_pay) = ((db.clone(), channels.clone()), (db.clone(), channels.clone()));
         let (confirm, confirming) = Group::new(WAITING, BATCH, move |callbacks: Arc<Vec<Callback>>| {
-            callback::confirm(for_confirm.0.clone(), for_confirm.1.clone(), callbacks)
+            confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), callbacks)
         });
         let (pay, paying) = Group::new(WAITING, BATCH, move |requests: Arc<Vec<PayRequest>>| {
             callback::pay(for_pay.0.clone(), for_pay.1.clone(), requests)
@@ -54,6 +55,18 @@ impl State {
         let tolerance_ms = config.payment.callback_tolerance.ms();
         let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay };
         (state, vec![Box::pin(confirming), Box::pin(paying)])
+    }
+}
+
+async fn confirm_by(
+    db: Db,
+    channels: Channels,
+    publish: Publish,
+    callbacks: Arc<Vec<Callback>>,
+) -> Result<Vec<Confirmed>, DbError> {
+    match publish {
+        Publish::Outbox => callback::confirm(db, channels, callbacks).await,
+        Publish::Transaction(via) => transaction::confirm(db, channels, via, callbacks).await,
     }
 }
 
@@ -291,6 +304,7 @@ async fn confirm(
     // In doubt the channel is told to try again, never that it failed.
     match state.confirm.submit(callback).await.map_err(|error| not_written(&error))? {
         Confirmed::Yes => Ok(Json(CallbackReply { result: "success" })),
+        Confirmed::Again => Err(Problem::unavailable("the payment could not be published: try again", 1)),
         Confirmed::Unknown => Err(Problem::not_found(format!("there is no payment {payment_id}"))),
         Confirmed::Refused(why) => {
             tracing::warn!(%payment_id, channel, reason = why, "callback refused");

@@ -50,6 +50,8 @@ pub enum Confirmed {
     Unknown,
     /// It does not fit the payment.
     Refused(&'static str),
+    /// Nothing is known for certain: the channel is to call again.
+    Again,
 }
 
 /// Takes the word of channels; the signatures are checked already.
@@ -59,55 +61,33 @@ pub enum Confirmed {
 pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) -> Result<Vec<Confirmed>, DbError> {
     db.write("pay_callback", move |tx| {
         let (channels, callbacks) = (channels.clone(), Arc::clone(&callbacks));
-        Box::pin(async move { confirm_all(tx, &channels, &callbacks).await })
+        Box::pin(async move {
+            let ids = callbacks.iter().map(|callback| callback.payment_id.0).collect();
+            let found = payments::lock_by_id(tx, ids).await?;
+            confirm_in(tx, &channels, &callbacks, found, |tx, _, payment, callback| {
+                let body = success(payment, callback);
+                tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, None))?;
+                Ok(true)
+            })
+            .await
+        })
     })
     .await
 }
 
-async fn confirm_all(tx: &mut Tx, channels: &Channels, callbacks: &[Callback]) -> Result<Vec<Confirmed>, DbError> {
-    let ids = callbacks.iter().map(|callback| callback.payment_id.0).collect();
-    let mut found = payments::lock_by_id(tx, ids).await?;
-    let mut changed = BTreeSet::new();
-    let mut extras = Vec::new();
-    let mut answers = Vec::with_capacity(callbacks.len());
-    for callback in callbacks {
-        let Some(payment) = found.get_mut(&callback.payment_id.0) else {
-            answers.push(Confirmed::Unknown);
-            continue;
-        };
-        let input = Input::Confirmed(Confirmation {
-            transaction_no: callback.transaction_no.clone(),
-            amount: callback.amount,
-            currency: callback.currency.clone(),
-            merchant_id: callback.merchant_id.0,
-        });
-        answers.push(match payment::decide(&payment.state, &input) {
-            Decision::Refuse(why) => Confirmed::Refused(why),
-            Decision::Ignore(_) | Decision::Early(_) => Confirmed::Yes,
-            Decision::Apply(next, effects) => {
-                for effect in effects {
-                    match effect {
-                        Effect::TellSuccess => {
-                            payment.payment_method = Some(callback.method.chars().take(32).collect());
-                            payment.pay_time = Some(callback.pay_time);
-                            changed.insert(payment.id);
-                            tell_success(tx, payment, callback)?;
-                        }
-                        Effect::RefundExtra(transaction_no) => extras.push((payment.id, transaction_no)),
-                        Effect::Refund => {}
-                    }
-                }
-                payment.state = next;
-                Confirmed::Yes
-            }
-        });
-    }
-    write(tx, channels, &found, &changed, extras).await?;
-    Ok(answers)
+/// What a callback says.
+pub(super) fn input(callback: &Callback) -> Input {
+    Input::Confirmed(Confirmation {
+        transaction_no: callback.transaction_no.clone(),
+        amount: callback.amount,
+        currency: callback.currency.clone(),
+        merchant_id: callback.merchant_id.0,
+    })
 }
 
-fn tell_success(tx: &mut Tx, payment: &PaymentRow, callback: &Callback) -> Result<(), DbError> {
-    let body = PaymentSuccess {
+/// The body of PAYMENT_SUCCESS.
+pub(super) fn success(payment: &PaymentRow, callback: &Callback) -> PaymentSuccess {
+    PaymentSuccess {
         payment_id: PaymentId(payment.id),
         order_id: OrderId(payment.order_id),
         order_no: payment.order_no.clone(),
@@ -116,8 +96,59 @@ fn tell_success(tx: &mut Tx, payment: &PaymentRow, callback: &Callback) -> Resul
         payment_method: callback.method.clone(),
         transaction_no: callback.transaction_no.clone(),
         pay_time: callback.pay_time,
-    };
-    tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, None))
+    }
+}
+
+/// Writes what `callbacks` do to the payments in `found`, which are locked. `tell` is asked, with the callback's
+/// index, to see to it that a success is told; when it says false, that payment stays as it is.
+pub(super) async fn confirm_in<T>(
+    tx: &mut Tx,
+    channels: &Channels,
+    callbacks: &[Callback],
+    mut found: HashMap<i64, PaymentRow>,
+    mut tell: T,
+) -> Result<Vec<Confirmed>, DbError>
+where
+    T: FnMut(&mut Tx, usize, &PaymentRow, &Callback) -> Result<bool, DbError>,
+{
+    let mut changed = BTreeSet::new();
+    let mut extras = Vec::new();
+    let mut answers = Vec::with_capacity(callbacks.len());
+    for (index, callback) in callbacks.iter().enumerate() {
+        let Some(payment) = found.get_mut(&callback.payment_id.0) else {
+            answers.push(Confirmed::Unknown);
+            continue;
+        };
+        let (next, effects) = match payment::decide(&payment.state, &input(callback)) {
+            Decision::Refuse(why) => {
+                answers.push(Confirmed::Refused(why));
+                continue;
+            }
+            Decision::Ignore(_) | Decision::Early(_) => {
+                answers.push(Confirmed::Yes);
+                continue;
+            }
+            Decision::Apply(next, effects) => (next, effects),
+        };
+        if effects.contains(&Effect::TellSuccess) {
+            if !tell(tx, index, payment, callback)? {
+                answers.push(Confirmed::Again);
+                continue;
+            }
+            payment.payment_method = Some(callback.method.chars().take(32).collect());
+            payment.pay_time = Some(callback.pay_time);
+            changed.insert(payment.id);
+        }
+        for effect in effects {
+            if let Effect::RefundExtra(transaction_no) = effect {
+                extras.push((payment.id, transaction_no));
+            }
+        }
+        payment.state = next;
+        answers.push(Confirmed::Yes);
+    }
+    write(tx, channels, &found, &changed, extras).await?;
+    Ok(answers)
 }
 
 async fn write(

@@ -64,7 +64,8 @@ impl Clone for World {
 }
 
 impl World {
-    /// Starts `serve all` in a new directory; the first process dies at `crash_at`.
+    /// Starts `serve all` in a new directory; the first process dies at `crash_at`, and where that names several points,
+    /// separated by commas, the next process at the next one.
     pub async fn start(settings: &[&str], crash_at: Option<&str>) -> Self {
         let world = Self(Arc::new(Inner {
             dir: tempfile::tempdir().unwrap(),
@@ -76,7 +77,7 @@ impl World {
             stopping: AtomicBool::new(false),
             supervisor: Mutex::default(),
         }));
-        let supervisor = tokio::spawn(world.clone().supervise(crash_at.map(str::to_owned)));
+        let supervisor = tokio::spawn(world.clone().supervise(crash_at.unwrap_or_default().to_owned()));
         *world.0.supervisor.lock().unwrap() = Some(supervisor);
         world.serving().await;
         world
@@ -110,10 +111,11 @@ impl World {
         self.0.dir.path().join("log")
     }
 
-    async fn supervise(self, mut crash_at: Option<String>) {
+    async fn supervise(self, crash_at: String) {
+        let mut crash_at = crash_at.split(',').filter(|point| !point.is_empty());
         loop {
             let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-            let mut command = tokio::process::Command::from(self.command(crash_at.take().as_deref()));
+            let mut command = tokio::process::Command::from(self.command(crash_at.next()));
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
             let mut child = command.spawn().unwrap();
             self.0.pid.store(child.id().unwrap_or(0), Ordering::SeqCst);
@@ -134,6 +136,11 @@ impl World {
 
     pub fn logged(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &std::path::Path {
+        self.0.dir.path()
     }
 
     /// How often it has ended.

@@ -7,6 +7,7 @@ use ruyi::db::delivery::{self, Attempt, Delivery};
 use ruyi::db::outbox::{self, Failure, HEAD_START_MS, OutboxRow};
 use ruyi::db::retry::{self, OpenKey, Parked};
 use ruyi::db::tx::Draft;
+use ruyi::db::tx_state::{self, TxState};
 use ruyi::db::{Dialect, inbox};
 use ruyi::domain::event::Kind;
 
@@ -342,4 +343,39 @@ pub(super) async fn delivery_(test: TestDb) {
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM delivery_attempt").await, 2);
     test.clock.advance_ms(60);
     assert_eq!(claim().await.iter().map(|call| (call.id, call.attempts)).collect::<Vec<_>>(), [(2, 1)]);
+}
+
+pub(super) async fn tx_state_(test: TestDb) {
+    let attempt = |n: i64| tx_state::Attempt { tx_id: format!("1:E#{n}"), event_id: format!("{n}:E"), key: "1".into() };
+    let (a, b, c) = (attempt(3), attempt(1), attempt(2));
+    let both = [a.clone(), b.clone()];
+    let decided = write_tx!(test.db, [both], |tx| { tx_state::decide(tx, &both, TxState::Committed).await }).unwrap();
+    assert_eq!(decided.len(), 2);
+    assert!(decided.values().all(|state| *state == TxState::Committed));
+    // The first word counts, whoever says it, and however often.
+    let mixed = [a.clone(), c.clone()];
+    for _ in 0..2 {
+        let mixed = mixed.clone();
+        let decided = write_tx!(test.db, [mixed], |tx| { tx_state::decide(tx, &mixed, TxState::RolledBack).await });
+        let decided = decided.unwrap();
+        assert_eq!((decided[&a.tx_id], decided[&c.tx_id]), (TxState::Committed, TxState::RolledBack));
+    }
+    let decided = write_tx!(test.db, [c], |tx| { tx_state::decide(tx, &[c], TxState::Committed).await }).unwrap();
+    assert_eq!(decided.into_values().collect::<Vec<_>>(), [TxState::RolledBack]);
+    assert!(write_tx!(test.db, [], |tx| { tx_state::decide(tx, &[], TxState::Committed).await }).unwrap().is_empty());
+
+    test.clock.advance_ms(5);
+    let ids = vec![a.tx_id.clone(), c.tx_id.clone()];
+    write_tx!(test.db, [ids], |tx| { tx_state::mark_resumed(tx, ids).await }).unwrap();
+    let mut conn = test.db.read().await.unwrap();
+    let ids = vec![a.tx_id.clone(), b.tx_id.clone(), c.tx_id.clone(), "absent".into()];
+    let found = tx_state::find(&mut conn, ids).await.unwrap();
+    assert_eq!(found.len(), 3);
+    let row = &found[&a.tx_id];
+    assert_eq!((&row.attempt, row.created_at, row.resumed_at), (&a, START_MS, Some(START_MS + 5)));
+    assert_eq!(found[&b.tx_id].resumed_at, None);
+    let events = ["3:E", "1:E", "2:E", "9:E"].map(str::to_owned).to_vec();
+    let mut committed: Vec<String> = tx_state::committed_events(&mut conn, events).await.unwrap().into_iter().collect();
+    committed.sort();
+    assert_eq!(committed, ["1:E", "3:E"]);
 }

@@ -1,0 +1,111 @@
+//! The process dies between the half message, the local transaction, the word to the broker and the check-back: the
+//! event is delivered exactly if the payment is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use ruyi::db::sql::{self, Columns};
+use ruyi::db::{Db, Options};
+use ruyi::mq::rocketmq::transaction::TX_ID;
+use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
+use ruyi::mq::runtime::MqRuntime;
+use serde_json::json;
+
+use crate::crash::shop;
+use crate::crash::world::{World, eventually};
+
+const SIGABRT: i32 = 6;
+const TOPIC: &str = "PAYMENT_SUCCESS";
+
+/// One order is paid while the process dies at each of `points` in turn.
+async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
+    // A namespace keeps its check-backs away from those of the other runs.
+    let namespace = points.replace(['.', ','], "-");
+    let namesrv_set = format!("mq.namesrv={namesrv}");
+    let namespace_set = format!("mq.namespace={namespace}");
+    let settings = ["payment.publish=transaction", &namesrv_set, &namespace_set, "log.filter=warn,ruyi=info"];
+    let world = World::start(&settings, Some(points)).await;
+    shop::fill(&world).await;
+    let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
+    let order = shop::place(&world, "only", &order).await;
+    shop::pay(&world, &order).await;
+    shop::ends(&world, &order, "SIGNED").await;
+
+    let states = eventually("every attempt is decided", || async {
+        let states = states(&world).await;
+        let count = |state| states.values().filter(|one| **one == state).count();
+        (count(1) == 1 && count(2) == rolled_back).then_some(states)
+    })
+    .await;
+    let committed: BTreeSet<String> =
+        states.into_iter().filter(|(_, state)| *state == 1).map(|(tx_id, _)| tx_id).collect();
+    assert_eq!(delivered(namesrv, &namespace).await, committed, "{points}\n{}", world.logged());
+    world.audit().await;
+    let exits = world.stop().await;
+    let died = points.split(',').count();
+    assert_eq!(exits.len(), died + 1, "{points}: {exits:?}\n{}", world.logged());
+    assert!(exits[..died].iter().all(|exit| exit.signal() == Some(SIGABRT)), "{exits:?}");
+    assert_eq!(exits[died].code(), Some(0), "{points}: {exits:?}\n{}", world.logged());
+    println!("{points}: ok");
+}
+
+async fn states(world: &World) -> BTreeMap<String, i64> {
+    let options = Options {
+        url: format!("sqlite://{}", world.dir().join("data/ruyi.db").display()),
+        max_connections: 1,
+        clock: ruyi::clock::Clock::system(),
+        faults: ruyi::fault::Faults::none(),
+    };
+    let db = Db::open(&options).await.unwrap();
+    let mut conn = db.read().await.unwrap();
+    let rows = sql::fetch(&mut conn, "SELECT tx_id, state FROM message_tx_state", vec![]).await.unwrap();
+    drop(conn);
+    db.close().await;
+    rows.iter().map(|row| (row.text(0).unwrap(), row.int(1).unwrap())).collect()
+}
+
+/// The attempts whose message consumers see.
+async fn delivered(namesrv: &str, namespace: &str) -> BTreeSet<String> {
+    let runtime = MqRuntime::start("mq-test").unwrap();
+    let config = RocketMqConfig {
+        namesrv: namesrv.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        ..RocketMqConfig::default()
+    };
+    let mq = RocketMq::connect(config, &runtime).await.unwrap();
+    let consumer = mq.subscribe("onlooker", &[TOPIC.to_owned()]).await.unwrap();
+    let first = eventually("the event is there", || async {
+        let messages = consumer.poll(32, Duration::from_millis(200)).await;
+        (!messages.is_empty()).then_some(messages)
+    })
+    .await;
+    let rest = consumer.poll(32, Duration::from_secs(2)).await;
+    consumer.shutdown().await;
+    mq.shutdown().await;
+    runtime.shutdown(Duration::from_secs(10)).await;
+    first.iter().chain(&rest).map(|message| message.property(TX_ID).unwrap().to_owned()).collect()
+}
+
+/// Each with the attempts that are rolled back before one succeeds.
+const CRASHES: [(&str, usize); 6] = [
+    ("transaction.prepared", 1),
+    ("pay_callback.before_commit", 1),
+    ("pay_callback.after_commit", 0),
+    ("transaction.prepared,check_back.before_commit", 1),
+    ("transaction.prepared,check_back.after_commit", 1),
+    ("pay_callback.after_commit,transaction.checked", 0),
+];
+
+async fn crashes(namesrv: &str) {
+    let runs = CRASHES.iter().map(|(points, rolled_back)| dies_at(namesrv, points, *rolled_back));
+    futures_util::future::join_all(runs).await;
+}
+
+#[cfg(feature = "embedded")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delivered_exactly_if_written_on_the_embedded_broker() {
+    let embedded = super::Embedded::start().await;
+    crashes(&embedded.namesrv()).await;
+    embedded.stop().await;
+}
