@@ -4,6 +4,22 @@ mod broker;
 mod crash;
 mod local;
 
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::servers::rocketmq::{Cluster, ClusterPlan};
+
+/// Apache RocketMQ that asks soon, and does not give up asking while a process is started again.
+async fn apache() -> Option<Arc<Cluster>> {
+    static SHARED: OnceCell<Option<Arc<Cluster>>> = OnceCell::const_new();
+    // What was decided it notes within the last interval; until then it would still ask.
+    let lines = "transactionTimeOut=2000\ntransactionCheckInterval=1000\ntransactionCheckMax=1000\n\
+                 transactionOpBatchInterval=100\n";
+    let plan = ClusterPlan::default().broker_conf(lines);
+    SHARED.get_or_init(|| async { Cluster::start(plan).await.map(Arc::new) }).await.clone()
+}
+
 /// A broker that lives through the crashes of its clients.
 #[cfg(feature = "embedded")]
 struct Embedded {

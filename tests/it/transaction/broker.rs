@@ -133,3 +133,11 @@ async fn half_messages_are_decided_on_the_embedded_broker() {
     half_messages_are_decided(embedded.namesrv(), Some("shop")).await;
     embedded.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_messages_are_decided_on_rocketmq() {
+    if let Some(cluster) = super::apache().await {
+        half_messages_are_decided(cluster.namesrv(), None).await;
+        half_messages_are_decided(cluster.namesrv(), Some("shop")).await;
+    }
+}

@@ -109,3 +109,10 @@ async fn delivered_exactly_if_written_on_the_embedded_broker() {
     crashes(&embedded.namesrv()).await;
     embedded.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delivered_exactly_if_written_on_rocketmq() {
+    if let Some(cluster) = super::apache().await {
+        crashes(&cluster.namesrv()).await;
+    }
+}
