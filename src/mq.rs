@@ -5,6 +5,7 @@ pub mod consume;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod handler;
+pub mod health;
 pub mod lanes;
 pub mod local;
 pub mod message;

@@ -14,6 +14,9 @@ use crate::vals;
 /// The process that wrote a row publishes it from memory; for so long the sweep leaves it alone.
 pub const HEAD_START_MS: i64 = 3_000;
 
+/// `next_at` of a row that was handled without its broker, and waits for it: later than any real time.
+pub const HELD: i64 = 9_000_000_000_000_000;
+
 /// Where a row stands (`message_record.status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -179,6 +182,35 @@ pub async fn mark_failed(conn: &mut AnyConnection, failures: Vec<Failure>) -> Re
     Ok(())
 }
 
+/// Rows that the groups of this process have handled while no broker was there: they stay pending, and wait until
+/// [`release`].
+///
+/// # Errors
+/// The database's.
+pub async fn hold(conn: &mut AnyConnection, ids: &[i64]) -> Result<(), DbError> {
+    let keys = ids.iter().copied().map(Val::Int).collect();
+    let set = "UPDATE message_record SET next_at = ? WHERE id";
+    sql::execute_in(conn, set, " AND status = 0", &[Val::Int(HELD)], keys).await.map(|_| ())
+}
+
+/// A broker is there: every row that was held is due, in the order in which they were written. How many.
+///
+/// # Errors
+/// The database's.
+pub async fn release(conn: &mut AnyConnection) -> Result<u64, DbError> {
+    let text = "UPDATE message_record SET next_at = created_at WHERE next_at = ?";
+    sql::execute(conn, text, vals![HELD]).await
+}
+
+/// True when rows are held.
+///
+/// # Errors
+/// The database's.
+pub async fn any_held(conn: &mut AnyConnection) -> Result<bool, DbError> {
+    let text = "SELECT id FROM message_record WHERE next_at = ? LIMIT 1";
+    Ok(sql::fetch_one(conn, text, vals![HELD]).await?.is_some())
+}
+
 /// Takes an event back that has not been sent yet.
 ///
 /// # Errors
@@ -195,13 +227,13 @@ pub async fn cancel(conn: &mut AnyConnection, event_ids: Vec<String>) -> Result<
     .await
 }
 
-/// Rows that wait to be sent and are due, and when the oldest of them was written.
+/// Rows that wait to be sent and are due or held, and when the oldest of them was written.
 ///
 /// # Errors
 /// The database's.
 pub async fn pending(conn: &mut AnyConnection, now_ms: i64) -> Result<(i64, Option<i64>), DbError> {
-    let text = "SELECT COUNT(*), MIN(created_at) FROM message_record WHERE next_at <= ?";
-    match sql::fetch_one(conn, text, vals![now_ms + HEAD_START_MS]).await? {
+    let text = "SELECT COUNT(*), MIN(created_at) FROM message_record WHERE next_at <= ? OR next_at = ?";
+    match sql::fetch_one(conn, text, vals![now_ms + HEAD_START_MS, HELD]).await? {
         Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
         None => Ok((0, None)),
     }

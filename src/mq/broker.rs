@@ -1,14 +1,23 @@
 //! Where the relay publishes to.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::health::{Health, Reach, State};
 use super::local::Local;
 use super::message::Outgoing;
 use super::rocketmq::{PublishError, RocketMq};
+
+/// How long a failed send waits to hear whether a broker is there at all.
+const VERDICT: Duration = Duration::from_secs(8);
 
 /// The broker of a process.
 #[derive(Clone)]
 pub enum Broker {
     /// A RocketMQ cluster, embedded or outside.
-    RocketMq(RocketMq),
+    Cluster(Cluster),
     /// None: messages go straight to the handlers of this process (`mq.enabled = false`).
     Local(Local),
 }
@@ -17,8 +26,79 @@ impl Broker {
     /// Publishes messages; for each, in order, whether it is safe with the broker now.
     pub async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         match self {
-            Self::RocketMq(cluster) => cluster.publish(batch).await,
+            Self::Cluster(cluster) => cluster.publish(batch).await,
             Self::Local(local) => local.publish(batch).await,
         }
+    }
+
+    /// How the brokers stand, to be waited for; none without a cluster.
+    #[must_use]
+    pub fn changes(&self) -> Option<watch::Receiver<State>> {
+        match self {
+            Self::Cluster(cluster) => Some(cluster.health.changes()),
+            Self::Local(_) => None,
+        }
+    }
+
+    /// How the brokers stand; without any, there is nothing to be away.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self {
+            Self::Cluster(cluster) => cluster.health.now(),
+            Self::Local(_) => State { reach: Reach::Up, change: 0 },
+        }
+    }
+}
+
+/// A cluster that may go away, and what stands in for it then.
+#[derive(Clone)]
+pub struct Cluster {
+    mq: RocketMq,
+    health: Arc<Health>,
+    stand_in: Local,
+}
+
+impl Cluster {
+    /// `stand_in` has the lanes of the groups that run in this process.
+    #[must_use]
+    pub fn new(mq: RocketMq, health: Arc<Health>, stand_in: Local) -> Self {
+        Self { mq, health, stand_in }
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn mq(&self) -> &RocketMq {
+        &self.mq
+    }
+
+    /// What is known about the brokers.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        match self.health.now().reach {
+            Reach::Up => {
+                let mut results = self.mq.publish(batch).await;
+                let unanswered =
+                    |result: &Result<(), PublishError>| result.as_ref().is_err_and(PublishError::is_unanswered);
+                if results.iter().any(unanswered) && self.health.doubt(VERDICT).await.reach != Reach::Up {
+                    for result in results.iter_mut().filter(|result| unanswered(result)) {
+                        *result = Err(PublishError::Away);
+                    }
+                }
+                results
+            }
+            Reach::Away => vec![Err(PublishError::Away); batch.len()],
+            Reach::Degraded => self.hand_over(batch).await,
+        }
+    }
+
+    /// To the groups of this process. No message counts as sent: groups elsewhere and other systems still need the
+    /// broker's copy, which the inboxes here will drop.
+    async fn hand_over(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        let handled = self.stand_in.publish(batch).await;
+        handled.into_iter().map(|result| result.and(Err(PublishError::HandledHere))).collect()
     }
 }

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::broker::Cluster;
 use super::consume::Consumer;
+use super::health::Reach;
 use super::local::{Handed, lane_of};
 use super::message::{Incoming, QueueId};
 use super::rocketmq::GroupConsumer;
@@ -20,30 +22,96 @@ const WAITING: usize = 4;
 /// The first and the longest wait while the database is away.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Starts the lanes of a group on a cluster.
-pub fn start_cluster(consumer: &Consumer, member: GroupConsumer, lanes: usize, batch: usize, shutdown: &Shutdown) {
-    let member = Arc::new(member);
-    let mut senders = Vec::with_capacity(lanes);
-    for _ in 0..lanes.max(1) {
-        let (sender, messages) = mpsc::channel(WAITING);
-        senders.push(sender);
-        let lane = ClusterLane { consumer: consumer.clone(), member: Arc::clone(&member), messages, batch };
-        shutdown.run("lane", lane.run(shutdown.token.clone()));
-    }
-    shutdown.run("poll", poll(member, senders, batch, shutdown.token.clone()));
+/// The place of a group in a cluster: what it takes to join, again and again.
+pub struct Membership {
+    /// The cluster, and what is known about it.
+    pub cluster: Cluster,
+    /// Catalogue names, or `%RETRY%<group>`.
+    pub topics: Vec<String>,
+    /// Lanes that work in parallel.
+    pub lanes: usize,
+    /// Messages in one transaction at most.
+    pub batch: usize,
 }
 
-async fn poll(
-    member: Arc<GroupConsumer>,
-    lanes: Vec<mpsc::Sender<Vec<Incoming>>>,
-    batch: usize,
-    token: CancellationToken,
-) {
-    'polling: while !token.is_cancelled() {
-        let messages = tokio::select! {
-            () = token.cancelled() => break,
-            messages = member.poll(batch, POLL) => messages,
+/// Starts a group on a cluster. It joins as soon as a broker is there, and anew whenever one comes back: a client that
+/// has lost a broker may keep away from it for half a minute and more. What a member holds when it is replaced is
+/// finished or dropped before the next one joins, and what was not committed comes again.
+pub fn start_cluster(consumer: &Consumer, membership: Membership, shutdown: &Shutdown) {
+    shutdown.run("consumer", be_member(consumer.clone(), membership, shutdown.clone()));
+}
+
+async fn be_member(consumer: Consumer, membership: Membership, shutdown: Shutdown) {
+    let health = membership.cluster.health();
+    let (mut changes, mut returns) = (health.changes(), health.returns());
+    let group = consumer.handler().group().name();
+    let mut wait = BACKOFF.0;
+    loop {
+        let joined = async {
+            // Only fails when nobody looks any more.
+            let _ = changes.wait_for(|state| state.reach == Reach::Up).await;
+            returns.mark_unchanged();
+            membership.cluster.mq().subscribe(group, &membership.topics).await
         };
+        let joined = tokio::select! {
+            () = shutdown.token.cancelled() => return,
+            joined = joined => joined,
+        };
+        match joined {
+            Ok(member) => {
+                wait = BACKOFF.0;
+                serve(&consumer, Arc::new(member), &membership, &mut returns, &shutdown).await;
+            }
+            Err(error) => {
+                tracing::warn!(group, %error, wait_ms = wait.as_millis(), "the group could not be joined");
+                tokio::select! {
+                    () = shutdown.token.cancelled() => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(BACKOFF.1);
+            }
+        }
+        if shutdown.token.is_cancelled() {
+            return;
+        }
+        tracing::debug!(group, "joining the group anew");
+    }
+}
+
+/// Consumes as one member, until the process stops or a broker has come back.
+async fn serve(
+    consumer: &Consumer,
+    member: Arc<GroupConsumer>,
+    membership: &Membership,
+    returns: &mut watch::Receiver<u64>,
+    shutdown: &Shutdown,
+) {
+    let token = shutdown.token.child_token();
+    let mut lanes = Vec::with_capacity(membership.lanes);
+    for _ in 0..membership.lanes.max(1) {
+        let (sender, messages) = mpsc::channel(WAITING);
+        lanes.push(sender);
+        let (consumer, member) = (consumer.clone(), Arc::clone(&member));
+        let lane = ClusterLane { consumer, member, messages, batch: membership.batch };
+        shutdown.run("lane", lane.run(token.clone()));
+    }
+    tokio::select! {
+        () = token.cancelled() => {}
+        _ = returns.changed() => {}
+        () = poll(&member, &lanes, membership.batch) => {}
+    }
+    token.cancel();
+    // The lanes finish what they hold and commit it before the member leaves; each closes its end when it is done.
+    for lane in &lanes {
+        lane.closed().await;
+    }
+    member.shutdown().await;
+}
+
+/// Hands what comes to the lanes, until one of them is gone.
+async fn poll(member: &GroupConsumer, lanes: &[mpsc::Sender<Vec<Incoming>>], batch: usize) {
+    loop {
+        let messages = member.poll(batch, POLL).await;
         let mut parts: HashMap<usize, Vec<Incoming>> = HashMap::new();
         for message in messages {
             parts.entry(lane_of(&message.queue, lanes.len())).or_default().push(message);
@@ -51,15 +119,10 @@ async fn poll(
         for (lane, part) in parts {
             let Some(sender) = lanes.get(lane) else { continue };
             if sender.send(part).await.is_err() {
-                break 'polling;
+                return;
             }
         }
     }
-    // The lanes finish what they hold and commit it before the member leaves; each closes its end when it is done.
-    for lane in &lanes {
-        lane.closed().await;
-    }
-    member.shutdown().await;
 }
 
 struct ClusterLane {

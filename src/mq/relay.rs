@@ -2,14 +2,16 @@
 //! (the hand-over is bounded, brokers go away, processes die) stays pending for the [sweep](super::sweep).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::broker::Broker;
+use super::health::State;
 use super::local::lane_of;
 use super::message::Outgoing;
+use super::rocketmq::PublishError;
 use crate::db::outbox::{self, OutboxRow};
 use crate::db::{Db, DbError};
 use crate::shutdown::Shutdown;
@@ -26,13 +28,38 @@ pub struct Relay {
     db: Db,
     broker: Broker,
     metrics: Arc<Metrics>,
+    /// The change of the broker's state up to which everything that had waited is sent.
+    caught_up: Arc<AtomicU64>,
+}
+
+/// What became of rows: to be written down.
+struct Marks {
+    sent: Vec<i64>,
+    held: Vec<i64>,
 }
 
 impl Relay {
     /// A relay from `db` to `broker`.
     #[must_use]
     pub fn new(db: Db, broker: Broker, metrics: Arc<Metrics>) -> Self {
-        Self { db, broker, metrics }
+        Self { db, broker, metrics, caught_up: Arc::default() }
+    }
+
+    /// The broker that it publishes to.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// False while rows that waited for the broker, or for its stand-in, are still to be sent: new ones must not
+    /// overtake them.
+    fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire) >= self.broker.state().change
+    }
+
+    /// Says that nothing waits any more since `state` began.
+    pub(super) fn caught_up(&self, state: State) {
+        self.caught_up.fetch_max(state.change, Ordering::AcqRel);
     }
 
     /// The database.
@@ -45,7 +72,7 @@ impl Relay {
     /// task that marks. At most about `memory_limit` rows are under way.
     pub fn start(&self, shards: usize, memory_limit: usize, shutdown: &Shutdown) {
         let under_way = Arc::new(AtomicUsize::new(0));
-        let (marks, to_mark) = mpsc::channel::<Vec<i64>>(64);
+        let (marks, to_mark) = mpsc::channel::<Marks>(64);
         let mut senders = Vec::with_capacity(shards);
         for _ in 0..shards.max(1) {
             // Unbounded in name only: `under_way` bounds the rows of all shards together.
@@ -71,7 +98,7 @@ impl Relay {
     }
 
     /// Publishes rows; for each, in order, why not.
-    pub async fn publish(&self, rows: &[OutboxRow]) -> Vec<Result<(), super::rocketmq::PublishError>> {
+    pub async fn publish(&self, rows: &[OutboxRow]) -> Vec<Result<(), PublishError>> {
         let started = Instant::now();
         let batch: Vec<Outgoing> = rows.iter().map(outgoing).collect();
         let results = self.broker.publish(&batch).await;
@@ -103,10 +130,36 @@ impl Relay {
             .await
     }
 
-    async fn mark_all(self, mut to_mark: mpsc::Receiver<Vec<i64>>) {
+    /// Puts rows aside that were handled without the broker.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn hold(&self, mut ids: Vec<i64>) -> Result<(), DbError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        ids.sort_unstable();
+        let ids = Arc::new(ids);
+        self.db
+            .write("outbox_mark", move |tx| {
+                let ids = Arc::clone(&ids);
+                Box::pin(async move { outbox::hold(tx, &ids).await })
+            })
+            .await
+    }
+
+    async fn mark_all(self, mut to_mark: mpsc::Receiver<Marks>) {
         let mut lists = Vec::new();
         while to_mark.recv_many(&mut lists, 16).await > 0 {
-            let mut ids: Vec<i64> = lists.drain(..).flatten().collect();
+            let (mut ids, mut held) = (Vec::new(), Vec::new());
+            for marks in lists.drain(..) {
+                ids.extend(marks.sent);
+                held.extend(marks.held);
+            }
+            if let Err(error) = self.hold(held).await {
+                // They are handed over once more, and dropped by the inboxes.
+                tracing::warn!(%error, "handled rows could not be put aside");
+            }
             // Two transactions that mark overlapping rows must lock them in the same order.
             ids.sort_unstable();
             for chunk in ids.chunks(MARK) {
@@ -119,10 +172,16 @@ impl Relay {
     }
 }
 
+impl Marks {
+    fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.held.is_empty()
+    }
+}
+
 struct Shard {
     relay: Relay,
     rows: mpsc::UnboundedReceiver<OutboxRow>,
-    marks: mpsc::Sender<Vec<i64>>,
+    marks: mpsc::Sender<Marks>,
     under_way: Arc<AtomicUsize>,
 }
 
@@ -138,19 +197,24 @@ impl Shard {
             if got == 0 {
                 return;
             }
-            let results = self.relay.publish(&rows).await;
+            let results = match self.relay.is_caught_up() {
+                true => self.relay.publish(&rows).await,
+                false => vec![Err(PublishError::Behind); got],
+            };
             self.under_way.fetch_sub(got, Ordering::Relaxed);
             let stopped = self.relay.db.fault("relay", "published").is_err();
-            let mut sent = Vec::with_capacity(got);
+            let (mut sent, mut held) = (Vec::with_capacity(got), Vec::new());
             for (row, result) in rows.drain(..).zip(results) {
                 match result {
                     Ok(()) => sent.push(row.id),
+                    Err(PublishError::HandledHere) => held.push(row.id),
                     Err(error) => {
                         tracing::debug!(topic = row.topic, event_id = row.event_id, %error, "left for the sweep")
                     }
                 }
             }
-            if !stopped && !sent.is_empty() && self.marks.send(sent).await.is_err() {
+            let marks = Marks { sent, held };
+            if !stopped && !marks.is_empty() && self.marks.send(marks).await.is_err() {
                 return;
             }
         }

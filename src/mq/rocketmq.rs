@@ -9,7 +9,7 @@ mod consume;
 mod publish;
 pub mod transaction;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -47,6 +47,9 @@ pub const NOISY_TARGETS: &[&str] = &[
 /// Topics that a consumer group owns besides its subscriptions.
 const RETRY_PREFIX: &str = "%RETRY%";
 const DLQ_PREFIX: &str = "%DLQ%";
+/// Response codes of a broker that takes nothing at the moment.
+const SYSTEM_BUSY: i32 = 2;
+const SERVICE_NOT_AVAILABLE: i32 = 14;
 const PRODUCER_GROUP: &str = "ruyi-producer";
 /// The client refuses shorter intervals between route reads and between heartbeats.
 const MIN_INTERVAL_MS: u32 = 10_000;
@@ -174,9 +177,26 @@ pub enum PublishError {
     /// A broker has it, but not as safely as it is configured to (`SendStatus` other than `SEND_OK`).
     #[error("stored without its guarantee: {0}")]
     NotSafe(String),
-    /// The broker could not be reached, did not answer in time (the message may be stored all the same), or refused.
+    /// The broker could not be reached or did not answer in time: the message may be stored all the same.
     #[error("send failed: {0}")]
     Send(String),
+    /// The broker answered that it does not take it.
+    #[error("the broker refused it ({code}): {reason}")]
+    Refused {
+        /// RocketMQ's response code.
+        code: i32,
+        /// What the broker said.
+        reason: String,
+    },
+    /// No broker can be reached: it was not tried.
+    #[error("not tried: no broker can be reached")]
+    Away,
+    /// No broker can be reached: the groups of this process have handled it, and it waits for the brokers.
+    #[error("handled here; the brokers will have it when they are back")]
+    HandledHere,
+    /// No broker can be reached, and a group of this process could not handle it.
+    #[error("not handled: {0}")]
+    Unhandled(String),
     /// An earlier message for the same queue failed; sending this one would have overtaken it.
     #[error("not tried: an earlier message of the same queue failed")]
     Behind,
@@ -187,6 +207,23 @@ impl PublishError {
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Illegal(_))
+    }
+
+    /// True when it may be that no broker was there to answer.
+    #[must_use]
+    pub const fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Send(_) | Self::NoRoute { .. })
+    }
+
+    /// True when it says something about the message, so that trying for ever would be wrong. That no broker was there,
+    /// or that one was too busy, says nothing about it.
+    #[must_use]
+    pub const fn counts(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::Illegal(_) | Self::NoRoute { .. } | Self::NotSafe(_) => true,
+            Self::Refused { code, .. } => !matches!(*code, SYSTEM_BUSY | SERVICE_NOT_AVAILABLE),
+            Self::Send(_) | Self::Behind | Self::Away | Self::HandledHere | Self::Unhandled(_) => false,
+        }
     }
 }
 
@@ -233,6 +270,8 @@ struct Shared {
     sender: RwLock<Arc<Sender>>,
     admin: Mutex<Option<DefaultMQAdminExt>>,
     routes: publish::Routes,
+    /// The addresses of the master brokers, as they were last heard of.
+    known_masters: std::sync::Mutex<BTreeSet<String>>,
     /// Tells this process's clients from those of other processes on the same host.
     instance: String,
     clients_made: AtomicU64,
@@ -268,6 +307,7 @@ impl RocketMq {
                 sender: RwLock::new(Arc::new(sender)),
                 admin: Mutex::new(None),
                 routes: publish::Routes::default(),
+                known_masters: std::sync::Mutex::default(),
                 instance,
                 clients_made: AtomicU64::new(0),
             }),

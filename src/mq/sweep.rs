@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::health::{Reach, State};
 use super::relay::Relay;
+use super::rocketmq::PublishError;
 use crate::config;
 use crate::db::DbError;
-use crate::db::outbox::{self, Failure};
+use crate::db::outbox::{self, Failure, OutboxRow};
 use crate::progress::Progress;
 
 /// Rows claimed at once.
@@ -42,35 +45,50 @@ impl Sweep {
     /// # Errors
     /// The database's.
     pub async fn step(&self) -> Result<Progress, DbError> {
+        let state = self.relay.broker().state();
+        if state.reach == Reach::Away {
+            return Ok(Progress::Idle);
+        }
+        self.release(state).await?;
+        self.sweep(state).await
+    }
+
+    /// What is held waits for a broker; now there is one. Also what another process of this database has held, which
+    /// may be gone.
+    async fn release(&self, state: State) -> Result<(), DbError> {
+        let db = self.relay.db();
+        if state.reach != Reach::Up || !outbox::any_held(&mut *db.read().await?).await? {
+            return Ok(());
+        }
+        let rows = db.write("outbox_claim", |tx| Box::pin(async move { outbox::release(tx).await })).await?;
+        tracing::info!(rows, "rows that waited for a broker are sent");
+        Ok(())
+    }
+
+    async fn sweep(&self, state: State) -> Result<Progress, DbError> {
         let lease_ms = self.lease_ms;
         let db = self.relay.db();
         let rows = db
             .write("outbox_claim", move |tx| Box::pin(async move { outbox::claim(tx, BATCH, lease_ms).await }))
             .await?;
         if rows.is_empty() {
+            self.relay.caught_up(state);
             let mut conn = db.read().await?;
             return Ok(outbox::next_due(&mut conn).await?.map_or(Progress::Idle, Progress::WaitUntil));
         }
         let results = self.relay.publish(&rows).await;
         db.fault("relay", "published")?;
         let now_ms = db.clock().now_ms();
-        let (mut sent, mut failures) = (Vec::new(), Vec::new());
+        let (mut sent, mut held, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         for (row, result) in rows.iter().zip(results) {
             match result {
                 Ok(()) => sent.push(row.id),
-                Err(error) => {
-                    let attempts = row.attempts + 1;
-                    let given_up = error.is_permanent() || attempts >= self.max_attempts;
-                    if given_up {
-                        tracing::error!(event_id = row.event_id, topic = row.topic, attempts, %error, "outbox row given up");
-                    }
-                    let wait_ms = (1_000_i64 << attempts.min(6)).min(LONGEST_WAIT_MS);
-                    let next_at = (!given_up).then_some(now_ms + wait_ms);
-                    failures.push(Failure { id: row.id, attempts, next_at, error: error.to_string() });
-                }
+                Err(PublishError::HandledHere) => held.push(row.id),
+                Err(error) => failures.push(self.failure(row, &error, now_ms)),
             }
         }
-        let count = sent.len();
+        let count = sent.len() + held.len();
+        self.relay.hold(held).await?;
         sent.sort_unstable();
         self.relay.mark_sent(sent).await?;
         if !failures.is_empty() {
@@ -80,11 +98,32 @@ impl Sweep {
             })
             .await?;
         }
+        if rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) && count == rows.len() {
+            self.relay.caught_up(state);
+        }
         Ok(Progress::Did(count))
+    }
+
+    /// When to try a row again. Only what a broker has said about it counts as an attempt: an outage, however long,
+    /// makes no row fail.
+    fn failure(&self, row: &OutboxRow, error: &PublishError, now_ms: i64) -> Failure {
+        let attempts = row.attempts + i64::from(error.counts());
+        let given_up = error.is_permanent() || (error.counts() && attempts >= self.max_attempts);
+        if given_up {
+            tracing::error!(event_id = row.event_id, topic = row.topic, attempts, %error, "outbox row given up");
+        }
+        let next_at = match error {
+            // Nothing is tried before a broker is there, and then all of it, in its order.
+            PublishError::Away => row.deliver_at_ms,
+            _ => now_ms + (1_000_i64 << attempts.min(6)).min(LONGEST_WAIT_MS),
+        };
+        let next_at = (!given_up).then_some(next_at);
+        Failure { id: row.id, attempts, next_at, error: error.to_string() }
     }
 
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
+        let mut changes = self.relay.broker().changes();
         while !token.is_cancelled() {
             let wait_ms = match self.step().await {
                 // Nothing got through: the broker is away, and trying again at once would only burn.
@@ -101,8 +140,20 @@ impl Sweep {
             };
             tokio::select! {
                 () = token.cancelled() => {}
+                () = changed(&mut changes) => {}
                 () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
     }
+}
+
+/// Waits for the brokers to go or to come back; for ever, where there are none.
+async fn changed(changes: &mut Option<watch::Receiver<State>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+    std::future::pending().await
 }

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
 use super::{Plan, StartError};
 use crate::config::Config;
-use crate::domain::event::Kind;
-use crate::mq::local::Local;
+use crate::domain::event::{Group, Kind};
+use crate::mq::broker::Cluster;
+use crate::mq::health::{self, Health};
+use crate::mq::lanes::Membership;
+use crate::mq::local::{self, Local};
 use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
 use crate::mq::runtime::MqRuntime;
 use crate::mq::{Broker, Consumer, lanes};
@@ -55,14 +59,19 @@ pub(super) async fn start(
     }
 }
 
-fn start_local(config: &Config, consumers: &[Consumer], shutdown: &Shutdown) -> Running {
+/// Lanes that are fed from the outbox.
+fn local_lanes(config: &Config, consumers: &[Consumer], shutdown: &Shutdown) -> HashMap<Group, local::Lanes> {
     let groups = consumers.iter().map(|consumer| {
         let group = consumer.handler().group();
         let settings = config.consumers.group(group.name());
         (group, lanes::start_local(consumer, settings.lanes, settings.batch, shutdown))
     });
+    groups.collect()
+}
+
+fn start_local(config: &Config, consumers: &[Consumer], shutdown: &Shutdown) -> Running {
     Running {
-        broker: Broker::Local(Local::new(groups.collect::<HashMap<_, _>>())),
+        broker: Broker::Local(Local::new(local_lanes(config, consumers, shutdown))),
         namesrv: None,
         cluster: None,
         #[cfg(feature = "embedded")]
@@ -102,30 +111,52 @@ async fn start_cluster(
     } else {
         found_embedded(config)?
     };
-    let cluster = RocketMq::connect(client_config(config, &namesrv), &runtime).await?;
+    let mq = RocketMq::connect(client_config(config, &namesrv), &runtime).await?;
+    let cluster = join(config, mq.clone(), consumers, shutdown).await;
+    Ok(Running {
+        broker: Broker::Cluster(cluster),
+        namesrv: Some(namesrv),
+        cluster: Some((mq, runtime)),
+        #[cfg(feature = "embedded")]
+        embedded,
+        addr_file,
+    })
+}
+
+/// Starts what watches the cluster, consumes from it, and stands in for it. The cluster may be away.
+async fn join(config: &Config, mq: RocketMq, consumers: &[Consumer], shutdown: &Shutdown) -> Cluster {
     let topics: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
     let queues = i32::try_from(config.mq.queues).unwrap_or(4);
-    if let Err(error) = cluster.ensure_topics(&topics, queues).await {
-        // The cluster may be away, or may not let us: it then has the topics, or the sends say so.
+    let reachable = mq.is_reachable().await;
+    let mut unprepared = None;
+    if !reachable {
+        tracing::warn!("no broker answers: what is to be sent waits");
+        unprepared = Some((topics, queues));
+    } else if let Err(error) = mq.ensure_topics(&topics, queues).await {
+        // The cluster may not let us: it then has the topics, or the sends say so.
         tracing::warn!(%error, "topics could not be checked");
     }
+    let degrade_after = Duration::from_millis(config.mq.degrade_after.ms().unsigned_abs());
+    let health = Arc::new(Health::new(reachable, degrade_after));
+    let watching = health::watch_over(Arc::clone(&health), mq.clone(), unprepared, shutdown.token.clone());
+    shutdown.run("broker watch", watching);
+    let stand_in = Local::standing_in(local_lanes(config, consumers, shutdown));
+    let cluster = Cluster::new(mq, health, stand_in);
     for consumer in consumers {
         let group = consumer.handler().group();
         // Beside its events, what operators send to this group alone.
         let retry = std::iter::once(format!("%RETRY%{}", group.name()));
         let topics: BTreeSet<String> = group.events().map(|kind| kind.name().to_owned()).chain(retry).collect();
-        let member = cluster.subscribe(group.name(), &topics.into_iter().collect::<Vec<_>>()).await?;
         let settings = config.consumers.group(group.name());
-        lanes::start_cluster(consumer, member, settings.lanes, settings.batch, shutdown);
+        let membership = Membership {
+            cluster: cluster.clone(),
+            topics: topics.into_iter().collect(),
+            lanes: settings.lanes,
+            batch: settings.batch,
+        };
+        lanes::start_cluster(consumer, membership, shutdown);
     }
-    Ok(Running {
-        broker: Broker::RocketMq(cluster.clone()),
-        namesrv: Some(namesrv),
-        cluster: Some((cluster, runtime)),
-        #[cfg(feature = "embedded")]
-        embedded,
-        addr_file,
-    })
+    cluster
 }
 
 /// The address that the process with the embedded broker left behind.

@@ -1,6 +1,7 @@
 //! What the client asks of the cluster besides sending and consuming.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rocketmq_client_rust::{ConsumerAdmin, DefaultMQAdminExt, RouteAdmin, TopicAdmin};
@@ -15,6 +16,8 @@ use crate::mq::message::QueueId;
 
 /// How long a new topic may take to reach the name servers.
 const ROUTE_WAIT: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer that it is there.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// RocketMQ numbers the master of a broker group 0.
 const MASTER_ID: u64 = 0;
 
@@ -55,12 +58,43 @@ impl RocketMq {
         Ok(())
     }
 
-    /// True when a name server answers and a broker that it names can be connected to.
+    /// True when a broker answers.
     pub async fn is_reachable(&self) -> bool {
-        let Ok(masters) = self.masters().await else { return false };
-        for master in masters {
-            if let Ok(Ok(_)) = tokio::time::timeout(ADMIN_TIMEOUT, TcpStream::connect(master)).await {
-                return true;
+        self.probe().await.values().any(|answers| *answers)
+    }
+
+    /// The addresses of the master brokers, and whether each answers a request: those that the name servers know, and
+    /// while they are silent, those that they have named before.
+    pub async fn probe(&self) -> BTreeMap<String, bool> {
+        let known = &self.shared.known_masters;
+        match self.masters().await {
+            Ok(masters) => *known.lock().unwrap_or_else(PoisonError::into_inner) = masters.into_iter().collect(),
+            Err(error) => tracing::debug!(%error, "no name server answers"),
+        }
+        let masters = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let looks = masters.into_iter().map(|master| async move {
+            let answers = self.answers(&master).await;
+            (master, answers)
+        });
+        futures_util::future::join_all(looks).await.into_iter().collect()
+    }
+
+    /// True when the broker at `master` answers, whatever it says: a socket that is open may belong to one that hangs.
+    async fn answers(&self, master: &str) -> bool {
+        let connect = tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect(master));
+        if !matches!(connect.await, Ok(Ok(_))) {
+            return false;
+        }
+        // The second try is with a new client: one that could not connect for a while refuses to, for some time.
+        for _ in 0..2 {
+            let Ok(mut guard) = self.admin().await else { return false };
+            let Some(admin) = guard.as_ref() else { return false };
+            let topic = self.with_namespace("ORDER_CREATED");
+            let call = admin.examine_topic_config(master.into(), topic.as_str().into());
+            match tokio::time::timeout(PROBE_TIMEOUT, Box::pin(call)).await {
+                Ok(Ok(_)) => return true,
+                Ok(Err(error)) if error.broker_response_code().is_some() => return true,
+                _ => drop_client(guard.take()),
             }
         }
         false
@@ -116,9 +150,7 @@ impl RocketMq {
             Ok(cluster) => cluster,
             Err(error) => {
                 // As with a producer: a new one does not remember that connecting failed.
-                if let Some(mut failed) = guard.take() {
-                    tokio::spawn(async move { failed.shutdown().await });
-                }
+                drop_client(guard.take());
                 return Err(error);
             }
         };
@@ -153,6 +185,12 @@ impl RocketMq {
             Some(namespace) => NamespaceUtil::wrap_namespace(namespace.as_str(), name).to_string(),
             None => name.to_owned(),
         }
+    }
+}
+
+fn drop_client(admin: Option<DefaultMQAdminExt>) {
+    if let Some(mut failed) = admin {
+        tokio::spawn(async move { failed.shutdown().await });
     }
 }
 

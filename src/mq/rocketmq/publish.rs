@@ -224,7 +224,10 @@ fn judge(result: Result<Option<SendResult>, ClientError>) -> Result<(), PublishE
         Ok(Some(sent)) if sent.send_status == SendStatus::SendOk => Ok(()),
         Ok(Some(sent)) => Err(PublishError::NotSafe(format!("{:?}", sent.send_status))),
         Ok(None) => Err(PublishError::Send(String::from("the broker gave no result"))),
-        Err(error) => Err(PublishError::Send(error.to_string())),
+        Err(error) => Err(match error.broker_response_code() {
+            Some(code) => PublishError::Refused { code, reason: error.to_string() },
+            None => PublishError::Send(error.to_string()),
+        }),
     }
 }
 
