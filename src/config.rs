@@ -131,6 +131,16 @@ pub struct Mq {
     pub namespace: String,
     /// TLS to name servers and brokers.
     pub tls: bool,
+    /// PEM file of the authorities to trust; empty: those of the machine.
+    pub tls_ca: PathBuf,
+    /// PEM file of our certificate; empty for none.
+    pub tls_cert: PathBuf,
+    /// PEM file of its key; empty for none.
+    pub tls_key: PathBuf,
+    /// Check the servers' certificates.
+    pub tls_verify: bool,
+    /// Write RocketMQ's message trace.
+    pub trace: bool,
     /// Queues of a topic that ruyi creates.
     pub queues: u32,
     /// How long a broker may be unreachable before it is bypassed.

@@ -84,10 +84,11 @@ impl Process {
             work::start(&shared, database, consumers)?;
         }
         let dbs = databases.iter().map(|database| database.db.clone()).collect();
-        shutdown.run("gauges", gauges::run(dbs, Arc::clone(&metrics), shutdown.token.clone()));
+        shutdown.run("gauges", gauges::run(dbs, broker.broker.clone(), Arc::clone(&metrics), shutdown.token.clone()));
         let publish = publish::start(config, &plan, &databases, &broker.broker, &metrics).await?;
         if let Some(bound) = bound {
-            let app = routes::app(config, &plan, &databases, &targets, metrics, &publish, &shutdown)?;
+            let mut app = routes::app(config, &plan, &databases, &targets, metrics, &publish, &shutdown)?;
+            app.checks.push(routes::broker_tells(&broker.broker));
             let serving = shutdown.clone();
             shutdown.run("http", async move { bound.serve(app, &serving).await });
         }

@@ -125,6 +125,14 @@ impl Config {
         if mq.access_key.expose_secret().is_empty() != mq.secret_key.expose_secret().is_empty() {
             faults.add("mq.access_key", "access_key and secret_key go together", "set both or none");
         }
+        if mq.tls_cert.as_os_str().is_empty() != mq.tls_key.as_os_str().is_empty() {
+            faults.add("mq.tls_cert", "tls_cert and tls_key go together", "set both or none");
+        }
+        for (key, file) in [("mq.tls_ca", &mq.tls_ca), ("mq.tls_cert", &mq.tls_cert), ("mq.tls_key", &mq.tls_key)] {
+            if mq.tls && !file.as_os_str().is_empty() && !file.is_file() {
+                faults.add(key, &format!("there is no file {}", file.display()), "the path of a PEM file");
+            }
+        }
         for (event, topic) in &mq.topics {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%' | '|');
             if topic.is_empty() || topic.len() > TOPIC_NAME_MAX || !topic.chars().all(legal) {

@@ -102,3 +102,14 @@ impl Cluster {
         handled.into_iter().map(|result| result.and(Err(PublishError::HandledHere))).collect()
     }
 }
+
+/// Waits for the brokers to go or to come back; for ever, where there are none.
+pub async fn changed(changes: &mut Option<watch::Receiver<State>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+    std::future::pending().await
+}

@@ -11,17 +11,18 @@ pub mod transaction;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rocketmq_client_rust::{
     AclClientRPCHook, ClientConfig, ClientError, ClientRuntime, ClientRuntimeConfig, DefaultMQAdminExt,
-    DefaultMQProducer, SessionCredentials,
+    DefaultMQProducer, MQBrokerException, MQClientException, SessionCredentials,
 };
 use rocketmq_observability::TelemetryRuntimeGuard;
 use rocketmq_runtime::ChildServiceContext;
-use rocketmq_transport::api::RPCHook;
+use rocketmq_transport::api::{RPCHook, TlsConfig};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -72,7 +73,9 @@ pub struct RocketMqConfig {
     /// Namespace in front of every topic and group.
     pub namespace: Option<String>,
     /// TLS to name servers and brokers.
-    pub tls: bool,
+    pub tls: Option<Tls>,
+    /// Tell RocketMQ's own message trace (`RMQ_SYS_TRACE_TOPIC`) of each message sent and taken.
+    pub trace: bool,
     /// One attempt to send, to the broker's answer.
     pub send_timeout_ms: u32,
     /// Further attempts after a failed one, on another broker if there is one.
@@ -98,6 +101,17 @@ pub struct RocketMqConfig {
     pub topics: HashMap<String, String>,
 }
 
+/// Whom to trust, and who we are.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// PEM file of the authorities that sign the servers' certificates; none: those of the machine.
+    pub ca: Option<PathBuf>,
+    /// PEM files of our own certificate and its key, where the servers want one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// False: any certificate will do, so anybody in between can read and change everything.
+    pub verify: bool,
+}
+
 impl Default for RocketMqConfig {
     fn default() -> Self {
         Self {
@@ -105,7 +119,8 @@ impl Default for RocketMqConfig {
             access_key: None,
             secret_key: None,
             namespace: None,
-            tls: false,
+            tls: None,
+            trace: false,
             send_timeout_ms: 3000,
             retries: 2,
             max_message_bytes: 4 << 20,
@@ -414,8 +429,26 @@ fn client_config(config: &RocketMqConfig, instance: &str) -> ClientConfig {
     client.set_poll_name_server_interval(config.poll_name_server_interval_ms.max(MIN_INTERVAL_MS));
     client.set_heartbeat_broker_interval(config.heartbeat_interval_ms.max(MIN_INTERVAL_MS));
     client.set_vip_channel_enabled(false);
-    client.set_use_tls(config.tls);
+    client.set_use_tls(config.tls.is_some());
+    if let Some(tls) = &config.tls {
+        client.set_tls_config(tls_config(tls));
+    }
+    client.set_enable_trace(config.trace);
     client
+}
+
+fn tls_config(tls: &Tls) -> TlsConfig {
+    let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let mut config = TlsConfig {
+        // A file that happens to be on the machine must not change what is configured here.
+        config_file: String::new(),
+        ..TlsConfig::default()
+    };
+    config.client.auth_server = tls.verify;
+    config.client.trust_cert_path = tls.ca.as_ref().map(path);
+    config.client.cert_path = tls.identity.as_ref().map(|(cert, _)| path(cert));
+    config.client.key_path = tls.identity.as_ref().map(|(_, key)| path(key));
+    config
 }
 
 fn acl_hook(config: &RocketMqConfig) -> Result<Option<Arc<dyn RPCHook>>, MqError> {
@@ -447,6 +480,15 @@ fn build_producer(
         builder = builder.rpc_hook(hook);
     }
     Ok(builder.build())
+}
+
+/// What a server answered, if this is an answer: its response code and its words. Codes from 10,000 on are the client's.
+fn answer(error: &ClientError) -> Option<(i32, String)> {
+    let said = |text: Option<&str>| text.unwrap_or("no reason given").trim().to_owned();
+    let by_broker = error.source_ref::<MQBrokerException>().map(|e| (e.response_code(), said(e.error_message())));
+    let by_client = error.source_ref::<MQClientException>().map(|e| (e.response_code(), said(e.error_message())));
+    let coded = error.broker_response_code().map(|code| (code, error.to_string()));
+    by_broker.or(by_client).or(coded).filter(|(code, _)| (1..10_000).contains(code))
 }
 
 fn client_error(operation: &'static str) -> impl FnOnce(ClientError) -> MqError {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::broker;
 use super::health::{Reach, State};
 use super::relay::Relay;
 use super::rocketmq::PublishError;
@@ -140,20 +140,9 @@ impl Sweep {
             };
             tokio::select! {
                 () = token.cancelled() => {}
-                () = changed(&mut changes) => {}
+                () = broker::changed(&mut changes) => {}
                 () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
     }
-}
-
-/// Waits for the brokers to go or to come back; for ever, where there are none.
-async fn changed(changes: &mut Option<watch::Receiver<State>>) {
-    if let Some(receiver) = changes
-        && receiver.changed().await.is_ok()
-    {
-        return;
-    }
-    *changes = None;
-    std::future::pending().await
 }

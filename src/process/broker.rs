@@ -8,13 +8,13 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::{Plan, StartError};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::domain::event::{Group, Kind};
 use crate::mq::broker::Cluster;
 use crate::mq::health::{self, Health};
 use crate::mq::lanes::Membership;
 use crate::mq::local::{self, Local};
-use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
+use crate::mq::rocketmq::{RocketMq, RocketMqConfig, Tls};
 use crate::mq::runtime::MqRuntime;
 use crate::mq::{Broker, Consumer, lanes};
 use crate::shutdown::Shutdown;
@@ -255,7 +255,8 @@ fn client_config(config: &Config, namesrv: &str) -> RocketMqConfig {
         access_key: (!access_key.is_empty()).then(|| access_key.to_owned()),
         secret_key: (!access_key.is_empty()).then(|| mq.secret_key.clone()),
         namespace: (!mq.namespace.is_empty()).then(|| mq.namespace.clone()),
-        tls: mq.tls,
+        tls: mq.tls.then(|| tls(mq)),
+        trace: mq.trace,
         send_timeout_ms: fits(mq.producer.timeout.ms().unsigned_abs()),
         retries: mq.producer.retries,
         max_message_bytes: mq.producer.max_message.as_usize(),
@@ -266,6 +267,11 @@ fn client_config(config: &Config, namesrv: &str) -> RocketMqConfig {
         topics: mq.topics.clone().into_iter().collect(),
         ..RocketMqConfig::default()
     }
+}
+
+fn tls(mq: &config::Mq) -> Tls {
+    let file = |path: &std::path::Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+    Tls { ca: file(&mq.tls_ca), identity: file(&mq.tls_cert).zip(file(&mq.tls_key)), verify: mq.tls_verify }
 }
 
 impl Running {

@@ -6,19 +6,25 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{Db, DbError, outbox, retry};
+use crate::mq::broker::{self, Broker};
+use crate::mq::health::Reach;
 use crate::telemetry::Metrics;
 
 /// How often they are read.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Reads them until `token` is cancelled: sums, and the oldest, over `dbs`.
-pub(super) async fn run(dbs: Vec<Db>, metrics: Arc<Metrics>, token: CancellationToken) {
+pub(super) async fn run(dbs: Vec<Db>, broker: Broker, metrics: Arc<Metrics>, token: CancellationToken) {
+    let mut changes = broker.changes();
     loop {
+        let reach = broker.state().reach;
+        metrics.broker(reach == Reach::Up, reach == Reach::Degraded);
         if let Err(error) = read(&dbs, &metrics).await {
             tracing::debug!(%error, "gauges not read");
         }
         tokio::select! {
             () = token.cancelled() => return,
+            () = broker::changed(&mut changes) => {}
             () = tokio::time::sleep(PAUSE) => {}
         }
     }

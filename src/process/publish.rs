@@ -21,10 +21,10 @@ pub(super) async fn start(
 ) -> Result<Publish, StartError> {
     let database = databases.iter().find(|database| database.roles.contains(&Role::Payment));
     match (broker, database) {
-        (Broker::RocketMq(cluster), Some(database))
+        (Broker::Cluster(cluster), Some(database))
             if plan.work.api && config.payment.publish == PublishVia::Transaction =>
         {
-            Ok(Publish::Transaction(Transactional::join(cluster, &database.db, Arc::clone(metrics)).await?))
+            Ok(Publish::Transaction(Transactional::join(cluster.mq(), &database.db, Arc::clone(metrics)).await?))
         }
         _ => Ok(Publish::Outbox),
     }

@@ -10,6 +10,8 @@ use crate::config::Config;
 use crate::delivery::Targets;
 use crate::domain::event::Role;
 use crate::http::{App, Auth, Limits, ReadyCheck};
+use crate::mq::Broker;
+use crate::mq::health::Reach;
 use crate::roles::payment::transaction::Publish;
 use crate::roles::{notify, order, payment, sandbox, stock};
 use crate::shutdown::Shutdown;
@@ -79,6 +81,20 @@ fn of_database(
         };
     }
     api
+}
+
+/// Orders are taken without a broker too, so this process stays ready: it only tells.
+pub(super) fn broker_tells(broker: &Broker) -> ReadyCheck {
+    let broker = broker.clone();
+    ReadyCheck::telling("broker", move || {
+        let told = match (&broker, broker.state().reach) {
+            (Broker::Local(_), _) => "none: events go straight to the handlers of this process",
+            (_, Reach::Up) => "ok",
+            (_, Reach::Away) => "away: what is to be sent waits in the outbox",
+            (_, Reach::Degraded) => "away: degraded, the handlers of this process are fed from the outbox",
+        };
+        told.to_owned()
+    })
 }
 
 /// Ready when every database answers.

@@ -21,6 +21,8 @@ pub struct Metrics {
     outbox_pending: IntGauge,
     outbox_oldest_age: IntGauge,
     retry_pending: IntGauge,
+    broker_up: IntGauge,
+    degraded: IntGauge,
     deliveries: IntCounterVec,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
@@ -58,6 +60,8 @@ impl Metrics {
             outbox_pending: gauge("ruyi_outbox_pending", "Outbox rows not sent yet.")?,
             outbox_oldest_age: gauge("ruyi_outbox_oldest_age_seconds", "Age of the oldest outbox row not sent yet.")?,
             retry_pending: gauge("ruyi_retry_pending", "Messages parked for a retry.")?,
+            broker_up: gauge("ruyi_broker_up", "1 while a broker answers, or where there is none by choice.")?,
+            degraded: gauge("ruyi_degraded", "1 while handlers are fed from the outbox for lack of a broker.")?,
             deliveries: counter("ruyi_delivery_total", "Outgoing calls, by result.", &["kind", "result"])?,
             requests: counter("ruyi_http_requests_total", "HTTP requests.", &["route", "method", "status"])?,
             request_seconds: histogram("ruyi_http_request_duration_seconds", "HTTP requests.", &["route"])?,
@@ -92,6 +96,12 @@ impl Metrics {
     /// Messages parked for a retry.
     pub fn retry_pending(&self, pending: i64) {
         self.retry_pending.set(pending);
+    }
+
+    /// How the brokers stand.
+    pub fn broker(&self, up: bool, degraded: bool) {
+        self.broker_up.set(i64::from(up));
+        self.degraded.set(i64::from(degraded));
     }
 
     /// One outgoing call.

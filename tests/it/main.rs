@@ -10,6 +10,8 @@ mod config;
 mod coverage;
 mod crash;
 mod db;
+#[cfg(feature = "embedded")]
+mod degraded;
 mod delivery;
 mod docs;
 mod http;

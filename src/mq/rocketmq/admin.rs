@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use super::{ADMIN_TIMEOUT, LIFECYCLE_TIMEOUT, MqError, RocketMq, within};
+use super::{ADMIN_TIMEOUT, LIFECYCLE_TIMEOUT, MqError, RocketMq, answer, within};
 use crate::mq::message::QueueId;
 
 /// How long a new topic may take to reach the name servers.
@@ -93,7 +93,7 @@ impl RocketMq {
             let call = admin.examine_topic_config(master.into(), topic.as_str().into());
             match tokio::time::timeout(PROBE_TIMEOUT, Box::pin(call)).await {
                 Ok(Ok(_)) => return true,
-                Ok(Err(error)) if error.broker_response_code().is_some() => return true,
+                Ok(Err(error)) if answer(&error).is_some() => return true,
                 _ => drop_client(guard.take()),
             }
         }

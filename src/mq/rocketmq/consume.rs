@@ -61,7 +61,7 @@ impl RocketMq {
         let runtime = client_runtime(shared.clients.component("consumer"))?;
         let mut builder = DefaultLitePullConsumerBuilder::new(Arc::clone(&runtime))
             .client_options(options)
-            .use_tls(shared.config.tls)
+            .use_tls(shared.config.tls.is_some())
             .consumer_group(group)
             .consume_from_where(ConsumeFromWhere::ConsumeFromFirstOffset)
             .auto_commit(false)
@@ -71,6 +71,9 @@ impl RocketMq {
             .consumer_timeout_millis_when_suspend(shared.config.long_poll_ms + LONG_POLL_GRACE_MS);
         if let Some(hook) = &shared.hook {
             builder = builder.rpc_hook(Arc::clone(hook));
+        }
+        if shared.config.trace {
+            builder = builder.enable_msg_trace();
         }
         let consumer = builder.build().map_err(client_error("make a consumer"))?;
         for topic in topics {

@@ -12,7 +12,7 @@ use rocketmq_model::common::message::message_single::Message;
 use rocketmq_model::result::{SendResult, SendStatus};
 use tokio::time::Instant;
 
-use super::{DLQ_PREFIX, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig};
+use super::{DLQ_PREFIX, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig, answer};
 use crate::mq::message::Outgoing;
 
 /// Requests to brokers at the same time.
@@ -224,8 +224,8 @@ fn judge(result: Result<Option<SendResult>, ClientError>) -> Result<(), PublishE
         Ok(Some(sent)) if sent.send_status == SendStatus::SendOk => Ok(()),
         Ok(Some(sent)) => Err(PublishError::NotSafe(format!("{:?}", sent.send_status))),
         Ok(None) => Err(PublishError::Send(String::from("the broker gave no result"))),
-        Err(error) => Err(match error.broker_response_code() {
-            Some(code) => PublishError::Refused { code, reason: error.to_string() },
+        Err(error) => Err(match answer(&error) {
+            Some((code, reason)) => PublishError::Refused { code, reason },
             None => PublishError::Send(error.to_string()),
         }),
     }
