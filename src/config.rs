@@ -5,6 +5,7 @@
 mod check;
 mod error;
 mod load;
+mod operate;
 mod schema;
 mod secret;
 mod units;
@@ -21,6 +22,7 @@ use crate::domain::event::Role;
 pub use check::NotExposable;
 pub use error::{ConfigError, Fault};
 pub use load::{ENV_PREFIX, Sources};
+pub use operate::{Alerts, Backlog, BacklogOverride, Limit};
 pub use secret::{MASK, SecretUrl};
 pub use units::{ByteSize, Millis, UnitError};
 pub use web::{ApiKey, Client, Http, Scope};
@@ -52,6 +54,10 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Outgoing calls.
     pub delivery: Delivery,
+    /// Where alerts go.
+    pub alerts: Alerts,
+    /// `ruyi worker backlog`.
+    pub backlog: Backlog,
     /// HTTP servers of the roles.
     pub http: Http,
     /// HTTP client of `ruyi order|payment|stock`.

@@ -4,6 +4,7 @@
 #![recursion_limit = "512"]
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod audit;
 pub mod client;
 pub mod clock;

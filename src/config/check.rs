@@ -13,6 +13,9 @@ use crate::domain::event::Role;
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
 
+/// What the column of a call's URL holds.
+const URL_MAX: usize = 500;
+
 /// RocketMQ's own limit for names of topics.
 const TOPIC_NAME_MAX: usize = 127;
 
@@ -70,6 +73,7 @@ impl Config {
         self.check_mq(&mut faults);
         self.check_consumers(&mut faults);
         self.check_business(&mut faults);
+        self.check_operation(&mut faults);
         self.check_http(&mut faults);
         self.check_masked(&mut faults);
         faults.0
@@ -81,6 +85,8 @@ impl Config {
             ("mq.access_key".to_owned(), self.mq.access_key.expose_secret()),
             ("mq.secret_key".to_owned(), self.mq.secret_key.expose_secret()),
             ("warehouse.secret".to_owned(), self.warehouse.secret.expose_secret()),
+            ("alerts.webhook".to_owned(), self.alerts.webhook.expose_secret()),
+            ("alerts.secret".to_owned(), self.alerts.secret.expose_secret()),
             ("client.key".to_owned(), self.client.key.expose_secret()),
             ("database.url".to_owned(), self.database.url.expose()),
             ("cache.url".to_owned(), self.cache.url.expose()),
@@ -213,6 +219,39 @@ impl Config {
             faults.add("delivery.lease", "a claim must outlive one call (delivery.timeout)", "raise delivery.lease");
         }
         faults.at_least("audit.page", self.audit.page, 1);
+    }
+
+    fn check_operation(&self, faults: &mut Faults) {
+        if let Some(url) = self.alerts.webhook() {
+            // Without the text: it may carry a token.
+            let fine = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            if !fine || url.len() > URL_MAX {
+                let problem = "not an http:// or https:// URL of at most 500 characters";
+                faults.add("alerts.webhook", problem, "for example \"https://alerts.example.com/ruyi\"");
+            }
+        }
+        let backlog = &self.backlog;
+        faults.positive("backlog.interval", backlog.interval);
+        faults.positive("backlog.hook_timeout", backlog.hook_timeout);
+        faults.endpoint("backlog.hook_url", &backlog.hook_url);
+        if !backlog.listen.is_empty() && backlog.listen().is_none() {
+            let problem = format!("{:?} is not an address with a port", backlog.listen);
+            faults.add("backlog.listen", &problem, "for example \"127.0.0.1:8090\", or \"\" for none");
+        }
+        for (group, limit) in &backlog.groups {
+            for (name, value, least) in [
+                ("threshold", limit.threshold, 0),
+                ("per_replica", limit.per_replica, 1),
+                ("max_replicas", limit.max_replicas, 1),
+            ] {
+                let key = format!("backlog.groups.{group}.{name}");
+                match value {
+                    Some(value) => faults.at_least(&key, value, least),
+                    None if group == "default" => faults.add(&key, "missing", "set it"),
+                    None => {}
+                }
+            }
+        }
     }
 
     fn check_http(&self, faults: &mut Faults) {

@@ -3,8 +3,12 @@
 use figment::value::{Dict, Value};
 
 /// Tables whose keys are chosen by the user: any name goes, with the shape of the entry named here.
-const OPEN: [(&str, Option<&str>); 3] =
-    [("mq.topics", None), ("consumers", Some("default")), ("payment.channels", Some("sandbox"))];
+const OPEN: [(&str, Option<&str>); 4] = [
+    ("mq.topics", None),
+    ("consumers", Some("default")),
+    ("payment.channels", Some("sandbox")),
+    ("backlog.groups", Some("default")),
+];
 
 /// What the example says about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

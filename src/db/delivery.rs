@@ -19,12 +19,20 @@ pub enum Kind {
     SandboxPayment = 4,
     /// The sandbox warehouse's call back to us.
     SandboxFulfilment = 5,
+    /// An alert to whoever watches.
+    Alert = 6,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::ChannelSubmit, Self::ChannelRefund, Self::Warehouse, Self::SandboxPayment, Self::SandboxFulfilment];
+    pub const ALL: [Self; 6] = [
+        Self::ChannelSubmit,
+        Self::ChannelRefund,
+        Self::Warehouse,
+        Self::SandboxPayment,
+        Self::SandboxFulfilment,
+        Self::Alert,
+    ];
 
     /// For people and metrics.
     #[must_use]
@@ -35,6 +43,7 @@ impl Kind {
             Self::Warehouse => "warehouse",
             Self::SandboxPayment => "sandbox_payment",
             Self::SandboxFulfilment => "sandbox_fulfilment",
+            Self::Alert => "alert",
         }
     }
 

@@ -46,6 +46,7 @@ struct Inner {
     ids: Arc<Ids>,
     faults: Faults,
     committed: OnceLock<Committed>,
+    webhook: OnceLock<String>,
     deliveries: Notify,
     retries: watch::Sender<u64>,
 }
@@ -84,6 +85,7 @@ impl Db {
             ids: Arc::new(Ids::new(options.clock.clone())),
             faults: options.faults.clone(),
             committed: OnceLock::new(),
+            webhook: OnceLock::new(),
             deliveries: Notify::new(),
             retries: watch::Sender::new(0),
         })))
@@ -123,6 +125,13 @@ impl Db {
     pub fn on_commit(&self, committed: Committed) {
         if self.0.committed.set(committed).is_err() {
             tracing::debug!("a second relay for one database was ignored");
+        }
+    }
+
+    /// From now on alerts are not only logged, but recorded as calls to this URL. Only the first call counts.
+    pub fn alert_by(&self, webhook: &str) {
+        if self.0.webhook.set(webhook.to_owned()).is_err() {
+            tracing::debug!("a second webhook for one database was ignored");
         }
     }
 
@@ -189,9 +198,15 @@ impl Db {
             return Err(DbError::NoNode);
         }
         let value = value?;
+        if let Some(webhook) = inner.webhook.get() {
+            tx.write_alerts(webhook).await?;
+        }
         tx.write_outbox().await?;
         self.fault(name, "before_commit")?;
         let after = tx.commit().await?;
+        for (_, _, alert) in &after.alerts {
+            alert.log();
+        }
         if after.deliveries {
             inner.deliveries.notify_one();
         }

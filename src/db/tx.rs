@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use sqlx::{Any, AnyConnection, Transaction};
 
+use super::delivery::{self, Delivery};
 use super::outbox::{self, OutboxRow};
 use super::{DbError, Dialect, Ids};
+use crate::alert::Alert;
 use crate::domain::event::Kind;
 
 /// What happens once the transaction is committed.
@@ -17,7 +19,11 @@ pub(super) struct After {
     pub outbox: Vec<OutboxRow>,
     pub deliveries: bool,
     pub retries: bool,
+    pub alerts: Vec<(i64, String, Alert)>,
 }
+
+/// What the column of a call's reference holds.
+const REFERENCE_MAX: usize = 128;
 
 /// A transaction that writes. Only [`super::Db::write`] makes one.
 pub struct Tx {
@@ -136,6 +142,13 @@ impl Tx {
         self.after.outbox.push(row);
     }
 
+    /// Tells people of something, once this is committed: in the log, and by the webhook if there is one. `reference`
+    /// names the occasion: a second alert with the same one is not sent.
+    pub fn alert(&mut self, reference: String, alert: Alert) {
+        let id = self.next_id();
+        self.after.alerts.push((id, reference, alert));
+    }
+
     /// After the commit, the delivery engine looks for work.
     pub fn wake_deliveries(&mut self) {
         self.after.deliveries = true;
@@ -144,6 +157,28 @@ impl Tx {
     /// After the commit, the retry lanes look for work.
     pub fn wake_retries(&mut self) {
         self.after.retries = true;
+    }
+
+    pub(super) async fn write_alerts(&mut self, webhook: &str) -> Result<(), DbError> {
+        let mut calls = Vec::with_capacity(self.after.alerts.len());
+        for (id, reference, alert) in &self.after.alerts {
+            // It is sent as a header; ids of other systems may hold anything.
+            let plain = reference.len() <= REFERENCE_MAX && reference.bytes().all(|byte| byte.is_ascii_graphic());
+            calls.push(Delivery {
+                id: *id,
+                kind: delivery::Kind::Alert,
+                reference: if plain { reference.clone() } else { format!("alert:{id}") },
+                order_id: alert.order_id(),
+                url: webhook.to_owned(),
+                body: serde_json::to_string(alert)?,
+                attempts: 0,
+                next_at: self.now_ms,
+            });
+        }
+        if !calls.is_empty() {
+            delivery::insert(self, &calls).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn write_outbox(&mut self) -> Result<(), DbError> {

@@ -39,6 +39,7 @@ struct Inner {
     own: OnceLock<String>,
     channels: BTreeMap<String, SecretString>,
     warehouse: SecretString,
+    alerts: SecretString,
 }
 
 impl fmt::Debug for Targets {
@@ -52,6 +53,7 @@ pub(super) struct Prepared {
     pub url: Url,
     pub own: bool,
     pub body: String,
+    /// Empty: it is not signed.
     pub secret: SecretString,
     pub spoil_signature: bool,
 }
@@ -75,7 +77,11 @@ impl Targets {
     /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`.
     #[must_use]
     pub fn new(channels: BTreeMap<String, SecretString>, warehouse: SecretString) -> Self {
-        Self(Arc::new(Inner { own: OnceLock::new(), channels, warehouse }))
+        Self::with(channels, warehouse, SecretString::default())
+    }
+
+    fn with(channels: BTreeMap<String, SecretString>, warehouse: SecretString, alerts: SecretString) -> Self {
+        Self(Arc::new(Inner { own: OnceLock::new(), channels, warehouse, alerts }))
     }
 
     /// With the configured secrets.
@@ -83,7 +89,7 @@ impl Targets {
     pub fn from_config(config: &Config) -> Self {
         let channels =
             config.payment.channels.iter().map(|(id, channel)| (id.clone(), channel.secret.clone())).collect();
-        Self::new(channels, config.warehouse.secret.clone())
+        Self::with(channels, config.warehouse.secret.clone(), config.alerts.secret.clone())
     }
 
     /// Where this process listens, like `http://127.0.0.1:8080`: calls whose URL is a path go there. Only the first
@@ -135,8 +141,8 @@ impl Targets {
         }
         let unreadable = |error: serde_json::Error| Unprepared::Never(format!("the body cannot be read: {error}"));
         let (body, channel_id, spoil_signature) = match call.kind {
-            Kind::Warehouse | Kind::SandboxFulfilment => {
-                let secret = self.0.warehouse.clone();
+            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert => {
+                let secret = if call.kind == Kind::Alert { &self.0.alerts } else { &self.0.warehouse }.clone();
                 return Ok(Prepared { url, own, body: call.body.clone(), secret, spoil_signature: false });
             }
             Kind::ChannelSubmit | Kind::ChannelRefund => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
 use super::message::Incoming;
 use super::retry::Policy;
+use crate::alert::{self, Alert};
 use crate::db::inbox::{self, Claim};
 use crate::db::outbox::{self, OutboxRow};
 use crate::db::retry::{self, Parked};
@@ -215,6 +216,16 @@ impl Consumer {
             // It was sent again, and died again.
             event_id = format!("{}:{id}", event_id.chars().take(100).collect::<String>());
         }
+        let alert = Alert::DeadLetter {
+            original_topic: letter.topic.to_owned(),
+            business_id: letter.key.to_owned(),
+            retry_count: letter.attempts - 1,
+            error_message: alert::without_values(letter.reason),
+            alert_time: now_ms,
+            consumer_group: group.to_owned(),
+            event_id: letter.event_id.to_owned(),
+        };
+        tx.alert(event_id.clone(), alert);
         let row = OutboxRow {
             id,
             event_id,
@@ -226,14 +237,6 @@ impl Consumer {
             deliver_at_ms: now_ms,
             attempts: 0,
         };
-        tracing::error!(
-            group,
-            event_id = letter.event_id,
-            topic = letter.topic,
-            attempts = letter.attempts,
-            reason = letter.reason,
-            "dead letter"
-        );
         tx.emit_raw(row);
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::broker;
 use super::health::{Reach, State};
 use super::relay::Relay;
 use super::rocketmq::PublishError;
+use crate::alert::{self, Alert};
 use crate::config;
 use crate::db::DbError;
 use crate::db::outbox::{self, Failure, OutboxRow};
@@ -79,12 +80,16 @@ impl Sweep {
         let results = self.relay.publish(&rows).await;
         db.fault("relay", "published")?;
         let now_ms = db.clock().now_ms();
-        let (mut sent, mut held, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sent, mut held, mut failures, mut alerts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (row, result) in rows.iter().zip(results) {
             match result {
                 Ok(()) => sent.push(row.id),
                 Err(PublishError::HandledHere) => held.push(row.id),
-                Err(error) => failures.push(self.failure(row, &error, now_ms)),
+                Err(error) => {
+                    let failure = self.failure(row, &error, now_ms);
+                    alerts.extend(given_up_alert(row, &failure, now_ms));
+                    failures.push(failure);
+                }
             }
         }
         let count = sent.len() + held.len();
@@ -93,8 +98,13 @@ impl Sweep {
         self.relay.mark_sent(sent).await?;
         if !failures.is_empty() {
             db.write("outbox_mark", move |tx| {
-                let failures = failures.clone();
-                Box::pin(async move { outbox::mark_failed(tx, failures).await })
+                let (failures, alerts) = (failures.clone(), alerts.clone());
+                Box::pin(async move {
+                    for (reference, alert) in alerts {
+                        tx.alert(reference, alert);
+                    }
+                    outbox::mark_failed(tx, failures).await
+                })
             })
             .await?;
         }
@@ -109,9 +119,6 @@ impl Sweep {
     fn failure(&self, row: &OutboxRow, error: &PublishError, now_ms: i64) -> Failure {
         let attempts = row.attempts + i64::from(error.counts());
         let given_up = error.is_permanent() || (error.counts() && attempts >= self.max_attempts);
-        if given_up {
-            tracing::error!(event_id = row.event_id, topic = row.topic, attempts, %error, "outbox row given up");
-        }
         let next_at = match error {
             // Nothing is tried before a broker is there, and then all of it, in its order.
             PublishError::Away => row.deliver_at_ms,
@@ -145,4 +152,18 @@ impl Sweep {
             }
         }
     }
+}
+
+/// That a row is given up, if it is, and the name of the occasion: driven again by hand, it may be given up again.
+fn given_up_alert(row: &OutboxRow, failure: &Failure, now_ms: i64) -> Option<(String, Alert)> {
+    let alert = Alert::OutboxGivenUp {
+        original_topic: row.topic.clone(),
+        business_id: row.key.clone(),
+        retry_count: (failure.attempts - 1).max(0),
+        error_message: alert::without_values(&failure.error),
+        alert_time: now_ms,
+        event_id: row.event_id.clone(),
+        record_id: row.id.to_string(),
+    };
+    failure.next_at.is_none().then(|| (format!("outbox:{}:{now_ms}", row.id), alert))
 }

@@ -45,7 +45,11 @@ async fn open_one(config: &Config, plan: &Plan, url: &str) -> Result<Db, StartEr
         clock: plan.clock.clone(),
         faults: plan.faults.clone(),
     };
-    Ok(Db::open(&options).await?)
+    let db = Db::open(&options).await?;
+    if let Some(webhook) = config.alerts.webhook() {
+        db.alert_by(webhook);
+    }
+    Ok(db)
 }
 
 impl Database {

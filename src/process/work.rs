@@ -6,6 +6,7 @@ use super::databases::Database;
 use super::wiring::{calls, effects};
 use super::{Plan, StartError};
 use crate::config::Config;
+use crate::db::delivery::Kind as Call;
 use crate::delivery::{Engine, EngineConfig, Targets};
 use crate::domain::event::Role;
 use crate::mq::relay::Relay;
@@ -42,14 +43,15 @@ pub(super) fn start(shared: &Shared<'_>, database: &Database, consumers: Vec<Con
     if plan.work.timeouts && database.roles.contains(&Role::Order) {
         shutdown.run("timeouts", Timeouts::new(db.clone()).run(token.clone()));
     }
-    if plan.work.deliveries {
-        deliveries(shared, database)?;
-    }
-    Ok(())
+    deliveries(shared, database)
 }
 
 fn deliveries(shared: &Shared<'_>, database: &Database) -> Result<(), StartError> {
-    let kinds = calls(&database.roles);
+    let mut kinds = if shared.plan.work.deliveries { calls(&database.roles) } else { Vec::new() };
+    // Whoever can find a reason for an alert sends it: nobody else may be there.
+    if shared.config.alerts.webhook().is_some() {
+        kinds.push(Call::Alert);
+    }
     if kinds.is_empty() {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Outgoing calls against a real local server, with a clock that stands still.
 
 mod sandbox;
-mod world;
+pub mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,7 @@
 //! The one test binary.
 #![recursion_limit = "512"]
 
+mod alerts;
 mod audit;
 mod bad_input;
 mod catalogue;

@@ -142,7 +142,8 @@ impl Stuck {
                  (SELECT 1 FROM message_retry_log a WHERE a.consumer_group = w.consumer_group \
                  AND a.open_key = w.open_key AND a.next_at IS NOT NULL)",
             ),
-            Self::Deliveries => ("ref, next_at", "FROM delivery WHERE next_at <= ?"),
+            // An alert (kind 6) moves nothing of the business.
+            Self::Deliveries => ("ref, next_at", "FROM delivery WHERE next_at <= ? AND kind <> 6"),
             Self::Orders => ("order_no, due_at", "FROM orders WHERE due_at <= ?"),
         }
     }

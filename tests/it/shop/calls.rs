@@ -133,7 +133,7 @@ impl Shop {
     /// What goes over the wire: the body, what it is signed with, and whether the signature is to be wrong.
     fn sealed(&self, call: &Delivery) -> (String, secrecy::SecretString, bool) {
         match call.kind {
-            Kind::Warehouse | Kind::SandboxFulfilment => {
+            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert => {
                 (call.body.clone(), self.targets.warehouse_secret().clone(), false)
             }
             Kind::ChannelSubmit | Kind::ChannelRefund => {
