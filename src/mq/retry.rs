@@ -1,8 +1,12 @@
 //! The retry lane: parked messages, tried again from the table until they work out or are given up.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +21,14 @@ use crate::progress::Progress;
 /// How long a claim on a parked message holds.
 const LEASE_MS: i64 = 30_000;
 /// Parked messages taken at once.
-const BATCH: i64 = 64;
+const BATCH: usize = 64;
+/// Messages tried at the same time, of different keys.
+const AT_ONCE: usize = 4;
 /// How often the table is looked at without being told to: for what another process parked.
 const LOOK_MS: i64 = 5_000;
 
-/// When to try again, and how often.
+/// When to try again, and how often: a message is handled when it comes, and then up to `max_attempts` times from the
+/// table, `schedule` apart. With the defaults it has failed four times in a hundred seconds when it is given up.
 #[derive(Clone, Debug)]
 pub struct Policy {
     schedule_ms: Vec<i64>,
@@ -63,9 +70,59 @@ impl Policy {
     }
 }
 
-/// The retry lane of one consumer group.
+/// The retry lane of one consumer group. It needs no consumer beside it, and any number of instances may work on one
+/// database: a message is leased to one of them, and an attempt counts only if nobody else has made it.
 pub struct RetryLane {
     consumer: Consumer,
+}
+
+type Attempt = BoxFuture<'static, (String, Result<(), DbError>)>;
+
+/// What a lane has taken: several keys at the same time, so that a slow one holds up no other; of one key one message
+/// after the other.
+#[derive(Default)]
+struct Taken {
+    /// Not begun yet, in the order in which they fell due, and when their lease ends, epoch ms.
+    ready: VecDeque<(Parked, i64)>,
+    running: FuturesUnordered<Attempt>,
+    /// Keys of what is running.
+    busy: HashSet<String>,
+}
+
+impl Taken {
+    /// Begins what can be begun.
+    fn begin(&mut self, consumer: &Consumer) {
+        let now_ms = consumer.db().clock().now_ms();
+        let mut place = 0;
+        while self.running.len() < AT_ONCE && place < self.ready.len() {
+            if self.ready.get(place).is_some_and(|(row, _)| self.busy.contains(&row.key)) {
+                place += 1;
+                continue;
+            }
+            // What has waited for longer than its lease is somebody else's.
+            let Some((row, until)) = self.ready.remove(place) else { return };
+            if until > now_ms {
+                self.busy.insert(row.key.clone());
+                let consumer = consumer.clone();
+                self.running.push(Box::pin(async move {
+                    let key = row.key.clone();
+                    (key, attempt(&consumer, Arc::new(row)).await)
+                }));
+            }
+        }
+    }
+
+    /// One attempt has ended; `None` when none is under way. Dropped half-way, it has lost nothing.
+    async fn next(&mut self) -> Option<Result<(), DbError>> {
+        let (key, result) = self.running.next().await?;
+        self.busy.remove(&key);
+        Some(result)
+    }
+
+    /// A slot is free, and nothing that was taken can fill it.
+    fn has_room(&self) -> bool {
+        self.running.len() < AT_ONCE && self.ready.len() < BATCH
+    }
 }
 
 impl RetryLane {
@@ -75,82 +132,113 @@ impl RetryLane {
         Self { consumer }
     }
 
-    /// Tries what is due, once.
+    /// Tries what is due, once, and waits for the end of it.
     ///
     /// # Errors
     /// When the database is away.
     pub async fn step(&self) -> Result<Progress, DbError> {
+        let mut taken = Taken::default();
+        let progress = self.take(&mut taken).await?;
+        taken.begin(&self.consumer);
+        let mut outcome = Ok(progress);
+        while let Some(result) = taken.next().await {
+            match result {
+                Ok(()) => taken.begin(&self.consumer),
+                // What is not begun is due again when its lease is over.
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    /// Claims what is due.
+    async fn take(&self, taken: &mut Taken) -> Result<Progress, DbError> {
         let group = self.consumer.handler().group().name();
         let db = self.consumer.db();
+        let limit = i64::try_from(BATCH - taken.ready.len().min(BATCH)).unwrap_or(0);
         let due = db
-            .write("retry_claim", move |tx| Box::pin(async move { retry::claim(tx, group, BATCH, LEASE_MS).await }))
+            .write("retry_claim", move |tx| {
+                Box::pin(async move {
+                    let due = retry::claim(tx, group, limit, LEASE_MS).await?;
+                    Ok(due.into_iter().map(|row| (row, tx.now_ms() + LEASE_MS)).collect::<Vec<_>>())
+                })
+            })
             .await?;
         if due.is_empty() {
             let mut conn = db.read().await?;
             return Ok(retry::next_due(&mut conn, group).await?.map_or(Progress::Idle, Progress::WaitUntil));
         }
         let count = due.len();
-        for parked in due {
-            self.attempt(Arc::new(parked)).await?;
-        }
+        taken.ready.extend(due);
         Ok(Progress::Did(count))
     }
 
-    async fn attempt(&self, parked: Arc<Parked>) -> Result<(), DbError> {
-        let consumer = self.consumer.clone();
-        let row = Arc::clone(&parked);
-        let tried = self
-            .consumer
-            .db()
-            .write("retry", move |tx| {
-                let (consumer, row) = (consumer.clone(), Arc::clone(&row));
-                Box::pin(async move { try_again(&consumer, tx, &row).await })
-            })
-            .await;
-        match tried {
-            Err(error) if !error.is_outage() => {
-                let consumer = self.consumer.clone();
-                let why = error.to_string();
-                self.consumer
-                    .db()
-                    .write("retry", move |tx| {
-                        let (consumer, row, why) = (consumer.clone(), Arc::clone(&parked), why.clone());
-                        Box::pin(async move {
-                            if retry::lock_waiting(tx, &row).await? {
-                                failed(&consumer, tx, &row, &why).await
-                            } else {
-                                Ok(())
-                            }
-                        })
-                    })
-                    .await
-            }
-            other => other,
-        }
-    }
-
-    /// Runs until `token` is cancelled.
+    /// Runs until `token` is cancelled; what is under way is ended then.
     pub async fn run(self, token: CancellationToken) {
         let db = self.consumer.db().clone();
         let mut bell = db.retries();
+        let mut taken = Taken::default();
         while !token.is_cancelled() {
-            let wait_ms = match self.step().await {
+            taken.begin(&self.consumer);
+            let wait_ms = match self.take_if_room(&mut taken).await {
                 Ok(Progress::Did(_)) => continue,
                 Ok(Progress::Idle) => LOOK_MS,
                 Ok(Progress::WaitUntil(at)) => (at - db.clock().now_ms()).clamp(10, LOOK_MS),
                 Err(error) => {
-                    tracing::warn!(group = self.consumer.handler().group().name(), %error, "retry lane waits");
-                    LOOK_MS
+                    self.pause(&error, &token).await;
+                    continue;
                 }
             };
             tokio::select! {
-                () = token.cancelled() => return,
+                () = token.cancelled() => {}
                 // The database outlives its lanes: the sender is never gone.
                 _ = bell.changed() => {}
+                Some(result) = taken.next() => {
+                    if let Err(error) = result {
+                        taken.ready.clear();
+                        self.pause(&error, &token).await;
+                    }
+                }
                 () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
+        while taken.next().await.is_some() {}
     }
+
+    async fn take_if_room(&self, taken: &mut Taken) -> Result<Progress, DbError> {
+        if taken.has_room() { self.take(taken).await } else { Ok(Progress::Idle) }
+    }
+
+    /// The database is away: trying at once would only burn.
+    async fn pause(&self, error: &DbError, token: &CancellationToken) {
+        tracing::warn!(group = self.consumer.handler().group().name(), %error, "retry lane waits");
+        let wait = Duration::from_millis(LOOK_MS.unsigned_abs());
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// One attempt, whatever comes of it; an error only when the database is away.
+async fn attempt(consumer: &Consumer, parked: Arc<Parked>) -> Result<(), DbError> {
+    let (with, row) = (consumer.clone(), Arc::clone(&parked));
+    let tried = consumer.db().write("retry", move |tx| {
+        let (consumer, row) = (with.clone(), Arc::clone(&row));
+        Box::pin(async move { try_again(&consumer, tx, &row).await })
+    });
+    let why = match tried.await {
+        Err(error) if !error.is_outage() => error.to_string(),
+        other => return other,
+    };
+    let with = consumer.clone();
+    let record = consumer.db().write("retry", move |tx| {
+        let (consumer, row, why) = (with.clone(), Arc::clone(&parked), why.clone());
+        Box::pin(async move {
+            if retry::lock_waiting(tx, &row).await? { failed(&consumer, tx, &row, &why).await } else { Ok(()) }
+        })
+    });
+    record.await
 }
 
 async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(), DbError> {

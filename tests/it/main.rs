@@ -20,6 +20,7 @@ mod layers;
 mod model;
 mod order_flow;
 mod resend;
+mod retry_lane;
 mod retry_park_dlq;
 #[cfg(feature = "embedded")]
 mod rocketmq;
