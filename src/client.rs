@@ -1,14 +1,16 @@
 //! HTTP client of the roles: one method per call, with the retries that are safe.
 //!
 //! Every call may be repeated: orders carry an idempotency key, the other calls end in the same state when they are made
-//! twice. So what did not arrive, or was refused for load, is tried again, a bounded number of times.
+//! twice. So what did not arrive, or was refused for load, is tried again, a bounded number of times, and where a role
+//! has several addresses, on the next one first.
 
 mod error;
+mod pool;
 mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
@@ -22,8 +24,10 @@ pub use error::CallError;
 pub use watch::{OrderView, Watch, WatchError};
 
 use crate::config;
+use crate::domain::event::Role;
 use crate::domain::id::{OrderId, Sku};
 use crate::http::Problem;
+use pool::Pool;
 
 /// An answer as it came: fields that this version does not know stay in it, in the order of the server.
 pub type Reply = Box<RawValue>;
@@ -32,9 +36,9 @@ pub type Reply = Box<RawValue>;
 pub const IDS_PER_CALL: usize = 100;
 
 /// One request and its answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Tries of one call, the first one included: with the waits below about ten seconds.
+/// Tries of one call at each address, the first one included: with the waits below about ten seconds.
 const ATTEMPTS: u32 = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -48,14 +52,27 @@ pub struct Api {
     at: Arc<Addresses>,
     /// A role could not be reached at all: until one answers again, calls are not retried.
     down: Arc<AtomicBool>,
+    /// How long a call is tried again, instead of a number of times.
+    patience: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Addresses {
-    order: String,
-    payment: String,
-    stock: String,
-    notify: String,
+    order: Pool,
+    payment: Pool,
+    stock: Pool,
+    notify: Pool,
+}
+
+impl Addresses {
+    fn of(&self, role: Role) -> &Pool {
+        match role {
+            Role::Order => &self.order,
+            Role::Payment => &self.payment,
+            Role::Stock => &self.stock,
+            Role::Notify => &self.notify,
+        }
+    }
 }
 
 /// One page of orders, the newest first.
@@ -69,22 +86,23 @@ pub struct Page {
 
 struct Call<'a> {
     method: Method,
-    url: String,
+    role: Role,
+    path: String,
     body: Option<Bytes>,
     key: Option<&'a str>,
 }
 
 impl<'a> Call<'a> {
-    fn get(url: String) -> Self {
-        Self { method: Method::GET, url, body: None, key: None }
+    fn get(role: Role, path: String) -> Self {
+        Self { method: Method::GET, role, path, body: None, key: None }
     }
 
-    fn post(url: String, body: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, url, body: Some(body.into()), key: None }
+    fn post(role: Role, path: String, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, role, path, body: Some(body.into()), key: None }
     }
 
-    fn put(url: String, body: impl Into<Bytes>) -> Self {
-        Self { method: Method::PUT, url, body: Some(body.into()), key: None }
+    fn put(role: Role, path: String, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::PUT, role, path, body: Some(body.into()), key: None }
     }
 
     fn key(mut self, key: &'a str) -> Self {
@@ -99,12 +117,11 @@ impl Api {
     /// # Errors
     /// [`CallError::Setup`] when the key cannot be a header, or there is no TLS.
     pub fn new(client: &config::Client) -> Result<Self, CallError> {
-        let base = |url: &str| config::Client::base(url).to_owned();
         let at = Addresses {
-            order: base(&client.order),
-            payment: base(&client.payment),
-            stock: base(&client.stock),
-            notify: base(&client.notify),
+            order: Pool::new(&client.order),
+            payment: Pool::new(&client.payment),
+            stock: Pool::new(&client.stock),
+            notify: Pool::new(&client.notify),
         };
         Self::build(at, client.key.expose_secret())
     }
@@ -114,8 +131,8 @@ impl Api {
     /// # Errors
     /// As [`Api::new`].
     pub fn at(base_url: &str) -> Result<Self, CallError> {
-        let base = || base_url.trim_end_matches('/').to_owned();
-        Self::build(Addresses { order: base(), payment: base(), stock: base(), notify: base() }, "")
+        let pool = || Pool::new(base_url);
+        Self::build(Addresses { order: pool(), payment: pool(), stock: pool(), notify: pool() }, "")
     }
 
     fn build(at: Addresses, key: &str) -> Result<Self, CallError> {
@@ -136,7 +153,13 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| CallError::Setup(error.to_string()))?;
-        Ok(Self { http, at: Arc::new(at), down: Arc::default() })
+        Ok(Self { http, at: Arc::new(at), down: Arc::default(), patience: None })
+    }
+
+    /// Calls that fail are tried again for so long, instead of a number of times: roles may be away meanwhile.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
     }
 
     /// `POST /orders` with this body, as it is. The key makes a repetition harmless.
@@ -144,7 +167,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn create_order(&self, body: impl Into<Bytes>, key: &str) -> Result<Reply, CallError> {
-        self.call(Call::post(format!("{}/orders", self.at.order), body).key(key)).await
+        self.call(Call::post(Role::Order, "/orders".to_owned(), body).key(key)).await
     }
 
     /// `GET /orders/{id}`.
@@ -152,7 +175,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn order(&self, id: OrderId) -> Result<Reply, CallError> {
-        self.call(Call::get(format!("{}/orders/{id}", self.at.order))).await
+        self.call(Call::get(Role::Order, format!("/orders/{id}"))).await
     }
 
     /// `GET /orders?ids=`: those of up to [`IDS_PER_CALL`] ids that exist.
@@ -161,9 +184,9 @@ impl Api {
     /// [`CallError`].
     pub async fn orders_by_id(&self, ids: &[OrderId]) -> Result<Vec<OrderView>, CallError> {
         let ids: Vec<String> = ids.iter().map(OrderId::to_string).collect();
-        let url = format!("{}/orders?ids={}", self.at.order, ids.join(","));
-        let page: Page = self.call_as(Call::get(url.clone())).await?;
-        page.items.into_iter().map(|raw| OrderView::of(&url, raw)).collect()
+        let path = format!("/orders?ids={}", ids.join(","));
+        let page: Page = self.call_as(Call::get(Role::Order, path.clone())).await?;
+        page.items.into_iter().map(|raw| OrderView::of(&path, raw)).collect()
     }
 
     /// `GET /orders` with these parameters, already safe in a URL.
@@ -172,7 +195,7 @@ impl Api {
     /// [`CallError`].
     pub async fn orders(&self, parameters: &[(&str, String)]) -> Result<Page, CallError> {
         let text: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        self.call_as(Call::get(format!("{}/orders?{}", self.at.order, text.join("&")))).await
+        self.call_as(Call::get(Role::Order, format!("/orders?{}", text.join("&")))).await
     }
 
     /// `POST /orders/{id}/cancel`.
@@ -180,7 +203,7 @@ impl Api {
     /// # Errors
     /// [`CallError`]; 409 when the warehouse has it.
     pub async fn cancel(&self, id: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
-        self.call(Call::post(format!("{}/orders/{id}/cancel", self.at.order), body)).await
+        self.call(Call::post(Role::Order, format!("/orders/{id}/cancel"), body)).await
     }
 
     /// `PUT /products/{sku}`.
@@ -188,7 +211,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn put_product(&self, sku: &Sku, body: impl Into<Bytes>) -> Result<Reply, CallError> {
-        self.call(Call::put(format!("{}/products/{sku}", self.at.order), body)).await
+        self.call(Call::put(Role::Order, format!("/products/{sku}"), body)).await
     }
 
     /// `GET /products/{sku}`.
@@ -196,7 +219,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn product(&self, sku: &Sku) -> Result<Reply, CallError> {
-        self.call(Call::get(format!("{}/products/{sku}", self.at.order))).await
+        self.call(Call::get(Role::Order, format!("/products/{sku}"))).await
     }
 
     /// `PUT /stock/{sku}`.
@@ -204,7 +227,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn put_stock(&self, sku: &Sku, body: impl Into<Bytes>) -> Result<Reply, CallError> {
-        self.call(Call::put(format!("{}/stock/{sku}", self.at.stock), body)).await
+        self.call(Call::put(Role::Stock, format!("/stock/{sku}"), body)).await
     }
 
     /// `GET /stock/{sku}`.
@@ -212,7 +235,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn stock(&self, sku: &Sku) -> Result<Reply, CallError> {
-        self.call(Call::get(format!("{}/stock/{sku}", self.at.stock))).await
+        self.call(Call::get(Role::Stock, format!("/stock/{sku}"))).await
     }
 
     /// `GET /payments/{orderId}`.
@@ -220,7 +243,7 @@ impl Api {
     /// # Errors
     /// [`CallError`]; 404 while the payment is not opened.
     pub async fn payment(&self, order: OrderId) -> Result<Reply, CallError> {
-        self.call(Call::get(format!("{}/payments/{order}", self.at.payment))).await
+        self.call(Call::get(Role::Payment, format!("/payments/{order}"))).await
     }
 
     /// `POST /payments/{orderId}/pay`.
@@ -228,7 +251,7 @@ impl Api {
     /// # Errors
     /// [`CallError`]; 404 while the payment is not opened, 409 when it is closed.
     pub async fn pay(&self, order: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
-        self.call(Call::post(format!("{}/payments/{order}/pay", self.at.payment), body)).await
+        self.call(Call::post(Role::Payment, format!("/payments/{order}/pay"), body)).await
     }
 
     /// Makes the sandbox channel call back for a payment it kept silent about.
@@ -236,8 +259,8 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn sandbox_callback(&self, payment_id: &str) -> Result<Reply, CallError> {
-        let url = format!("{}/sandbox/channel/payments/{payment_id}/callback", self.at.payment);
-        self.call(Call::post(url, Bytes::from_static(b"{}"))).await
+        let path = format!("/sandbox/channel/payments/{payment_id}/callback");
+        self.call(Call::post(Role::Payment, path, Bytes::from_static(b"{}"))).await
     }
 
     /// `GET /notifications` of a user, the newest first.
@@ -245,58 +268,88 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub async fn notifications(&self, user_id: &str) -> Result<Reply, CallError> {
-        self.call(Call::get(format!("{}/notifications?userId={user_id}&limit=100", self.at.notify))).await
+        self.call(Call::get(Role::Notify, format!("/notifications?userId={user_id}&limit=100"))).await
     }
 
-    /// `GET /readyz` of the order role, as long as it takes within the usual retries.
+    /// `GET /readyz` of each role, as long as it takes within the usual retries: one instance of each is enough.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn ready(&self) -> Result<(), CallError> {
-        self.call(Call::get(format!("{}/readyz", self.at.order))).await.map(drop)
+        for role in Role::ALL {
+            self.call(Call::get(role, "/readyz".to_owned())).await?;
+        }
+        Ok(())
     }
 
     async fn call_as<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CallError> {
-        let url = call.url.clone();
+        let url = call.path.clone();
         let reply = self.call(call).await?;
         serde_json::from_str(reply.get()).map_err(|source| CallError::Garbled { url, source })
     }
 
     async fn call(&self, call: Call<'_>) -> Result<Reply, CallError> {
-        let mut attempt = 1;
+        let (started, mut attempt) = (Instant::now(), 1);
         loop {
-            let error = match self.once(&call).await {
+            let error = match self.round(&call).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let attempts = if self.down.load(Ordering::Relaxed) { 1 } else { ATTEMPTS };
-            let Some(wait) = retry_wait(&error, attempt).filter(|_| attempt < attempts) else {
+            let wait = retry_wait(&error, attempt).filter(|wait| match self.patience {
+                Some(patience) => started.elapsed() + *wait < patience,
+                None => attempt < if self.down.load(Ordering::Relaxed) { 1 } else { ATTEMPTS },
+            });
+            let Some(wait) = wait else {
                 if matches!(error, CallError::Unreachable { .. }) {
                     self.down.store(true, Ordering::Relaxed);
                 }
                 return Err(error);
             };
-            tracing::debug!(url = call.url, attempt, wait_ms = wait.as_millis(), %error, "trying again");
+            tracing::debug!(path = call.path, attempt, wait_ms = wait.as_millis(), %error, "trying again");
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
     }
 
-    async fn once(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        let mut request = self.http.request(call.method.clone(), &call.url);
+    /// Tries each address of the role once, as a load balancer would; the most telling error.
+    async fn round(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        let pool = self.at.of(call.role);
+        let mut told: Option<CallError> = None;
+        for member in pool.round() {
+            let error = match self.once(call, member.base()).await {
+                Err(error) if is_elsewhere(&error) => error,
+                done => {
+                    pool.back(member);
+                    return done;
+                }
+            };
+            tracing::debug!(path = call.path, address = member.base(), %error, "does not serve");
+            pool.away(member);
+            // What a role says tells more than that another one says nothing.
+            told = match (told, error) {
+                (Some(refusal @ CallError::Refused(_)), CallError::Unreachable { .. }) => Some(refusal),
+                (_, error) => Some(error),
+            };
+        }
+        Err(told.unwrap_or_else(|| CallError::Setup("a role has no address".to_owned())))
+    }
+
+    async fn once(&self, call: &Call<'_>, base: &str) -> Result<Reply, CallError> {
+        let url = format!("{base}{}", call.path);
+        let mut request = self.http.request(call.method.clone(), &url);
         if let Some(body) = &call.body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
         }
         if let Some(key) = call.key {
             request = request.header("idempotency-key", key);
         }
-        let lost = |error: reqwest::Error| CallError::unreachable(&call.url, error);
+        let lost = |error: reqwest::Error| CallError::unreachable(&url, error);
         let response = request.send().await.map_err(lost)?;
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let body = response.bytes().await.map_err(lost)?;
         self.down.store(false, Ordering::Relaxed);
         if status.is_success() {
-            let garbled = |source| CallError::Garbled { url: call.url.clone(), source };
+            let garbled = |source| CallError::Garbled { url: url.clone(), source };
             return serde_json::from_slice(&body).map_err(garbled);
         }
         let mut problem: Problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
@@ -306,6 +359,18 @@ impl Api {
         problem.status = status.as_u16();
         problem.retry_after = problem.retry_after.or(retry_after);
         Err(CallError::Refused(Box::new(problem)))
+    }
+}
+
+/// Another instance may serve what this one does not.
+fn is_elsewhere(error: &CallError) -> bool {
+    match error {
+        CallError::Unreachable { .. } => true,
+        CallError::Refused(problem) => matches!(
+            problem.status_code(),
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ),
+        CallError::Garbled { .. } | CallError::Setup(_) => false,
     }
 }
 

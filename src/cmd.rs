@@ -12,6 +12,7 @@ pub mod payment;
 pub mod product;
 pub mod serve;
 pub mod stock;
+pub mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ struct Global {
 enum Command {
     /// Run roles until the process is told to stop
     Serve(serve::Args),
+    /// Do background work until the process is told to stop
+    Worker(worker::Args),
     /// Check that every order, payment, piece of stock and message is where it belongs
     Audit(audit::Args),
     /// Place, look at, cancel and wait for orders
@@ -150,6 +153,7 @@ impl Cli {
         let context = Context { config, asked_output: self.global.output, clock: Clock::system() };
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
+            Command::Worker(args) => Box::pin(worker::run(&context, args)).await,
             Command::Audit(args) => audit::run(&context, args).await,
             Command::Order(args) => order::run(&context, args).await,
             Command::Payment(args) => payment::run(&context, args).await,

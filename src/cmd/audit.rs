@@ -67,7 +67,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The databases of all roles, to read.
-pub(super) async fn open(context: &Context) -> anyhow::Result<RoleDbs> {
+pub(crate) async fn open(context: &Context) -> anyhow::Result<RoleDbs> {
     let mut open: Vec<(Vec<Role>, Db)> = Vec::new();
     for (url, roles) in context.config.databases(&Role::ALL) {
         open.push((roles, open_one(context, &url).await?));

@@ -1,4 +1,5 @@
-//! `ruyi demo`: everything in one process, a thousand orders through it over HTTP, and the proof that all is well.
+//! `ruyi demo`: everything in one process, a thousand orders through it over HTTP, and the proof that all is well; or the
+//! same orders through processes that run already.
 
 pub mod cases;
 pub mod drive;
@@ -19,8 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use crate::client::Api;
-use crate::config::Config;
+use crate::config::{Config, Millis};
 use crate::shutdown::Shutdown;
 use cases::Cases;
 use drive::{Driven, Options};
@@ -33,8 +33,6 @@ pub const ORDERS: &str = include_str!("../../examples/orders.jsonl");
 /// What is sold in the demo.
 pub const PRODUCTS: &str = include_str!("../../examples/products.jsonl");
 
-/// How long each step of an order may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How long effects may trail the last end before the audit counts.
 const TRAIL: Duration = Duration::from_secs(30);
 const AUDIT_PAUSE: Duration = Duration::from_millis(500);
@@ -51,6 +49,13 @@ pub struct Args {
     /// Database to use, `sqlite://` or `mysql://` [default: a SQLite file in the data directory]
     #[arg(long, value_name = "URL")]
     database: Option<String>,
+    /// Feed the roles that run where [client] says, and audit the databases of this configuration, instead of starting
+    /// anything; nobody else should be placing orders meanwhile
+    #[arg(long, conflicts_with_all = ["data_dir", "database"])]
+    external: bool,
+    /// How long each step of an order, and each request to a role that does not answer, may take
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    patience: Millis,
     /// Orders in work at once
     #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u16).range(1..=4096))]
     concurrency: u16,
@@ -64,6 +69,12 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let (cases, count) = load(context, args.orders.as_deref())?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("cannot listen for signals")?;
+    let patience = args.patience.duration();
+    let options = Options { count, concurrency: args.concurrency.into(), patience };
+    if args.external {
+        let system = System::outside(context).await?;
+        return through(context, &context.config, system, &cases, options, patience, &shutdown).await;
+    }
     let temporary = match &args.data_dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("ruyi-demo-").tempdir().context("no temporary directory")?),
@@ -72,12 +83,23 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let data_dir = data_dir.context("no data directory")?;
     std::fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
     let config = system::config_in(data_dir, args.database.as_deref(), context);
-    let options = Options { count, concurrency: args.concurrency.into(), patience: PATIENCE };
-
     let system = System::start(context, &config).await.context("cannot start the system")?;
-    let result = on(&system, &cases, options, &shutdown.token).await;
+    through(context, &config, system, &cases, options, TRAIL, &shutdown).await
+}
+
+/// Puts the orders through the system, audits it (for `trail` at most, until nothing is found) and reports.
+async fn through(
+    context: &Context,
+    config: &Config,
+    system: System,
+    cases: &Cases,
+    options: Options,
+    trail: Duration,
+    shutdown: &Shutdown,
+) -> anyhow::Result<ExitCode> {
+    let result = on(&system, config, cases, options, &shutdown.token).await;
     let audited = match &result {
-        Ok(_) if !shutdown.token.is_cancelled() => settled_audit(&system, &config, &shutdown.token).await,
+        Ok(_) if !shutdown.token.is_cancelled() => settled_audit(&system, config, trail, &shutdown.token).await,
         _ => Ok(None),
     };
     system.stop().await;
@@ -103,11 +125,12 @@ fn load(context: &Context, orders: Option<&str>) -> anyhow::Result<(Cases, u64)>
 
 async fn on(
     system: &System,
+    config: &Config,
     cases: &Cases,
     options: Options,
     stop: &CancellationToken,
 ) -> anyhow::Result<(Driven, Vec<Moment>)> {
-    let api = Api::at(system.base_url())?;
+    let api = system.api(config, options.patience)?;
     let setting_up = async {
         api.ready().await.context("the system is not ready")?;
         let products = cases::products(PRODUCTS)?;
@@ -136,12 +159,20 @@ async fn on(
 }
 
 /// Audits until nothing is found, or what is found stays.
-async fn settled_audit(system: &System, config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Audited>> {
-    let deadline = Instant::now() + TRAIL;
+async fn settled_audit(
+    system: &System,
+    config: &Config,
+    trail: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Audited>> {
+    let deadline = Instant::now() + trail;
     loop {
-        let audited = system.audit(config).await.context("cannot audit")?;
-        if audited.violations == 0 || stop.is_cancelled() || Instant::now() >= deadline {
-            return Ok(Some(audited));
+        let over = stop.is_cancelled() || Instant::now() >= deadline;
+        match system.audit(config).await {
+            Ok(audited) if audited.violations == 0 || over => return Ok(Some(audited)),
+            Err(error) if over => return Err(error.context("cannot audit")),
+            // A database that runs elsewhere may be away for a while.
+            Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(AUDIT_PAUSE).await;
     }

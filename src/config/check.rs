@@ -287,7 +287,9 @@ impl Config {
             ("stock", &client.stock),
             ("notify", &client.notify),
         ] {
-            faults.endpoint(&format!("client.{role}"), url);
+            for one in url.split(',') {
+                faults.endpoint(&format!("client.{role}"), one.trim());
+            }
         }
     }
 }

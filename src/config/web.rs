@@ -21,6 +21,9 @@ pub struct Http {
     pub notify: SocketAddr,
     /// `serve all`.
     pub all: SocketAddr,
+    /// Probes and metrics of workers; empty is none.
+    #[serde(with = "maybe_addr")]
+    pub worker: Option<SocketAddr>,
     /// Largest request body.
     pub body_limit: ByteSize,
     /// Requests in work at once.
@@ -99,13 +102,13 @@ impl Scope {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
-    /// Base URL of the order role; empty is [`Client::DEFAULT_URL`].
+    /// Base URLs of the order role, between commas; empty is [`Client::DEFAULT_URL`].
     pub order: String,
-    /// Base URL of the payment role.
+    /// Those of the payment role.
     pub payment: String,
-    /// Base URL of the stock role.
+    /// Those of the stock role.
     pub stock: String,
-    /// Base URL of the notify role.
+    /// Those of the notify role.
     pub notify: String,
     /// API key to send; empty for none.
     #[serde(serialize_with = "super::secret::masked")]
@@ -116,9 +119,33 @@ impl Client {
     /// Where `serve all` listens by default.
     pub const DEFAULT_URL: &'static str = "http://127.0.0.1:8080";
 
-    /// `url`, or the default when it is empty; never with a slash at the end.
+    /// The URLs of a role, or the default when there are none; never with a slash at the end.
     #[must_use]
-    pub fn base(url: &str) -> &str {
-        if url.is_empty() { Self::DEFAULT_URL } else { url.trim_end_matches('/') }
+    pub fn bases(urls: &str) -> Vec<&str> {
+        let parts = urls.split(',').map(|url| url.trim().trim_end_matches('/'));
+        let bases: Vec<&str> = parts.filter(|url| !url.is_empty()).collect();
+        if bases.is_empty() { vec![Self::DEFAULT_URL] } else { bases }
+    }
+}
+
+/// An address, or `""` for none.
+mod maybe_addr {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(addr: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+        match addr {
+            Some(addr) => serializer.collect_str(addr),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| de::Error::custom("neither an address like \"127.0.0.1:8085\" nor \"\""))
     }
 }

@@ -104,6 +104,8 @@ pub enum End {
     Refunded,
     /// Never became an order.
     Rejected,
+    /// Answered 5xx to the end, as often as it was tried.
+    Refused,
     /// The answer was an order that another line had placed.
     Duplicate,
     /// Not at an end when the driver gave up.
@@ -117,6 +119,7 @@ impl fmt::Display for End {
             Self::Canceled => "CANCELED",
             Self::Refunded => "REFUNDED",
             Self::Rejected => "REJECTED",
+            Self::Refused => "REFUSED",
             Self::Duplicate => "DUPLICATE",
             Self::Open => "OPEN",
         })

@@ -204,6 +204,7 @@ impl Driver<'_> {
                 let why = format!("{} {}", problem.status, problem.kind.rsplit(':').next().unwrap_or_default());
                 return Done { ended: End::Rejected, order_id: None, why, failure: None };
             }
+            Err(error @ CallError::Refused(_)) => return failed(None, End::Refused, "not placed", &error.into()),
             Err(error) => return failed(None, End::Open, "not placed", &error.into()),
         };
         let id = match created {

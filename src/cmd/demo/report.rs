@@ -22,6 +22,8 @@ pub struct Report {
     canceled: u64,
     refunded: u64,
     rejected: u64,
+    /// Orders that were answered 5xx to the end.
+    refused: u64,
     /// Expectations that were not met.
     pub unexpected: u64,
     elapsed_ms: u64,
@@ -57,6 +59,7 @@ impl Report {
             canceled: driven.ended(End::Canceled),
             refunded: driven.ended(End::Refunded),
             rejected: driven.ended(End::Rejected),
+            refused: driven.ended(End::Refused),
             unexpected: driven.unexpected,
             elapsed_ms: u64::try_from(driven.elapsed.as_millis()).unwrap_or(u64::MAX),
             orders_per_s,
@@ -106,6 +109,9 @@ impl Report {
             self.refunded,
             self.rejected
         )?;
+        if self.refused > 0 {
+            writeln!(text, "{} orders were refused: answered 5xx as often as they were tried.", self.refused)?;
+        }
         for failure in self.failures.iter().take(SHOWN) {
             let order = failure.order_id.map(|id| format!(" (order {id})")).unwrap_or_default();
             let Failure { number, expected, ended, why, .. } = failure;

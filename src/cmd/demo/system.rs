@@ -1,14 +1,16 @@
-//! The embedded system that the demo runs on: the one place that knows how it is started and audited.
+//! The system that the demo runs on, in this process or elsewhere: the one place that knows how it is started and audited.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::audit::{self, RoleDbs};
+use crate::client::Api;
 use crate::cmd::Context;
-use crate::config::{Config, Millis, RoleUrls, SecretUrl};
+use crate::config::{Config, Millis, PublishVia, RoleUrls, SecretUrl};
 use crate::db::migrate;
 use crate::domain::event::Role;
 use crate::process::{Plan, Process, Work};
@@ -33,16 +35,19 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, context: &Context) -> 
     // Loopback only, so no keys; the clients are of this process.
     config.http.keys = Vec::new();
     config.http.rate_limit = 0;
-    // Every order has been waited for: all of them can be judged.
-    config.audit.settle = Millis::new(0);
     config
 }
 
-/// All roles in this process.
-pub struct System(Process);
+/// All roles.
+pub enum System {
+    /// In this process.
+    Inside(Process),
+    /// Where `[client]` says; the databases are read for the audit.
+    Outside(RoleDbs),
+}
 
 impl System {
-    /// Starts all roles, the broker and the database.
+    /// Starts all roles, the broker and the database in this process.
     ///
     /// # Errors
     /// One of them cannot be started.
@@ -54,13 +59,26 @@ impl System {
             }
         }
         let plan = Plan { clock: context.clock.clone(), ..Plan::new(&Role::ALL, Work::SERVE, Some(config.http.all)) };
-        Ok(Self(Box::pin(Process::start(config, plan)).await?))
+        Ok(Self::Inside(Box::pin(Process::start(config, plan)).await?))
     }
 
-    /// Where the roles listen.
-    #[must_use]
-    pub fn base_url(&self) -> &str {
-        self.0.base_url()
+    /// The roles that run elsewhere already.
+    ///
+    /// # Errors
+    /// A database cannot be opened.
+    pub async fn outside(context: &Context) -> anyhow::Result<Self> {
+        Ok(Self::Outside(crate::cmd::audit::open(context).await?))
+    }
+
+    /// Its HTTP APIs.
+    ///
+    /// # Errors
+    /// `[client]` cannot be used.
+    pub fn api(&self, config: &Config, patience: Duration) -> anyhow::Result<Api> {
+        Ok(match self {
+            Self::Inside(process) => Api::at(process.base_url())?,
+            Self::Outside(_) => Api::new(&config.client)?.with_patience(patience),
+        })
     }
 
     /// Audits the tables once, on the running system.
@@ -69,14 +87,17 @@ impl System {
     /// The tables cannot be read.
     pub async fn audit(&self, config: &Config) -> anyhow::Result<Audited> {
         let options = audit::Options {
-            settle_ms: config.audit.settle.ms(),
+            settle_ms: 0,
             bound_ms: BOUND_MS,
             page: config.audit.page,
             evidence: EVIDENCE,
             events_kept_ms: config.retention.sent.ms(),
-            payments_by_outbox: true,
+            payments_by_outbox: config.payment.publish == PublishVia::Outbox,
         };
-        let dbs = RoleDbs::each(|role| self.0.db_of(role).cloned().context("a role does not run"))?;
+        let dbs = match self {
+            Self::Inside(process) => RoleDbs::each(|role| process.db_of(role).cloned().context("a role does not run"))?,
+            Self::Outside(dbs) => dbs.clone(),
+        };
         let report = audit::run(&dbs, &options).await?;
         Ok(Audited {
             checks: report.checks.len() as u64,
@@ -89,13 +110,19 @@ impl System {
         })
     }
 
-    /// Stops everything in order.
+    /// Stops what runs in this process, in order.
     pub async fn stop(self) -> bool {
-        self.0.stop().await
+        match self {
+            Self::Inside(process) => process.stop().await,
+            Self::Outside(dbs) => {
+                dbs.close().await;
+                true
+            }
+        }
     }
 }
 
-/// Every order was waited for, so what is still on its way is stuck.
+/// Every order was waited for, so all of them can be judged, and what is still on its way is stuck.
 const BOUND_MS: i64 = 0;
 /// Violations shown per check.
 const EVIDENCE: usize = 5;
