@@ -19,6 +19,8 @@ mod http;
 mod layers;
 mod model;
 mod order_flow;
+#[cfg(feature = "embedded")]
+mod processes;
 mod resend;
 mod retry_lane;
 mod retry_park_dlq;

@@ -1,6 +1,6 @@
 //! Servers that the tests start for themselves, and the databases in them.
 
-mod child;
+pub mod child;
 pub mod mariadb;
 pub mod redis;
 pub mod rocketmq;
