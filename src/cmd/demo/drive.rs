@@ -328,14 +328,10 @@ impl Driver<'_> {
 
     /// A payment that does not count. It may come too late: the order then has the end that it is to have.
     async fn pay_in_vain(&self, id: OrderId, sandbox: &Value) -> anyhow::Result<()> {
-        match self.pay(id, sandbox).await {
-            Err(error)
-                if error.downcast_ref::<CallError>().and_then(CallError::status) == Some(StatusCode::CONFLICT) =>
-            {
-                Ok(())
-            }
-            other => other.map(drop),
-        }
+        let Err(error) = self.pay(id, sandbox).await else { return Ok(()) };
+        let late = self.until(id, |order| order.status == Status::Canceled);
+        // Whatever else is wrong, the end of the order will tell.
+        if late.await.is_ok() { Ok(()) } else { Err(error) }
     }
 
     /// Makes the channel report the payment, as soon as the payment has reached it.
