@@ -41,7 +41,7 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, context: &Context) -> 
 /// All roles.
 pub enum System {
     /// In this process.
-    Inside(Process),
+    Inside(Box<Process>),
     /// Where `[client]` says; the databases are read for the audit.
     Outside(RoleDbs),
 }
@@ -59,7 +59,7 @@ impl System {
             }
         }
         let plan = Plan { clock: context.clock.clone(), ..Plan::new(&Role::ALL, Work::SERVE, Some(config.http.all)) };
-        Ok(Self::Inside(Box::pin(Process::start(config, plan)).await?))
+        Ok(Self::Inside(Box::new(Box::pin(Process::start(config, plan)).await?)))
     }
 
     /// The roles that run elsewhere already.
