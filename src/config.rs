@@ -164,10 +164,12 @@ pub struct Mq {
 }
 
 impl Mq {
-    /// The topic on the broker for a topic of the catalogue; names that are not in the map stand for themselves.
+    /// The topic on the broker for a topic of the catalogue, without a tag; names that are not in the map stand for
+    /// themselves.
     #[must_use]
     pub fn physical_topic<'a>(&'a self, catalogue: &'a str) -> &'a str {
-        self.topics.get(catalogue).map_or(catalogue, String::as_str)
+        let topic = self.topics.get(catalogue).map_or(catalogue, String::as_str);
+        topic.split_once(':').map_or(topic, |(topic, _)| topic)
     }
 }
 

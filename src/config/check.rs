@@ -141,12 +141,19 @@ impl Config {
         }
         for (event, topic) in &mq.topics {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%' | '|');
-            if topic.is_empty() || topic.len() > TOPIC_NAME_MAX || !topic.chars().all(legal) {
+            let (name, tag) = topic.split_once(':').map_or((topic.as_str(), None), |(name, tag)| (name, Some(tag)));
+            if name.is_empty() || name.len() > TOPIC_NAME_MAX || !name.chars().all(legal) {
                 faults.add(
                     &format!("mq.topics.{event}"),
-                    &format!("{topic:?} is not a legal RocketMQ topic name"),
+                    &format!("{name:?} is not a legal RocketMQ topic name"),
                     "letters, digits, _ - % |, at most 127",
                 );
+            }
+            // A consumer's filter would read more into others: * is every tag, | is an or.
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            if let Some(tag) = tag.filter(|tag| tag.is_empty() || !tag.chars().all(plain)) {
+                let what = format!("{tag:?} cannot be the tag of a topic");
+                faults.add(&format!("mq.topics.{event}"), &what, "topic:tag, the tag of letters, digits, _ - .");
             }
         }
         faults.at_least("mq.queues", mq.queues.into(), 1);

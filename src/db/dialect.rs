@@ -77,7 +77,8 @@ impl Dialect {
         }
     }
 
-    /// End of a SELECT that takes rows nobody else has taken.
+    /// End of a SELECT that takes rows nobody else has taken. TiDB reads the words and waits for the others all the
+    /// same: then it takes what they have left, only not at the same time.
     #[must_use]
     pub fn skip_locked(self) -> &'static str {
         match self {
@@ -123,12 +124,14 @@ impl Dialect {
         }
     }
 
-    /// The same transaction may succeed if it is run again: deadlock, lock wait, busy.
+    /// The same transaction may succeed if it is run again: deadlock, lock wait, busy; on TiDB, where some of it shows
+    /// only at the commit, which then has not happened, also a write conflict (9007, 8022, 8002) and a schema that was
+    /// changed meanwhile (8028).
     #[must_use]
     pub fn is_retryable(error: &sqlx::Error) -> bool {
         let Some(database) = error.as_database_error() else { return false };
         if let Some(mysql) = database.try_downcast_ref::<MySqlDatabaseError>() {
-            return matches!(mysql.number(), 1205 | 1213);
+            return matches!(mysql.number(), 1205 | 1213 | 8002 | 8022 | 8028 | 9007);
         }
         matches!(database.code().as_deref(), Some("5" | "6" | "261" | "517"))
     }

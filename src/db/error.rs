@@ -75,6 +75,8 @@ fn is_server_state(error: &sqlx::Error) -> bool {
         return matches!(
             mysql.number(),
             1021 | 1040 | 1053 | 1077 | 1079 | 1105 | 1129 | 1152 | 1290 | 1317 | 1927 | 2006 | 2013
+                // TiDB: placement driver or store away, busy, or without a leader.
+                | 9001..=9006 | 9009 | 9010 | 9012 | 9013
         );
     }
     // SQLITE_IOERR (10 and its extended codes), SQLITE_FULL (13), SQLITE_READONLY (8).

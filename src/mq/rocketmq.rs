@@ -97,7 +97,8 @@ pub struct RocketMqConfig {
     pub heartbeat_interval_ms: u32,
     /// How long a broker may keep a pull of an empty queue waiting: longer costs less CPU while idle.
     pub long_poll_ms: u64,
-    /// Catalogue topic → topic on the broker, for those that differ.
+    /// Catalogue topic → topic on the broker, for those that differ; `topic:tag` where a tag other than the event's name
+    /// is its sign.
     pub topics: HashMap<String, String>,
 }
 
@@ -247,17 +248,29 @@ impl PublishError {
 struct TopicNames {
     physical: HashMap<String, String>,
     logical: HashMap<String, String>,
+    /// Of the catalogue topics that have one of their own.
+    tags: HashMap<String, String>,
 }
 
 impl TopicNames {
-    fn new(physical: &HashMap<String, String>) -> Result<Self, MqError> {
-        let mut logical = HashMap::new();
-        for (name, topic) in physical {
-            if let Some(other) = logical.insert(topic.clone(), name.clone()) {
+    fn new(topics: &HashMap<String, String>) -> Result<Self, MqError> {
+        let mut names = Self { physical: HashMap::new(), logical: HashMap::new(), tags: HashMap::new() };
+        for (name, topic) in topics {
+            let (topic, tag) = topic.split_once(':').unwrap_or((topic, ""));
+            if let Some(other) = names.logical.insert(topic.to_owned(), name.clone()) {
                 return Err(MqError::Config(format!("{name} and {other} are both mapped to topic {topic}")));
             }
+            names.physical.insert(name.clone(), topic.to_owned());
+            if !tag.is_empty() {
+                names.tags.insert(name.clone(), tag.to_owned());
+            }
         }
-        Ok(Self { physical: physical.clone(), logical })
+        Ok(names)
+    }
+
+    /// The tag that is an event's sign on its topic; `None`: every message of the topic is this event.
+    fn tag(&self, topic: &str) -> Option<&str> {
+        self.tags.get(topic).map(String::as_str)
     }
 
     fn physical<'a>(&'a self, topic: &'a str) -> &'a str {

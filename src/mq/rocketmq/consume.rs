@@ -78,7 +78,9 @@ impl RocketMq {
         let consumer = builder.build().map_err(client_error("make a consumer"))?;
         for topic in topics {
             let physical = shared.names.physical(topic);
-            within("subscribe to a topic", LIFECYCLE_TIMEOUT, Box::pin(consumer.subscribe(physical))).await?;
+            let tag = shared.names.tag(topic).unwrap_or("*");
+            let subscribed = consumer.subscribe_with_expression(physical, tag);
+            within("subscribe to a topic", LIFECYCLE_TIMEOUT, Box::pin(subscribed)).await?;
         }
         if let Err(error) = within("start a consumer", LIFECYCLE_TIMEOUT, Box::pin(consumer.start())).await {
             runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)).await;

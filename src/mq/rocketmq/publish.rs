@@ -12,7 +12,7 @@ use rocketmq_model::common::message::message_single::Message;
 use rocketmq_model::result::{SendResult, SendStatus};
 use tokio::time::Instant;
 
-use super::{DLQ_PREFIX, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig, answer};
+use super::{DLQ_PREFIX, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig, TopicNames, answer};
 use crate::mq::message::Outgoing;
 
 /// Requests to brokers at the same time.
@@ -126,7 +126,7 @@ impl RocketMq {
         let mut queue = queues[lane.hash % queues.len()].clone();
         let mut attempt = 0;
         loop {
-            let outcome = self.send_once(lane, chunk, batch, &queue).await;
+            let outcome = self.send_once(chunk, batch, &queue).await;
             attempt += 1;
             let Err(error) = outcome else { return Ok(()) };
             if error.is_permanent() || attempt > self.shared.config.retries || Instant::now() >= deadline {
@@ -140,14 +140,9 @@ impl RocketMq {
         }
     }
 
-    async fn send_once(
-        &self,
-        lane: &Lane,
-        chunk: &[usize],
-        batch: &[Outgoing],
-        queue: &MessageQueue,
-    ) -> Result<(), PublishError> {
-        let messages = chunk.iter().map(|index| encode(&lane.topic, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
+    async fn send_once(&self, chunk: &[usize], batch: &[Outgoing], queue: &MessageQueue) -> Result<(), PublishError> {
+        let messages =
+            chunk.iter().map(|index| encode(&self.shared.names, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
         let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
         let sender = self.shared.sender();
         let producer = &sender.producer;
@@ -304,13 +299,14 @@ pub(super) fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), P
     Ok(())
 }
 
-/// The RocketMQ message. Properties that RocketMQ keeps for itself (a replayed message carries them) and empty ones,
+/// The RocketMQ message, with the topic's own tag if it has one. Properties that RocketMQ keeps for itself (a replayed message carries them) and empty ones,
 /// which it can not carry, are left out.
-pub(super) fn encode(topic: &str, message: &Outgoing) -> Result<Message, PublishError> {
+pub(super) fn encode(names: &TopicNames, message: &Outgoing) -> Result<Message, PublishError> {
     let illegal = |error: rocketmq_error::Error| PublishError::Illegal(error.to_string());
-    let mut builder = Message::builder().topic(topic).body(message.body.clone());
-    if !message.tag.is_empty() {
-        builder = builder.tags(message.tag.as_str());
+    let mut builder = Message::builder().topic(names.physical(&message.topic)).body(message.body.clone());
+    let tag = names.tag(&message.topic).unwrap_or(&message.tag);
+    if !tag.is_empty() {
+        builder = builder.tags(tag);
     }
     if !message.key.is_empty() {
         builder = builder.key(message.key.as_str());

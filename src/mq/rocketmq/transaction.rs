@@ -149,7 +149,7 @@ impl Transactions {
         let mut queue = queues[hash % queues.len()].clone();
         let mut attempt = 0;
         loop {
-            let error = match self.prepare_once(&topic, message, tx_id, &queue).await {
+            let error = match self.prepare_once(message, tx_id, &queue).await {
                 Ok(half) => return Ok(half),
                 Err(error) => error,
             };
@@ -166,15 +166,9 @@ impl Transactions {
         }
     }
 
-    async fn prepare_once(
-        &self,
-        topic: &str,
-        message: &Outgoing,
-        tx_id: &str,
-        queue: &MessageQueue,
-    ) -> Result<Half, PublishError> {
+    async fn prepare_once(&self, message: &Outgoing, tx_id: &str, queue: &MessageQueue) -> Result<Half, PublishError> {
         let shared = &self.inner.mq.shared;
-        let mut encoded = encode(topic, message)?;
+        let mut encoded = encode(&shared.names, message)?;
         let properties = [
             (MessageConst::PROPERTY_TRANSACTION_PREPARED, "true"),
             (MessageConst::PROPERTY_PRODUCER_GROUP, self.inner.group.as_str()),
@@ -197,7 +191,7 @@ impl Transactions {
             return Err(PublishError::NotSafe(format!("{:?}", sent.send_status)));
         }
         sender.note_success();
-        self.half(topic, queue, sent)
+        self.half(shared.names.physical(&message.topic), queue, sent)
     }
 
     fn half(&self, topic: &str, queue: &MessageQueue, sent: SendResult) -> Result<Half, PublishError> {
