@@ -46,6 +46,8 @@ pub struct Config {
     pub consumers: Consumers,
     /// Order role.
     pub order: Order,
+    /// Stock role.
+    pub stock: Stock,
     /// Payment role.
     pub payment: Payment,
     /// The warehouse that fulfils.
@@ -115,8 +117,16 @@ impl RoleUrls {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// `redis://` URL; empty keeps the cache in the process.
+    /// `redis://` or `rediss://` URL; empty keeps the cache in the process.
     pub url: SecretUrl,
+    /// PEM file with the certificates that `rediss://` trusts; empty: the public ones.
+    pub ca_file: String,
+    /// What every key begins with.
+    pub prefix: String,
+    /// Longest wait for one answer of Redis.
+    pub timeout: Millis,
+    /// Longest age of a cached read; nothing: reads are not cached.
+    pub ttl: Millis,
 }
 
 /// Messaging.
@@ -310,6 +320,14 @@ pub enum TimeoutVia {
 pub struct Fulfil {
     /// Wait after the payment.
     pub after: Millis,
+}
+
+/// The stock role.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stock {
+    /// The level of a SKU is told to the other roles at most once in this time.
+    pub sync_interval: Millis,
 }
 
 /// The payment role.

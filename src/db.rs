@@ -4,6 +4,7 @@
 //! BIGINT, SMALLINT, VARCHAR, TEXT and LONGBLOB only, because `Any` fails on others, and only at run time.
 
 pub mod audit;
+pub mod availability;
 pub mod delivery;
 pub mod dialect;
 pub mod error;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 17] = [
+pub const TRANSACTIONS: [&str; 18] = [
     "node",
     "product_set",
     "create_order",
@@ -28,6 +28,7 @@ pub const TRANSACTIONS: [&str; 17] = [
     "outbox_claim",
     "outbox_mark",
     "stock_set",
+    "stock_sync",
 ];
 
 /// Transactions that only `payment.publish = "transaction"` has.

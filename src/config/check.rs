@@ -113,8 +113,13 @@ impl Config {
             }
         }
         if !self.cache.url.is_empty() && !matches!(self.cache.url.scheme(), Some("redis" | "rediss")) {
-            faults.add("cache.url", "not a redis:// URL", "\"redis://host:6379\", or \"\" for a cache in the process");
+            faults.add(
+                "cache.url",
+                "neither a redis:// nor a rediss:// URL",
+                "\"redis://host:6379\", or \"\" for a cache in the process",
+            );
         }
+        faults.positive("cache.timeout", self.cache.timeout);
         faults.at_least("database.max_connections", database.max_connections.into(), 1);
         faults.at_least("database.writers", database.writers.into(), 1);
         if database.writers > database.max_connections {
@@ -202,6 +207,7 @@ impl Config {
                 "\"outbox\", or mq.enabled=true",
             );
         }
+        faults.positive("stock.sync_interval", self.stock.sync_interval);
         faults.positive("payment.callback_tolerance", self.payment.callback_tolerance);
         for (id, channel) in &self.payment.channels {
             faults.endpoint(&format!("payment.channels.{id}.endpoint"), &channel.endpoint);

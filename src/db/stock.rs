@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
@@ -35,11 +36,20 @@ pub struct Movement {
     pub reason: String,
 }
 
+/// The pieces of a SKU, as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stocked {
+    /// By where they are.
+    pub level: Level,
+    /// Grows with each change.
+    pub version: i64,
+}
+
 /// Levels of SKUs, locked in SKU order until the commit; those that do not exist are missing.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock(tx: &mut Tx, skus: Vec<String>) -> Result<BTreeMap<String, Level>, DbError> {
+pub async fn lock(tx: &mut Tx, skus: Vec<String>) -> Result<BTreeMap<String, Stocked>, DbError> {
     let after = format!(" ORDER BY sku{}", tx.dialect().for_update());
     select(tx, skus, &after).await
 }
@@ -48,7 +58,7 @@ pub async fn lock(tx: &mut Tx, skus: Vec<String>) -> Result<BTreeMap<String, Lev
 ///
 /// # Errors
 /// The database's.
-pub async fn get(conn: &mut AnyConnection, skus: Vec<String>) -> Result<BTreeMap<String, Level>, DbError> {
+pub async fn get(conn: &mut AnyConnection, skus: Vec<String>) -> Result<BTreeMap<String, Stocked>, DbError> {
     select(conn, skus, "").await
 }
 
@@ -56,14 +66,17 @@ async fn select(
     conn: &mut AnyConnection,
     mut skus: Vec<String>,
     after: &str,
-) -> Result<BTreeMap<String, Level>, DbError> {
+) -> Result<BTreeMap<String, Stocked>, DbError> {
     skus.sort_unstable();
     skus.dedup();
-    let before = "SELECT sku, available, frozen, sold FROM stock WHERE sku";
+    let before = "SELECT sku, available, frozen, sold, version FROM stock WHERE sku";
     let rows = sql::select_in(conn, before, after, &[], skus.into_iter().map(Val::Text).collect()).await?;
-    rows.iter()
-        .map(|row| Ok((row.text(0)?, Level { available: row.int(1)?, frozen: row.int(2)?, sold: row.int(3)? })))
-        .collect()
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<(String, Stocked), DbError> {
+    let level = Level { available: row.int(1)?, frozen: row.int(2)?, sold: row.int(3)? };
+    Ok((row.text(0)?, Stocked { level, version: row.int(4)? }))
 }
 
 /// Creates SKUs without pieces where they do not exist.
@@ -79,20 +92,68 @@ pub async fn create(conn: &mut AnyConnection, skus: &[String], now_ms: i64) -> R
 ///
 /// # Errors
 /// The database's.
-pub async fn update(tx: &mut Tx, levels: &BTreeMap<&str, Level>) -> Result<(), DbError> {
+pub async fn update(tx: &mut Tx, levels: &BTreeMap<&str, Stocked>) -> Result<(), DbError> {
     let now_ms = tx.now_ms();
     let rows = levels
         .iter()
-        .map(|(sku, level)| vals![*sku, level.available, level.frozen, level.sold, 1_i64, now_ms])
+        .map(|(sku, Stocked { level, .. })| {
+            vals![*sku, level.available, level.frozen, level.sold, 1_i64, 1_i64, now_ms]
+        })
         .collect();
     let columns = [
         Column::Set("available"),
         Column::Set("frozen"),
         Column::Set("sold"),
         Column::Add("version"),
+        Column::Set("sync_due"),
         Column::Set("updated_at"),
     ];
     sql::update(tx, "stock", "sku", &columns, rows).await
+}
+
+/// SKUs whose level has changed since it was told, and was told last before `told_before`, epoch ms; in SKU order, the
+/// first `limit` after `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn sync_due(
+    conn: &mut AnyConnection,
+    told_before: i64,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<String>, DbError> {
+    let text = "SELECT sku FROM stock WHERE sync_due = 1 AND sku > ? AND synced_at < ? ORDER BY sku LIMIT ?";
+    sql::fetch(conn, text, vals![after, told_before, limit]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// When the level that waits the longest to be told again was told last, epoch ms; `None` when none has changed.
+///
+/// # Errors
+/// The database's.
+pub async fn sync_oldest(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
+    let text = "SELECT MIN(synced_at) FROM stock WHERE sync_due = 1";
+    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+}
+
+/// Those of `skus` that nobody has told of since they were found by [`sync_due`], locked, and marked as told now.
+///
+/// # Errors
+/// The database's.
+pub async fn take_sync_due(
+    tx: &mut Tx,
+    skus: Vec<String>,
+    told_before: i64,
+) -> Result<BTreeMap<String, Stocked>, DbError> {
+    let keys: Vec<Val> = skus.into_iter().map(Val::Text).collect();
+    let before = "SELECT sku, available, frozen, sold, version FROM stock WHERE sync_due = 1 AND synced_at < ? AND sku";
+    // By their primary key, in order, as whoever moves pieces locks them: it waits, and cannot deadlock.
+    let after = format!(" ORDER BY sku{}", tx.dialect().for_update());
+    let rows = sql::select_in(tx, before, &after, &[Val::Int(told_before)], keys).await?;
+    let found = rows.iter().map(from_row).collect::<Result<BTreeMap<_, _>, _>>()?;
+    let set = "UPDATE stock SET sync_due = NULL, synced_at = ? WHERE sku";
+    let now_ms = tx.now_ms();
+    sql::execute_in(tx, set, "", &[Val::Int(now_ms)], found.keys().map(Val::from).collect()).await?;
+    Ok(found)
 }
 
 /// Reservations of orders, locked until the commit; those that do not exist are missing.

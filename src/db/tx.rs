@@ -1,5 +1,6 @@
 //! A transaction that writes: its connection, its time, and the events that leave with it.
 
+use std::fmt::Display;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +42,7 @@ pub struct Draft<'a, B> {
     /// What happened.
     pub kind: Kind,
     /// Business key: chooses the queue, and names the aggregate in the event id.
-    pub key: i64,
+    pub key: String,
     /// Told apart from other events of this kind and key; usually empty.
     pub discriminator: &'a str,
     /// Fields of the body.
@@ -55,8 +56,8 @@ pub struct Draft<'a, B> {
 impl<'a, B> Draft<'a, B> {
     /// An event that happens once to this aggregate, to be sent at once.
     #[must_use]
-    pub fn new(kind: Kind, key: i64, body: &'a B, trace: Option<&'a str>) -> Self {
-        Self { kind, key, discriminator: "", body, trace, deliver_at: 0 }
+    pub fn new(kind: Kind, key: impl Display, body: &'a B, trace: Option<&'a str>) -> Self {
+        Self { kind, key: key.to_string(), discriminator: "", body, trace, deliver_at: 0 }
     }
 }
 
@@ -75,7 +76,7 @@ impl<B: Serialize> Draft<'_, B> {
     /// # Errors
     /// [`DbError::Json`] when the body cannot be written.
     pub fn encode(&self, now_ms: i64) -> Result<(String, Vec<u8>), DbError> {
-        let mut event_id = self.kind.event_id(self.key);
+        let mut event_id = self.kind.event_id(&self.key);
         if !self.discriminator.is_empty() {
             event_id = format!("{event_id}:{}", self.discriminator);
         }
@@ -122,12 +123,11 @@ impl Tx {
     /// [`DbError::Json`] when the body cannot be written.
     pub fn emit<B: Serialize>(&mut self, draft: &Draft<'_, B>) -> Result<(), DbError> {
         let (event_id, body) = draft.encode(self.now_ms)?;
-        let key = draft.key.to_string();
         self.emit_raw(OutboxRow {
             id: self.next_id(),
             topic: draft.kind.name().to_owned(),
             tag: draft.kind.name().to_owned(),
-            key,
+            key: draft.key.clone(),
             body: body.into(),
             properties: outbox::properties(&event_id, draft.kind.name(), draft.trace),
             deliver_at_ms: draft.deliver_at.max(self.now_ms),

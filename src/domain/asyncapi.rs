@@ -74,6 +74,13 @@ fn operations() -> Map<String, Value> {
             let summary = format!("The {} role sends {name}.", role.name());
             all.insert(format!("{}.sends.{name}", role.name()), of("send", summary, json!({ "x-role": role.name() })));
         }
+        if kind.producer() == Producer::Broadcast {
+            all.insert(
+                format!("any.sends.{name}"),
+                of("send", format!("Processes that write send {name}."), json!({})),
+            );
+            all.insert(format!("any.takes.{name}"), of("receive", format!("Every process takes {name}."), json!({})));
+        }
         for group in kind.groups() {
             let summary = format!("{} ({} role) takes {name}.", group.name(), group.role().name());
             let more = json!({ "x-role": group.role().name(), "x-consumer-group": group.name() });
@@ -84,6 +91,11 @@ fn operations() -> Map<String, Value> {
 }
 
 fn message(kind: Kind) -> Value {
+    let keys = match kind {
+        Kind::InventorySync => "the SKU",
+        Kind::CacheInvalidate => "the order id or the SKU",
+        _ => "the order id",
+    };
     json!({
         "name": kind.name(),
         "title": kind.name(),
@@ -91,7 +103,7 @@ fn message(kind: Kind) -> Value {
         "contentType": "application/json",
         "headers": { "$ref": "#/components/schemas/properties" },
         "payload": schema::of(kind),
-        "x-rocketmq": { "tags": kind.name(), "keys": "the order id" },
+        "x-rocketmq": { "tags": kind.name(), "keys": keys },
     })
 }
 

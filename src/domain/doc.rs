@@ -16,9 +16,13 @@ pub fn events_md() -> String {
         let from = match kind.producer() {
             Producer::Role(role) => role.name(),
             Producer::Outside => "outside",
+            Producer::Broadcast => "order, stock",
         };
-        let groups: Vec<String> =
+        let mut groups: Vec<String> =
             kind.groups().iter().map(|group| format!("{} ({})", group.name(), group.role().name())).collect();
+        if kind.producer() == Producer::Broadcast {
+            groups.push("every process (broadcast)".to_owned());
+        }
         let fields = kind.fields().join(", ");
         let (name, to, summary) = (kind.name(), groups.join("<br>"), kind.summary());
         let _ = writeln!(text, "| {name} | {from} | {to} | {fields} | {summary} |");

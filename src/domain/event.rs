@@ -1,6 +1,8 @@
 //! The catalogue: every event, who emits it, which consumer groups take it, and the fields of its body.
 //! `docs/events.md` is generated from this file.
 
+mod advice;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -8,6 +10,8 @@ use super::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
 use super::money::Money;
 use super::order::CancelType;
 use super::time::epoch_ms;
+
+pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
 
 /// A role: a part of the business with its own tables and consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,11 +61,13 @@ pub enum Group {
     Points,
     /// Tells users.
     Notification,
+    /// Keeps the order role's picture of stock.
+    InventorySync,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Stock,
         Self::Order,
         Self::Payment,
@@ -70,6 +76,7 @@ impl Group {
         Self::Fulfil,
         Self::Points,
         Self::Notification,
+        Self::InventorySync,
     ];
 
     /// Name on the broker and in `message_process_log.consumer_group`.
@@ -84,6 +91,7 @@ impl Group {
             Self::Fulfil => "order-fulfill-consumer-group",
             Self::Points => "points-consumer-group",
             Self::Notification => "notification-consumer-group",
+            Self::InventorySync => "inventory-sync-consumer-group",
         }
     }
 
@@ -98,7 +106,7 @@ impl Group {
     pub fn role(self) -> Role {
         match self {
             Self::Stock => Role::Stock,
-            Self::Order | Self::PaidOrder | Self::Fulfil => Role::Order,
+            Self::Order | Self::PaidOrder | Self::Fulfil | Self::InventorySync => Role::Order,
             Self::Payment | Self::CallbackSubmit => Role::Payment,
             Self::Points | Self::Notification => Role::Notify,
         }
@@ -117,6 +125,8 @@ pub enum Producer {
     Role(Role),
     /// Only systems outside, or operators.
     Outside,
+    /// Processes that have written, to every process: no group, no inbox, and not through the outbox.
+    Broadcast,
 }
 
 macro_rules! catalogue {
@@ -189,6 +199,12 @@ catalogue! {
     InventoryRelease = "INVENTORY_RELEASE", "Stock of an order is to become available again.",
         Producer::Role(Role::Order) => [Stock],
         ["orderId", "kind"];
+    InventorySync = "INVENTORY_SYNC", "The level of a SKU has changed: one per SKU and `stock.sync_interval`.",
+        Producer::Role(Role::Stock) => [InventorySync],
+        ["sku", "available", "frozen", "sold", "version"];
+    CacheInvalidate = "CACHE_INVALIDATE", "What was read of an order or a SKU is out of date. Sent one-way: a lost one only costs time.",
+        Producer::Broadcast => [],
+        ["kind", "key", "version"];
     OrderAutoCancel = "ORDER_AUTO_CANCEL", "Risk control or an operator wants an order canceled.",
         Producer::Outside => [Order],
         ["orderId", "reason"];
@@ -538,7 +554,7 @@ mod tests {
     #[test]
     fn every_event_has_a_consumer_and_every_group_an_event() {
         for kind in Kind::ALL {
-            assert!(!kind.groups().is_empty(), "{kind:?}");
+            assert_eq!(kind.groups().is_empty(), kind.producer() == Producer::Broadcast, "{kind:?}");
             assert_eq!(Kind::from_name(kind.name()), Some(kind));
         }
         for group in Group::ALL {

@@ -49,6 +49,8 @@ pub fn of(kind: Kind) -> Value {
         Kind::PaidOrderSuccess | Kind::PaidOrderSuccessRetry => body::<event::PaidOrderSuccess>(),
         Kind::OrderCanceled => body::<event::OrderCanceled>(),
         Kind::InventoryDeduct | Kind::InventoryRelease | Kind::InventoryDeductRetry => body::<event::Inventory>(),
+        Kind::InventorySync => body::<event::InventorySync>(),
+        Kind::CacheInvalidate => body::<event::CacheInvalidate>(),
         Kind::OrderAutoCancel => body::<event::OrderAutoCancel>(),
         Kind::TriggerOrderFulfill | Kind::TriggerOrderFulfillRetry => body::<event::TriggerOrderFulfill>(),
         Kind::OrderFulfillSuccess | Kind::OrderOutStock | Kind::OrderDelivery | Kind::OrderSigned => {

@@ -23,6 +23,7 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
         match role {
             Role::Order => {
                 all.push(Arc::new(order::events::OrderEvents));
+                all.push(Arc::new(order::availability::InventorySyncs));
                 all.push(Arc::new(order::events::PaidOrders { cool_off_ms: config.order.fulfil.after.ms() }));
                 all.push(Arc::new(order::events::Fulfilments { warehouse_url: warehouse_url.clone() }));
             }

@@ -14,6 +14,7 @@ use crate::mq::retry::RetryLane;
 use crate::mq::sweep::Sweep;
 use crate::mq::{Broker, Consumer};
 use crate::roles::order::timeout::Timeouts;
+use crate::roles::stock::sync::StockSync;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -42,6 +43,9 @@ pub(super) fn start(shared: &Shared<'_>, database: &Database, consumers: Vec<Con
     }
     if plan.work.timeouts && database.roles.contains(&Role::Order) {
         shutdown.run("timeouts", Timeouts::new(db.clone()).run(token.clone()));
+    }
+    if plan.work.consume && database.roles.contains(&Role::Stock) {
+        shutdown.run("stock sync", StockSync::new(db.clone(), config.stock.sync_interval.ms()).run(token.clone()));
     }
     deliveries(shared, database)
 }

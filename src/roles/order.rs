@@ -1,6 +1,7 @@
 //! The order role: accepts orders, moves them, and hands them to the warehouse.
 
 pub mod api;
+pub mod availability;
 pub mod events;
 pub mod flow;
 pub mod place;

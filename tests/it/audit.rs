@@ -166,7 +166,14 @@ async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
     }
     for kind in case.events {
         let body = serde_json::json!({"orderId": case.id.to_string()});
-        tx.emit(&Draft { kind: *kind, key: case.id, discriminator: "", body: &body, trace: None, deliver_at: 0 })?;
+        tx.emit(&Draft {
+            kind: *kind,
+            key: case.id.to_string(),
+            discriminator: "",
+            body: &body,
+            trace: None,
+            deliver_at: 0,
+        })?;
         for group in kind.groups() {
             let (id, key) = (kind.event_id(case.id), case.id.to_string());
             let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent_at: None };
@@ -232,7 +239,7 @@ async fn world(test: &TestDb) {
             case.movements.iter().for_each(|kind| level.apply(kind.movement(2)));
         }
         assert_eq!(level, Level { available: 96, frozen: 2, sold: 2 });
-        stock::update(tx, &BTreeMap::from([("A", level)])).await
+        stock::update(tx, &BTreeMap::from([("A", stock::Stocked { level, version: 0 })])).await
     });
     done.unwrap();
     let text = format!("UPDATE message_record SET status = {}, next_at = NULL, sent_at = ?", OutboxStatus::Sent as i64);

@@ -44,6 +44,7 @@ fn events_are_described_for_programs() {
         let senders = match kind.producer() {
             Producer::Role(role) => Some(format!("{}.sends.{}", role.name(), kind.name())),
             Producer::Outside => None,
+            Producer::Broadcast => Some(format!("any.sends.{}", kind.name())),
         };
         for operation in takers.chain(senders) {
             assert!(document["operations"][&operation].is_object(), "{operation}");

@@ -38,7 +38,7 @@ fn height(module: &str) -> Option<u32> {
         // Usable by everything above the domain.
         "alert" | "clock" | "fault" | "progress" | "shutdown" => 1,
         "config" => 2,
-        "telemetry" | "output" => 3,
+        "telemetry" | "output" | "cache" => 3,
         "db" => 4,
         "mq" | "delivery" | "http" => 5,
         "roles" | "audit" | "client" => 6,

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod audit;
+mod availability;
 mod bad_input;
 mod catalogue;
 mod cli;

@@ -29,7 +29,12 @@ impl Serving {
     pub async fn start(settings: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut sets = vec![format!("data_dir={}", dir.path().display())];
-        let fixed = ["mq.enabled=false", "sandbox.warehouse.step_delay=5ms", "http.all=127.0.0.1:0"];
+        let fixed = [
+            "mq.enabled=false",
+            "sandbox.warehouse.step_delay=5ms",
+            "http.all=127.0.0.1:0",
+            "stock.sync_interval=20ms",
+        ];
         sets.extend(fixed.iter().chain(settings).map(|one| (*one).to_owned()));
         let config = Config::load(&Sources { sets, ..Sources::default() }).unwrap();
         let plan = Plan::new(&Role::ALL, Work::SERVE, Some("127.0.0.1:0".parse().unwrap()));
@@ -120,6 +125,7 @@ impl Serving {
     pub async fn settled(&self) {
         let open = "SELECT (SELECT COUNT(*) FROM message_record WHERE status = 0) \
                     + (SELECT COUNT(*) FROM message_retry_log WHERE open_key IS NOT NULL) \
+                    + (SELECT COUNT(*) FROM stock WHERE sync_due = 1) \
                     + (SELECT COUNT(*) FROM delivery WHERE status = 0 AND next_at < 4000000000000)";
         let look = async {
             while self.number(open).await > 0 {

@@ -28,7 +28,9 @@ use ruyi::mq::relay::outgoing;
 use ruyi::mq::retry::{Policy, RetryLane};
 use ruyi::mq::{Consumer, Handler};
 use ruyi::process;
+use ruyi::progress::Progress;
 use ruyi::roles::order::timeout::Timeouts;
+use ruyi::roles::stock::sync::StockSync;
 use ruyi::roles::{notify, order, payment, sandbox, stock};
 use ruyi::telemetry::Metrics;
 use tokio::sync::OnceCell;
@@ -88,6 +90,7 @@ enum Due {
     Retry(Group),
     Call,
     Outbox,
+    Sync,
 }
 
 /// The shop.
@@ -100,6 +103,7 @@ pub struct Shop {
     targets: Targets,
     consumers: BTreeMap<Group, Consumer>,
     timeouts: Timeouts,
+    sync: StockSync,
     /// What the relay is told after each commit.
     committed: Arc<Mutex<Vec<OutboxRow>>>,
     /// The broker: what each group has not acknowledged yet.
@@ -178,6 +182,7 @@ impl Shop {
         Self {
             router: router(&db, &config, &targets),
             timeouts: Timeouts::new(db.clone()),
+            sync: StockSync::new(db.clone(), config.stock.sync_interval.ms()),
             queues: BTreeMap::new(),
             manner: Manner::default(),
             chance: StdRng::seed_from_u64(seed),
@@ -207,6 +212,11 @@ impl Shop {
     /// Messages that a group has not acknowledged.
     pub fn queue(&mut self, group: Group) -> &mut Vec<Incoming> {
         self.queues.entry(group).or_default()
+    }
+
+    /// The stock role tells of what has changed.
+    pub async fn sync(&mut self) {
+        while self.sync.step().await.unwrap() != Progress::Idle {}
     }
 
     /// Publishes what was committed since the last time; how many rows. Each is lost on the way with this
@@ -301,6 +311,7 @@ impl Shop {
                 Due::Retry(group) => self.lane(group).step().await.map(|_| 0),
                 Due::Call => self.make_calls(64).await,
                 Due::Outbox => self.sweep().await,
+                Due::Sync => self.sync.step().await.map(|_| 0),
             };
         }
         did
@@ -333,6 +344,7 @@ impl Shop {
             10 => {
                 let _ = self.timeouts.step().await;
                 let _ = self.sweep().await;
+                let _ = self.sync.step().await;
             }
             _ => self.clock.advance_ms(self.chance.random_range(1..4_000)),
         }
@@ -370,6 +382,8 @@ impl Shop {
         }
         all.push((Due::Call, delivery::next_due(&mut conn, &Call::ALL).await.unwrap()));
         all.push((Due::Outbox, outbox::next_due(&mut conn).await.unwrap()));
+        drop(conn);
+        all.push((Due::Sync, self.sync.next_due().await.unwrap()));
         all.into_iter().filter_map(|(due, at)| at.map(|at| (due, at))).collect()
     }
 

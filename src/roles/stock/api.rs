@@ -112,6 +112,6 @@ async fn get(Extract(db): Extract<Db>, Path(sku): Path<String>) -> Result<Json<S
     let sku: Sku = reply::path("sku", &sku)?;
     let mut conn = db.read().await.map_err(|error| from_db(&error))?;
     let found = stock::get(&mut conn, vec![sku.to_string()]).await.map_err(|error| from_db(&error))?;
-    let level = found.get(sku.as_str()).ok_or_else(|| Problem::not_found(format!("there is no stock of {sku}")))?;
-    Ok(view(&sku, *level))
+    let stocked = found.get(sku.as_str()).ok_or_else(|| Problem::not_found(format!("there is no stock of {sku}")))?;
+    Ok(view(&sku, stocked.level))
 }

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures_util::future::BoxFuture;
 
-use crate::db::stock::{self, Movement, Reservation};
+use crate::db::stock::{self, Movement, Reservation, Stocked};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{Group, Inventory, Kind, OrderCreated, StockFreezeFailed, StockFrozen};
 use crate::domain::order::Decision;
-use crate::domain::stock::{self as domain, Kind as MovementKind, Level, Lines, Status};
+use crate::domain::stock::{self as domain, Kind as MovementKind, Lines, Status};
 use crate::mq::{Event, Handler, Outcome};
 
 /// `stock-consumer-group`.
@@ -67,7 +67,7 @@ fn read(event: &Event) -> Result<Body, Outcome> {
 /// What a batch has locked, and what it has changed so far.
 struct Batch {
     reservations: HashMap<i64, Reservation>,
-    levels: BTreeMap<String, Level>,
+    levels: BTreeMap<String, Stocked>,
     new: Vec<i64>,
     changed: BTreeSet<i64>,
     moved: BTreeSet<String>,
@@ -111,7 +111,7 @@ impl Batch {
             return Ok(Outcome::Ignored("already decided".to_owned()));
         }
         let lines = &order.product_quantity_map;
-        let verdict = domain::can_freeze(lines, |sku| self.levels.get(sku).copied());
+        let verdict = domain::can_freeze(lines, |sku| self.levels.get(sku).map(|stocked| stocked.level));
         match verdict {
             Ok(()) => {
                 self.insert(order_id, Status::Frozen, lines.clone(), String::new());
@@ -162,7 +162,7 @@ impl Batch {
         let Some(reservation) = self.reservations.get(&order_id) else { return };
         for (sku, pieces) in &reservation.lines {
             let change = kind.movement(*pieces);
-            self.levels.entry(sku.clone()).or_default().apply(change);
+            self.levels.entry(sku.clone()).or_default().level.apply(change);
             self.moved.insert(sku.clone());
             self.ledger.push(Movement { sku: sku.clone(), order_id, kind, change, reason: String::new() });
         }
@@ -180,7 +180,7 @@ impl Batch {
             .filter_map(|id| self.reservations.get(id).map(|reservation| (*id, reservation.status)))
             .collect();
         stock::update_reservations(tx, &changed).await?;
-        let levels: BTreeMap<&str, Level> =
+        let levels: BTreeMap<&str, Stocked> =
             self.moved.iter().filter_map(|sku| self.levels.get(sku).map(|level| (sku.as_str(), *level))).collect();
         stock::update(tx, &levels).await?;
         stock::insert_ledger(tx, &self.ledger).await

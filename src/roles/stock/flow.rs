@@ -31,20 +31,20 @@ pub async fn change(db: &Db, sku: Sku, change: Change, reason: String) -> Result
 async fn apply(tx: &mut Tx, sku: &str, change: &Change, reason: String) -> Result<Option<Level>, DbError> {
     let now_ms = tx.now_ms();
     stock::create(tx, &[sku.to_owned()], now_ms).await?;
-    let mut level = stock::lock(tx, vec![sku.to_owned()]).await?.remove(sku).unwrap_or_default();
+    let mut stocked = stock::lock(tx, vec![sku.to_owned()]).await?.remove(sku).unwrap_or_default();
     let by = match change {
-        Change::To(available) => available - level.available,
+        Change::To(available) => available - stocked.level.available,
         Change::By(by) => *by,
     };
-    if level.available.checked_add(by).is_none_or(|available| available < 0) {
+    if stocked.level.available.checked_add(by).is_none_or(|available| available < 0) {
         return Ok(None);
     }
     let moved = Kind::Set.movement(by);
-    level.apply(moved);
+    stocked.level.apply(moved);
     if by != 0 {
-        stock::update(tx, &BTreeMap::from([(sku, level)])).await?;
+        stock::update(tx, &BTreeMap::from([(sku, stocked)])).await?;
         let movement = Movement { sku: sku.to_owned(), order_id: 0, kind: Kind::Set, change: moved, reason };
         stock::insert_ledger(tx, &[movement]).await?;
     }
-    Ok(Some(level))
+    Ok(Some(stocked.level))
 }

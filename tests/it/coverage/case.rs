@@ -4,7 +4,7 @@
 use ruyi::db::notification::{self, Notification};
 use ruyi::db::orders::{self, Item, OrderRow};
 use ruyi::db::payments::{self, PaymentRow};
-use ruyi::db::stock::{self, Reservation};
+use ruyi::db::stock::{self, Reservation, Stocked};
 use ruyi::db::{Db, DbError, Tx};
 use ruyi::domain::event::{Group, Kind};
 use ruyi::domain::id::PaymentId;
@@ -149,6 +149,16 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
             json!({ "kind": "USER" }),
             vec![held_is(Held::Released)],
         ),
+        Kind::InventorySync => (
+            Before::default(),
+            json!({ "sku": id.to_string(), "available": 7, "frozen": 2, "sold": 1, "version": 4 }),
+            vec![(
+                Group::InventorySync,
+                format!("SELECT COUNT(*) FROM sku_availability WHERE sku = '{id}' AND available = 7 AND version = 4"),
+            )],
+        ),
+        // To every process, and no group.
+        Kind::CacheInvalidate => (Before::default(), json!({}), vec![]),
         Kind::OrderAutoCancel => (
             Before { held: Some(Held::Frozen), payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
             json!({ "reason": "risk control" }),
@@ -222,7 +232,8 @@ fn emitted(id: i64, kind: Kind) -> String {
 async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), DbError> {
     let total = Money::from_minor(TOTAL).unwrap();
     stock::create(tx, &[SKU.to_owned()], now_ms).await?;
-    stock::update(tx, &[(SKU, Level { available: 100, frozen: 50, sold: 50 })].into()).await?;
+    stock::update(tx, &[(SKU, Stocked { level: Level { available: 100, frozen: 50, sold: 50 }, version: 0 })].into())
+        .await?;
     if let Some(status) = before.order {
         let state = OrderState {
             status,

@@ -7,7 +7,7 @@ use ruyi::db::orders::{self, Filter, Item, OrderRow};
 use ruyi::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use ruyi::db::points::{self, Record};
 use ruyi::db::products::{self, Product};
-use ruyi::db::stock::{self, Movement, Reservation};
+use ruyi::db::stock::{self, Movement, Reservation, Stocked};
 use ruyi::domain::event::RefundKind;
 use ruyi::domain::id::PaymentId;
 use ruyi::domain::money::Money;
@@ -125,7 +125,7 @@ pub(super) async fn stock_(test: TestDb) {
         let levels = stock::lock(tx, vec!["b".into(), "a".into(), "a".into(), "none".into()]).await?;
         assert_eq!(levels.keys().collect::<Vec<_>>(), ["a", "b"]);
         let level = Level { available: 7, frozen: 2, sold: 1 };
-        stock::update(tx, &BTreeMap::from([("a", level)])).await?;
+        stock::update(tx, &BTreeMap::from([("a", Stocked { level, version: 0 })])).await?;
         let held =
             Reservation { status: Held::Frozen, lines: BTreeMap::from([("a".to_owned(), 2)]), reason: "x".repeat(600) };
         stock::insert_reservations(tx, &[(1, &held), (2, &held)]).await?;
@@ -142,7 +142,7 @@ pub(super) async fn stock_(test: TestDb) {
     done.unwrap();
     let mut conn = test.db.read().await.unwrap();
     let levels = stock::get(&mut conn, vec!["a".into()]).await.unwrap();
-    assert_eq!(levels["a"], Level { available: 7, frozen: 2, sold: 1 });
+    assert_eq!(levels["a"], Stocked { level: Level { available: 7, frozen: 2, sold: 1 }, version: 1 });
     assert_eq!(count(&test.db, "SELECT version FROM stock WHERE sku = 'a'").await, 1);
     assert_eq!(count(&test.db, "SELECT d_available FROM stock_ledger").await, -2);
 }

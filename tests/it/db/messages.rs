@@ -41,7 +41,7 @@ pub(super) async fn outbox_(test: TestDb) {
         let body = serde_json::json!({"orderId": "5"});
         tx.emit(&Draft {
             kind: Kind::OrderCreated,
-            key: 5,
+            key: 5.to_string(),
             discriminator: "x",
             body: &body,
             trace: None,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::State;
+use crate::db::availability;
 use crate::db::products::{self, Product};
 use crate::domain::id::Sku;
 use crate::domain::money::Money;
@@ -51,10 +52,14 @@ pub(super) struct ProductView {
     currency: String,
     /// May be ordered.
     active: bool,
+    /// Pieces that could be sold some moments ago; absent where nobody has told yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available: Option<i64>,
 }
 
-fn view(product: Product) -> Json<ProductView> {
+fn view(product: Product, available: Option<i64>) -> Json<ProductView> {
     Json(ProductView {
+        available,
         sku: product.sku,
         name: product.name,
         price: product.price,
@@ -95,7 +100,7 @@ pub(super) async fn put(
         })
     });
     written.await.map_err(|error| from_db(&error))?;
-    Ok(view(product))
+    Ok(view(product, None))
 }
 
 /// Read a product.
@@ -105,5 +110,7 @@ pub(super) async fn get(Extract(state): Extract<State>, Path(sku): Path<String>)
     let sku: Sku = reply::path("sku", &sku)?;
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
     let found = products::get(&mut conn, vec![sku.to_string()]).await.map_err(|error| from_db(&error))?;
-    found.into_values().next().map(view).ok_or_else(|| Problem::not_found(format!("there is no product {sku}")))
+    let product = found.into_values().next().ok_or_else(|| Problem::not_found(format!("there is no product {sku}")))?;
+    let known = availability::get(&mut conn, vec![sku.to_string()]).await.map_err(|error| from_db(&error))?;
+    Ok(view(product, known.get(sku.as_str()).map(|known| known.available)))
 }
