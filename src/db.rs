@@ -8,6 +8,7 @@ pub mod availability;
 pub mod delivery;
 pub mod dialect;
 pub mod error;
+mod gate;
 pub mod group;
 mod ids;
 pub mod inbox;

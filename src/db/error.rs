@@ -34,6 +34,9 @@ pub enum DbError {
     /// The lease of the node number ran out, so no ids can be given out until there is another.
     #[error("this process has no node number: the database was away for longer than its lease holds")]
     NoNode,
+    /// The server has not answered lately, and somebody else is waiting for it already.
+    #[error("the database does not answer")]
+    Away,
     /// Migrations could not be run.
     #[error("{0}")]
     Migrate(String),
@@ -50,7 +53,7 @@ impl DbError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Injected(_) | Self::NoNode => true,
+            Self::Injected(_) | Self::NoNode | Self::Away => true,
             Self::Sql(error) => {
                 matches!(
                     error,

@@ -10,6 +10,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool};
 use tokio::sync::{Notify, watch};
 
+use super::gate::Gate;
 use super::outbox::OutboxRow;
 use super::{DbError, Dialect, Ids, Tx};
 use crate::clock::Clock;
@@ -42,6 +43,7 @@ struct Inner {
     dialect: Dialect,
     writer: AnyPool,
     reader: AnyPool,
+    gate: Gate,
     clock: Clock,
     ids: Arc<Ids>,
     faults: Faults,
@@ -81,6 +83,7 @@ impl Db {
             dialect,
             writer,
             reader,
+            gate: Gate::default(),
             clock: options.clock.clone(),
             ids: Arc::new(Ids::new(options.clock.clone())),
             faults: options.faults.clone(),
@@ -152,7 +155,11 @@ impl Db {
     /// # Errors
     /// When none is to be had.
     pub async fn read(&self) -> Result<PoolConnection<Any>, DbError> {
-        Ok(self.0.reader.acquire().await?)
+        let inner = &self.0;
+        match inner.dialect {
+            Dialect::Sqlite => Ok(inner.reader.acquire().await?),
+            Dialect::MySql => inner.gate.pass(inner.reader.acquire()).await,
+        }
     }
 
     /// Runs `body` in one transaction that may write, and commits it. Deadlocks are tried again, so `body` may run
@@ -191,7 +198,11 @@ impl Db {
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>>,
     {
         let inner = &self.0;
-        let transaction = inner.writer.begin_with(inner.dialect.begin()).await?;
+        let begin = inner.writer.begin_with(inner.dialect.begin());
+        let transaction = match inner.dialect {
+            Dialect::Sqlite => begin.await?,
+            Dialect::MySql => inner.gate.pass(begin).await?,
+        };
         let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids));
         let value = body(&mut tx).await;
         if tx.without_node() {
@@ -265,7 +276,12 @@ pub(super) fn address(url: &str) -> Result<(Dialect, String), DbError> {
 
 fn pool_options(dialect: Dialect) -> AnyPoolOptions {
     let options = AnyPoolOptions::new()
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(match dialect {
+            // The one writer may wait for other processes.
+            Dialect::Sqlite => Duration::from_secs(10),
+            // Well within the time of a request, so that it is told what is wrong.
+            Dialect::MySql => Duration::from_secs(4),
+        })
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

@@ -1,5 +1,6 @@
 //! The client subcommands and the driver of the demo, against a stand-in for the roles.
 
+mod failover;
 mod fake;
 
 use std::io::{BufRead, BufReader, Write};

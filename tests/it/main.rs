@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod coverage;
 mod crash;
+mod database_away;
 mod db;
 #[cfg(feature = "embedded")]
 mod degraded;
