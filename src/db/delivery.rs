@@ -86,6 +86,8 @@ pub struct Delivery {
     pub attempts: i64,
     /// Not before, epoch ms.
     pub next_at: i64,
+    /// W3C trace context of what caused it.
+    pub trace: Option<String>,
 }
 
 /// Records calls; one that is recorded already is left out.
@@ -109,10 +111,12 @@ pub async fn insert(tx: &mut Tx, deliveries: &[Delivery]) -> Result<u64, DbError
                 call.next_at,
                 now_ms,
                 now_ms,
+                call.trace.as_deref(),
             ]
         })
         .collect();
-    let columns = "delivery (id, kind, ref, order_id, url, body, status, attempts, next_at, created_at, updated_at)";
+    let columns = "delivery (id, kind, ref, order_id, url, body, status, attempts, next_at, created_at, \
+                   updated_at, trace)";
     let inserted = sql::insert_ignore(tx, columns, rows).await?;
     tx.wake_deliveries();
     Ok(inserted)
@@ -148,7 +152,7 @@ pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<
 pub async fn claim(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
     let now_ms = tx.now_ms();
     let text = format!(
-        "SELECT id, kind, ref, order_id, url, body, attempts, next_at FROM delivery \
+        "SELECT id, kind, ref, order_id, url, body, attempts, next_at, trace FROM delivery \
          WHERE next_at <= ? AND {} ORDER BY next_at, id LIMIT ?{}",
         among(kinds),
         tx.dialect().skip_locked()
@@ -171,6 +175,7 @@ pub async fn claim(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Re
             body: row.text(5)?,
             attempts: row.int(6)?,
             next_at: row.int(7)?,
+            trace: row.maybe_text(8)?,
         });
     }
     let ids = calls.iter().map(|call| Val::Int(call.id)).collect();

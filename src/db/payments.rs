@@ -36,10 +36,12 @@ pub struct PaymentRow {
     pub payment_method: Option<String>,
     /// When the channel took the money, epoch ms.
     pub pay_time: Option<i64>,
+    /// W3C trace context of what opened it.
+    pub trace: Option<String>,
 }
 
 const COLUMNS: &str = "id, order_id, order_no, user_id, merchant_id, channel_id, amount, currency, status, expire_time, \
-    transaction_no, payment_method, pay_time";
+    transaction_no, payment_method, pay_time, trace";
 
 fn from_row(row: &AnyRow) -> Result<PaymentRow, DbError> {
     let id = row.int(0)?;
@@ -61,6 +63,7 @@ fn from_row(row: &AnyRow) -> Result<PaymentRow, DbError> {
         expire_time: row.int(9)?,
         payment_method: row.maybe_text(11)?,
         pay_time: row.maybe_int(12)?,
+        trace: row.maybe_text(13)?,
     })
 }
 
@@ -88,11 +91,12 @@ pub async fn insert(tx: &mut Tx, payments: &[PaymentRow]) -> Result<(), DbError>
                 payment.expire_time,
                 now_ms,
                 now_ms,
+                payment.trace.as_deref(),
             ]
         })
         .collect();
     let head = "INSERT INTO payment_record (id, kind, order_id, order_no, user_id, merchant_id, channel_id, amount, \
-                currency, status, version, expire_time, created_at, updated_at)";
+                currency, status, version, expire_time, created_at, updated_at, trace)";
     sql::insert(tx, head, rows, "").await.map(|_| ())
 }
 

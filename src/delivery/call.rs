@@ -69,7 +69,8 @@ impl Caller {
         let Ok(key) = HeaderValue::from_str(&call.reference) else {
             return (None, Outcome::Refused("the reference cannot be sent as a header".to_owned()));
         };
-        match self.send(prepared, key).await {
+        let trace = call.trace.as_deref().and_then(|trace| HeaderValue::from_str(trace).ok());
+        match self.send(prepared, key, trace).await {
             Ok(mut response) => {
                 let excerpt = read(&mut response).await;
                 let status = response.status();
@@ -80,7 +81,12 @@ impl Caller {
         }
     }
 
-    async fn send(&self, prepared: Prepared, key: HeaderValue) -> Result<Response, reqwest::Error> {
+    async fn send(
+        &self,
+        prepared: Prepared,
+        key: HeaderValue,
+        trace: Option<HeaderValue>,
+    ) -> Result<Response, reqwest::Error> {
         let client = if prepared.own { &self.own } else { &self.other };
         let mut request = client
             .post(prepared.url)
@@ -93,6 +99,9 @@ impl Caller {
                 signature = "0".repeat(signature.len());
             }
             request = request.header(TIMESTAMP_HEADER, timestamp_s).header(SIGNATURE_HEADER, signature);
+        }
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace);
         }
         request.body(prepared.body).send().await
     }

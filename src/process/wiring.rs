@@ -1,5 +1,6 @@
 //! What belongs to which role: handlers, outgoing calls, and what follows from these.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -51,14 +52,15 @@ pub fn effects() -> Effects {
                     .iter()
                     .filter(|one| one.delivery.kind == Call::ChannelRefund)
                     .filter(|one| (one.verdict == Verdict::Delivered) == delivered)
-                    .filter_map(|one| one.delivery.reference.parse().ok())
-                    .collect::<Vec<i64>>()
+                    .filter_map(|one| Some((one.delivery.reference.parse().ok()?, one.delivery.trace.clone())))
+                    .collect::<HashMap<i64, Option<String>>>()
             };
             let (done, failed) = (refunds(true), refunds(false));
             if !done.is_empty() {
-                payment::refund::settle(tx, done).await?;
+                payment::refund::settle(tx, &done).await?;
             }
             if !failed.is_empty() {
+                let failed: Vec<i64> = failed.into_keys().collect();
                 payment::refund::give_up(tx, &failed).await?;
             }
             Ok(())

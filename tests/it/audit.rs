@@ -201,6 +201,7 @@ async fn write_payment(tx: &mut Tx, case: &Case, status: payment::Status) -> Res
         expire_time: START_MS,
         payment_method: None,
         pay_time: None,
+        trace: None,
     };
     payments::insert(tx, std::slice::from_ref(&row)).await?;
     payments::update(tx, &[&row]).await?;

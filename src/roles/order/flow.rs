@@ -178,6 +178,7 @@ fn follow(
                     body: body.clone(),
                     attempts: 0,
                     next_at: tx.now_ms(),
+                    trace: trace.map(str::to_owned),
                 });
             }
             Ok(())

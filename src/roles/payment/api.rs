@@ -240,6 +240,7 @@ struct PayReply {
 async fn pay(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Option<ApiJson<PayBody>>,
 ) -> Result<(StatusCode, Json<PayReply>), Problem> {
     let order_id: OrderId = reply::path("orderId", &id)?;
@@ -252,7 +253,8 @@ async fn pay(
         return Err(Problem::invalid("transactionNo must have 1 to 64 characters")
             .field("sandbox.transactionNo", "1 to 64 characters"));
     }
-    let request = PayRequest { order_id, method: body.method, sandbox: body.sandbox };
+    let trace = reply::trace(&headers);
+    let request = PayRequest { order_id, method: body.method, sandbox: body.sandbox, trace };
     match state.pay.submit(request).await.map_err(|error| not_written(&error))? {
         PayAnswer::NotOpen => Err(not_open(order_id)),
         PayAnswer::Closed => Err(Problem::conflict("the order was canceled: its payment is closed")),
@@ -294,7 +296,8 @@ async fn confirm(
     };
     sign::verify(&known.secret, &headers, &body, state.db.clock().now_ms(), state.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
-    let callback: Callback = parse_json(&body)?;
+    let mut callback: Callback = parse_json(&body)?;
+    callback.trace = reply::trace(&headers);
     if callback.transaction_no.is_empty() || callback.transaction_no.len() > 64 {
         return Err(
             Problem::invalid("transactionNo must have 1 to 64 characters").field("transactionNo", "1 to 64 characters")

@@ -39,6 +39,9 @@ pub struct Callback {
     pub method: String,
     /// When, epoch ms.
     pub pay_time: i64,
+    /// W3C trace context of the request.
+    #[serde(skip)]
+    pub trace: Option<String>,
 }
 
 /// The answer to a callback.
@@ -66,13 +69,18 @@ pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) 
             let found = payments::lock_by_id(tx, ids).await?;
             confirm_in(tx, &channels, &callbacks, found, |tx, _, payment, callback| {
                 let body = success(payment, callback);
-                tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, None))?;
+                tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, trace(payment, callback)))?;
                 Ok(true)
             })
             .await
         })
     })
     .await
+}
+
+/// The trace that a payment's success belongs to: a channel that passes none on leaves that of the order.
+pub(super) fn trace<'a>(payment: &'a PaymentRow, callback: &'a Callback) -> Option<&'a str> {
+    callback.trace.as_deref().or(payment.trace.as_deref())
 }
 
 /// What a callback says.
@@ -141,7 +149,7 @@ where
         }
         for effect in effects {
             if let Effect::RefundExtra(transaction_no) = effect {
-                extras.push((payment.id, transaction_no));
+                extras.push((payment.id, transaction_no, callback.trace.clone()));
             }
         }
         payment.state = next;
@@ -156,14 +164,14 @@ async fn write(
     channels: &Channels,
     found: &HashMap<i64, PaymentRow>,
     changed: &BTreeSet<i64>,
-    extras: Vec<(i64, String)>,
+    extras: Vec<(i64, String, Option<String>)>,
 ) -> Result<(), DbError> {
     let rows: Vec<&PaymentRow> = changed.iter().filter_map(|id| found.get(id)).collect();
     payments::update(tx, &rows).await?;
-    for (payment_id, transaction_no) in extras {
+    for (payment_id, transaction_no, trace) in extras {
         let Some(payment) = found.get(&payment_id) else { continue };
         let reason = "paid more than once";
-        refund::record(tx, channels, payment, RefundKind::Extra, &transaction_no, reason).await?;
+        refund::record(tx, channels, payment, RefundKind::Extra, &transaction_no, reason, trace.as_deref()).await?;
     }
     Ok(())
 }
@@ -177,6 +185,8 @@ pub struct PayRequest {
     pub method: String,
     /// How the sandbox is to behave.
     pub sandbox: Option<SandboxWish>,
+    /// W3C trace context of the request.
+    pub trace: Option<String>,
 }
 
 /// The answer to an attempt to pay.
@@ -234,6 +244,7 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
                 body: Channels::submission(payment, &request.method, wish)?,
                 attempts: 0,
                 next_at: tx.now_ms(),
+                trace: request.trace.clone().or_else(|| payment.trace.clone()),
             });
         }
         answers.push(PayAnswer::Submitted(Box::new(payment.clone())));

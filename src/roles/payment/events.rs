@@ -74,15 +74,24 @@ impl Handler for PaymentEvents {
                 outcomes.push(match body {
                     Err(outcome) => outcome,
                     Ok(Body::Open(body)) => self.open(tx, &mut batch, event, &body)?,
-                    Ok(Body::Canceled(body)) => batch.canceled(tx, &body, &mut refunds),
-                    Ok(Body::Refund(body)) => batch.refund(&body, &mut refunds),
+                    Ok(Body::Canceled(body)) => batch.canceled(tx, &body, event, &mut refunds),
+                    Ok(Body::Refund(body)) => batch.refund(&body, event, &mut refunds),
                 });
             }
             batch.write(tx).await?;
-            for (order_id, reason) in refunds {
+            for (order_id, reason, trace) in refunds {
                 let Some(payment) = batch.found.get(&order_id) else { continue };
                 let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
-                refund::record(tx, &self.channels, payment, RefundKind::Order, &transaction_no, &reason).await?;
+                refund::record(
+                    tx,
+                    &self.channels,
+                    payment,
+                    RefundKind::Order,
+                    &transaction_no,
+                    &reason,
+                    trace.as_deref(),
+                )
+                .await?;
             }
             Ok(outcomes)
         })
@@ -112,6 +121,7 @@ impl PaymentEvents {
             expire_time: body.expire_time,
             payment_method: None,
             pay_time: None,
+            trace: event.trace.clone(),
         };
         if self.channels.submits_on_open(&payment.channel_id) {
             let submit = CallbackSubmit {
@@ -134,6 +144,9 @@ impl PaymentEvents {
     }
 }
 
+/// An order whose money goes back, why, and the trace of what caused it.
+type Refund = (i64, String, Option<String>);
+
 /// The payments of a batch, by order.
 struct Batch {
     found: HashMap<i64, PaymentRow>,
@@ -142,7 +155,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn canceled(&mut self, tx: &mut Tx, body: &OrderCanceled, refunds: &mut Vec<(i64, String)>) -> Outcome {
+    fn canceled(&mut self, tx: &mut Tx, body: &OrderCanceled, event: &Event, refunds: &mut Vec<Refund>) -> Outcome {
         let order_id = body.order_id.0;
         if !self.found.contains_key(&order_id) {
             // A tombstone: the freeze's news, when it comes, must not open a payment any more.
@@ -166,23 +179,31 @@ impl Batch {
                     expire_time: 0,
                     payment_method: None,
                     pay_time: None,
+                    trace: None,
                 },
             );
             return Outcome::Done;
         }
         let reason = if body.cancel_reason.is_empty() { body.cancel_type.name() } else { &body.cancel_reason };
-        self.apply(order_id, &Input::OrderCanceled, reason, refunds)
+        self.apply(order_id, &Input::OrderCanceled, reason, event, refunds)
     }
 
-    fn refund(&mut self, body: &RefundRequested, refunds: &mut Vec<(i64, String)>) -> Outcome {
+    fn refund(&mut self, body: &RefundRequested, event: &Event, refunds: &mut Vec<Refund>) -> Outcome {
         let order_id = body.order_id.0;
         if !self.found.contains_key(&order_id) {
             return Outcome::Early("the order has no payment yet".to_owned());
         }
-        self.apply(order_id, &Input::RefundRequested, &body.reason, refunds)
+        self.apply(order_id, &Input::RefundRequested, &body.reason, event, refunds)
     }
 
-    fn apply(&mut self, order_id: i64, input: &Input, reason: &str, refunds: &mut Vec<(i64, String)>) -> Outcome {
+    fn apply(
+        &mut self,
+        order_id: i64,
+        input: &Input,
+        reason: &str,
+        event: &Event,
+        refunds: &mut Vec<Refund>,
+    ) -> Outcome {
         let Some(payment) = self.found.get_mut(&order_id) else {
             return Outcome::Early("the order has no payment yet".to_owned());
         };
@@ -191,7 +212,7 @@ impl Batch {
             payment.state = next.clone();
             self.changed.insert(order_id);
             if effects.contains(&Effect::Refund) {
-                refunds.push((order_id, reason.to_owned()));
+                refunds.push((order_id, reason.to_owned(), event.trace.clone()));
             }
         }
         Outcome::from(&decision)
@@ -256,5 +277,6 @@ fn submit_call(tx: &Tx, channels: &Channels, payment: &PaymentRow) -> Result<Del
         body: Channels::submission(payment, "", None)?,
         attempts: 0,
         next_at: tx.now_ms(),
+        trace: payment.trace.clone(),
     })
 }

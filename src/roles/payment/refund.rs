@@ -1,6 +1,6 @@
 //! Giving money back: recorded with what caused it, called outside, settled with the channel's answer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::channels::Channels;
 use crate::db::delivery::{self, Delivery};
@@ -23,6 +23,7 @@ pub async fn record(
     kind: RefundKind,
     transaction_no: &str,
     reason: &str,
+    trace: Option<&str>,
 ) -> Result<(), DbError> {
     if payments::has_refund(tx, payment.id, transaction_no).await? {
         return Ok(());
@@ -47,16 +48,17 @@ pub async fn record(
         body: Channels::refund(&refund)?,
         attempts: 0,
         next_at: tx.now_ms(),
+        trace: trace.or(payment.trace.as_deref()).map(str::to_owned),
     };
     delivery::insert(tx, &[call]).await.map(|_| ())
 }
 
-/// The channel gave the money of these refunds back.
+/// The channel gave the money of these refunds back; with each, the trace of the call that asked for it.
 ///
 /// # Errors
 /// The database's.
-pub async fn settle(tx: &mut Tx, refund_ids: Vec<i64>) -> Result<(), DbError> {
-    let refunds = payments::lock_refunds(tx, refund_ids).await?;
+pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Result<(), DbError> {
+    let refunds = payments::lock_refunds(tx, traces.keys().copied().collect()).await?;
     let open: Vec<&RefundRow> = refunds.values().filter(|refund| refund.status != RefundStatus::Success).collect();
     let payment_ids = open.iter().map(|refund| refund.payment_id).collect();
     let mut found = payments::lock_by_id(tx, payment_ids).await?;
@@ -77,7 +79,8 @@ pub async fn settle(tx: &mut Tx, refund_ids: Vec<i64>) -> Result<(), DbError> {
             user_id: (payment.user_id > 0).then_some(UserId(payment.user_id)),
         };
         let discriminator = refund.id.to_string();
-        let draft = Draft::new(Kind::RefundSuccess, refund.order_id, &body, None);
+        let trace = traces.get(&refund.id).and_then(Option::as_deref);
+        let draft = Draft::new(Kind::RefundSuccess, refund.order_id, &body, trace);
         tx.emit(&Draft { discriminator: &discriminator, ..draft })?;
     }
     let changed: Vec<&PaymentRow> = found.values().filter(|payment| changed.contains(&payment.id)).collect();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use super::callback::{Callback, Confirmed, confirm_in, input, success};
+use super::callback::{self, Callback, Confirmed, confirm_in, input, success};
 use super::channels::Channels;
 use crate::db::outbox;
 use crate::db::payments;
@@ -180,7 +180,8 @@ pub async fn plan(db: &Db, callbacks: &[Callback]) -> Result<Vec<Option<Planned>
             continue;
         };
         let body = success(payment, callback);
-        let draft = Draft::new(Kind::PaymentSuccess, payment.order_id, &body, None);
+        let trace = callback::trace(payment, callback);
+        let draft = Draft::new(Kind::PaymentSuccess, payment.order_id, &body, trace);
         let (event_id, body) = draft.encode(db.clock().now_ms())?;
         let (topic, key) = (Kind::PaymentSuccess.name(), payment.order_id.to_string());
         let message = Outgoing {
@@ -188,7 +189,7 @@ pub async fn plan(db: &Db, callbacks: &[Callback]) -> Result<Vec<Option<Planned>
             tag: topic.to_owned(),
             key: key.clone(),
             body: body.into(),
-            properties: outbox::properties(&event_id, topic, None),
+            properties: outbox::properties(&event_id, topic, trace),
         };
         // An id is given out once, by whatever process.
         let tx_id = format!("{event_id}#{}", db.ids().next());

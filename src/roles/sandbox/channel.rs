@@ -16,6 +16,7 @@ use crate::delivery::SandboxCall;
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId};
 use crate::domain::money::Money;
 use crate::http::Problem;
+use crate::roles::reply;
 
 /// The channel that bodies without `channelId` belong to.
 const DEFAULT_CHANNEL: &str = "sandbox";
@@ -105,7 +106,7 @@ fn channel_of(body: &[u8]) -> String {
 
 impl Pay {
     /// The calls back that this payment wants.
-    fn callbacks(&self, now_ms: i64) -> Result<Vec<Delivery>, Problem> {
+    fn callbacks(&self, now_ms: i64, trace: &Option<String>) -> Result<Vec<Delivery>, Problem> {
         let usual = Behaviour::default();
         let behaviour = self.sandbox.as_ref().unwrap_or(&usual);
         let wrong = |field: &str, detail: &str| {
@@ -150,6 +151,7 @@ impl Pay {
             body: body.clone(),
             attempts: 0,
             next_at,
+            trace: trace.clone(),
         };
         Ok((1..=behaviour.repeat).map(one).collect())
     }
@@ -169,7 +171,7 @@ pub(super) async fn pay(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let pay: Pay = sandbox.read_channel(&channel_of(&body), &headers, &body)?;
-    let calls = pay.callbacks(sandbox.clock.now_ms())?;
+    let calls = pay.callbacks(sandbox.clock.now_ms(), &reply::trace(&headers))?;
     let callbacks = sandbox.submit(Request::Insert(Arc::new(calls))).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { callbacks })))
 }

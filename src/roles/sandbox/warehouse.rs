@@ -14,6 +14,7 @@ use crate::db::delivery::{Delivery, Kind};
 use crate::domain::event;
 use crate::domain::id::{OrderId, Quantity, Sku, UserId};
 use crate::http::Problem;
+use crate::roles::reply;
 
 /// Who carries every parcel.
 const CARRIER: &str = "RUYI-EXPRESS";
@@ -73,12 +74,18 @@ pub(super) async fn take_order(
     let now_ms = sandbox.clock.now_ms();
     let secret = sandbox.targets.warehouse_secret();
     let order: TakeOrder = read_signed(secret, &headers, &body, now_ms, sandbox.tolerance_ms)?;
-    let calls = steps(order.order_id, now_ms, sandbox.step_delay_ms).map_err(|error| Problem::internal(&error))?;
+    let calls = steps(order.order_id, now_ms, sandbox.step_delay_ms, reply::trace(&headers).as_deref())
+        .map_err(|error| Problem::internal(&error))?;
     let callbacks = sandbox.submit(Request::Insert(Arc::new(calls))).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { callbacks })))
 }
 
-fn steps(order_id: OrderId, now_ms: i64, step_delay_ms: i64) -> Result<Vec<Delivery>, serde_json::Error> {
+fn steps(
+    order_id: OrderId,
+    now_ms: i64,
+    step_delay_ms: i64,
+    trace: Option<&str>,
+) -> Result<Vec<Delivery>, serde_json::Error> {
     let mut calls = Vec::with_capacity(STEPS.len());
     let mut at = now_ms;
     for step in STEPS {
@@ -95,6 +102,7 @@ fn steps(order_id: OrderId, now_ms: i64, step_delay_ms: i64) -> Result<Vec<Deliv
             body: serde_json::to_string(&body)?,
             attempts: 0,
             next_at: at,
+            trace: trace.map(str::to_owned),
         });
     }
     Ok(calls)

@@ -164,6 +164,7 @@ pub(super) async fn payments_and_refunds(test: TestDb) {
         expire_time: 5,
         payment_method: None,
         pay_time: None,
+        trace: (id == 1).then(|| "00-a-b-01".to_owned()),
     };
     let refund = |id: i64, transaction_no: &str| RefundRow {
         id,

@@ -81,6 +81,7 @@ impl World {
             body: body.to_owned(),
             attempts: 0,
             next_at: START_MS,
+            trace: Some(format!("trace of {reference}")),
         };
         let record = self.db.write("create_order", move |tx| {
             let call = call.clone();

@@ -17,7 +17,7 @@ use crate::delivery::sign;
 use crate::domain::event::{Fulfilment, Kind};
 use crate::domain::id::{OrderId, UserId};
 use crate::http::Problem;
-use crate::roles::reply::not_written;
+use crate::roles::reply::{self, not_written};
 
 /// A step of a parcel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -64,6 +64,9 @@ pub(super) struct Report {
     /// Carrier's number.
     #[serde(default)]
     tracking_no: Option<String>,
+    /// W3C trace context of the request.
+    #[serde(skip)]
+    trace: Option<String>,
 }
 
 /// The answer to a report.
@@ -95,7 +98,8 @@ pub(super) async fn fulfil(
     let (settings, now_ms) = (&state.settings, state.db.clock().now_ms());
     sign::verify(&settings.warehouse_secret, &headers, &body, now_ms, settings.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
-    let report: Report = crate::http::parse_json(&body)?;
+    let mut report: Report = crate::http::parse_json(&body)?;
+    report.trace = reply::trace(&headers);
     let order_id = report.order_id;
     match state.report.submit(report).await.map_err(|error| not_written(&error))? {
         Reported::Yes => Ok(Json(ReportReply { accepted: true })),
@@ -131,7 +135,7 @@ async fn write_all(tx: &mut Tx, reports: &[Report]) -> Result<Vec<Reported>, DbE
                 tracking_no: report.tracking_no.clone(),
                 user_id: Some(UserId(*user_id)),
             };
-            tx.emit(&Draft::new(kind, report.order_id.0, &body, None))?;
+            tx.emit(&Draft::new(kind, report.order_id.0, &body, report.trace.as_deref()))?;
         }
         answers.push(Reported::Yes);
     }
