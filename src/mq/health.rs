@@ -1,6 +1,6 @@
 //! Whether the brokers can be reached: looked at regularly, and at once when something could not be sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ pub async fn watch_over(
     mut unprepared: Option<(Vec<String>, i32)>,
     token: CancellationToken,
 ) {
-    let mut quiet: BTreeSet<String> = BTreeSet::new();
+    let mut known = BTreeMap::new();
     let mut pause = PAUSES.0;
     loop {
         let wait = if health.now().reach == Reach::Up { CALM } else { pause };
@@ -147,7 +147,7 @@ pub async fn watch_over(
             () = token.cancelled() => return,
             look = cluster.probe() => look,
         };
-        let back = came_back(&mut quiet, &look);
+        let back = came_back(&mut known, &look);
         let answers = look.values().any(|answers| *answers);
         pause = if answers { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         if answers && let Some((topics, queues)) = &unprepared {
@@ -164,17 +164,15 @@ pub async fn watch_over(
     }
 }
 
-/// Keeps account of who does not answer; true when one of them does again.
-fn came_back(quiet: &mut BTreeSet<String>, look: &BTreeMap<String, bool>) -> bool {
+/// Keeps account of who answers; true when one does that did not before, or was not there.
+fn came_back(known: &mut BTreeMap<String, bool>, look: &BTreeMap<String, bool>) -> bool {
+    let first = known.is_empty();
     let mut back = false;
     for (broker, answers) in look {
-        if *answers {
-            back |= quiet.remove(broker);
-        } else {
-            quiet.insert(broker.clone());
-        }
+        let before = known.insert(broker.clone(), *answers);
+        back |= *answers && before != Some(true);
     }
-    back
+    back && !first
 }
 
 #[cfg(test)]
@@ -220,13 +218,16 @@ mod tests {
 
     #[test]
     fn one_broker_of_two_that_comes_back_is_noticed() {
-        let mut quiet = BTreeSet::new();
+        let mut known = BTreeMap::new();
         let look = |a, b| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
-        assert!(!came_back(&mut quiet, &look(true, true)));
-        assert!(!came_back(&mut quiet, &look(false, true)));
+        assert!(!came_back(&mut known, &look(true, true)), "the first look");
+        assert!(!came_back(&mut known, &look(false, true)));
         // Name servers forget a broker that is gone.
-        assert!(!came_back(&mut quiet, &BTreeMap::from([("b".to_owned(), true)])));
-        assert!(came_back(&mut quiet, &look(true, true)));
-        assert!(!came_back(&mut quiet, &look(true, true)));
+        assert!(!came_back(&mut known, &BTreeMap::from([("b".to_owned(), true)])));
+        assert!(came_back(&mut known, &look(true, true)));
+        assert!(!came_back(&mut known, &look(true, true)));
+        let third = BTreeMap::from([("b".to_owned(), true), ("c".to_owned(), true)]);
+        assert!(came_back(&mut known, &third), "a new one");
+        assert!(!came_back(&mut known, &third));
     }
 }

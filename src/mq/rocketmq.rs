@@ -51,6 +51,8 @@ const DLQ_PREFIX: &str = "%DLQ%";
 /// Response codes of a broker that takes nothing at the moment.
 const SYSTEM_BUSY: i32 = 2;
 const SERVICE_NOT_AVAILABLE: i32 = 14;
+/// Response code of a cluster that does not know us, or does not let us.
+const NO_PERMISSION: i32 = 16;
 const PRODUCER_GROUP: &str = "ruyi-producer";
 /// The client refuses shorter intervals between route reads and between heartbeats.
 const MIN_INTERVAL_MS: u32 = 10_000;
@@ -154,6 +156,14 @@ pub enum MqError {
         /// What the client said.
         #[source]
         source: Box<ClientError>,
+    },
+    /// The cluster does not let us.
+    #[error("{operation}: {reason}")]
+    Denied {
+        /// What was tried.
+        operation: &'static str,
+        /// What the cluster said, and what to do.
+        reason: String,
     },
     /// The cluster did not answer in time.
     #[error("{operation}: no answer within {timeout_ms} ms")]
@@ -505,7 +515,15 @@ fn answer(error: &ClientError) -> Option<(i32, String)> {
 }
 
 fn client_error(operation: &'static str) -> impl FnOnce(ClientError) -> MqError {
-    move |source| MqError::Client { operation, source: Box::new(source) }
+    move |source| match answer(&source) {
+        Some((NO_PERMISSION, said)) => MqError::Denied { operation, reason: denied(&said) },
+        _ => MqError::Client { operation, source: Box::new(source) },
+    }
+}
+
+/// What a cluster that does not let us in said, and what to do.
+fn denied(said: &str) -> String {
+    format!("the cluster denies it ({said}): check mq.access_key and mq.secret_key, and what it allows this user")
 }
 
 async fn within<T>(

@@ -57,6 +57,7 @@ on_each! {
     business::points_and_notices,
     messages::outbox_,
     messages::outbox_claims_are_disjoint,
+    messages::outbox_rows_wait_for_a_broker_and_leave_in_order,
     messages::inbox_,
     messages::inbox_claims_each_id_once,
     messages::inbox_revives_what_was_sent_again,

@@ -79,6 +79,36 @@ pub(super) async fn outbox_(test: TestDb) {
     assert_eq!(count(&test.db, "SELECT status FROM message_record WHERE id = 4 AND next_at IS NULL").await, 1);
 }
 
+pub(super) async fn outbox_rows_wait_for_a_broker_and_leave_in_order(test: TestDb) {
+    let rows: Vec<OutboxRow> = (1..=4).map(row).collect();
+    write_tx!(test.db, [rows], |tx| { outbox::insert(tx, &rows, START_MS).await }).unwrap();
+    test.clock.advance_ms(HEAD_START_MS);
+    let now_ms = test.clock.now_ms();
+    // One is sent, one is held twice, and what is sent is not held.
+    let done = write_tx!(test.db, [], |tx| {
+        outbox::mark_sent(tx, &[4], now_ms).await?;
+        outbox::hold(tx, &[2, 3, 4]).await?;
+        outbox::hold(tx, &[3]).await
+    });
+    done.unwrap();
+    let mut conn = test.db.read().await.unwrap();
+    assert!(outbox::any_held(&mut conn).await.unwrap());
+    // Held rows are pending, but nobody's work.
+    assert_eq!(outbox::pending(&mut conn, now_ms).await.unwrap(), (3, Some(START_MS)));
+    let ids = |rows: Vec<OutboxRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
+    let claim = async || ids(write_tx!(test.db, [], |tx| { outbox::claim(tx, 10, 1_000).await }).unwrap());
+    assert_eq!(claim().await, [1]);
+    let done = write_tx!(test.db, [], |tx| {
+        outbox::cancel(tx, vec![row(3).event_id]).await?;
+        outbox::hold(tx, &[1]).await
+    });
+    done.unwrap();
+    assert_eq!(write_tx!(test.db, [], |tx| { outbox::release(tx).await }).unwrap(), 2);
+    assert!(!outbox::any_held(&mut conn).await.unwrap());
+    assert_eq!(claim().await, [1, 2], "in their order, and without the canceled one");
+    assert_eq!(write_tx!(test.db, [], |tx| { outbox::release(tx).await }).unwrap(), 0);
+}
+
 pub(super) async fn outbox_claims_are_disjoint(test: TestDb) {
     let rows: Vec<OutboxRow> = (1..=6).map(row).collect();
     write_tx!(test.db, [rows], |tx| { outbox::insert(tx, &rows, START_MS).await }).unwrap();
@@ -321,6 +351,7 @@ pub(super) async fn delivery_(test: TestDb) {
         body: "{}".into(),
         attempts: 0,
         next_at: START_MS + id,
+        trace: (id == 1).then(|| "00-a-b-01".to_owned()),
     };
     let calls = vec![call(1, "a"), call(2, "b"), call(3, "a")];
     let inserted = write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
