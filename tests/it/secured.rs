@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ruyi::db::migrate;
 use ruyi::mq::message::{Incoming, Outgoing};
 use ruyi::mq::rocketmq::{GroupConsumer, MqError, PublishError, RocketMq, RocketMqConfig, Tls};
 use ruyi::mq::runtime::MqRuntime;
 use secrecy::SecretString;
 
+use crate::servers::mariadb::MariaDb;
 use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
 use crate::servers::unique;
 
@@ -271,4 +273,27 @@ async fn the_message_trace_shows_in_the_tools_of_rocketmq() {
         assert!(started.elapsed() < DEADLINE, "{shown}");
     }
     client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_over_tls() {
+    let (dir, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates(dir.path());
+    certificates(stranger.path());
+    let file = |dir: &tempfile::TempDir, name: &str| dir.path().join(name).display().to_string();
+    let options = format!(
+        "--ssl-ca={} --ssl-cert={} --ssl-key={} --require-secure-transport=ON",
+        file(&dir, "ca.pem"),
+        file(&dir, "server.pem"),
+        file(&dir, "server.key")
+    );
+    let Some(server) = MariaDb::start_with(&options) else { return };
+    let url = server.create("ruyi").await;
+    let checked = |ca: String| format!("{url}?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}");
+    let good = checked(file(&dir, "ca.pem"));
+    migrate::run(&good).await.unwrap();
+    assert_eq!(migrate::pending(&good).await.unwrap().len(), 0);
+    for bad in [checked(file(&stranger, "ca.pem")), format!("{url}?ssl-mode=DISABLED")] {
+        assert!(migrate::pending(&bad).await.is_err(), "{bad}");
+    }
 }

@@ -21,6 +21,11 @@ pub struct MariaDb {
 impl MariaDb {
     /// A new server with no data; `None` where it is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// With further options of the server.
+    pub fn start_with(more: &str) -> Option<Self> {
         if !installed("mariadbd") || !installed("mariadb-install-db") {
             return None;
         }
@@ -36,7 +41,7 @@ impl MariaDb {
                 --skip-test-db {user} >install.log 2>&1
             exec mariadbd --no-defaults --datadir="{dir}/data" --socket="{dir}/sock" --pid-file="{dir}/pid" \
                 --bind-address=127.0.0.1 --port={port} --innodb-buffer-pool-size=64M \
-                --innodb-flush-log-at-trx-commit=2 --max-connections=500 --skip-log-bin {user}"#,
+                --innodb-flush-log-at-trx-commit=2 --max-connections=500 --skip-log-bin {more} {user}"#,
             dir = dir.display()
         );
         let command = ["sh", "-c", &script].map(OsString::from).to_vec();
