@@ -35,5 +35,5 @@ mod servers;
 mod serving;
 mod shop;
 mod shutdown;
-mod transaction;
 mod trace_context;
+mod transaction;

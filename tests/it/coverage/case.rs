@@ -310,5 +310,6 @@ fn payment(id: i64, status: Paid, amount: Money, now_ms: i64) -> PaymentRow {
         expire_time: now_ms + 86_400_000,
         payment_method: None,
         pay_time: None,
+        trace: None,
     }
 }

@@ -40,6 +40,7 @@ fn payment(id: i64) -> PaymentRow {
         expire_time: START_MS + 60_000,
         payment_method: None,
         pay_time: None,
+        trace: None,
     }
 }
 
@@ -52,6 +53,7 @@ fn callback(payment: i64, transaction: &str) -> Callback {
         merchant_id: MerchantId(1),
         method: "card".into(),
         pay_time: START_MS,
+        trace: None,
     }
 }
 
