@@ -173,6 +173,7 @@ impl Tx {
                 body: serde_json::to_string(alert)?,
                 attempts: 0,
                 next_at: self.now_ms,
+                trace: None,
             });
         }
         if !calls.is_empty() {

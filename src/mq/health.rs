@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::rocketmq::RocketMq;
+use super::rocketmq::{MqError, RocketMq};
 
 /// Pause between two looks while all is well.
 const CALM: Duration = Duration::from_secs(5);
@@ -127,11 +127,12 @@ impl Health {
 }
 
 /// Looks at the brokers until `token` is cancelled. Topics (with so many queues) that could not be made at the start are
-/// made as soon as a broker answers.
+/// made as soon as a broker answers; and once more when another one comes, which may have none of them.
 pub async fn watch_over(
     health: Arc<Health>,
     cluster: RocketMq,
-    mut unprepared: Option<(Vec<String>, i32)>,
+    (topics, queues): (Vec<String>, i32),
+    mut prepared: bool,
     token: CancellationToken,
 ) {
     let mut known = BTreeMap::new();
@@ -150,10 +151,12 @@ pub async fn watch_over(
         let back = came_back(&mut known, &look);
         let answers = look.values().any(|answers| *answers);
         pause = if answers { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
-        if answers && let Some((topics, queues)) = &unprepared {
-            match cluster.ensure_topics(topics, *queues).await {
-                Ok(()) => unprepared = None,
-                Err(error) => tracing::warn!(%error, "topics could not be checked"),
+        if answers && (back || !prepared) {
+            prepared = true;
+            if let Err(error) = cluster.ensure_topics(&topics, queues).await {
+                // A cluster that does not let us make them has them, or the sends say so.
+                prepared = matches!(error, MqError::Denied { .. });
+                tracing::warn!(%error, "topics could not be checked");
             }
         }
         let returned = back || (answers && health.now().reach != Reach::Up);

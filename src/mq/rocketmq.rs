@@ -505,6 +505,17 @@ fn build_producer(
     Ok(builder.build())
 }
 
+/// An error with its causes: the client keeps what is of interest in these.
+fn explain(error: &ClientError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&**error.shared_error());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// What a server answered, if this is an answer: its response code and its words. Codes from 10,000 on are the client's.
 fn answer(error: &ClientError) -> Option<(i32, String)> {
     let said = |text: Option<&str>| text.unwrap_or("no reason given").trim().to_owned();

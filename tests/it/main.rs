@@ -23,14 +23,14 @@ mod model;
 mod order_flow;
 #[cfg(feature = "embedded")]
 mod processes;
-mod rejoin;
 mod resend;
 mod retry_lane;
 mod retry_park_dlq;
 #[cfg(feature = "embedded")]
 mod rocketmq;
+mod rocketmq_rejoin;
+mod rocketmq_secured;
 mod role_databases;
-mod secured;
 mod servers;
 mod serving;
 mod shop;

@@ -56,7 +56,7 @@ async fn a_trace_goes_from_the_order_to_the_warehouse_and_back_with_the_money() 
     let seen = calls.lock().unwrap().clone();
     assert!(seen.iter().all(|call| *call == ("/orders".to_owned(), Some(traceparent.clone()))), "{seen:?}");
 
-    serving.until(&format!("/orders/{id}"), "status", "FULFILL").await;
+    serving.settled().await;
     let mut conn = serving.db().read().await.unwrap();
     let rows = sql::fetch(&mut conn, "SELECT event_id, properties FROM message_record", vec![]).await.unwrap();
     assert!(rows.len() > 4);

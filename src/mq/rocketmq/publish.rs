@@ -12,7 +12,10 @@ use rocketmq_model::common::message::message_single::Message;
 use rocketmq_model::result::{SendResult, SendStatus};
 use tokio::time::Instant;
 
-use super::{DLQ_PREFIX, NO_PERMISSION, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig, TopicNames, answer, denied};
+use super::{
+    DLQ_PREFIX, NO_PERMISSION, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig, TopicNames, answer, denied,
+    explain,
+};
 use crate::mq::message::Outgoing;
 
 /// Requests to brokers at the same time.
@@ -222,7 +225,7 @@ fn judge(result: Result<Option<SendResult>, ClientError>) -> Result<(), PublishE
         Err(error) => Err(match answer(&error) {
             Some((NO_PERMISSION, said)) => PublishError::Refused { code: NO_PERMISSION, reason: denied(&said) },
             Some((code, reason)) => PublishError::Refused { code, reason },
-            None => PublishError::Send(error.to_string()),
+            None => PublishError::Send(explain(&error)),
         }),
     }
 }

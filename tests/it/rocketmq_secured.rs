@@ -153,6 +153,12 @@ async fn a_cluster_that_speaks_tls_only() {
     let tls = |ca: Option<PathBuf>, verify| Some(Tls { ca, identity: None, verify });
     for (ca, verify) in [(Some(file("ca.pem")), true), (None, false)] {
         let client = Client::connect(cluster.namesrv(), |config| config.tls = tls(ca, verify)).await;
+        // The broker may need a second try to reach the name server.
+        let started = Instant::now();
+        while !client.mq.is_reachable().await {
+            assert!(started.elapsed() < DEADLINE, "no broker answers over TLS");
+            tokio::time::sleep(WAIT).await;
+        }
         let got = client.works("ORDER_CREATED").await;
         assert_eq!(got.key, "k1");
         client.stop().await;
