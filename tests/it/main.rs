@@ -8,6 +8,7 @@ mod bad_input;
 mod catalogue;
 mod cli;
 mod client;
+mod cluster;
 mod config;
 mod coverage;
 mod crash;
