@@ -211,6 +211,8 @@ pub struct Producer {
     pub batch_bytes: ByteSize,
     /// Bodies over this size are compressed.
     pub compress_over: ByteSize,
+    /// How far ahead the brokers' timer takes a message.
+    pub max_delay: Millis,
 }
 
 /// The outbox relay and its sweep.

@@ -21,7 +21,7 @@ pub use broker::BrokerProcess;
 pub use plan::{Plan, StartError, Work};
 pub use wiring::{calls, effects, handlers};
 
-use crate::config::{Config, TimeoutVia};
+use crate::config::Config;
 use crate::db::Db;
 use crate::delivery::Targets;
 use crate::domain::event::Role;
@@ -137,10 +137,7 @@ impl Process {
 
 /// Settings that this version knows but cannot honour yet are refused: they must not look as if they worked.
 fn refuse_unbuilt(config: &Config) -> Result<(), StartError> {
-    let unbuilt = [
-        (config.order.timeout.via != TimeoutVia::Database, "order.timeout.via = \"broker\"", "\"database\""),
-        (!config.cache.url.expose().is_empty(), "cache.url", "\"\""),
-    ];
+    let unbuilt = [(!config.cache.url.expose().is_empty(), "cache.url", "\"\"")];
     match unbuilt.iter().find(|(asked, ..)| *asked) {
         Some((_, setting, instead)) => {
             Err(StartError::Other(format!("{setting} is not available in this version: set it to {instead}")))

@@ -145,7 +145,7 @@ async fn consumed_of(auditor: &mut Auditor<'_>, db: &Db) -> Result<(), DbError> 
         let Some(last) = sent.last() else { return Ok(()) };
         after = last.id;
         auditor.checked(Check::EventsConsumed, sent.len());
-        sent.retain(|row| moment.overdue(row.sent_at) && row.sent_at >= moment.events_since);
+        sent.retain(|row| moment.overdue(row.due_at) && row.sent_at >= moment.events_since);
         let mut suspects = unhandled(auditor, &sent).await?;
         if !suspects.is_empty() {
             let again: HashSet<i64> = suspects.iter().map(|suspect| suspect.id).collect();

@@ -16,6 +16,9 @@ const PUBLIC_SECRET: &str = "sandbox";
 /// What the column of a call's URL holds.
 const URL_MAX: usize = 500;
 
+/// Fits the largest event of an order with the default limits.
+const LEAST_MESSAGE: i64 = 16 << 10;
+
 /// RocketMQ's own limit for names of topics.
 const TOPIC_NAME_MAX: usize = 127;
 
@@ -163,8 +166,11 @@ impl Config {
         }
         faults.at_least("mq.queues", mq.queues.into(), 1);
         faults.positive("mq.producer.timeout", mq.producer.timeout);
+        if mq.producer.max_delay < Millis::new(1_000) {
+            faults.add("mq.producer.max_delay", "shorter than what the brokers' timer can tell apart", "\"3d\"");
+        }
         faults.at_least("mq.producer.batch_messages", as_i64(mq.producer.batch_messages), 1);
-        faults.at_least("mq.producer.max_message", as_i64(mq.producer.max_message.as_usize()), 1);
+        faults.at_least("mq.producer.max_message", as_i64(mq.producer.max_message.as_usize()), LEAST_MESSAGE);
         faults.at_least("mq.producer.batch_bytes", as_i64(mq.producer.batch_bytes.as_usize()), 1);
         faults.at_least("mq.outbox.max_attempts", mq.outbox.max_attempts.into(), 1);
         faults.at_least("mq.outbox.shards", mq.outbox.shards.into(), 1);

@@ -22,6 +22,24 @@ pub enum DbError {
     /// A value could not be written as JSON.
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// An event that no broker would take: its row is not written, and trying again changes nothing.
+    #[error("{event_id} is {bytes} bytes, and mq.producer.max_message is {max_bytes}")]
+    TooLarge {
+        /// Event.
+        event_id: String,
+        /// Body and properties, as encoded.
+        bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// An event whose properties a message cannot carry: its row is not written either.
+    #[error("{event_id} cannot be a message: {what}")]
+    Unsendable {
+        /// Event.
+        event_id: String,
+        /// Why not.
+        what: String,
+    },
     /// The transaction's code panicked or was stopped; nothing of it was written.
     #[error("the transaction stopped: {0}")]
     Stopped(String),
@@ -47,6 +65,12 @@ impl DbError {
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(|error| error.is_unique_violation()))
+    }
+
+    /// The same work can never succeed, and nothing is wrong with the database.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Unsendable { .. })
     }
 
     /// The database is away or busy: the same work may succeed later, and nothing is wrong with the work itself.

@@ -280,15 +280,14 @@ pub async fn update(tx: &mut Tx, orders: &[&OrderRow]) -> Result<(), DbError> {
     sql::update(tx, "orders", "id", &columns, rows).await
 }
 
-/// Orders whose time to pay is over, the longest over first.
+/// Orders whose time to pay was over at `before_ms`, the longest over first.
 ///
 /// # Errors
 /// The database's.
-pub async fn due(tx: &mut Tx, limit: i64) -> Result<Vec<i64>, DbError> {
+pub async fn due(tx: &mut Tx, before_ms: i64, limit: i64) -> Result<Vec<i64>, DbError> {
     let text =
         format!("SELECT id FROM orders WHERE due_at <= ? ORDER BY due_at, id LIMIT ?{}", tx.dialect().skip_locked());
-    let now_ms = tx.now_ms();
-    sql::fetch(tx, text, vals![now_ms, limit]).await?.iter().map(|row| row.int(0)).collect()
+    sql::fetch(tx, text, vals![before_ms, limit]).await?.iter().map(|row| row.int(0)).collect()
 }
 
 /// When the next order's time to pay is over.

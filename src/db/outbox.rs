@@ -53,6 +53,33 @@ pub struct OutboxRow {
     pub attempts: i64,
 }
 
+/// The property in which a row says until when the broker is to keep its message back, epoch ms: RocketMQ's own name.
+pub const TIMER_PROPERTY: &str = "TIMER_DELIVER_MS";
+/// Until when the broker keeps the message of a row back, epoch ms, from the row's properties as stored.
+pub(super) fn timer_of(properties: &str) -> Option<i64> {
+    let properties: Vec<(String, String)> = serde_json::from_str(properties).ok()?;
+    properties.iter().find(|(name, _)| name == TIMER_PROPERTY).and_then(|(_, at)| at.parse().ok())
+}
+
+/// RocketMQ stores the length of the properties as a signed 16-bit number.
+pub const MAX_PROPERTIES_BYTES: usize = 32_000;
+/// Fixed fields of an encoded message, and the properties that the client adds (unique key, instance, store flag,
+/// delay).
+const ENCODING_OVERHEAD: usize = 200;
+
+/// Bytes of a message's properties, its tag and its key, as RocketMQ encodes them.
+#[must_use]
+pub fn properties_bytes(tag: &str, key: &str, properties: &[(String, String)]) -> usize {
+    let user: usize = properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    user + tag.len() + key.len() + "TAGS".len() + "KEYS".len() + 4
+}
+
+/// Bytes of a whole message as a broker counts it, its body uncompressed.
+#[must_use]
+pub fn encoded_bytes(tag: &str, key: &str, properties: &[(String, String)], body: usize) -> usize {
+    ENCODING_OVERHEAD + body + properties_bytes(tag, key, properties)
+}
+
 /// User properties of an event of this program.
 #[must_use]
 pub fn properties(event_id: &str, event_type: &str, trace: Option<&str>) -> Vec<(String, String)> {
@@ -225,6 +252,19 @@ pub async fn cancel(conn: &mut AnyConnection, event_ids: Vec<String>) -> Result<
         keys,
     )
     .await
+}
+
+/// Takes back every event of this topic and these business keys that has not been sent yet; how many rows.
+///
+/// It is part of the change that makes them pointless, in the same transaction. A row that is being sent at this very
+/// moment may reach its consumers all the same: they see the changed state, and ignore it.
+///
+/// # Errors
+/// The database's.
+pub async fn cancel_by_key(conn: &mut AnyConnection, topic: &str, keys: Vec<String>) -> Result<u64, DbError> {
+    let before = "UPDATE message_record SET status = 3, next_at = NULL WHERE topic = ? AND msg_key";
+    let keys = keys.into_iter().map(Val::Text).collect();
+    sql::execute_in(conn, before, " AND status = 0", &[Val::from(topic)], keys).await
 }
 
 /// Rows that wait to be sent and are due or held, and when the oldest of them was written.

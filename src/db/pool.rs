@@ -1,6 +1,7 @@
 //! Connections, and the one way to write.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::fault::Faults;
 
 /// How a transaction that lost a deadlock is tried again: so many times in all.
 const ATTEMPTS: u32 = 8;
+
+/// The largest message that a broker takes by default.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// How to open a database.
 #[derive(Clone, Debug)]
@@ -49,6 +53,7 @@ struct Inner {
     faults: Faults,
     committed: OnceLock<Committed>,
     webhook: OnceLock<String>,
+    max_message_bytes: AtomicUsize,
     deliveries: Notify,
     retries: watch::Sender<u64>,
 }
@@ -89,6 +94,7 @@ impl Db {
             faults: options.faults.clone(),
             committed: OnceLock::new(),
             webhook: OnceLock::new(),
+            max_message_bytes: AtomicUsize::new(MAX_MESSAGE_BYTES),
             deliveries: Notify::new(),
             retries: watch::Sender::new(0),
         })))
@@ -136,6 +142,11 @@ impl Db {
         if self.0.webhook.set(webhook.to_owned()).is_err() {
             tracing::debug!("a second webhook for one database was ignored");
         }
+    }
+
+    /// From now on events over this size (body and properties, as encoded) are refused before their row is written.
+    pub fn limit_messages(&self, max_bytes: usize) {
+        self.0.max_message_bytes.store(max_bytes, Ordering::Relaxed);
     }
 
     /// Rings when a delivery was recorded.
@@ -203,7 +214,8 @@ impl Db {
             Dialect::Sqlite => begin.await?,
             Dialect::MySql => inner.gate.pass(begin).await?,
         };
-        let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids));
+        let limit = inner.max_message_bytes.load(Ordering::Relaxed);
+        let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids), limit);
         let value = body(&mut tx).await;
         if tx.without_node() {
             return Err(DbError::NoNode);

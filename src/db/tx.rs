@@ -33,6 +33,7 @@ pub struct Tx {
     now_ms: i64,
     ids: Arc<Ids>,
     without_node: AtomicBool,
+    max_message_bytes: usize,
     after: After,
 }
 
@@ -51,13 +52,26 @@ pub struct Draft<'a, B> {
     pub trace: Option<&'a str>,
     /// Not before this time, epoch ms; 0: at once.
     pub deliver_at: i64,
+    /// Who keeps it until then.
+    pub held_by: Holder,
+}
+
+/// Who keeps an event back until it is to be delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holder {
+    /// The outbox: any time, and it can be taken back ([`outbox::cancel_by_key`]).
+    #[default]
+    Outbox,
+    /// The broker's timer: it leaves at once, and cannot be taken back. Not further away than the brokers allow
+    /// (`mq.producer.max_delay`).
+    Broker,
 }
 
 impl<'a, B> Draft<'a, B> {
     /// An event that happens once to this aggregate, to be sent at once.
     #[must_use]
     pub fn new(kind: Kind, key: impl Display, body: &'a B, trace: Option<&'a str>) -> Self {
-        Self { kind, key: key.to_string(), discriminator: "", body, trace, deliver_at: 0 }
+        Self { kind, key: key.to_string(), discriminator: "", body, trace, deliver_at: 0, held_by: Holder::default() }
     }
 }
 
@@ -86,9 +100,15 @@ impl<B: Serialize> Draft<'_, B> {
 }
 
 impl Tx {
-    pub(super) fn new(transaction: Transaction<'static, Any>, dialect: Dialect, now_ms: i64, ids: Arc<Ids>) -> Self {
+    pub(super) fn new(
+        transaction: Transaction<'static, Any>,
+        dialect: Dialect,
+        now_ms: i64,
+        ids: Arc<Ids>,
+        max_message_bytes: usize,
+    ) -> Self {
         let (without_node, after) = (AtomicBool::new(false), After::default());
-        Self { transaction, dialect, now_ms, ids, without_node, after }
+        Self { transaction, dialect, now_ms, ids, without_node, max_message_bytes, after }
     }
 
     /// The dialect.
@@ -120,20 +140,44 @@ impl Tx {
     /// Writes an event to the outbox with this transaction; it is published after the commit.
     ///
     /// # Errors
-    /// [`DbError::Json`] when the body cannot be written.
+    /// [`DbError::Json`] when the body cannot be written; [`DbError::TooLarge`] or [`DbError::Unsendable`] when no
+    /// broker would take the message: then there is no row.
     pub fn emit<B: Serialize>(&mut self, draft: &Draft<'_, B>) -> Result<(), DbError> {
         let (event_id, body) = draft.encode(self.now_ms)?;
-        self.emit_raw(OutboxRow {
+        let mut properties = outbox::properties(&event_id, draft.kind.name(), draft.trace);
+        let mut deliver_at_ms = draft.deliver_at.max(self.now_ms);
+        if draft.held_by == Holder::Broker && deliver_at_ms > self.now_ms {
+            properties.push((outbox::TIMER_PROPERTY.to_owned(), deliver_at_ms.to_string()));
+            deliver_at_ms = self.now_ms;
+        }
+        let row = OutboxRow {
             id: self.next_id(),
             topic: draft.kind.name().to_owned(),
             tag: draft.kind.name().to_owned(),
             key: draft.key.clone(),
             body: body.into(),
-            properties: outbox::properties(&event_id, draft.kind.name(), draft.trace),
-            deliver_at_ms: draft.deliver_at.max(self.now_ms),
+            properties,
+            deliver_at_ms,
             event_id,
             attempts: 0,
-        });
+        };
+        self.check_sendable(&row)?;
+        self.emit_raw(row);
+        Ok(())
+    }
+
+    /// What would fail at every attempt to send it must not become a row.
+    fn check_sendable(&self, row: &OutboxRow) -> Result<(), DbError> {
+        let bytes = outbox::encoded_bytes(&row.tag, &row.key, &row.properties, row.body.len());
+        if bytes > self.max_message_bytes {
+            let event_id = row.event_id.clone();
+            return Err(DbError::TooLarge { event_id, bytes, max_bytes: self.max_message_bytes });
+        }
+        let properties = outbox::properties_bytes(&row.tag, &row.key, &row.properties);
+        if properties > outbox::MAX_PROPERTIES_BYTES {
+            let what = format!("{properties} bytes of properties, {} fit", outbox::MAX_PROPERTIES_BYTES);
+            return Err(DbError::Unsendable { event_id: row.event_id.clone(), what });
+        }
         Ok(())
     }
 

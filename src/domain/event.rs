@@ -57,6 +57,8 @@ pub enum Group {
     PaidOrder,
     /// Hands orders to the warehouse.
     Fulfil,
+    /// Cancels orders that were not paid in time.
+    PayTimeout,
     /// Grants and reverses points.
     Points,
     /// Tells users.
@@ -67,13 +69,14 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Stock,
         Self::Order,
         Self::Payment,
         Self::CallbackSubmit,
         Self::PaidOrder,
         Self::Fulfil,
+        Self::PayTimeout,
         Self::Points,
         Self::Notification,
         Self::InventorySync,
@@ -89,6 +92,7 @@ impl Group {
             Self::CallbackSubmit => "callback-submit-consumer-group",
             Self::PaidOrder => "paid-order-success-consumer-group",
             Self::Fulfil => "order-fulfill-consumer-group",
+            Self::PayTimeout => "pay-timeout-consumer-group",
             Self::Points => "points-consumer-group",
             Self::Notification => "notification-consumer-group",
             Self::InventorySync => "inventory-sync-consumer-group",
@@ -106,7 +110,7 @@ impl Group {
     pub fn role(self) -> Role {
         match self {
             Self::Stock => Role::Stock,
-            Self::Order | Self::PaidOrder | Self::Fulfil | Self::InventorySync => Role::Order,
+            Self::Order | Self::PaidOrder | Self::Fulfil | Self::PayTimeout | Self::InventorySync => Role::Order,
             Self::Payment | Self::CallbackSubmit => Role::Payment,
             Self::Points | Self::Notification => Role::Notify,
         }
@@ -205,6 +209,9 @@ catalogue! {
     CacheInvalidate = "CACHE_INVALIDATE", "What was read of an order or a SKU is out of date. Sent one-way: a lost one only costs time.",
         Producer::Broadcast => [],
         ["kind", "key", "version"];
+    PayTimeoutDelay = "PAY_TIMEOUT_DELAY", "The time to pay an order may be over (with order.timeout.via = \"broker\").",
+        Producer::Role(Role::Order) => [PayTimeout],
+        ["orderId", "expireTime"];
     OrderAutoCancel = "ORDER_AUTO_CANCEL", "Risk control or an operator wants an order canceled.",
         Producer::Outside => [Order],
         ["orderId", "reason"];
@@ -401,6 +408,17 @@ pub struct Inventory {
     /// What made it necessary: PAID, or the cancel's type.
     #[serde(default)]
     pub kind: String,
+}
+
+/// Body of `PAY_TIMEOUT_DELAY`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PayTimeoutDelay {
+    /// Order.
+    pub order_id: OrderId,
+    /// Unpaid by then, it is canceled; epoch ms. The order's own time decides.
+    #[serde(default, deserialize_with = "epoch_ms")]
+    pub expire_time: i64,
 }
 
 /// Body of `ORDER_AUTO_CANCEL`.

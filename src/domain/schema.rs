@@ -51,6 +51,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::InventoryDeduct | Kind::InventoryRelease | Kind::InventoryDeductRetry => body::<event::Inventory>(),
         Kind::InventorySync => body::<event::InventorySync>(),
         Kind::CacheInvalidate => body::<event::CacheInvalidate>(),
+        Kind::PayTimeoutDelay => body::<event::PayTimeoutDelay>(),
         Kind::OrderAutoCancel => body::<event::OrderAutoCancel>(),
         Kind::TriggerOrderFulfill | Kind::TriggerOrderFulfillRetry => body::<event::TriggerOrderFulfill>(),
         Kind::OrderFulfillSuccess | Kind::OrderOutStock | Kind::OrderDelivery | Kind::OrderSigned => {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::health::{Health, Reach, State};
 use super::local::Local;
-use super::message::Outgoing;
+use super::message::{Outgoing, QueueId, Receipt};
 use super::rocketmq::{PublishError, RocketMq};
 
 /// How long a failed send waits to hear whether a broker is there at all.
@@ -46,6 +46,32 @@ impl Broker {
         match self {
             Self::Cluster(cluster) => cluster.health.now(),
             Self::Local(_) => State { reach: Reach::Up, change: 0 },
+        }
+    }
+
+    /// Publishes one message, and says where it is stored.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn send(&self, message: &Outgoing) -> Result<Receipt, PublishError> {
+        match self {
+            Self::Cluster(cluster) => cluster.mq.send(message).await,
+            Self::Local(local) => {
+                local.publish(std::slice::from_ref(message)).await.into_iter().collect::<Result<(), _>>()?;
+                let queue = QueueId { topic: message.topic.clone(), broker: String::new(), queue: 0 };
+                Ok(Receipt { message_id: String::new(), queue, offset: 0 })
+            }
+        }
+    }
+
+    /// Sends one message that may be lost, without asking whether it arrived.
+    ///
+    /// # Errors
+    /// [`PublishError`] when it did not even leave.
+    pub async fn send_one_way(&self, message: &Outgoing) -> Result<(), PublishError> {
+        match self {
+            Self::Cluster(cluster) => cluster.mq.send_one_way(message).await,
+            Self::Local(local) => local.publish(std::slice::from_ref(message)).await.into_iter().collect(),
         }
     }
 }

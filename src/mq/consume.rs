@@ -82,6 +82,9 @@ impl Consumer {
             match self.try_batch(Arc::clone(&batch)).await {
                 Ok(()) => {}
                 Err(error) if error.is_outage() => return Err(error),
+                Err(error) if batch.len() == 1 && error.is_permanent() => {
+                    self.reject_alone(Arc::clone(&batch), error.to_string()).await?;
+                }
                 Err(error) if batch.len() == 1 => self.park_failed(Arc::clone(&batch), error.to_string()).await?,
                 Err(error) => {
                     tracing::debug!(group = group.name(), messages = batch.len(), %error, "halving a failing batch");
@@ -272,6 +275,22 @@ impl Consumer {
                         first_failed_at: first_failure(&message.properties, tx.now_ms()),
                     };
                     consumer.bury(tx, &letter).await
+                })
+            })
+            .await
+    }
+
+    /// An event whose effects can never be written: to the dead letters at once.
+    async fn reject_alone(&self, batch: Arc<Vec<Event>>, error: String) -> Result<(), DbError> {
+        let consumer = self.clone();
+        self.db
+            .write("consume", move |tx| {
+                let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), error.clone());
+                Box::pin(async move {
+                    for event in claim(tx, consumer.handler.group().name(), &batch).await? {
+                        consumer.reject(tx, &event, &error).await?;
+                    }
+                    Ok(())
                 })
             })
             .await

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::message::{Incoming, Outgoing, QueueId};
+use super::message::{Delay, Incoming, Outgoing, QueueId};
 use super::rocketmq::PublishError;
 use crate::domain::event::{Group, Kind};
 
@@ -55,6 +55,17 @@ impl Local {
         for (index, message) in batch.iter().enumerate() {
             // Dead letters and what only outside systems take have nowhere to go: the row is their record.
             let Some(kind) = Kind::from_name(&message.topic) else { continue };
+            match message.delay {
+                Delay::None => {}
+                Delay::Until(at_ms) => {
+                    results[index] = Err(PublishError::NotDue { at_ms });
+                    continue;
+                }
+                Delay::Level(_) => {
+                    results[index] = Err(PublishError::Illegal("a delay level needs a broker".to_owned()));
+                    continue;
+                }
+            }
             for group in kind.groups() {
                 match self.0.groups.get(group) {
                     Some(lanes) if !lanes.is_empty() => {

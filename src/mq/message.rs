@@ -1,5 +1,7 @@
 //! The two shapes in which a message crosses the border between ruyi and a broker.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 
 /// A message on its way to a broker.
@@ -15,6 +17,99 @@ pub struct Outgoing {
     pub body: Bytes,
     /// User properties: eventId, eventType, schemaVersion, source, traceparent, and whatever a replay keeps.
     pub properties: Vec<(String, String)>,
+    /// How long the broker keeps it back.
+    pub delay: Delay,
+}
+
+/// How long a broker keeps a message back. Delayed messages travel alone, and keep no order among themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delay {
+    /// Not at all.
+    #[default]
+    None,
+    /// For one of the fixed spans that every RocketMQ knows, counted from the send.
+    Level(DelayLevel),
+    /// Until this time, epoch ms: the broker's timer (5.x), never early, up to about a second late. Brokers refuse
+    /// what is further away than their own limit (`timerMaxDelaySec`, 3 days by default), and some what is past.
+    Until(i64),
+}
+
+/// One of the 18 delay levels: 1s 5s 10s 30s, 1m to 10m, 20m 30m, 1h 2h (`messageDelayLevel` of the brokers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DelayLevel(u8);
+
+/// Name and seconds of each level.
+const LEVELS: [(&str, i64); 18] = [
+    ("1s", 1),
+    ("5s", 5),
+    ("10s", 10),
+    ("30s", 30),
+    ("1m", 60),
+    ("2m", 120),
+    ("3m", 180),
+    ("4m", 240),
+    ("5m", 300),
+    ("6m", 360),
+    ("7m", 420),
+    ("8m", 480),
+    ("9m", 540),
+    ("10m", 600),
+    ("20m", 1_200),
+    ("30m", 1_800),
+    ("1h", 3_600),
+    ("2h", 7_200),
+];
+
+impl DelayLevel {
+    /// The level of this number, 1 to 18.
+    #[must_use]
+    pub fn new(number: u8) -> Option<Self> {
+        (1..=LEVELS.len()).contains(&usize::from(number)).then_some(Self(number))
+    }
+
+    /// Its number on the wire.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its span, as it is written: `10s`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        LEVELS[usize::from(self.0) - 1].0
+    }
+
+    /// Its span, ms.
+    #[must_use]
+    pub fn ms(self) -> i64 {
+        LEVELS[usize::from(self.0) - 1].1 * 1_000
+    }
+}
+
+/// Why a text is no delay level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no delay level: 1 to 18, or 1s 5s 10s 30s, 1m to 10m, 20m 30m, 1h 2h")]
+pub struct NoSuchLevel(String);
+
+impl FromStr for DelayLevel {
+    type Err = NoSuchLevel;
+
+    /// From its number or its span.
+    fn from_str(text: &str) -> Result<Self, NoSuchLevel> {
+        let named = LEVELS.iter().zip(1..).find(|((name, _), _)| *name == text).map(|(_, number)| Self(number));
+        named.or_else(|| text.parse().ok().and_then(Self::new)).ok_or_else(|| NoSuchLevel(text.to_owned()))
+    }
+}
+
+/// Where a broker stored a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The client's id of the message: unique for each copy sent, so never to be used to drop duplicates.
+    pub message_id: String,
+    /// Queue.
+    pub queue: QueueId,
+    /// Position in the queue (of a delayed message: in the broker's own queue of waiting messages).
+    pub offset: i64,
 }
 
 /// One queue of a topic on one broker.
@@ -52,5 +147,25 @@ impl Incoming {
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_those_of_the_brokers() {
+        let names = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+        for (name, number) in names.split(' ').zip(1_u8..) {
+            let level: DelayLevel = name.parse().unwrap();
+            assert_eq!((level.number(), level.name()), (number, name));
+            assert_eq!(number.to_string().parse(), Ok(level));
+            let span: crate::config::Millis = name.parse().unwrap();
+            assert_eq!(level.ms(), span.ms());
+        }
+        for wrong in ["0", "19", "", "15m", "-1", "1 s"] {
+            assert!(wrong.parse::<DelayLevel>().is_err(), "{wrong}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::broker::Broker;
 use super::health::State;
 use super::local::lane_of;
-use super::message::Outgoing;
+use super::message::{Delay, Outgoing};
 use super::rocketmq::PublishError;
 use crate::db::outbox::{self, OutboxRow};
 use crate::db::{Db, DbError};
@@ -100,7 +100,8 @@ impl Relay {
     /// Publishes rows; for each, in order, why not.
     pub async fn publish(&self, rows: &[OutboxRow]) -> Vec<Result<(), PublishError>> {
         let started = Instant::now();
-        let batch: Vec<Outgoing> = rows.iter().map(outgoing).collect();
+        let now_ms = self.db.clock().now_ms();
+        let batch: Vec<Outgoing> = rows.iter().map(|row| outgoing(row, now_ms)).collect();
         let results = self.broker.publish(&batch).await;
         let mut counts = std::collections::HashMap::new();
         for (row, result) in rows.iter().zip(&results) {
@@ -221,14 +222,44 @@ impl Shard {
     }
 }
 
-/// The message of a row.
+/// The message of a row, sent at `now_ms`. A delay that is over by then is dropped: brokers refuse times that are past.
 #[must_use]
-pub fn outgoing(row: &OutboxRow) -> Outgoing {
+pub fn outgoing(row: &OutboxRow, now_ms: i64) -> Outgoing {
+    let until = row.properties.iter().find(|(name, _)| name == outbox::TIMER_PROPERTY);
+    let until = until.and_then(|(_, at)| at.parse().ok()).filter(|at| *at > now_ms);
+    let properties = row.properties.iter().filter(|(name, _)| name != outbox::TIMER_PROPERTY);
     Outgoing {
         topic: row.topic.clone(),
         tag: row.tag.clone(),
         key: row.key.clone(),
         body: row.body.clone(),
-        properties: row.properties.clone(),
+        properties: properties.cloned().collect(),
+        delay: until.map_or(Delay::None, Delay::Until),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_that_is_over_is_dropped() {
+        let timer = (outbox::TIMER_PROPERTY.to_owned(), "1000".to_owned());
+        let mine = ("eventId".to_owned(), "1:E".to_owned());
+        let row = OutboxRow {
+            id: 1,
+            event_id: "1:E".into(),
+            topic: "E".into(),
+            tag: "E".into(),
+            key: "1".into(),
+            body: "{}".into(),
+            properties: vec![timer, mine.clone()],
+            deliver_at_ms: 0,
+            attempts: 0,
+        };
+        for (now_ms, delay) in [(999, Delay::Until(1_000)), (1_000, Delay::None), (5_000, Delay::None)] {
+            let message = outgoing(&row, now_ms);
+            assert_eq!((message.delay, message.properties), (delay, vec![mine.clone()]));
+        }
     }
 }

@@ -227,15 +227,19 @@ async fn attempt(consumer: &Consumer, parked: Arc<Parked>) -> Result<(), DbError
         let (consumer, row) = (with.clone(), Arc::clone(&row));
         Box::pin(async move { try_again(&consumer, tx, &row).await })
     });
-    let why = match tried.await {
-        Err(error) if !error.is_outage() => error.to_string(),
+    let (why, permanent) = match tried.await {
+        Err(error) if !error.is_outage() => (error.to_string(), error.is_permanent()),
         other => return other,
     };
     let with = consumer.clone();
     let record = consumer.db().write("retry", move |tx| {
         let (consumer, row, why) = (with.clone(), Arc::clone(&parked), why.clone());
         Box::pin(async move {
-            if retry::lock_waiting(tx, &row).await? { failed(&consumer, tx, &row, &why).await } else { Ok(()) }
+            match retry::lock_waiting(tx, &row).await? {
+                true if permanent => dead(&consumer, tx, &row, &why).await,
+                true => failed(&consumer, tx, &row, &why).await,
+                false => Ok(()),
+            }
         })
     });
     record.await

@@ -7,6 +7,7 @@
 mod admin;
 mod consume;
 mod publish;
+mod send;
 pub mod transaction;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,11 +25,12 @@ use rocketmq_observability::TelemetryRuntimeGuard;
 use rocketmq_runtime::ChildServiceContext;
 use rocketmq_transport::api::{RPCHook, TlsConfig};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::runtime::MqRuntime;
 pub use consume::GroupConsumer;
+pub use send::Sending;
 
 /// Tracing targets that report, at WARN or ERROR and once per queue and second, what ruyi reports once itself: a
 /// broker that is away, a connection that a shutdown closes. Switch them off unless somebody debugs the client.
@@ -226,6 +228,12 @@ pub enum PublishError {
     /// An earlier message for the same queue failed; sending this one would have overtaken it.
     #[error("not tried: an earlier message of the same queue failed")]
     Behind,
+    /// There is no broker to keep it back until its time: it has to be sent again then.
+    #[error("not sent: it is delayed, and nothing here could keep it back")]
+    NotDue {
+        /// Its time, epoch ms.
+        at_ms: i64,
+    },
 }
 
 impl PublishError {
@@ -248,7 +256,12 @@ impl PublishError {
         match self {
             Self::TooLarge { .. } | Self::Illegal(_) | Self::NoRoute { .. } | Self::NotSafe(_) => true,
             Self::Refused { code, .. } => !matches!(*code, SYSTEM_BUSY | SERVICE_NOT_AVAILABLE),
-            Self::Send(_) | Self::Behind | Self::Away | Self::HandledHere | Self::Unhandled(_) => false,
+            Self::Send(_)
+            | Self::Behind
+            | Self::Away
+            | Self::HandledHere
+            | Self::Unhandled(_)
+            | Self::NotDue { .. } => false,
         }
     }
 }
@@ -310,6 +323,8 @@ struct Shared {
     routes: publish::Routes,
     /// The addresses of the master brokers, as they were last heard of.
     known_masters: std::sync::Mutex<BTreeSet<String>>,
+    /// Slots of [`RocketMq::send_async`].
+    in_flight: Arc<Semaphore>,
     /// Tells this process's clients from those of other processes on the same host.
     instance: String,
     clients_made: AtomicU64,
@@ -346,6 +361,7 @@ impl RocketMq {
                 admin: Mutex::new(None),
                 routes: publish::Routes::default(),
                 known_masters: std::sync::Mutex::default(),
+                in_flight: Arc::new(Semaphore::new(send::ASYNC_IN_FLIGHT)),
                 instance,
                 clients_made: AtomicU64::new(0),
             }),

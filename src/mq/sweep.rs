@@ -122,6 +122,8 @@ impl Sweep {
         let next_at = match error {
             // Nothing is tried before a broker is there, and then all of it, in its order.
             PublishError::Away => row.deliver_at_ms,
+            // Nothing else can keep it.
+            PublishError::NotDue { at_ms } => *at_ms,
             _ => now_ms + (1_000_i64 << attempts.min(6)).min(LONGEST_WAIT_MS),
         };
         let next_at = (!given_up).then_some(next_at);

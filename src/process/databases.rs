@@ -49,6 +49,7 @@ async fn open_one(config: &Config, plan: &Plan, url: &str) -> Result<Db, StartEr
     if let Some(webhook) = config.alerts.webhook() {
         db.alert_by(webhook);
     }
+    db.limit_messages(config.mq.producer.max_message.as_usize());
     Ok(db)
 }
 

@@ -27,6 +27,7 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
                 all.push(Arc::new(order::availability::InventorySyncs));
                 all.push(Arc::new(order::events::PaidOrders { cool_off_ms: config.order.fulfil.after.ms() }));
                 all.push(Arc::new(order::events::Fulfilments { warehouse_url: warehouse_url.clone() }));
+                all.push(Arc::new(order::pay_timeout::PayTimeouts::new(config)));
             }
             Role::Payment => {
                 all.push(Arc::new(payment::events::PaymentEvents { channels: channels.clone() }));

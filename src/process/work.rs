@@ -42,7 +42,7 @@ pub(super) fn start(shared: &Shared<'_>, database: &Database, consumers: Vec<Con
         }
     }
     if plan.work.timeouts && database.roles.contains(&Role::Order) {
-        shutdown.run("timeouts", Timeouts::new(db.clone()).run(token.clone()));
+        shutdown.run("timeouts", Timeouts::new(db.clone(), &config.order.timeout).run(token.clone()));
     }
     if plan.work.consume && database.roles.contains(&Role::Stock) {
         shutdown.run("stock sync", StockSync::new(db.clone(), config.stock.sync_interval.ms()).run(token.clone()));

@@ -4,6 +4,7 @@ pub mod api;
 pub mod availability;
 pub mod events;
 pub mod flow;
+pub mod pay_timeout;
 pub mod place;
 pub mod timeout;
 pub mod view;

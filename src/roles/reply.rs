@@ -1,6 +1,6 @@
 //! What the APIs of all roles share: reading ids, and answering what a group writer came back with.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 
 use crate::db::DbError;
 use crate::db::group::GroupError;
@@ -50,6 +50,9 @@ pub fn from_db(error: &DbError) -> Problem {
     if error.is_outage() {
         tracing::warn!(%error, "request refused: the database is away");
         Problem::unavailable("the database cannot be reached: try again", 1)
+    } else if let DbError::TooLarge { bytes, max_bytes, .. } = error {
+        let detail = format!("its message would be {bytes} bytes, {max_bytes} fit (mq.producer.max_message)");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
     } else {
         Problem::internal(error)
     }

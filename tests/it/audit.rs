@@ -166,14 +166,7 @@ async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
     }
     for kind in case.events {
         let body = serde_json::json!({"orderId": case.id.to_string()});
-        tx.emit(&Draft {
-            kind: *kind,
-            key: case.id.to_string(),
-            discriminator: "",
-            body: &body,
-            trace: None,
-            deliver_at: 0,
-        })?;
+        tx.emit(&Draft::new(*kind, case.id, &body, None))?;
         for group in kind.groups() {
             let (id, key) = (kind.event_id(case.id), case.id.to_string());
             let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent_at: None };

@@ -101,7 +101,8 @@ async fn every_path(serving: &Serving) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_are_what_the_catalogue_says() {
-    let serving = Serving::start(&["payment.channels.sandbox.submit=on_open"]).await;
+    let settings = ["payment.channels.sandbox.submit=on_open", "order.timeout.via=broker"];
+    let serving = Serving::start(&settings).await;
     let at_once = open_and_submit(&serving).await;
     serving.stop().await;
 

@@ -19,9 +19,11 @@ mod degraded;
 mod delivery;
 mod docs;
 mod http;
+mod kinds;
 mod layers;
 mod model;
 mod order_flow;
+mod pay_timeout;
 #[cfg(feature = "embedded")]
 mod processes;
 mod resend;
@@ -36,5 +38,6 @@ mod servers;
 mod serving;
 mod shop;
 mod shutdown;
+mod too_large;
 mod trace_context;
 mod transaction;

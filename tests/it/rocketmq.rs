@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
-use ruyi::mq::message::{Incoming, Outgoing, QueueId};
+use ruyi::mq::message::{Delay, Incoming, Outgoing, QueueId};
 use ruyi::mq::rocketmq::{GroupConsumer, PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
@@ -165,6 +165,7 @@ fn message(topic: &str, key: &str, body: &str) -> Outgoing {
         key: key.to_owned(),
         body: body.to_owned().into(),
         properties: vec![(String::from("eventId"), format!("{key}:{}", body.len()))],
+        delay: Delay::None,
     }
 }
 

@@ -61,6 +61,7 @@ fn message(topic: &str, key: &str) -> Outgoing {
         key: key.to_owned(),
         body: format!("body of {key}").into(),
         properties: vec![("eventId".to_owned(), format!("{key}:{topic}"))],
+        delay: ruyi::mq::message::Delay::None,
     }
 }
 

@@ -18,12 +18,12 @@ use ruyi::config::{Config, Sources};
 use ruyi::db::delivery::Kind as Call;
 use ruyi::db::outbox::{self, OutboxRow};
 use ruyi::db::sql::{self, Columns};
-use ruyi::db::{Db, DbError, Options, delivery, migrate, orders};
+use ruyi::db::{Db, DbError, Options, delivery, migrate};
 use ruyi::delivery::Targets;
 use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::fault::Faults;
 use ruyi::http::Auth;
-use ruyi::mq::message::{Incoming, QueueId};
+use ruyi::mq::message::{Delay, Incoming, QueueId};
 use ruyi::mq::relay::outgoing;
 use ruyi::mq::retry::{Policy, RetryLane};
 use ruyi::mq::{Consumer, Handler};
@@ -91,6 +91,7 @@ enum Due {
     Call,
     Outbox,
     Sync,
+    Timer,
 }
 
 /// The shop.
@@ -108,6 +109,8 @@ pub struct Shop {
     committed: Arc<Mutex<Vec<OutboxRow>>>,
     /// The broker: what each group has not acknowledged yet.
     queues: BTreeMap<Group, Vec<Incoming>>,
+    /// The broker's timer: when, for whom, what.
+    timer: Vec<(i64, Group, Incoming)>,
     /// Whatever chance decides.
     pub chance: StdRng,
     offset: i64,
@@ -181,9 +184,10 @@ impl Shop {
         let targets = Targets::from_config(&config);
         Self {
             router: router(&db, &config, &targets),
-            timeouts: Timeouts::new(db.clone()),
+            timeouts: Timeouts::new(db.clone(), &config.order.timeout),
             sync: StockSync::new(db.clone(), config.stock.sync_interval.ms()),
             queues: BTreeMap::new(),
+            timer: Vec::new(),
             manner: Manner::default(),
             chance: StdRng::seed_from_u64(seed),
             offset: 0,
@@ -219,6 +223,11 @@ impl Shop {
         while self.sync.step().await.unwrap() != Progress::Idle {}
     }
 
+    /// What the broker's timer holds: until when, for whom, what.
+    pub fn timer(&mut self) -> &mut Vec<(i64, Group, Incoming)> {
+        &mut self.timer
+    }
+
     /// Publishes what was committed since the last time; how many rows. Each is lost on the way with this
     /// probability, and left to the sweep.
     pub async fn relay(&mut self, lost: f64) -> usize {
@@ -238,9 +247,18 @@ impl Shop {
         for row in &rows {
             // Dead letters have no reader here.
             let Some(kind) = Kind::from_name(&row.topic) else { continue };
+            let delay = outgoing(row, self.clock.now_ms()).delay;
             for group in kind.groups() {
                 let message = self.incoming(row);
-                self.queue(*group).push(message);
+                match delay {
+                    Delay::None => self.queue(*group).push(message),
+                    Delay::Until(at) => {
+                        let limit = self.config.mq.producer.max_delay.ms();
+                        assert!(at - self.clock.now_ms() <= limit, "the broker would refuse {}", row.event_id);
+                        self.timer.push((at, *group, message));
+                    }
+                    Delay::Level(level) => panic!("{} is delayed by level {}", row.event_id, level.name()),
+                }
             }
         }
         let count = rows.len();
@@ -260,7 +278,7 @@ impl Shop {
     }
 
     fn incoming(&mut self, row: &OutboxRow) -> Incoming {
-        let message = outgoing(row);
+        let message = outgoing(row, self.clock.now_ms());
         self.offset += 1;
         Incoming {
             queue: QueueId { topic: message.topic, broker: "shop".to_owned(), queue: 0 },
@@ -271,6 +289,17 @@ impl Shop {
             properties: message.properties,
             born_ms: self.clock.now_ms(),
         }
+    }
+
+    /// The broker's timer: what it held until now goes to its groups.
+    fn ring(&mut self) -> usize {
+        let now_ms = self.clock.now_ms();
+        let due: Vec<_> = self.timer.extract_if(.., |(at, ..)| *at <= now_ms).collect();
+        let count = due.len();
+        for (_, group, message) in due {
+            self.queue(group).push(message);
+        }
+        count
     }
 
     /// Hands up to `limit` waiting messages to a group, in the shop's manner; how many were acknowledged.
@@ -312,6 +341,7 @@ impl Shop {
                 Due::Call => self.make_calls(64).await,
                 Due::Outbox => self.sweep().await,
                 Due::Sync => self.sync.step().await.map(|_| 0),
+                Due::Timer => Ok(self.ring()),
             };
         }
         did
@@ -345,6 +375,7 @@ impl Shop {
                 let _ = self.timeouts.step().await;
                 let _ = self.sweep().await;
                 let _ = self.sync.step().await;
+                self.ring();
             }
             _ => self.clock.advance_ms(self.chance.random_range(1..4_000)),
         }
@@ -372,8 +403,8 @@ impl Shop {
 
     /// What falls due next, and when.
     async fn due(&self) -> Vec<(Due, i64)> {
+        let mut all = vec![(Due::Timeout, self.timeouts.next_due().await.unwrap())];
         let mut conn = self.db.read().await.unwrap();
-        let mut all = vec![(Due::Timeout, orders::next_due(&mut conn).await.unwrap())];
         let text = "SELECT consumer_group, MIN(next_at) FROM message_retry_log WHERE next_at IS NOT NULL \
                     GROUP BY consumer_group ORDER BY consumer_group";
         for row in sql::fetch(&mut conn, text, vec![]).await.unwrap() {
@@ -382,6 +413,7 @@ impl Shop {
         }
         all.push((Due::Call, delivery::next_due(&mut conn, &Call::ALL).await.unwrap()));
         all.push((Due::Outbox, outbox::next_due(&mut conn).await.unwrap()));
+        all.push((Due::Timer, self.timer.iter().map(|(at, ..)| *at).min()));
         drop(conn);
         all.push((Due::Sync, self.sync.next_due().await.unwrap()));
         all.into_iter().filter_map(|(due, at)| at.map(|at| (due, at))).collect()

@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::{ints, texts};
 use crate::db::DbError;
+use crate::db::outbox;
 use crate::db::sql::{self, Columns, Val};
 use crate::vals;
 
@@ -43,6 +44,8 @@ pub struct SentFact {
     pub key: String,
     /// Epoch ms.
     pub sent_at: i64,
+    /// When consumers could have it: later than `sent_at` where the broker's timer holds it.
+    pub due_at: i64,
 }
 
 /// The next `limit` outbox rows that were sent, after row `after`.
@@ -50,18 +53,23 @@ pub struct SentFact {
 /// # Errors
 /// The database's.
 pub async fn sent(conn: &mut AnyConnection, after: i64, limit: i64) -> Result<Vec<SentFact>, DbError> {
-    let text = "SELECT id, event_id, topic, msg_key, COALESCE(sent_at, 0) FROM message_record \
+    let text = "SELECT id, event_id, topic, msg_key, COALESCE(sent_at, 0), \
+                CASE WHEN properties LIKE ? THEN properties ELSE NULL END FROM message_record \
                 WHERE id > ? AND status = 1 ORDER BY id LIMIT ?";
     let fact = |row: &AnyRow| {
+        let sent_at = row.int(4)?;
+        let timer = row.maybe_text(5)?.and_then(|properties| outbox::timer_of(&properties));
         Ok(SentFact {
             id: row.int(0)?,
             event_id: row.text(1)?,
             topic: row.text(2)?,
             key: row.text(3)?,
-            sent_at: row.int(4)?,
+            sent_at,
+            due_at: timer.map_or(sent_at, |at| at.max(sent_at)),
         })
     };
-    sql::fetch(conn, text, vals![after, limit]).await?.iter().map(fact).collect()
+    let timed = format!("%\"{}\"%", outbox::TIMER_PROPERTY);
+    sql::fetch(conn, text, vals![timed, after, limit]).await?.iter().map(fact).collect()
 }
 
 /// Outcomes of messages in a group, by message id.

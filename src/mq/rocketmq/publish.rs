@@ -1,6 +1,7 @@
 //! Sending: one lane per queue keeps order, lanes run side by side.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,41 +17,42 @@ use super::{
     DLQ_PREFIX, NO_PERMISSION, PublishError, RETRY_PREFIX, RocketMq, RocketMqConfig, TopicNames, answer, denied,
     explain,
 };
-use crate::mq::message::Outgoing;
+use crate::db::outbox::{MAX_PROPERTIES_BYTES, encoded_bytes, properties_bytes};
+use crate::mq::message::{Delay, Outgoing};
 
 /// Requests to brokers at the same time.
 const IN_FLIGHT: usize = 16;
 /// How long a route is used before it is read again.
 const ROUTE_TTL: Duration = Duration::from_secs(10);
-/// RocketMQ stores the length of the properties as a signed 16-bit number.
-const MAX_PROPERTIES_BYTES: usize = 32_000;
-/// Fixed fields of an encoded message, and the properties that the client adds (unique key, instance, store flag).
-const ENCODING_OVERHEAD: usize = 160;
 
 pub(super) type Queues = Arc<Vec<MessageQueue>>;
 
 /// Topic → its writable queues, in a stable order.
 #[derive(Default)]
-pub(super) struct Routes(RwLock<HashMap<String, (Queues, Instant)>>);
+pub(super) struct Routes {
+    known: RwLock<HashMap<String, (Queues, Instant)>>,
+    /// Spreads messages without a key.
+    turn: AtomicUsize,
+}
 
-/// The messages of one queue, in order.
-struct Lane {
-    topic: String,
-    queues: Queues,
-    hash: usize,
+/// The messages of one queue, in order; or one delayed message.
+pub(super) struct Lane {
+    pub topic: String,
+    pub queues: Queues,
+    pub hash: usize,
     items: Vec<usize>,
 }
 
 impl RocketMq {
     /// Sends messages, and answers for each in the order of the input. Messages of one key keep their order; the same
     /// key always goes to the same queue as long as the topic keeps its queues. Nothing is sent past a failed message
-    /// of the same queue. Takes at most about `(retries + 3) * send_timeout_ms`.
+    /// of the same queue. Delayed messages are no part of any order. Takes at most about
+    /// `(retries + 3) * send_timeout_ms`.
     ///
     /// `%DLQ%<group>` and `%RETRY%<group>` are made when they are missing, and need the group to exist for `%RETRY%`.
     /// The embedded broker stores what is sent to `%RETRY%<group>` in `%DLQ%<group>`.
     pub async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        let timeout = Duration::from_millis(u64::from(self.shared.config.send_timeout_ms));
-        let deadline = Instant::now() + timeout * (self.shared.config.retries + 1);
+        let deadline = self.deadline();
         let sender = self.shared.sender();
         let mut results = vec![Ok(()); batch.len()];
         let lanes = self.plan(batch, &mut results).await;
@@ -62,20 +64,24 @@ impl RocketMq {
                 results[index] = Err(error);
             }
         }
-        let unreachable = |result: &Result<(), PublishError>| {
-            matches!(result, Err(PublishError::Send(_) | PublishError::NoRoute { .. }))
-        };
-        if results.iter().any(unreachable) {
+        if results.iter().any(|result| result.as_ref().is_err_and(PublishError::is_unanswered)) {
             self.shared.renew_sender(&sender).await;
         }
         results
     }
 
+    /// When to stop trying to send something that is begun now.
+    pub(super) fn deadline(&self) -> Instant {
+        let timeout = Duration::from_millis(u64::from(self.shared.config.send_timeout_ms));
+        Instant::now() + timeout * (self.shared.config.retries + 1)
+    }
+
     /// Sorts messages into lanes; those that can not be sent get their error here.
-    async fn plan(&self, batch: &[Outgoing], results: &mut [Result<(), PublishError>]) -> Vec<Lane> {
+    pub(super) async fn plan(&self, batch: &[Outgoing], results: &mut [Result<(), PublishError>]) -> Vec<Lane> {
         let mut routes: HashMap<&str, Result<Queues, PublishError>> = HashMap::new();
         let mut lanes: Vec<Lane> = Vec::new();
         let mut lane_of: HashMap<(&str, usize), usize> = HashMap::new();
+        let keyless = self.shared.routes.turn.fetch_add(1, Ordering::Relaxed);
         for (index, message) in batch.iter().enumerate() {
             if let Err(error) = check(message, &self.shared.config) {
                 results[index] = Err(error);
@@ -93,12 +99,18 @@ impl RocketMq {
                 }
                 None => continue,
             };
-            let hash = key_hash(&message.key);
-            let lane = *lane_of.entry((topic, hash % queues.len())).or_insert_with(|| {
-                lanes.push(Lane { topic: topic.to_owned(), queues: Arc::clone(queues), hash, items: Vec::new() });
-                lanes.len() - 1
-            });
-            lanes[lane].items.push(index);
+            let hash = if message.key.is_empty() { keyless } else { key_hash(&message.key) };
+            let queue = hash % queues.len();
+            let lane = Lane { topic: topic.to_owned(), queues: Arc::clone(queues), hash, items: vec![index] };
+            if message.delay != Delay::None {
+                // Batches cannot carry it.
+                lanes.push(lane);
+            } else if let Some(known) = lane_of.get(&(topic, queue)) {
+                lanes[*known].items.push(index);
+            } else {
+                lane_of.insert((topic, queue), lanes.len());
+                lanes.push(lane);
+            }
         }
         lanes
     }
@@ -111,27 +123,30 @@ impl RocketMq {
                 failed.extend(chunk.iter().map(|index| (*index, PublishError::Behind)));
                 continue;
             }
-            if let Err(error) = self.send_chunk(&lane, chunk, batch, deadline).await {
+            let messages: Vec<&Outgoing> = chunk.iter().map(|index| &batch[*index]).collect();
+            if let Err(error) = self.send_together(&lane, &messages, deadline).await {
                 failed.extend(chunk.iter().map(|index| (*index, error.clone())));
             }
         }
         failed
     }
 
-    async fn send_chunk(
+    /// One request to the lane's queue, and where that fails to another broker's.
+    pub(super) async fn send_together(
         &self,
         lane: &Lane,
-        chunk: &[usize],
-        batch: &[Outgoing],
+        messages: &[&Outgoing],
         deadline: Instant,
-    ) -> Result<(), PublishError> {
+    ) -> Result<SendResult, PublishError> {
         let mut queues = Arc::clone(&lane.queues);
         let mut queue = queues[lane.hash % queues.len()].clone();
         let mut attempt = 0;
         loop {
-            let outcome = self.send_once(chunk, batch, &queue).await;
+            let error = match self.send_once(messages, &queue).await {
+                Ok(sent) => return Ok(sent),
+                Err(error) => error,
+            };
             attempt += 1;
-            let Err(error) = outcome else { return Ok(()) };
             if error.is_permanent() || attempt > self.shared.config.retries || Instant::now() >= deadline {
                 return Err(error);
             }
@@ -143,9 +158,9 @@ impl RocketMq {
         }
     }
 
-    async fn send_once(&self, chunk: &[usize], batch: &[Outgoing], queue: &MessageQueue) -> Result<(), PublishError> {
-        let messages =
-            chunk.iter().map(|index| encode(&self.shared.names, &batch[*index])).collect::<Result<Vec<_>, _>>()?;
+    async fn send_once(&self, messages: &[&Outgoing], queue: &MessageQueue) -> Result<SendResult, PublishError> {
+        let names = &self.shared.names;
+        let messages = messages.iter().map(|message| encode(names, message)).collect::<Result<Vec<_>, _>>()?;
         let timeout_ms = u64::from(self.shared.config.send_timeout_ms);
         let sender = self.shared.sender();
         let producer = &sender.producer;
@@ -159,7 +174,7 @@ impl RocketMq {
         };
         // The client's own timeout does not cover connecting.
         match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
-            Ok(result) => judge(result).inspect(|()| sender.note_success()),
+            Ok(result) => judge(result).inspect(|_| sender.note_success()),
             Err(_) => Err(PublishError::Send(format!("no answer within {timeout_ms} ms"))),
         }
     }
@@ -205,21 +220,21 @@ impl RocketMq {
 
 impl Routes {
     fn get(&self, topic: &str) -> Option<(Queues, Instant)> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
     }
 
     fn put(&self, topic: &str, mut queues: Vec<MessageQueue>) -> Queues {
         queues.sort_by(|a, b| (a.broker_name().as_str(), a.queue_id()).cmp(&(b.broker_name().as_str(), b.queue_id())));
         let queues = Arc::new(queues);
         let entry = (Arc::clone(&queues), Instant::now());
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), entry);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), entry);
         queues
     }
 }
 
-fn judge(result: Result<Option<SendResult>, ClientError>) -> Result<(), PublishError> {
+fn judge(result: Result<Option<SendResult>, ClientError>) -> Result<SendResult, PublishError> {
     match result {
-        Ok(Some(sent)) if sent.send_status == SendStatus::SendOk => Ok(()),
+        Ok(Some(sent)) if sent.send_status == SendStatus::SendOk => Ok(sent),
         Ok(Some(sent)) => Err(PublishError::NotSafe(format!("{:?}", sent.send_status))),
         Ok(None) => Err(PublishError::Send(String::from("the broker gave no result"))),
         Err(error) => Err(match answer(&error) {
@@ -258,7 +273,7 @@ fn chunks<'a>(lane: &'a Lane, batch: &[Outgoing], config: &RocketMqConfig) -> Ve
     let (mut start, mut bytes, mut closed) = (0, 0, false);
     for (position, index) in lane.items.iter().enumerate() {
         let message = &batch[*index];
-        let size = encoded_bytes(message);
+        let size = bytes_of(message);
         let alone = alone_topic || message.body.len() > config.compress_over_bytes as usize;
         let full = position - start >= config.batch_max_messages.max(1) || bytes + size > max_bytes;
         if position > start && (alone || closed || full) {
@@ -272,22 +287,17 @@ fn chunks<'a>(lane: &'a Lane, batch: &[Outgoing], config: &RocketMqConfig) -> Ve
     chunks
 }
 
-fn properties_bytes(message: &Outgoing) -> usize {
-    let user: usize = message.properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-    user + message.tag.len() + message.key.len() + "TAGS".len() + "KEYS".len() + 4
-}
-
-fn encoded_bytes(message: &Outgoing) -> usize {
-    ENCODING_OVERHEAD + message.body.len() + properties_bytes(message)
+fn bytes_of(message: &Outgoing) -> usize {
+    encoded_bytes(&message.tag, &message.key, &message.properties, message.body.len())
 }
 
 /// Refuses what no broker could store.
 pub(super) fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), PublishError> {
-    let bytes = encoded_bytes(message);
+    let bytes = bytes_of(message);
     if bytes > config.max_message_bytes {
         return Err(PublishError::TooLarge { bytes, max_bytes: config.max_message_bytes });
     }
-    let properties = properties_bytes(message) + ENCODING_OVERHEAD;
+    let properties = properties_bytes(&message.tag, &message.key, &message.properties);
     if properties > MAX_PROPERTIES_BYTES {
         return Err(PublishError::Illegal(format!("{properties} bytes of properties, {MAX_PROPERTIES_BYTES} fit")));
     }
@@ -315,6 +325,11 @@ pub(super) fn encode(names: &TopicNames, message: &Outgoing) -> Result<Message, 
     if !message.key.is_empty() {
         builder = builder.key(message.key.as_str());
     }
+    builder = match message.delay {
+        Delay::None => builder,
+        Delay::Level(level) => builder.delay_level(i32::from(level.number())),
+        Delay::Until(at_ms) => builder.deliver_time_ms(u64::try_from(at_ms).unwrap_or(0)),
+    };
     for (name, value) in &message.properties {
         if !value.is_empty() && !name.is_empty() && !STRING_HASH_SET.contains(name.as_str()) {
             builder = builder.raw_property(name.as_str(), value.as_str()).map_err(illegal)?;
@@ -334,6 +349,7 @@ mod tests {
             key: key.to_owned(),
             body: vec![b'x'; body].into(),
             properties: vec![(String::from("eventId"), String::from("1:T"))],
+            delay: Delay::None,
         }
     }
 
@@ -377,5 +393,42 @@ mod tests {
         assert!(matches!(check(&message("k", 2000), &config), Err(PublishError::TooLarge { max_bytes: 1000, .. })));
         assert!(matches!(check(&message("a\u{1}b", 10), &config), Err(PublishError::Illegal(_))));
         assert_eq!(check(&message("k", 10), &config), Ok(()));
+    }
+
+    #[test]
+    fn only_send_ok_is_sent() {
+        let sent = |send_status| judge(Ok(Some(SendResult { send_status, ..SendResult::default() })));
+        assert!(sent(SendStatus::SendOk).is_ok());
+        for status in [SendStatus::FlushDiskTimeout, SendStatus::FlushSlaveTimeout, SendStatus::SlaveNotAvailable] {
+            let error = sent(status).unwrap_err();
+            assert!(matches!(error, PublishError::NotSafe(_)) && !error.is_permanent(), "{error}");
+        }
+        assert!(judge(Ok(None)).is_err());
+    }
+
+    #[test]
+    fn sizes_count_bytes_not_characters() {
+        let config = RocketMqConfig { max_message_bytes: 1000, ..RocketMqConfig::default() };
+        let wide = Outgoing { body: "\u{5b57}".repeat(300).into(), ..message("k", 0) };
+        assert!(matches!(check(&wide, &config), Err(PublishError::TooLarge { bytes, .. }) if bytes > 900));
+        let key = Outgoing { key: "\u{5b57}".repeat(11_000), ..message("k", 1) };
+        assert!(matches!(check(&key, &RocketMqConfig::default()), Err(PublishError::Illegal(_))));
+    }
+
+    #[test]
+    fn a_delay_is_on_the_wire_and_nothing_else_of_the_brokers_own() {
+        let replayed = vec![("DELAY".to_owned(), "5".to_owned()), ("mine".to_owned(), "1".to_owned())];
+        let wire = |delay| {
+            let names = TopicNames::new(&HashMap::new()).unwrap();
+            let message = encode(&names, &Outgoing { delay, properties: replayed.clone(), ..message("k", 3) }).unwrap();
+            let all = message.properties().as_map();
+            let text =
+                |name: &str| all.iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value.to_string());
+            (text("DELAY"), text("TIMER_DELIVER_MS"), text("mine"))
+        };
+        let mine = Some("1".to_owned());
+        assert_eq!(wire(Delay::None), (None, None, mine.clone()));
+        assert_eq!(wire(Delay::Level("10s".parse().unwrap())), (Some("3".to_owned()), None, mine.clone()));
+        assert_eq!(wire(Delay::Until(1_800_000_000_000)), (None, Some("1800000000000".to_owned()), mine));
     }
 }

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::flow::{self, Moved, Note, Step};
+use super::pay_timeout::Reminders;
 use super::place::{self, NewOrder, Placed};
 use crate::config::{Config, Scope};
 use crate::db::Db;
@@ -61,7 +62,8 @@ impl State {
     pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
         let batch = config.order.batch.max(1);
         let (for_place, for_cancel, for_report) = (db.clone(), db.clone(), db.clone());
-        let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), new));
+        let reminders = Reminders::of(config);
+        let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), reminders, new));
         let (cancel, canceling) = Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), wishes));
         let (report, reporting) =
             Group::new(WAITING, batch, move |reports| callback::write(for_report.clone(), reports));

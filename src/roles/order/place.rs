@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::pay_timeout::Reminders;
 use crate::db::orders::{self, Item, OrderRow};
 use crate::db::products::{self, Product};
 use crate::db::tx::Draft;
@@ -76,16 +77,16 @@ pub enum Placed {
     TooExpensive,
 }
 
-/// Writes orders in one transaction.
+/// Writes orders in one transaction, each with its reminder of the time to pay where the broker holds these.
 ///
 /// # Errors
 /// The database's.
-pub async fn place(db: Db, requests: Arc<Vec<NewOrder>>) -> Result<Vec<Placed>, DbError> {
+pub async fn place(db: Db, reminders: Option<Reminders>, requests: Arc<Vec<NewOrder>>) -> Result<Vec<Placed>, DbError> {
     let again = Arc::clone(&requests);
     let run = |requests: Arc<Vec<NewOrder>>| {
         db.write("create_order", move |tx| {
             let requests = Arc::clone(&requests);
-            Box::pin(async move { place_all(tx, &requests).await })
+            Box::pin(async move { place_all(tx, reminders, &requests).await })
         })
     };
     match run(requests).await {
@@ -97,7 +98,7 @@ pub async fn place(db: Db, requests: Arc<Vec<NewOrder>>) -> Result<Vec<Placed>, 
     }
 }
 
-async fn place_all(tx: &mut Tx, requests: &[NewOrder]) -> Result<Vec<Placed>, DbError> {
+async fn place_all(tx: &mut Tx, reminders: Option<Reminders>, requests: &[NewOrder]) -> Result<Vec<Placed>, DbError> {
     let keys = requests.iter().filter_map(NewOrder::stored_key).collect();
     let known = orders::by_idempotency_keys(tx, keys).await?;
     let mut by_key: HashMap<String, OrderRow> =
@@ -118,6 +119,9 @@ async fn place_all(tx: &mut Tx, requests: &[NewOrder]) -> Result<Vec<Placed>, Db
             Err(refusal) => answers.push(refusal),
             Ok((order, items)) => {
                 announce(tx, request, &order)?;
+                if let Some(reminders) = reminders {
+                    reminders.first(tx, &order, request.trace.as_deref())?;
+                }
                 if let Some(key) = key {
                     by_key.insert(key, order.clone());
                 }

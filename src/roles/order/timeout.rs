@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{self, Moved, Note, Step};
-use crate::db::{Db, DbError, orders};
+use crate::config::{OrderTimeout, TimeoutVia};
+use crate::db::{Db, DbError, Tx, orders};
 use crate::domain::order::{CancelType, Decision, Input};
 use crate::progress::Progress;
 
@@ -14,16 +15,31 @@ const BATCH: i64 = 256;
 /// The longest wait between two looks; orders placed meanwhile may fall due earlier than the ones known.
 const LOOK_MS: i64 = 1_000;
 
+/// Where a message of the broker cancels, the walk comes so much later: it is there for messages that do not come, and
+/// the brokers' timer is up to a second late by design.
+const GRACE_MS: i64 = 2_000;
+
 /// Cancels orders that were not paid in time.
 pub struct Timeouts {
     db: Db,
+    grace_ms: i64,
 }
 
 impl Timeouts {
     /// The walk of one database.
     #[must_use]
-    pub fn new(db: Db) -> Self {
-        Self { db }
+    pub fn new(db: Db, timeout: &OrderTimeout) -> Self {
+        let grace_ms = if timeout.via == TimeoutVia::Broker { GRACE_MS } else { 0 };
+        Self { db, grace_ms }
+    }
+
+    /// When the next order is to be looked at.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next_due(&self) -> Result<Option<i64>, DbError> {
+        let mut conn = self.db.read().await?;
+        Ok(orders::next_due(&mut conn).await?.map(|at| at + self.grace_ms))
     }
 
     /// Cancels what is due, one batch.
@@ -31,15 +47,14 @@ impl Timeouts {
     /// # Errors
     /// The database's.
     pub async fn step(&self) -> Result<Progress, DbError> {
-        let mut conn = self.db.read().await?;
-        let next = orders::next_due(&mut conn).await?;
-        drop(conn);
-        match next {
+        match self.next_due().await? {
             None => return Ok(Progress::Idle),
             Some(at) if at > self.db.clock().now_ms() => return Ok(Progress::WaitUntil(at)),
             Some(_) => {}
         }
-        let canceled = self.db.write("timeout", |tx| Box::pin(async move { cancel_due(tx).await })).await?;
+        let grace_ms = self.grace_ms;
+        let canceled =
+            self.db.write("timeout", move |tx| Box::pin(async move { cancel_due(tx, grace_ms).await })).await?;
         Ok(if canceled == 0 { Progress::Idle } else { Progress::Did(canceled) })
     }
 
@@ -63,16 +78,19 @@ impl Timeouts {
     }
 }
 
-async fn cancel_due(tx: &mut crate::db::Tx) -> Result<usize, DbError> {
-    let ids = orders::due(tx, BATCH).await?;
-    let steps: Vec<Step> = ids
-        .into_iter()
-        .map(|order_id| Step {
-            order_id,
-            input: Input::Cancel(CancelType::Timeout),
-            note: Note { reason: Some("not paid in time".to_owned()), ..Note::default() },
-        })
-        .collect();
+/// The cancel of an order that was not paid in time.
+pub(super) fn cancel(order_id: i64, trace: Option<String>) -> Step {
+    Step {
+        order_id,
+        input: Input::Cancel(CancelType::Timeout),
+        note: Note { reason: Some("not paid in time".to_owned()), trace, ..Note::default() },
+    }
+}
+
+async fn cancel_due(tx: &mut Tx, grace_ms: i64) -> Result<usize, DbError> {
+    let before_ms = tx.now_ms() - grace_ms;
+    let ids = orders::due(tx, before_ms, BATCH).await?;
+    let steps: Vec<Step> = ids.into_iter().map(|order_id| cancel(order_id, None)).collect();
     let moved = flow::advance(tx, &steps).await?;
     Ok(moved.iter().filter(|one| matches!(one, Moved::Decided(Decision::Apply(..), _))).count())
 }

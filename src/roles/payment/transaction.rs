@@ -21,7 +21,7 @@ use crate::db::{Db, DbError, Tx};
 use crate::domain::event::Kind;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Effect};
-use crate::mq::message::Outgoing;
+use crate::mq::message::{Delay, Outgoing};
 use crate::mq::rocketmq::transaction::{Asked, CheckBack, Half, Transactions, Verdict};
 use crate::mq::rocketmq::{MqError, RocketMq};
 use crate::telemetry::Metrics;
@@ -190,6 +190,7 @@ pub async fn plan(db: &Db, callbacks: &[Callback]) -> Result<Vec<Option<Planned>
             key: key.clone(),
             body: body.into(),
             properties: outbox::properties(&event_id, topic, trace),
+            delay: Delay::None,
         };
         // An id is given out once, by whatever process.
         let tx_id = format!("{event_id}#{}", db.ids().next());

@@ -49,6 +49,8 @@ struct Before {
     held: Option<Held>,
     /// The user was told that it is paid: that is how the notify role knows whose it is.
     told: bool,
+    /// The time to pay is over.
+    overdue: bool,
 }
 
 impl Before {
@@ -164,6 +166,11 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
             json!({ "reason": "risk control" }),
             vec![order_is(Status::Canceled)],
         ),
+        Kind::PayTimeoutDelay => (
+            Before { overdue: true, payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
+            json!({ "expireTime": now_ms }),
+            vec![(Group::PayTimeout, order_is(Status::Canceled).1)],
+        ),
         Kind::TriggerOrderFulfill => (
             Before { payment: Some(Paid::Success), held: Some(Held::Deducted), ..Before::order(Status::Paid) },
             json!({ "userId": user, "lines": [{ "sku": SKU, "quantity": 2 }], "address": "1 Bell Street" }),
@@ -243,7 +250,11 @@ async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), 
             payment_id: (status.is_paid() || before.refund).then(|| PaymentId(payment_of(id))),
         };
         let item = Item { sku: SKU.to_owned(), quantity: 2, unit_price: Money::from_minor(TOTAL / 2).unwrap() };
-        orders::insert(tx, &[(order(id, state, now_ms), vec![item])]).await?;
+        let mut order = order(id, state, now_ms);
+        if before.overdue {
+            order.expire_time = now_ms;
+        }
+        orders::insert(tx, &[(order, vec![item])]).await?;
     }
     if let Some(status) = before.payment {
         payments::insert(tx, &[payment(id, status, total, now_ms)]).await?;

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use ruyi::db::delivery::{self, Attempt, Delivery};
 use ruyi::db::outbox::{self, Failure, HEAD_START_MS, OutboxRow};
 use ruyi::db::retry::{self, OpenKey, Parked};
-use ruyi::db::tx::Draft;
+use ruyi::db::tx::{Draft, Holder};
 use ruyi::db::tx_state::{self, TxState};
-use ruyi::db::{Dialect, inbox};
+use ruyi::db::{DbError, Dialect, inbox};
 use ruyi::domain::event::Kind;
+use ruyi::mq::message::Delay;
+use ruyi::mq::relay::outgoing;
 
 use super::count;
 use super::tidb::is_tidb;
@@ -39,14 +41,7 @@ pub(super) async fn outbox_(test: TestDb) {
         assert_eq!(known.into_iter().collect::<Vec<_>>(), [row(2).event_id]);
         outbox::insert(tx, &[row(4)], START_MS).await?;
         let body = serde_json::json!({"orderId": "5"});
-        tx.emit(&Draft {
-            kind: Kind::OrderCreated,
-            key: 5.to_string(),
-            discriminator: "x",
-            body: &body,
-            trace: None,
-            deliver_at: 0,
-        })
+        tx.emit(&Draft { discriminator: "x", ..Draft::new(Kind::OrderCreated, 5, &body, None) })
     });
     done.unwrap();
     let rows = committed.recv().await.unwrap();
@@ -142,6 +137,87 @@ pub(super) async fn outbox_claims_are_disjoint(test: TestDb) {
         let second = write_tx!(test.db, [], |tx| { outbox::claim(tx, 3, 1_000).await }).unwrap();
         assert_eq!((ids(first), ids(second)), (vec![1, 2, 3], vec![4, 5, 6]));
     }
+}
+
+pub(super) async fn events_are_taken_back_by_key(test: TestDb) {
+    let of = |id: i64, topic: &str, key: &str| OutboxRow { topic: topic.into(), key: key.into(), ..row(id) };
+    let rows = vec![of(1, "A", "k"), of(2, "A", "k"), of(3, "A", "other"), of(4, "B", "k"), of(5, "A", "k")];
+    let done = write_tx!(test.db, [rows], |tx| {
+        outbox::insert(tx, &rows, START_MS).await?;
+        outbox::mark_sent(tx, &[5], START_MS).await
+    });
+    done.unwrap();
+    test.clock.advance_ms(HEAD_START_MS);
+    // One of them is being sent.
+    write_tx!(test.db, [], |tx| { outbox::claim(tx, 1, 1_000).await }).unwrap();
+    let keys = vec!["k".to_owned(), "none".to_owned()];
+    let taken = write_tx!(test.db, [keys], |tx| { outbox::cancel_by_key(tx, "A", keys).await }).unwrap();
+    assert_eq!(taken, 2);
+    // Its end finds it taken back, and leaves it so, however it ends.
+    let failure = Failure { id: 1, attempts: 1, next_at: Some(START_MS), error: "e".into() };
+    let done = write_tx!(test.db, [failure], |tx| {
+        outbox::mark_failed(tx, vec![failure]).await?;
+        outbox::mark_sent(tx, &[1, 2], START_MS).await
+    });
+    done.unwrap();
+    test.clock.advance_ms(60_000);
+    let left = write_tx!(test.db, [], |tx| { outbox::claim(tx, 10, 1_000).await }).unwrap();
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_record WHERE status = 3 AND next_at IS NULL").await, 2);
+}
+
+pub(super) async fn who_holds_a_delayed_event(test: TestDb) {
+    let (told, mut committed) = tokio::sync::mpsc::unbounded_channel();
+    test.db.on_commit(Box::new(move |rows| told.send(rows).unwrap()));
+    let at_ms = START_MS + 60_000;
+    let done = write_tx!(test.db, [], |tx| {
+        let body = serde_json::json!({});
+        let draft = |key| Draft { deliver_at: at_ms, ..Draft::new(Kind::TriggerOrderFulfill, key, &body, None) };
+        tx.emit(&draft(1))?;
+        tx.emit(&Draft { held_by: Holder::Broker, ..draft(2) })?;
+        // Over already: there is nothing to hold.
+        tx.emit(&Draft { held_by: Holder::Broker, deliver_at: START_MS, ..draft(3) })
+    });
+    done.unwrap();
+    // Those that the broker holds leave at once.
+    let delays = |rows: &[OutboxRow], now_ms| {
+        rows.iter().map(|row| (row.key.clone(), outgoing(row, now_ms).delay)).collect::<Vec<_>>()
+    };
+    let left = committed.recv().await.unwrap();
+    assert_eq!(delays(&left, START_MS), [("2".into(), Delay::Until(at_ms)), ("3".into(), Delay::None)]);
+    // Sent again from the row, it is as delayed as before.
+    test.clock.advance_ms(HEAD_START_MS);
+    let claim = async || write_tx!(test.db, [], |tx| { outbox::claim(tx, 10, 600_000).await }).unwrap();
+    let again = claim().await;
+    assert_eq!(delays(&again, test.clock.now_ms()), [("2".into(), Delay::Until(at_ms)), ("3".into(), Delay::None)]);
+    assert!(outgoing(&again[0], START_MS).properties.iter().all(|(name, _)| name != outbox::TIMER_PROPERTY));
+    test.clock.advance_ms(60_000);
+    let held = claim().await;
+    assert_eq!(delays(&held, test.clock.now_ms()), [("1".into(), Delay::None)]);
+}
+
+pub(super) async fn what_no_broker_takes_has_no_row(test: TestDb) {
+    let emit = async |body: String, trace: Option<String>| {
+        let done = write_tx!(test.db, [body, trace], |tx| {
+            let body = serde_json::json!({ "b": body });
+            tx.emit(&Draft::new(Kind::OrderCreated, 1, &body, None))?;
+            tx.emit(&Draft::new(Kind::StockFrozen, 1, &body, trace.as_deref()))
+        });
+        done.map_err(|error| (error.is_permanent(), error.is_outage(), error))
+    };
+    test.db.limit_messages(10_000);
+    // 3,300 characters, 9,900 bytes.
+    let (permanent, outage, error) = emit("\u{5b57}".repeat(3_300), None).await.unwrap_err();
+    assert!(permanent && !outage);
+    assert!(matches!(error, DbError::TooLarge { max_bytes: 10_000, bytes, .. } if bytes > 10_000), "{error}");
+    let (permanent, _, error) = emit(String::new(), Some("t".repeat(9_900))).await.unwrap_err();
+    assert!(permanent, "{error}");
+    test.db.limit_messages(100_000);
+    let (permanent, outage, error) = emit(String::new(), Some("t".repeat(40_000))).await.unwrap_err();
+    assert!(permanent && !outage && matches!(error, DbError::Unsendable { .. }), "{error}");
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_record").await, 0);
+    emit("\u{5b57}".repeat(3_300), None).await.unwrap();
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_record").await, 2);
 }
 
 fn claims(ids: &[String]) -> Vec<inbox::Claim<'_>> {

@@ -17,7 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(90);
 fn message(topic: &str, body: &str) -> Outgoing {
     let topic = topic.to_owned();
     let properties = vec![(String::from("eventId"), body.to_owned())];
-    Outgoing { tag: topic.clone(), key: body.to_owned(), body: body.to_owned().into(), properties, topic }
+    let delay = ruyi::mq::message::Delay::None;
+    Outgoing { tag: topic.clone(), key: body.to_owned(), body: body.to_owned().into(), properties, topic, delay }
 }
 
 async fn connect(namesrv: String, runtime: &MqRuntime) -> RocketMq {

@@ -47,6 +47,7 @@ fn message(key: &str) -> Outgoing {
         key: key.to_owned(),
         body: format!("{{\"orderId\":\"{key}\"}}").into(),
         properties: vec![("eventId".to_owned(), format!("{key}:{TOPIC}"))],
+        delay: ruyi::mq::message::Delay::None,
     }
 }
 
