@@ -1,7 +1,7 @@
 //! Every topic of the catalogue: produced as an outside system would, it has its effect in each of its groups, once,
 //! however often it comes.
 
-mod case;
+pub mod case;
 
 use bytes::Bytes;
 use ruyi::db::Db;
@@ -17,17 +17,17 @@ const STEP: i64 = 10;
 const FIRST: i64 = 5_000_000_000;
 
 /// A number that `text` selects.
-async fn number(db: &Db, text: &str) -> i64 {
+pub async fn number(db: &Db, text: &str) -> i64 {
     let mut conn = db.read().await.unwrap();
     sql::fetch_one(&mut conn, text.to_owned(), vec![]).await.unwrap().unwrap().int(0).unwrap()
 }
 
 /// (outcome, reason) of the message in each group's inbox.
-async fn handled(db: &Db, kind: Kind, key: &str) -> Vec<(String, i64, String)> {
+pub async fn handled(db: &Db, id: &str) -> Vec<(String, i64, String)> {
     let mut conn = db.read().await.unwrap();
     let text =
         "SELECT consumer_group, outcome, reason FROM message_process_log WHERE message_id = ? ORDER BY consumer_group";
-    let rows = sql::fetch(&mut conn, text, ruyi::vals![kind.repeats().unwrap_or(kind).event_id(key)]).await.unwrap();
+    let rows = sql::fetch(&mut conn, text, ruyi::vals![id]).await.unwrap();
     let read = |row: &sqlx::any::AnyRow| {
         (row.text(0).unwrap(), row.int(1).unwrap(), row.maybe_text(2).unwrap().unwrap_or_default())
     };
@@ -35,7 +35,7 @@ async fn handled(db: &Db, kind: Kind, key: &str) -> Vec<(String, i64, String)> {
 }
 
 /// The case covers the groups that the catalogue names, and nothing of it has happened yet.
-async fn prepare(db: &Db, kind: Kind, id: i64) -> Case {
+pub async fn prepare(db: &Db, kind: Kind, id: i64) -> Case {
     let case = case(db, kind, id).await;
     let groups: Vec<Group> = case.effects.iter().map(|(group, _)| *group).collect();
     assert_eq!(groups, kind.groups(), "{kind:?}: each group of the catalogue needs an effect here");
@@ -49,7 +49,8 @@ async fn prepare(db: &Db, kind: Kind, id: i64) -> Case {
 async fn check(db: &Db, kind: Kind, case: &Case) {
     let mut wanted: Vec<_> = kind.groups().iter().map(|group| (group.name().to_owned(), 0, String::new())).collect();
     wanted.sort();
-    assert_eq!(handled(db, kind, &case.key).await, wanted, "{kind:?}");
+    let id = kind.repeats().unwrap_or(kind).event_id(&case.key);
+    assert_eq!(handled(db, &id).await, wanted, "{kind:?}");
     for (group, text) in &case.effects {
         assert_eq!(number(db, text).await, 1, "{kind:?} in {}: {text}", group.name());
     }

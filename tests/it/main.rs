@@ -19,6 +19,7 @@ mod degraded;
 mod delivery;
 mod docs;
 mod http;
+mod interop;
 mod kinds;
 mod layers;
 mod model;

@@ -1,0 +1,92 @@
+//! Programs with RocketMQ's own Java client: `tests/java`, compiled once into a temporary folder.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::servers::rocketmq::jars;
+
+/// The compiled programs.
+pub struct Java {
+    jars: PathBuf,
+    classes: tempfile::TempDir,
+}
+
+/// A running one; it ends with its input.
+pub struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Java {
+    /// Compiles them; `None` where Java or its client are missing.
+    pub fn compile() -> Option<Self> {
+        let jars = jars()?;
+        let classes = tempfile::tempdir().unwrap();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java");
+        let mut command = Command::new("javac");
+        command.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes.path());
+        command.args(["Produce.java", "Consume.java"].map(|name| sources.join(name)));
+        let output = command.output().expect("javac, which is in every JDK");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(Self { jars, classes })
+    }
+
+    pub fn start(&self, class: &str, args: &[&str]) -> Program {
+        let path = std::env::join_paths([self.jars.join("*"), self.classes.path().to_owned()]).unwrap();
+        let mut child = Command::new("java")
+            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m"])
+            // Its logs go below the user's home.
+            .arg(format!("-Duser.home={}", self.classes.path().display()))
+            .arg("-cp")
+            .arg(path)
+            .arg(class)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (out, into) = (BufReader::new(child.stdout.take().unwrap()), Arc::clone(&lines));
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+        Program { input: child.stdin.take(), child, lines }
+    }
+}
+
+impl Program {
+    /// Gives it lines to read.
+    pub fn give(&mut self, lines: &[String]) {
+        let input = self.input.as_mut().unwrap();
+        for line in lines {
+            assert!(!line.contains('\n'), "{line}");
+            writeln!(input, "{line}").unwrap();
+        }
+        input.flush().unwrap();
+    }
+
+    /// What it has printed so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Ends its input, and waits for its end; what it has printed.
+    pub fn finish(mut self) -> Vec<String> {
+        drop(self.input.take());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {:?}", self.lines());
+        self.lines()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
