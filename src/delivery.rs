@@ -7,11 +7,13 @@
 mod call;
 mod engine;
 mod lanes;
+mod post;
 mod record;
 mod schedule;
 pub mod sign;
 mod target;
 
 pub use engine::{BuildError, Engine, EngineConfig};
+pub use post::Poster;
 pub use record::{Answered, Effects, Settled, Verdict, no_effects, record_answers};
 pub use target::{SandboxCall, Targets};

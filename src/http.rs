@@ -13,4 +13,4 @@ pub use auth::{Auth, AuthError, Caller, Require, require};
 pub use json::{ApiJson, parse as parse_json};
 pub use limits::Limits;
 pub use problem::{FieldError, Problem};
-pub use server::{App, Bound, ListenError, ReadyCheck, bind, bind_probes};
+pub use server::{App, Bound, ListenError, ReadyCheck, Scale, bind, bind_probes};

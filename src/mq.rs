@@ -1,5 +1,6 @@
 //! Messaging: what every role shares of RocketMQ, outbox, inbox, retry and dead letters.
 
+pub mod backlog;
 pub mod broker;
 pub mod consume;
 #[cfg(feature = "embedded")]

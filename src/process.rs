@@ -10,6 +10,7 @@ mod lease;
 mod plan;
 mod publish;
 mod routes;
+mod scale;
 mod wiring;
 mod work;
 
@@ -18,13 +19,15 @@ use std::time::Duration;
 
 #[cfg(feature = "embedded")]
 pub use broker::BrokerProcess;
+pub use broker::cluster_config;
 pub use plan::{Plan, StartError, Work};
+pub use scale::Scaling;
 pub use wiring::{calls, effects, handlers};
 
 use crate::config::Config;
 use crate::db::Db;
 use crate::delivery::Targets;
-use crate::domain::event::Role;
+use crate::domain::event::{Group, Role};
 use crate::http;
 use crate::mq::Consumer;
 use crate::mq::retry::Policy;
@@ -87,7 +90,12 @@ impl Process {
         shutdown.run("gauges", gauges::run(dbs, broker.broker.clone(), Arc::clone(&metrics), shutdown.token.clone()));
         let publish = publish::start(config, &plan, &databases, &broker.broker, &metrics).await?;
         if let Some(bound) = bound {
+            let watched = Group::ALL.into_iter().filter(|group| plan.roles.contains(&group.role()));
+            let watched = watched.map(|group| group.name().to_owned()).collect();
+            let scaling = Scaling::on(&broker.broker, watched, config.backlog.clone(), Arc::clone(&metrics));
+            shutdown.run("lag", Arc::clone(&scaling).run(shutdown.token.clone()));
             let mut app = routes::app(config, &plan, &databases, &targets, metrics, &publish, &shutdown)?;
+            app.scale = Some(scaling.answer());
             app.checks.push(routes::broker_tells(&broker.broker));
             let serving = shutdown.clone();
             shutdown.run("http", async move { bound.serve(app, &serving).await });

@@ -1,5 +1,6 @@
 //! `ruyi worker`: background work without HTTP and without consuming, in processes of its own.
 
+mod backlog;
 mod retry;
 mod timeout;
 
@@ -22,6 +23,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Watch how far consumer groups are behind; alert, and ask for more instances
+    Backlog(backlog::Args),
     /// Try parked messages again, and send what outboxes still hold
     Retry(retry::Args),
     /// Cancel orders that were not paid in time
@@ -41,6 +44,7 @@ struct Listen {
 /// When it does not start.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Backlog(args) => backlog::run(context, args).await,
         Command::Retry(args) => retry::run(context, args).await,
         Command::Timeout(args) => timeout::run(context, args).await,
     }

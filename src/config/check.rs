@@ -253,10 +253,6 @@ impl Config {
         faults.positive("backlog.interval", backlog.interval);
         faults.positive("backlog.hook_timeout", backlog.hook_timeout);
         faults.endpoint("backlog.hook_url", &backlog.hook_url);
-        if !backlog.listen.is_empty() && backlog.listen().is_none() {
-            let problem = format!("{:?} is not an address with a port", backlog.listen);
-            faults.add("backlog.listen", &problem, "for example \"127.0.0.1:8090\", or \"\" for none");
-        }
         for (group, limit) in &backlog.groups {
             for (name, value, least) in [
                 ("threshold", limit.threshold, 0),

@@ -1,7 +1,6 @@
 //! What operators are told, and when more instances are wanted.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -38,8 +37,6 @@ pub struct Backlog {
     pub repeat: Millis,
     /// Groups to read; empty: those of ruyi.
     pub watch: Vec<String>,
-    /// Where `worker backlog` shows its metrics; empty for nowhere.
-    pub listen: String,
     /// URL that the scale hook posts to; empty for none.
     pub hook_url: String,
     /// Program and arguments of the scale hook; empty for none.
@@ -88,11 +85,5 @@ impl Backlog {
             per_replica: pick(|one| one.per_replica),
             max_replicas: pick(|one| one.max_replicas),
         }
-    }
-
-    /// Where the metrics are shown.
-    #[must_use]
-    pub fn listen(&self) -> Option<SocketAddr> {
-        self.listen.parse().ok()
     }
 }

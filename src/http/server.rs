@@ -87,6 +87,9 @@ impl fmt::Debug for ReadyCheck {
     }
 }
 
+/// Makes the answer of `/scale`.
+pub type Scale = Arc<dyn Fn() -> BoxFuture<'static, serde_json::Value> + Send + Sync>;
+
 /// What is served at one address.
 pub struct App {
     /// Title in the API description.
@@ -97,6 +100,8 @@ pub struct App {
     pub checks: Vec<ReadyCheck>,
     /// Where requests are counted; also what `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// What `/scale` answers, where there is something to be scaled.
+    pub scale: Option<Scale>,
     /// Around the routes of the roles; probes and metrics are outside, so that they answer while load is shed.
     pub limits: Limits,
 }
@@ -105,10 +110,13 @@ impl App {
     /// The whole service; `stopping` makes `/readyz` fail, so that load balancers move on.
     pub fn into_router(self, stopping: CancellationToken) -> Router {
         let (api, description) = self.api.split_for_parts();
-        let probes = Router::new()
+        let mut probes = Router::new()
             .route("/healthz", get(|| async { Json(Health { status: "ok" }) }))
             .route("/readyz", get(ready).with_state((Arc::from(self.checks), stopping)))
             .route("/metrics", get(metrics).with_state(self.metrics.clone()));
+        if let Some(scale) = self.scale {
+            probes = probes.route("/scale", get(move || async move { Json(scale().await) }));
+        }
         self.limits
             .around(api)
             .merge(probes)

@@ -248,6 +248,15 @@ fn forget_addr(file: &std::path::Path) {
     }
 }
 
+/// How to reach the cluster that the configuration names, or the embedded broker that runs on its data directory.
+///
+/// # Errors
+/// [`StartError::NoBroker`] when it names none and none runs.
+pub fn cluster_config(config: &Config) -> Result<RocketMqConfig, StartError> {
+    let namesrv = if config.mq.namesrv.is_empty() { found_embedded(config)? } else { config.mq.namesrv.clone() };
+    Ok(client_config(config, &namesrv))
+}
+
 /// The client's settings.
 fn client_config(config: &Config, namesrv: &str) -> RocketMqConfig {
     let mq = &config.mq;

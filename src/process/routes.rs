@@ -40,6 +40,7 @@ pub(super) fn app(
         api,
         checks: vec![databases_answer(databases)],
         metrics,
+        scale: None,
         limits: Limits::from(&config.http),
     })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
 
@@ -27,6 +27,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     orders: IntCounterVec,
+    lag: IntGaugeVec,
 }
 
 impl Metrics {
@@ -66,6 +67,16 @@ impl Metrics {
             requests: counter("ruyi_http_requests_total", "HTTP requests.", &["route", "method", "status"])?,
             request_seconds: histogram("ruyi_http_request_duration_seconds", "HTTP requests.", &["route"])?,
             orders: counter("ruyi_orders_total", "Orders that reached a status.", &["status"])?,
+            lag: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "rocketmq_consumer_lag",
+                        "Messages that a group has not consumed; unknown ones are absent.",
+                    ),
+                    &["topic", "group", "queue"],
+                )?,
+            )?,
             registry,
         })
     }
@@ -91,6 +102,16 @@ impl Metrics {
     pub fn outbox(&self, pending: i64, oldest_age_ms: i64) {
         self.outbox_pending.set(pending);
         self.outbox_oldest_age.set(oldest_age_ms / 1000);
+    }
+
+    /// Messages of a queue that a group has not consumed.
+    pub fn lag(&self, topic: &str, group: &str, queue: &str, messages: i64) {
+        self.lag.with_label_values(&[topic, group, queue]).set(messages);
+    }
+
+    /// Before a new reading: what is not in it is unknown.
+    pub fn forget_lags(&self) {
+        self.lag.reset();
     }
 
     /// Messages parked for a retry.

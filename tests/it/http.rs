@@ -115,6 +115,7 @@ async fn start(limits: Limits, keys: &[ApiKey]) -> Server {
             async move { if fine { Ok(()) } else { Err("gone".to_owned()) } }
         })],
         metrics: Arc::new(Metrics::new().unwrap()),
+        scale: None,
         limits,
     };
     let bound = bind("127.0.0.1:0".parse().unwrap(), &Config::example().unwrap()).await.unwrap();

@@ -25,6 +25,7 @@ mod layers;
 mod model;
 mod order_flow;
 mod pay_timeout;
+mod poison;
 #[cfg(feature = "embedded")]
 mod processes;
 mod resend;

@@ -1,5 +1,6 @@
 //! The client against the embedded broker and against Apache RocketMQ: the same tests on both.
 
+mod backlog;
 mod outage;
 
 use std::collections::{HashMap, HashSet};

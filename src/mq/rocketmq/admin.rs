@@ -123,11 +123,36 @@ impl RocketMq {
                 let lag = known
                     .iter()
                     .find(|(mq, _)| mq.broker_name().as_str() == queue.0 && mq.queue_id() == queue.1)
-                    .filter(|(_, offsets)| offsets.get_consumer_offset() >= 0)
-                    .map(|(_, offsets)| (offsets.get_broker_offset() - offsets.get_consumer_offset()).max(0));
+                    .and_then(|(_, offsets)| lag_of(offsets.get_broker_offset(), offsets.get_consumer_offset()));
                 lags.push((QueueId { topic: topic.clone(), broker: queue.0, queue: queue.1 }, lag));
             }
         }
+        Ok(lags)
+    }
+
+    /// Messages that `group`, which may be anybody's, has not committed, per queue of every topic that its brokers know
+    /// it by.
+    ///
+    /// # Errors
+    /// [`MqError`] when the cluster is away or does not know the group.
+    pub async fn lag_of_group(&self, group: &str) -> Result<Vec<(QueueId, Option<i64>)>, MqError> {
+        let name = self.with_namespace(group);
+        let guard = self.admin().await?;
+        let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
+        let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
+        let stats = admin.examine_consume_stats(name.as_str().into(), None, None, None, timeout_ms);
+        let stats = within("read consume statistics", ADMIN_TIMEOUT, Box::pin(stats)).await?;
+        drop(guard);
+        let mut lags: Vec<(QueueId, Option<i64>)> = stats
+            .offset_table
+            .iter()
+            .map(|(queue, offsets)| {
+                let topic = self.shared.names.logical(queue.topic().as_str()).to_owned();
+                let id = QueueId { topic, broker: queue.broker_name().to_string(), queue: queue.queue_id() };
+                (id, lag_of(offsets.get_broker_offset(), offsets.get_consumer_offset()))
+            })
+            .collect();
+        lags.sort();
         Ok(lags)
     }
 
@@ -192,6 +217,11 @@ fn drop_client(admin: Option<DefaultMQAdminExt>) {
     if let Some(mut failed) = admin {
         tokio::spawn(async move { failed.shutdown().await });
     }
+}
+
+/// Between the end of a queue and what was committed of it. Of a queue that never held anything nothing is missing.
+fn lag_of(end: i64, committed: i64) -> Option<i64> {
+    if end == 0 { Some(0) } else { (committed >= 0).then(|| (end - committed).max(0)) }
 }
 
 async fn wait_for_route(admin: &DefaultMQAdminExt, name: &str) -> Result<(), MqError> {
