@@ -293,6 +293,11 @@ async fn another_broker_takes_over_in_a_rocketmq_cluster() {
     let config = RocketMqConfig { namesrv: cluster.namesrv(), ..RocketMqConfig::default() };
     let mq = RocketMq::connect(config, &runtime).await.unwrap();
     mq.ensure_topics(&["KIND_FAILOVER".to_owned()], 4).await.unwrap();
+    // Each name server learns of a new topic in its own time.
+    let started = Instant::now();
+    while mq.send(&message("KIND_FAILOVER", "first", "before")).await.is_err() {
+        assert!(started.elapsed() < DEADLINE, "there is no route");
+    }
     assert_eq!(brokers_of(&mq, "before").await.keys().collect::<Vec<_>>(), ["a", "b"]);
     cluster.kill_broker("a");
     assert_eq!(brokers_of(&mq, "without").await, BTreeMap::from([("b".to_owned(), 40)]));

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use super::{PublishError, RocketMq};
 use crate::mq::message::{Outgoing, QueueId, Receipt};
 
-/// Sends that [`RocketMq::send_async`] has under way at most.
-pub(super) const ASYNC_IN_FLIGHT: usize = 256;
+/// Sends that [`RocketMq::send_async`] has under way at most: the client refuses when too many wait in its own queue.
+pub(super) const ASYNC_IN_FLIGHT: usize = 64;
 
 impl RocketMq {
     /// Sends one message and waits until it is stored; tried again as [`RocketMq::publish`] does, on another broker.
@@ -44,7 +44,7 @@ impl RocketMq {
         })
     }
 
-    /// Begins to send one message; await what it returns for the answer. Waits only while 256 others are under way.
+    /// Begins to send one message; await what it returns for the answer. Waits only while 64 others are under way.
     /// Messages that are under way at the same time overtake one another: what has an order goes through
     /// [`RocketMq::publish`].
     pub async fn send_async(&self, message: Outgoing) -> Sending {
