@@ -95,8 +95,6 @@ pub struct Options {
     pub evidence: usize,
     /// Sent outbox rows are kept for so long: the events of older orders are not looked for.
     pub events_kept_ms: i64,
-    /// `PAYMENT_SUCCESS` leaves through the outbox, and not as a transaction message.
-    pub payments_by_outbox: bool,
 }
 
 /// What can be wrong.

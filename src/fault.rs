@@ -32,7 +32,7 @@ pub const TRANSACTIONS: [&str; 18] = [
 ];
 
 /// Transactions that only `payment.publish = "transaction"` has.
-pub const TRANSACTIONS_OF_CHECKS: [&str; 1] = ["check_back"];
+pub const TRANSACTIONS_OF_CHECKS: [&str; 2] = ["check_back", "tx_resume"];
 
 /// Points that only `payment.publish = "transaction"` has: the half message is stored; a check-back is decided.
 pub const POINTS_OF_CHECKS: [&str; 2] = ["transaction.prepared", "transaction.checked"];

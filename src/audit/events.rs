@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{Auditor, Check, Suspect, orders};
 use crate::db::audit::{self as facts, OrderFact, SentFact};
 use crate::db::inbox::Outcome;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, tx_state};
 use crate::domain::event::{Group, Kind};
 use crate::domain::order::{CancelType, RefundState, Status};
 use crate::domain::payment::Status as PaymentStatus;
@@ -35,7 +35,7 @@ pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<
     let mut conn = auditor.dbs.payment.read().await?;
     for payment in facts::payments(&mut conn, "order_id", &keys).await? {
         let taken = PaymentStatus::from_code(payment.status).is_some_and(PaymentStatus::has_money);
-        if taken && auditor.options.payments_by_outbox && moment.settled(payment.updated_at) {
+        if taken && moment.settled(payment.updated_at) {
             wanted.entry(payment.order_id).or_default().push(Kind::PaymentSuccess);
         }
     }
@@ -88,7 +88,7 @@ fn of_order(order: &OrderFact) -> Vec<Kind> {
     kinds
 }
 
-/// Event ids in the outboxes of all databases, by order.
+/// Event ids in the outboxes of all databases, and those of committed transaction messages, by order.
 async fn written(auditor: &Auditor<'_>, ids: &[i64]) -> Result<HashMap<i64, HashSet<String>>, DbError> {
     let keys: Vec<String> = ids.iter().map(i64::to_string).collect();
     let mut found: HashMap<i64, HashSet<String>> = HashMap::with_capacity(ids.len());
@@ -98,6 +98,13 @@ async fn written(auditor: &Auditor<'_>, ids: &[i64]) -> Result<HashMap<i64, Hash
             if let Ok(order_id) = key.parse() {
                 found.entry(order_id).or_default().insert(event_id);
             }
+        }
+    }
+    let mut conn = auditor.dbs.payment.read().await?;
+    let ids_of_events = ids.iter().map(|id| (Kind::PaymentSuccess.event_id(id), *id)).collect::<HashMap<_, _>>();
+    for event_id in tx_state::committed_events(&mut conn, ids_of_events.keys().cloned().collect()).await? {
+        if let Some(order_id) = ids_of_events.get(&event_id) {
+            found.entry(*order_id).or_default().insert(event_id);
         }
     }
     Ok(found)

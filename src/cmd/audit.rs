@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Context, WithHelp};
 use crate::audit::{self, Options, Report, RoleDbs};
-use crate::config::{Millis, PublishVia, SecretUrl};
+use crate::config::{Millis, SecretUrl};
 use crate::db::{self, Db, migrate};
 use crate::domain::event::Role;
 use crate::fault::Faults;
@@ -57,7 +57,6 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         page: config.audit.page,
         evidence: EVIDENCE,
         events_kept_ms: config.retention.sent.ms(),
-        payments_by_outbox: config.payment.publish == PublishVia::Outbox,
     };
     let report = audit::run(&dbs, &options).await;
     dbs.close().await;
@@ -76,6 +75,12 @@ pub(crate) async fn open(context: &Context) -> anyhow::Result<RoleDbs> {
         let found = open.iter().find(|(roles, _)| roles.contains(&role));
         found.map(|(_, db)| db.clone()).context("a role has no database")
     })
+}
+
+/// The database of one role.
+pub(super) async fn open_role(context: &Context, role: Role) -> anyhow::Result<Db> {
+    let (url, _) = context.config.databases(&[role]).into_iter().next().context("the role has no database")?;
+    open_one(context, &url).await
 }
 
 async fn open_one(context: &Context, url: &SecretUrl) -> anyhow::Result<Db> {

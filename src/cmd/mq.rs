@@ -2,6 +2,7 @@
 
 #[cfg(feature = "embedded")]
 pub mod broker;
+pub mod tx;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ enum Command {
     /// Run the embedded name server and broker until the process is told to stop
     #[cfg(feature = "embedded")]
     Broker(broker::Args),
+    /// Look at transaction messages that the broker has given up asking about, and deliver those that are due
+    Tx(tx::Args),
 }
 
 /// Runs the subcommand.
@@ -28,10 +31,9 @@ enum Command {
 /// # Errors
 /// Whatever the subcommand could not do.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
-    #[cfg(not(feature = "embedded"))]
-    let _ = context;
     match args.command {
         #[cfg(feature = "embedded")]
         Command::Broker(args) => broker::run(context, &args).await,
+        Command::Tx(args) => tx::run(context, args).await,
     }
 }

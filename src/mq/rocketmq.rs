@@ -8,6 +8,7 @@ mod admin;
 mod consume;
 mod publish;
 mod send;
+mod stuck;
 pub mod transaction;
 
 use std::collections::{BTreeSet, HashMap};
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use super::runtime::MqRuntime;
 pub use consume::GroupConsumer;
 pub use send::Sending;
+pub use stuck::StuckHalf;
 
 /// Tracing targets that report, at WARN or ERROR and once per queue and second, what ruyi reports once itself: a
 /// broker that is away, a connection that a shutdown closes. Switch them off unless somebody debugs the client.

@@ -24,7 +24,7 @@ pub(super) async fn start(
         (Broker::Cluster(cluster), Some(database))
             if plan.work.api && config.payment.publish == PublishVia::Transaction =>
         {
-            Ok(Publish::Transaction(Transactional::join(cluster.mq(), &database.db, Arc::clone(metrics)).await?))
+            Ok(Publish::Transaction(Transactional::join(cluster, &database.db, Arc::clone(metrics)).await?))
         }
         _ => Ok(Publish::Outbox),
     }

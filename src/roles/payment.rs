@@ -5,4 +5,5 @@ pub mod callback;
 pub mod channels;
 pub mod events;
 pub mod refund;
+pub mod stuck;
 pub mod transaction;

@@ -243,14 +243,7 @@ async fn world(test: &TestDb) {
 }
 
 fn options() -> Options {
-    Options {
-        settle_ms: 10_000,
-        bound_ms: 300_000,
-        page: 2,
-        evidence: 10,
-        events_kept_ms: 86_400_000,
-        payments_by_outbox: true,
-    }
+    Options { settle_ms: 10_000, bound_ms: 300_000, page: 2, evidence: 10, events_kept_ms: 86_400_000 }
 }
 
 async fn audit(db: &Db) -> Report {
@@ -265,7 +258,7 @@ async fn execute(db: &Db, statements: &[&'static str]) {
 }
 
 /// What is broken, and the one check that has to see it.
-const BROKEN: [(&str, &[&str]); 24] = [
+const BROKEN: [(&str, &[&str]); 25] = [
     ("stock_ledger", &["UPDATE stock SET available = available - 1 WHERE sku = 'A'"]),
     ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
@@ -305,6 +298,14 @@ const BROKEN: [(&str, &[&str]); 24] = [
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '1:PAID_ORDER_SUCCESS'"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '2:STOCK_FREEZE_FAILED'"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '1:PAYMENT_SUCCESS'"]),
+    (
+        "events_of_states",
+        &[
+            "DELETE FROM message_record WHERE event_id = '3:PAYMENT_SUCCESS'",
+            "INSERT INTO message_tx_state (tx_id, event_id, msg_key, state, created_at) \
+             VALUES ('3:PAYMENT_SUCCESS#1', '3:PAYMENT_SUCCESS', '3', 2, 1)",
+        ],
+    ),
     ("events_consumed", &["DELETE FROM message_process_log WHERE message_id = '1:ORDER_CREATED'"]),
     ("events_consumed", &["UPDATE message_process_log SET outcome = 3 WHERE message_id = '1:ORDER_CREATED'"]),
     ("nothing_stuck", &["UPDATE message_record SET status = 0, next_at = 1 WHERE event_id = '1:ORDER_CREATED'"]),
@@ -337,6 +338,20 @@ async fn a_world_in_order_is_clean_and_each_corruption_is_seen_by_its_check() {
         assert!(report.violations.iter().all(|one| one.check == *check && !one.evidence.is_empty()));
         db.close().await;
     }
+}
+
+/// `payment.publish = "transaction"`: the event is in no outbox, and the committed attempt stands for it.
+#[tokio::test]
+async fn a_committed_transaction_message_is_an_event() {
+    let test = sqlite().await;
+    world(&test).await;
+    execute(&test.db, &["DELETE FROM message_record WHERE event_id = '1:PAYMENT_SUCCESS'"]).await;
+    assert!(!audit(&test.db).await.is_clean());
+    let insert = "INSERT INTO message_tx_state (tx_id, event_id, msg_key, state, created_at) \
+                  VALUES ('1:PAYMENT_SUCCESS#1', '1:PAYMENT_SUCCESS', '1', 1, 1)";
+    execute(&test.db, &[insert]).await;
+    let report = audit(&test.db).await;
+    assert!(report.is_clean(), "{report:#?}");
 }
 
 async fn reopen(file: &std::path::Path, clock: &Clock) -> Db {

@@ -3,6 +3,7 @@
 mod broker;
 mod crash;
 mod local;
+mod stuck;
 
 use std::sync::Arc;
 
@@ -33,16 +34,35 @@ impl Embedded {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = ruyi::mq::runtime::MqRuntime::start("broker").unwrap();
+        let broker = Self::broker(dir.path(), &runtime, 0, 0).await;
+        Self { broker, runtime, _dir: dir }
+    }
+
+    async fn broker(
+        dir: &std::path::Path,
+        runtime: &ruyi::mq::runtime::MqRuntime,
+        namesrv_port: u16,
+        broker_port: u16,
+    ) -> ruyi::mq::embedded::EmbeddedBroker {
         let config = ruyi::mq::embedded::EmbeddedConfig {
-            data_dir: dir.path().to_owned(),
+            data_dir: dir.to_owned(),
             host: std::net::Ipv4Addr::LOCALHOST.into(),
-            namesrv_port: 0,
-            broker_port: 0,
+            namesrv_port,
+            broker_port,
             queues_per_topic: 4,
             sync_flush: false,
         };
-        let broker = ruyi::mq::embedded::EmbeddedBroker::start(&config, &runtime).await.unwrap();
-        Self { broker, runtime, _dir: dir }
+        ruyi::mq::embedded::EmbeddedBroker::start(&config, runtime).await.unwrap()
+    }
+
+    /// Stops it, and starts it again where it was after `meanwhile`.
+    async fn away_during(mut self, meanwhile: impl Future<Output = ()>) -> Self {
+        let namesrv: std::net::SocketAddr = self.namesrv().parse().unwrap();
+        let port = self.broker.broker_addr().port();
+        self.broker.shutdown().await;
+        meanwhile.await;
+        self.broker = Self::broker(self._dir.path(), &self.runtime, namesrv.port(), port).await;
+        self
     }
 
     fn namesrv(&self) -> String {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::audit::{self, RoleDbs};
 use crate::client::Api;
 use crate::cmd::Context;
-use crate::config::{Config, Millis, PublishVia, RoleUrls, SecretUrl};
+use crate::config::{Config, Millis, RoleUrls, SecretUrl};
 use crate::db::migrate;
 use crate::domain::event::Role;
 use crate::process::{Plan, Process, Work};
@@ -92,7 +92,6 @@ impl System {
             page: config.audit.page,
             evidence: EVIDENCE,
             events_kept_ms: config.retention.sent.ms(),
-            payments_by_outbox: config.payment.publish == PublishVia::Outbox,
         };
         let dbs = match self {
             Self::Inside(process) => RoleDbs::each(|role| process.db_of(role).cloned().context("a role does not run"))?,

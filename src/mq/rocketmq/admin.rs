@@ -167,7 +167,7 @@ impl RocketMq {
     }
 
     /// Addresses of the master brokers.
-    async fn masters(&self) -> Result<Vec<String>, MqError> {
+    pub(super) async fn masters(&self) -> Result<Vec<String>, MqError> {
         let mut guard = self.admin().await?;
         let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
         let call = Box::pin(admin.examine_broker_cluster_info());
@@ -189,7 +189,7 @@ impl RocketMq {
     }
 
     /// The administration client, started when first needed.
-    async fn admin(&self) -> Result<MutexGuard<'_, Option<DefaultMQAdminExt>>, MqError> {
+    pub(super) async fn admin(&self) -> Result<MutexGuard<'_, Option<DefaultMQAdminExt>>, MqError> {
         let mut guard = self.shared.admin.lock().await;
         if guard.is_none() {
             let runtime = Arc::clone(&self.shared.client_runtime);

@@ -28,7 +28,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much longer than a long poll its answer may take; Apache RocketMQ looks after waiting pulls every 5 s only.
 const LONG_POLL_GRACE_MS: u64 = 10_000;
 /// What RocketMQ adds besides the names that it reserves.
-const BROKER_PROPERTIES: [&str; 8] =
+pub(super) const BROKER_PROPERTIES: [&str; 8] =
     ["UNIQ_KEY", "CLUSTER", "MIN_OFFSET", "MAX_OFFSET", "CONSUME_START_TIME", "TRACE_ON", "MSG_REGION", "INSTANCE_ID"];
 
 /// One member of a consumer group; shut it down, dropping it leaves it in the group. Messages come in order within a queue; a queue belongs to one member at a time.

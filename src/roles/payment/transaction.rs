@@ -21,9 +21,11 @@ use crate::db::{Db, DbError, Tx};
 use crate::domain::event::Kind;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Effect};
+use crate::mq::broker::{Broker, Cluster};
+use crate::mq::health::Reach;
 use crate::mq::message::{Delay, Outgoing};
+use crate::mq::rocketmq::MqError;
 use crate::mq::rocketmq::transaction::{Asked, CheckBack, Half, Transactions, Verdict};
-use crate::mq::rocketmq::{MqError, RocketMq};
 use crate::telemetry::Metrics;
 
 /// Producer group of all processes of this role: they answer the broker for each other.
@@ -50,6 +52,7 @@ pub enum Publish {
 #[derive(Clone)]
 pub struct Transactional {
     transactions: Transactions,
+    broker: Broker,
     metrics: Arc<Metrics>,
 }
 
@@ -58,14 +61,15 @@ impl Transactional {
     ///
     /// # Errors
     /// [`MqError`] when the client does not start.
-    pub async fn join(cluster: &RocketMq, db: &Db, metrics: Arc<Metrics>) -> Result<Self, MqError> {
+    pub async fn join(cluster: &Cluster, db: &Db, metrics: Arc<Metrics>) -> Result<Self, MqError> {
         let db = db.clone();
         let answer: CheckBack = Arc::new(move |asked| {
             let db = db.clone();
             Box::pin(async move { check(&db, asked).await })
         });
         let topics = [Kind::PaymentSuccess.name().to_owned()];
-        Ok(Self { transactions: cluster.transactions(GROUP, &topics, answer).await?, metrics })
+        let transactions = cluster.mq().transactions(GROUP, &topics, answer).await?;
+        Ok(Self { transactions, broker: Broker::Cluster(cluster.clone()), metrics })
     }
 
     /// Leaves the producer group.
@@ -128,6 +132,10 @@ impl Transactional {
         let topic = Kind::PaymentSuccess.name();
         let mut attempts: Vec<Option<Attempt>> = vec![None; planned.len()];
         let mut halves = HashMap::new();
+        // Nobody can stand in for the broker here: rather than wait for it, let the channels call again.
+        if self.broker.state().reach != Reach::Up {
+            return (attempts, halves);
+        }
         let wanted = planned.into_iter().enumerate().filter_map(|(index, one)| one.map(|one| (index, one)));
         let mut sends = futures_util::stream::iter(wanted)
             .map(|(index, Planned { attempt, message })| async move {

@@ -50,7 +50,7 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     println!("{points}: ok");
 }
 
-async fn states(world: &World) -> BTreeMap<String, i64> {
+async fn rows(world: &World, text: &'static str) -> Vec<sqlx::any::AnyRow> {
     let options = Options {
         url: format!("sqlite://{}", world.dir().join("data/ruyi.db").display()),
         max_connections: 1,
@@ -59,9 +59,14 @@ async fn states(world: &World) -> BTreeMap<String, i64> {
     };
     let db = Db::open(&options).await.unwrap();
     let mut conn = db.read().await.unwrap();
-    let rows = sql::fetch(&mut conn, "SELECT tx_id, state FROM message_tx_state", vec![]).await.unwrap();
+    let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
     drop(conn);
     db.close().await;
+    rows
+}
+
+async fn states(world: &World) -> BTreeMap<String, i64> {
+    let rows = rows(world, "SELECT tx_id, state FROM message_tx_state").await;
     rows.iter().map(|row| (row.text(0).unwrap(), row.int(1).unwrap())).collect()
 }
 
@@ -115,4 +120,39 @@ async fn delivered_exactly_if_written_on_rocketmq() {
     if let Some(cluster) = super::apache().await {
         crashes(&cluster.namesrv()).await;
     }
+}
+
+/// While the broker is away the channel hears "try again", and nothing is written; then its next call succeeds.
+#[cfg(feature = "embedded")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_broker_the_channel_is_to_call_again() {
+    let embedded = super::Embedded::start().await;
+    let namesrv = format!("mq.namesrv={}", embedded.namesrv());
+    // The channel does not tire before the broker is back.
+    let schedule = format!("delivery.schedule=[{}]", vec![r#""500ms""#; 200].join(","));
+    let world = World::start(&["payment.publish=transaction", &namesrv, &schedule], None).await;
+    shop::fill(&world).await;
+    let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
+    let order = shop::place(&world, "only", &order).await;
+    let payment = format!("/payments/{order}");
+    eventually("the payment is open", || async {
+        let (status, _) = world.request(reqwest::Method::GET, &payment, &[], None).await;
+        status.is_success().then_some(())
+    })
+    .await;
+    let embedded = embedded
+        .away_during(async {
+            shop::pay(&world, &order).await;
+            let refused = "SELECT delivery_id FROM delivery_attempt WHERE http_status = 503";
+            eventually("a callback is put off", || async { (!rows(&world, refused).await.is_empty()).then_some(()) })
+                .await;
+            assert_eq!(world.get(&payment).await["status"], "PENDING");
+            assert!(states(&world).await.is_empty());
+        })
+        .await;
+    shop::ends(&world, &order, "SIGNED").await;
+    assert!(states(&world).await.values().filter(|state| **state == 1).eq([&1]));
+    world.audit().await;
+    assert_eq!(world.stop().await.len(), 1);
+    embedded.stop().await;
 }
