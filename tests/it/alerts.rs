@@ -2,15 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ruyi::config::Config;
 use ruyi::db::outbox::{self, OutboxRow};
 use ruyi::delivery::sign;
 use ruyi::domain::event::Group;
 use ruyi::mq::Broker;
+use ruyi::mq::broker::Cluster;
+use ruyi::mq::health::Health;
 use ruyi::mq::local::Local;
 use ruyi::mq::message::Incoming;
 use ruyi::mq::relay::Relay;
+use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
+use ruyi::mq::runtime::MqRuntime;
 use ruyi::mq::sweep::Sweep;
 use ruyi::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -83,24 +88,27 @@ async fn a_message_that_cannot_be_sent_is_one_alert() {
     let shop = open(Setup::default()).await;
     shop.db.alert_by(WEBHOOK);
     let id = order(&shop).await;
-    let mut config = Config::example().unwrap().mq.outbox;
-    config.max_attempts = 2;
-    // No group runs here, so nothing can be handed over.
-    let broker = Broker::Local(Local::new(HashMap::new()));
+    // A cluster whose limit is below every message: none will ever be sent.
+    let runtime = MqRuntime::start("alerts").unwrap();
+    let limits =
+        RocketMqConfig { namesrv: "127.0.0.1:1".to_owned(), max_message_bytes: 10, ..RocketMqConfig::default() };
+    let mq = RocketMq::connect(limits, &runtime).await.unwrap();
+    let health = Arc::new(Health::new(true, Duration::from_secs(3_600)));
+    let broker = Broker::Cluster(Cluster::new(mq.clone(), health, Local::standing_in(HashMap::new())));
     let relay = Relay::new(shop.db.clone(), broker, Arc::new(Metrics::new().unwrap()));
-    let sweep = Sweep::new(relay, &config);
+    let sweep = Sweep::new(relay, &Config::example().unwrap().mq.outbox);
     shop.clock.advance_ms(outbox::HEAD_START_MS);
-    sweep.step().await.unwrap();
-    assert_eq!(alerts(&shop).await, [], "it is tried again");
     for _ in 0..3 {
-        shop.clock.advance_ms(60_000);
         sweep.step().await.unwrap();
+        shop.clock.advance_ms(60_000);
     }
+    mq.shutdown().await;
+    runtime.shutdown(Duration::from_secs(5)).await;
     let told = alerts(&shop).await;
     assert_eq!(told.len(), 1);
     let told = &told[0].1;
     assert_eq!((&told["alert"], &told["originalTopic"]), (&json!("OUTBOX_GIVEN_UP"), &json!("ORDER_CREATED")));
-    assert_eq!((&told["businessId"], &told["retryCount"]), (&json!(id), &json!(1)));
+    assert_eq!((&told["businessId"], &told["retryCount"]), (&json!(id), &json!(0)));
     assert_eq!(shop.count("SELECT COUNT(*) FROM message_record WHERE status = 2").await, 1);
 }
 

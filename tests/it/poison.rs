@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ruyi::db::sql::{self, Columns};
 use ruyi::mq::message::{Delay, Outgoing};
-use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
+use ruyi::mq::rocketmq::{PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 use ruyi::vals;
 
@@ -43,6 +43,15 @@ async fn until(serving: &Serving, key: &str, outcome: i64) {
     }
 }
 
+/// Publishes a message; its topic may have been made just now, and the name servers hear of it a moment later.
+async fn publish(mq: &RocketMq, message: &Outgoing) {
+    let started = Instant::now();
+    while let Err(error) = mq.publish(std::slice::from_ref(message)).await.remove(0) {
+        assert!(matches!(error, PublishError::NoRoute { .. }) && started.elapsed() < DEADLINE, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn poison(settings: &[&str], apache: Option<&Cluster>) {
     let mut sets = vec!["mq.enabled=true"];
     sets.extend(settings);
@@ -52,8 +61,8 @@ async fn poison(settings: &[&str], apache: Option<&Cluster>) {
     let mq = RocketMq::connect(RocketMqConfig { namesrv, ..RocketMqConfig::default() }, &runtime).await.unwrap();
     // In two copies, and with a good one behind it.
     let bad = message("77", r#"{"orderId":["13800138000"]}"#);
-    for result in mq.publish(&[bad.clone(), bad, message("78", &GOOD.replace("77", "78"))]).await {
-        result.unwrap();
+    for message in [bad.clone(), bad, message("78", &GOOD.replace("77", "78"))] {
+        publish(&mq, &message).await;
     }
     until(&serving, "77", 3).await;
     until(&serving, "78", 0).await;
@@ -84,7 +93,7 @@ async fn poison(settings: &[&str], apache: Option<&Cluster>) {
         // A copy of the dead letter, repaired: this broker puts nothing on %RETRY%.
         None => {
             let again = Outgoing { properties: letter.properties.clone(), ..message("77", GOOD) };
-            mq.publish(&[again]).await.remove(0).unwrap();
+            publish(&mq, &again).await;
         }
     }
     until(&serving, "77", 0).await;
