@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Nothing here takes so long, on however slow a machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 /// Between two looks.
 pub const LOOK: Duration = Duration::from_millis(25);
 
