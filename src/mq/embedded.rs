@@ -245,9 +245,18 @@ async fn start_broker(
     let bootstrap = rocketmq_broker::Builder::new(runtime.component("broker"), TelemetryRuntimeGuard::noop())
         .with_validated_config(settings)
         .build();
+    // The broker says no more than that a part of it failed; the one reason that is the user's to mend is this.
+    let refused = |error| {
+        let dir = config.data_dir.display();
+        MqError::Runtime(format!(
+            "the embedded broker did not start ({}); it refuses to while the disk of {dir} is 90 % full or more: \
+             make room, or choose another data_dir",
+            chain(&error)
+        ))
+    };
     let start = async {
-        let initialized = Box::pin(bootstrap.initialize()).await.map_err(runtime_error)?;
-        Box::pin(initialized.start()).await.map_err(runtime_error)
+        let initialized = Box::pin(bootstrap.initialize()).await.map_err(refused)?;
+        Box::pin(initialized.start()).await.map_err(refused)
     };
     match tokio::time::timeout(LIFECYCLE_TIMEOUT, start).await {
         Ok(started) => started,
@@ -302,7 +311,8 @@ fn store_config(config: &EmbeddedConfig, ports: &Ports) -> MessageStoreConfig {
         max_index_num: INDEX_ENTRIES,
         flush_disk_type: flush,
         file_reserved_time: RETENTION_HOURS,
-        // A full disk must not cost messages that nobody has consumed.
+        // A full disk must not cost messages that nobody has consumed. The store takes writes up to 90 %, whatever is
+        // asked for beyond.
         clean_file_forcibly_enable: false,
         disk_max_used_space_ratio: 95,
         disk_space_clean_forcibly_ratio: 97,
@@ -322,13 +332,17 @@ fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The broker's errors say what went wrong only in their sources.
 fn runtime_error(error: impl std::error::Error) -> MqError {
+    MqError::Runtime(chain(&error))
+}
+
+/// An error and its causes, on one line: the broker's errors say what went wrong only in their sources.
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    MqError::Runtime(text)
+    text
 }
