@@ -58,7 +58,9 @@ async fn a_trace_goes_from_the_order_to_the_warehouse_and_back_with_the_money() 
 
     serving.settled().await;
     let mut conn = serving.db().read().await.unwrap();
-    let rows = sql::fetch(&mut conn, "SELECT event_id, properties FROM message_record", vec![]).await.unwrap();
+    // News of a SKU sums up what many orders did: it belongs to no one's trace.
+    let text = "SELECT event_id, properties FROM message_record WHERE topic <> 'INVENTORY_SYNC'";
+    let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
     assert!(rows.len() > 4);
     for row in rows {
         let properties = row.text(1).unwrap();
