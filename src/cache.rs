@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub use estimate::{Estimates, Level, Taken, Verdict};
+pub use estimate::{Estimates, LIFE, Level, RESEED, Taken, Verdict};
 pub use rate::SharedRate;
 
 use crate::config;

@@ -286,6 +286,8 @@ pub struct Order {
     pub max_lines: usize,
     /// Quantity of one line.
     pub max_quantity: i64,
+    /// SKUs that the sold-out gate watches.
+    pub hot_skus: Vec<String>,
     /// Orders in one writer transaction.
     pub batch: usize,
     /// Publish ORDER_DATA_SYNC.

@@ -17,6 +17,8 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 #[cfg(feature = "embedded")]
 pub use broker::BrokerProcess;
 pub use broker::cluster_config;
@@ -24,6 +26,7 @@ pub use plan::{Plan, StartError, Work};
 pub use scale::Scaling;
 pub use wiring::{calls, effects, handlers};
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::db::Db;
 use crate::delivery::Targets;
@@ -55,12 +58,14 @@ impl Process {
     /// # Errors
     /// [`StartError`]; what was started until then is stopped with the runtime.
     pub async fn start(config: &Config, plan: Plan) -> Result<Self, StartError> {
-        refuse_unbuilt(config)?;
         refuse_alone(config, &plan)?;
         let lock = if plan.embed_broker { Some(broker::lock(config)?) } else { None };
         let shutdown = Shutdown::new();
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Other(error.to_string()))?);
         let databases = databases::open(config, &plan, &shutdown).await?;
+        let cache = Cache::new(&config.cache).map_err(|error| StartError::Other(text_of(&error)))?;
+        databases.iter().for_each(|database| database.db.set_cache(cache.clone()));
+        shutdown.run("cache", forget(cache.clone(), shutdown.token.clone()));
         let consumers: Vec<Vec<Consumer>> =
             databases.iter().map(|database| consumers(config, database, &metrics)).collect();
         let consuming = if plan.work.consume { consumers.concat() } else { Vec::new() };
@@ -143,14 +148,22 @@ impl Process {
     }
 }
 
-/// Settings that this version knows but cannot honour yet are refused: they must not look as if they worked.
-fn refuse_unbuilt(config: &Config) -> Result<(), StartError> {
-    let unbuilt = [(!config.cache.url.expose().is_empty(), "cache.url", "\"\"")];
-    match unbuilt.iter().find(|(asked, ..)| *asked) {
-        Some((_, setting, instead)) => {
-            Err(StartError::Other(format!("{setting} is not available in this version: set it to {instead}")))
+/// An error and what caused it.
+fn text_of(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+/// Makes Redis forget what this process has changed, until `token` is cancelled.
+async fn forget(cache: Cache, token: CancellationToken) {
+    let Some(mut changes) = cache.to_tell() else { return };
+    let mut lists = Vec::new();
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            got = changes.recv_many(&mut lists, 256) => if got == 0 { return },
         }
-        None => Ok(()),
+        let all: Vec<_> = lists.drain(..).flatten().collect();
+        cache.forget(&all).await;
     }
 }
 

@@ -122,6 +122,12 @@ impl Estimates {
         Self { remote, local: Arc::default() }
     }
 
+    /// Without Redis.
+    #[must_use]
+    pub fn in_process() -> Self {
+        Self::new(None)
+    }
+
     /// Takes the pieces of an order from the estimates, of all SKUs or of none.
     pub async fn take(&self, wanted: &[(&str, i64)]) -> Verdict {
         let versions = match &self.remote {

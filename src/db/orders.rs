@@ -277,6 +277,9 @@ pub async fn update(tx: &mut Tx, orders: &[&OrderRow]) -> Result<(), DbError> {
         Column::Set("tracking_no"),
         Column::Set("updated_at"),
     ];
+    for order in orders {
+        tx.changed(CacheKind::Order, order.id.to_string(), order.version + 1);
+    }
     sql::update(tx, "orders", "id", &columns, rows).await
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::gate::Gate;
 use super::outbox::OutboxRow;
 use super::{DbError, Dialect, Ids, Tx};
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::fault::Faults;
 
@@ -54,6 +55,7 @@ struct Inner {
     committed: OnceLock<Committed>,
     webhook: OnceLock<String>,
     max_message_bytes: AtomicUsize,
+    cache: OnceLock<Cache>,
     deliveries: Notify,
     retries: watch::Sender<u64>,
 }
@@ -95,6 +97,7 @@ impl Db {
             committed: OnceLock::new(),
             webhook: OnceLock::new(),
             max_message_bytes: AtomicUsize::new(MAX_MESSAGE_BYTES),
+            cache: OnceLock::new(),
             deliveries: Notify::new(),
             retries: watch::Sender::new(0),
         })))
@@ -128,6 +131,19 @@ impl Db {
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.0.faults
+    }
+
+    /// From now on reads may come from `cache`, which forgets what is changed here. Only the first call counts.
+    pub fn set_cache(&self, cache: Cache) {
+        if self.0.cache.set(cache).is_err() {
+            tracing::debug!("a second cache for one database was ignored");
+        }
+    }
+
+    /// Its cache, if it has one.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Cache> {
+        self.0.cache.get()
     }
 
     /// Names who is told of committed outbox rows. Only the first call counts: a database has one relay.
@@ -235,6 +251,9 @@ impl Db {
         }
         if after.retries {
             inner.retries.send_modify(|count| *count += 1);
+        }
+        if let Some(cache) = inner.cache.get() {
+            cache.changed(after.changed);
         }
         if let (Some(committed), false) = (inner.committed.get(), after.outbox.is_empty()) {
             committed(after.outbox);

@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
+use crate::domain::event::CacheKind;
 use crate::domain::stock::{Kind, Level, Lines, Status};
 use crate::vals;
 
@@ -108,6 +109,9 @@ pub async fn update(tx: &mut Tx, levels: &BTreeMap<&str, Stocked>) -> Result<(),
         Column::Set("sync_due"),
         Column::Set("updated_at"),
     ];
+    for (sku, stocked) in levels {
+        tx.changed(CacheKind::Stock, (*sku).to_owned(), stocked.version + 1);
+    }
     sql::update(tx, "stock", "sku", &columns, rows).await
 }
 

@@ -13,6 +13,7 @@ use super::outbox::{self, OutboxRow};
 use super::{DbError, Dialect, Ids};
 use crate::alert::Alert;
 use crate::domain::event::Kind;
+use crate::domain::event::{CacheInvalidate, CacheKind};
 
 /// What happens once the transaction is committed.
 #[derive(Default)]
@@ -21,6 +22,7 @@ pub(super) struct After {
     pub deliveries: bool,
     pub retries: bool,
     pub alerts: Vec<(i64, String, Alert)>,
+    pub changed: Vec<CacheInvalidate>,
 }
 
 /// What the column of a call's reference holds.
@@ -224,6 +226,11 @@ impl Tx {
             delivery::insert(self, &calls).await?;
         }
         Ok(())
+    }
+
+    /// After the commit, what was read of this before `version` is forgotten.
+    pub(super) fn changed(&mut self, kind: CacheKind, key: String, version: i64) {
+        self.after.changed.push(CacheInvalidate { kind, key, version });
     }
 
     pub(super) async fn write_outbox(&mut self) -> Result<(), DbError> {

@@ -19,6 +19,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::json::too_large;
 use super::problem::Problem;
+use crate::cache::SharedRate;
 use crate::config::Http;
 
 /// Seconds that a refused caller is asked to wait.
@@ -60,7 +61,8 @@ impl From<&Http> for Limits {
 
 impl Limits {
     /// Puts the limits around every route of `router`; they are shared by all of them.
-    pub(super) fn around(self, router: Router) -> Router {
+    /// `shared` is asked first where there is one, and the limit of this process where that does not answer.
+    pub(super) fn around(self, router: Router, shared: Option<SharedRate>) -> Router {
         let shed = ServiceBuilder::new()
             .layer(HandleErrorLayer::new(overloaded))
             .load_shed()
@@ -74,7 +76,8 @@ impl Limits {
         if self.per_second == 0 {
             return limited;
         }
-        limited.layer(middleware::from_fn_with_state(Arc::new(Bucket::new(self.per_second)), refuse_fast))
+        let rate = Rate { shared, own: Bucket::new(self.per_second) };
+        limited.layer(middleware::from_fn_with_state(Arc::new(rate), refuse_fast))
     }
 }
 
@@ -82,8 +85,25 @@ async fn overloaded(_: BoxError) -> Problem {
     Problem::unavailable("too many requests in work (http.concurrency)", RETRY_AFTER_SECONDS)
 }
 
-async fn refuse_fast(State(bucket): State<Arc<Bucket>>, request: Request, next: Next) -> Response {
-    if bucket.take(Instant::now()) {
+/// The rate limit: of all processes of the role while Redis answers, else of this one.
+struct Rate {
+    shared: Option<SharedRate>,
+    own: Bucket,
+}
+
+impl Rate {
+    async fn take(&self) -> bool {
+        if let Some(shared) = &self.shared
+            && let Some(granted) = shared.take().await
+        {
+            return granted;
+        }
+        self.own.take(Instant::now())
+    }
+}
+
+async fn refuse_fast(State(rate): State<Arc<Rate>>, request: Request, next: Next) -> Response {
+    if rate.take().await {
         next.run(request).await
     } else {
         Problem::too_many("more requests per second than allowed (http.rate_limit)", RETRY_AFTER_SECONDS)

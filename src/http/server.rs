@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::limits::Limits;
 use super::problem::Problem;
 use super::{accept, docs, observe};
+use crate::cache::SharedRate;
 use crate::config::{Config, NotExposable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -104,6 +105,8 @@ pub struct App {
     pub scale: Option<Scale>,
     /// Around the routes of the roles; probes and metrics are outside, so that they answer while load is shed.
     pub limits: Limits,
+    /// The rate limit that this process shares with others.
+    pub rate: Option<SharedRate>,
 }
 
 impl App {
@@ -118,7 +121,7 @@ impl App {
             probes = probes.route("/scale", get(move || async move { Json(scale().await) }));
         }
         self.limits
-            .around(api)
+            .around(api, self.rate)
             .merge(probes)
             .merge(docs::routes(&self.title, description))
             .fallback(|| async { StatusCode::NOT_FOUND })

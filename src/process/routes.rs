@@ -35,6 +35,8 @@ pub(super) fn app(
         }
     }
     let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
+    let cache = databases.first().and_then(|database| database.db.cache());
+    let rate = cache.and_then(|cache| cache.rate(&names.join("+"), config.http.rate_limit));
     Ok(App {
         title: format!("ruyi {}", names.join(", ")),
         api,
@@ -42,6 +44,7 @@ pub(super) fn app(
         metrics,
         scale: None,
         limits: Limits::from(&config.http),
+        rate,
     })
 }
 
@@ -65,6 +68,9 @@ fn of_database(
                 let (state, writers) = order::api::State::new(db, config);
                 for writer in writers {
                     shutdown.run("writer", writer);
+                }
+                if let Some(gate) = state.gate() {
+                    shutdown.run("hot SKUs", gate.run(shutdown.token.clone()));
                 }
                 let api = api.merge(order::api::router(state, auth));
                 if config.sandbox.enabled { api.merge(sandbox::warehouse_router(sandbox.clone())) } else { api }

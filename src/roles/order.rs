@@ -5,6 +5,7 @@ pub mod availability;
 pub mod events;
 pub mod flow;
 pub mod pay_timeout;
+pub mod gate;
 pub mod place;
 pub mod timeout;
 pub mod view;

@@ -1,9 +1,13 @@
 //! What the APIs of all roles share: reading ids, and answering what a group writer came back with.
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
 
-use crate::db::DbError;
 use crate::db::group::GroupError;
+use crate::db::{Db, DbError};
+use crate::domain::event::CacheKind;
 use crate::domain::id::ParseError;
 use crate::http::Problem;
 
@@ -16,6 +20,30 @@ pub const WAITING: usize = 4_096;
 /// A 400 problem that names the field.
 pub fn path<T: std::str::FromStr<Err = ParseError>>(field: &'static str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error: ParseError| Problem::bad_request(error.to_string()).field(field, error.to_string()))
+}
+
+/// The JSON of something in its version, for [`cached`].
+///
+/// # Errors
+/// None in practice.
+pub fn versioned(version: i64, view: &impl Serialize) -> Result<(i64, Bytes), Problem> {
+    let body = serde_json::to_vec(view).map_err(|error| Problem::internal(&error))?;
+    Ok((version, body.into()))
+}
+
+/// The answer with a thing's JSON, from the cache of `db` where it has one; `None` when there is no such thing.
+///
+/// # Errors
+/// What `load` says.
+pub async fn cached<F>(db: &Db, kind: CacheKind, key: &str, load: F) -> Result<Option<Response>, Problem>
+where
+    F: Future<Output = Result<Option<(i64, Bytes)>, Problem>>,
+{
+    let body = match db.cache() {
+        Some(cache) => cache.read(kind, key, load).await?,
+        None => load.await?.map(|(_, body)| body),
+    };
+    Ok(body.map(|body| ([(header::CONTENT_TYPE, "application/json")], body).into_response()))
 }
 
 /// The trace of a request: its `traceparent`, if it has the form of W3C Trace Context.

@@ -117,6 +117,7 @@ async fn start(limits: Limits, keys: &[ApiKey]) -> Server {
         metrics: Arc::new(Metrics::new().unwrap()),
         scale: None,
         limits,
+        rate: None,
     };
     let bound = bind("127.0.0.1:0".parse().unwrap(), &Config::example().unwrap()).await.unwrap();
     assert_ne!(bound.addr().port(), 0);

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::flow::{self, Moved, Note, Step};
 use super::pay_timeout::Reminders;
+use super::gate::Gate;
 use super::place::{self, NewOrder, Placed};
 use crate::config::{Config, Scope};
 use crate::db::Db;
@@ -40,6 +41,7 @@ pub struct Settings {
 pub struct State {
     db: Db,
     settings: Arc<Settings>,
+    gate: Option<Gate>,
     place: Group<NewOrder, Placed>,
     cancel: Group<CancelRequest, Moved>,
     report: Group<callback::Report, callback::Reported>,
@@ -74,8 +76,17 @@ impl State {
             warehouse_secret: config.warehouse.secret.clone(),
             tolerance_ms: config.payment.callback_tolerance.ms(),
         };
-        let state = Self { db: db.clone(), settings: Arc::new(settings), place, cancel, report };
+        let state =
+            Self { db: db.clone(), settings: Arc::new(settings), gate: Gate::new(db, config), place, cancel, report };
         (state, vec![Box::pin(placing), Box::pin(canceling), Box::pin(reporting)])
+    }
+}
+
+impl State {
+    /// The sold-out gate, to be kept up to date.
+    #[must_use]
+    pub fn gate(&self) -> Option<Gate> {
+        self.gate.clone()
     }
 }
 

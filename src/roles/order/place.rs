@@ -44,7 +44,7 @@ pub struct NewOrder {
 
 impl NewOrder {
     /// What is stored of the key: keys of different users never meet.
-    fn stored_key(&self) -> Option<String> {
+    pub(super) fn stored_key(&self) -> Option<String> {
         self.idempotency_key.as_ref().map(|key| format!("{}:{key}", self.user_id))
     }
 

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State as Extract};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -10,6 +11,7 @@ use utoipa_axum::routes;
 use super::flow::{self, Change};
 use crate::config::Scope;
 use crate::db::{Db, stock};
+use crate::domain::event::CacheKind;
 use crate::domain::id::Sku;
 use crate::domain::stock::Level;
 use crate::http::{ApiJson, Auth, Problem, require};
@@ -108,10 +110,14 @@ async fn adjust(
 /// Read the pieces of a SKU.
 #[utoipa::path(get, path = "/stock/{sku}", tag = "stock", params(("sku" = String, Path, description = "SKU")),
     responses((status = 200, body = StockView), (status = 404, body = Problem)))]
-async fn get(Extract(db): Extract<Db>, Path(sku): Path<String>) -> Result<Json<StockView>, Problem> {
+async fn get(Extract(db): Extract<Db>, Path(sku): Path<String>) -> Result<Response, Problem> {
     let sku: Sku = reply::path("sku", &sku)?;
-    let mut conn = db.read().await.map_err(|error| from_db(&error))?;
-    let found = stock::get(&mut conn, vec![sku.to_string()]).await.map_err(|error| from_db(&error))?;
-    let stocked = found.get(sku.as_str()).ok_or_else(|| Problem::not_found(format!("there is no stock of {sku}")))?;
-    Ok(view(&sku, stocked.level))
+    let load = async {
+        let mut conn = db.read().await.map_err(|error| from_db(&error))?;
+        let found = stock::get(&mut conn, vec![sku.to_string()]).await.map_err(|error| from_db(&error))?;
+        let stocked = found.get(sku.as_str());
+        stocked.map(|stocked| reply::versioned(stocked.version, &*view(&sku, stocked.level))).transpose()
+    };
+    let body = reply::cached(&db, CacheKind::Stock, sku.as_str(), load).await?;
+    body.ok_or_else(|| Problem::not_found(format!("there is no stock of {sku}")))
 }

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{CancelRequest, State};
+use crate::cache::{Taken, Verdict};
 use crate::db::orders::{self, Filter};
+use crate::domain::event::CacheKind;
 use crate::domain::id::{OrderId, Quantity, Sku, UserId};
 use crate::domain::order::{Decision, Status};
 use crate::http::{ApiJson, Problem};
@@ -78,7 +80,12 @@ pub(super) async fn create(
     ApiJson(body): ApiJson<NewOrderBody>,
 ) -> Result<Response, Problem> {
     let order = check(&state, &headers, body)?;
-    match state.place.submit(order).await.map_err(|error| not_written(&error))? {
+    let taken = enter(&state, &order).await?;
+    let placed = state.place.submit(order).await;
+    if let (Some(gate), false) = (&state.gate, matches!(placed, Ok(Placed::Created(_)))) {
+        gate.leave(&taken).await;
+    }
+    match placed.map_err(|error| not_written(&error))? {
         Placed::Created(order) => Ok((StatusCode::CREATED, Json(Accepted::from(&*order))).into_response()),
         Placed::Replayed(order) => {
             let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
@@ -94,6 +101,19 @@ pub(super) async fn create(
         }
         Placed::MixedCurrencies => Err(Problem::invalid("the lines are priced in different currencies")),
         Placed::TooExpensive => Err(Problem::invalid("the total is more than an order may have")),
+    }
+}
+
+/// Through the sold-out gate.
+async fn enter(state: &State, order: &NewOrder) -> Result<Taken, Problem> {
+    let Some(gate) = &state.gate else { return Ok(Taken::default()) };
+    match gate.enter(order).await.map_err(|error| from_db(&error))? {
+        Verdict::Pass(taken) => Ok(taken),
+        Verdict::SoldOut(skus) => {
+            let detail = format!("sold out: {}", skus.join(", "));
+            let problem = Problem::new(StatusCode::CONFLICT, "sold-out", detail);
+            Err(skus.iter().fold(problem, |problem, sku| problem.field("items.sku", format!("{sku} is sold out"))))
+        }
     }
 }
 
@@ -161,13 +181,20 @@ fn unknown(order_id: OrderId) -> Problem {
 /// Read an order.
 #[utoipa::path(get, path = "/orders/{id}", tag = "order", params(("id" = String, Path, description = "Order id")),
     responses((status = 200, body = OrderView), (status = 404, body = Problem)))]
-pub(super) async fn get(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Json<OrderView>, Problem> {
+pub(super) async fn get(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Response, Problem> {
     let order_id: OrderId = reply::path("id", &id)?;
-    let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
-    let order = orders::get(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
-    let order = order.ok_or_else(|| unknown(order_id))?;
-    let items = orders::items(&mut conn, &[order_id.0]).await.map_err(|error| from_db(&error))?;
-    Ok(Json(OrderView::of(order, Some(items.into_values().next().unwrap_or_default()))))
+    let load = async {
+        let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
+        let Some(order) = orders::get(&mut conn, order_id.0).await.map_err(|error| from_db(&error))? else {
+            return Ok(None);
+        };
+        let version = order.version;
+        let items = orders::items(&mut conn, &[order_id.0]).await.map_err(|error| from_db(&error))?;
+        let view = OrderView::of(order, Some(items.into_values().next().unwrap_or_default()));
+        reply::versioned(version, &view).map(Some)
+    };
+    let body = reply::cached(&state.db, CacheKind::Order, &order_id.to_string(), load).await?;
+    body.ok_or_else(|| unknown(order_id))
 }
 
 /// Which orders to list.
