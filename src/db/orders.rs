@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
+use crate::domain::event::CacheKind;
 use crate::domain::id::PaymentId;
 use crate::domain::money::Money;
 use crate::domain::order::{OrderState, RefundState, Status};
