@@ -132,10 +132,11 @@ impl Cache {
         self.0.to_tell.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Makes Redis forget these things as they were.
-    pub async fn forget(&self, changes: &[CacheInvalidate]) {
-        if let Some(remote) = &self.0.remote {
-            views::forget(remote, changes, self.0.ttl).await;
+    /// Makes Redis forget these things as they were; says which of them other processes may have in memory.
+    pub async fn forget(&self, changes: Vec<CacheInvalidate>) -> Vec<CacheInvalidate> {
+        match &self.0.remote {
+            Some(remote) => views::forget(remote, changes, self.0.ttl).await,
+            None => changes,
         }
     }
 

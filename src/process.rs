@@ -6,6 +6,7 @@
 mod broker;
 mod databases;
 mod gauges;
+mod invalidate;
 mod lease;
 mod plan;
 mod publish;
@@ -16,8 +17,6 @@ mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "embedded")]
 pub use broker::BrokerProcess;
@@ -65,11 +64,11 @@ impl Process {
         let databases = databases::open(config, &plan, &shutdown).await?;
         let cache = Cache::new(&config.cache).map_err(|error| StartError::Other(text_of(&error)))?;
         databases.iter().for_each(|database| database.db.set_cache(cache.clone()));
-        shutdown.run("cache", forget(cache.clone(), shutdown.token.clone()));
         let consumers: Vec<Vec<Consumer>> =
             databases.iter().map(|database| consumers(config, database, &metrics)).collect();
         let consuming = if plan.work.consume { consumers.concat() } else { Vec::new() };
         let broker = broker::start(config, &plan, &consuming, &shutdown).await?;
+        invalidate::start(config, &plan, &cache, &broker.broker, &shutdown);
         let targets = Targets::from_config(config);
         let bound = match plan.listen {
             Some(addr) if plan.work.api => Some(http::bind(addr, config).await?),
@@ -151,20 +150,6 @@ impl Process {
 /// An error and what caused it.
 fn text_of(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
-/// Makes Redis forget what this process has changed, until `token` is cancelled.
-async fn forget(cache: Cache, token: CancellationToken) {
-    let Some(mut changes) = cache.to_tell() else { return };
-    let mut lists = Vec::new();
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            got = changes.recv_many(&mut lists, 256) => if got == 0 { return },
-        }
-        let all: Vec<_> = lists.drain(..).flatten().collect();
-        cache.forget(&all).await;
-    }
 }
 
 /// Without a broker, events reach only what runs in the same process: a part of the roles would lose the others'.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 use redis::Script;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::remote::Remote;
@@ -17,23 +18,29 @@ use crate::domain::event::{CacheInvalidate, CacheKind};
 const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
 /// What an entry costs besides.
 const OVERHEAD_BYTES: usize = 128;
+/// Of the digest in front of a body in Redis.
+const DIGEST_BYTES: usize = 16;
 /// Keys of one call to Redis.
 const AT_ONCE: usize = 256;
 
-/// KEYS: entry. ARGV: version, how long it lives in ms, body (absent: it has changed, and the body is not known).
+/// KEYS: entries. ARGV: how long they live in ms, then version and body of each (empty: it has changed, and the body is
+/// not known). For each 1 where somebody had put a body, else 0. What has another type is not from here, and goes.
 static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "for i, key in ipairs(KEYS) do
+        "local had = {}
+         for i, key in ipairs(KEYS) do
            local version, body = ARGV[2 * i], ARGV[2 * i + 1]
-           local known = tonumber(redis.call('HGET', key, 'v'))
-           local newer = not known or tonumber(version) > known
-           if newer or (tonumber(version) == known and body ~= '') then
+           local entry = redis.pcall('HMGET', key, 'v', 'b')
+           if entry.err then entry = {false, false} end
+           local known = entry[1] and tonumber(entry[1])
+           had[i] = (entry[2] and entry[2] ~= '') and 1 or 0
+           if not known or tonumber(version) > known or (tonumber(version) == known and body ~= '') then
              redis.call('DEL', key)
              redis.call('HSET', key, 'v', version, 'b', body)
              redis.call('PEXPIRE', key, ARGV[1])
            end
          end
-         return 1",
+         return had",
     )
 });
 
@@ -114,36 +121,52 @@ fn key_of(remote: &Remote, kind: CacheKind, key: &str) -> String {
     remote.key(kind.name(), key)
 }
 
+/// The first bytes of what is kept in Redis: what somebody else put there is not taken for ours.
+fn digest(key: &str, version: i64, body: &[u8]) -> [u8; DIGEST_BYTES] {
+    let all = Sha256::new().chain_update(key).chain_update([0]).chain_update(version.to_be_bytes()).chain_update(body);
+    let mut short = [0; DIGEST_BYTES];
+    short.copy_from_slice(&all.finalize()[..DIGEST_BYTES]);
+    short
+}
+
 /// From Redis.
 pub(super) async fn fetch(remote: &Remote, kind: CacheKind, key: &str, ttl: Duration) -> Option<View> {
     let mut call = GET.prepare_invoke();
-    call.key(key_of(remote, kind, key));
-    let (version, body, left_ms): (i64, Vec<u8>, i64) = remote.run::<Option<(i64, Vec<u8>, i64)>>(&call).await??;
+    let key = key_of(remote, kind, key);
+    call.key(&key);
+    let (version, kept, left_ms): (i64, Vec<u8>, i64) = remote.run::<Option<(i64, Vec<u8>, i64)>>(&call).await??;
+    let (_, body) = kept.split_first_chunk().filter(|(sign, body)| **sign == digest(&key, version, body))?;
+    let body = Bytes::copy_from_slice(body);
     let left = Duration::from_millis(u64::try_from(left_ms).ok()?);
     // Something without an end, or with one too far away, is not from here.
-    (left <= ttl).then(|| View { version, body: body.into(), left })
+    (left <= ttl).then_some(View { version, body, left })
 }
 
 /// To Redis, in the background.
 pub(super) fn store(remote: Arc<Remote>, kind: CacheKind, key: &str, version: i64, body: Bytes, left: Duration) {
     let key = key_of(&remote, kind, key);
     tokio::spawn(async move {
+        let kept = [&digest(&key, version, &body)[..], &body].concat();
         let mut call = PUT.prepare_invoke();
-        call.key(key).arg(ms(left)).arg(version).arg(&body[..]);
-        remote.run::<i64>(&call).await;
+        call.key(key).arg(ms(left)).arg(version).arg(kept);
+        remote.run::<Vec<i64>>(&call).await;
     });
 }
 
-/// In Redis, as it was.
-pub(super) async fn forget(remote: &Remote, changes: &[CacheInvalidate], ttl: Duration) {
+/// In Redis, as it was. Those that somebody may have read since they were last forgotten.
+pub(super) async fn forget(remote: &Remote, changes: Vec<CacheInvalidate>, ttl: Duration) -> Vec<CacheInvalidate> {
+    let mut read = Vec::new();
     for some in changes.chunks(AT_ONCE) {
         let mut call = PUT.prepare_invoke();
         call.arg(ms(ttl));
         for change in some {
             call.key(key_of(remote, change.kind, &change.key)).arg(change.version).arg("");
         }
-        remote.run::<i64>(&call).await;
+        let had = remote.run::<Vec<i64>>(&call).await.unwrap_or_default();
+        let known = some.iter().enumerate().filter(|(index, _)| had.get(*index) != Some(&0));
+        read.extend(known.map(|(_, change)| change.clone()));
     }
+    read
 }
 
 fn ms(time: Duration) -> u64 {

@@ -9,6 +9,7 @@ use url::Url;
 use super::error::Fault;
 use super::{Config, MASK, Millis, PublishVia};
 use crate::domain::event::Role;
+use crate::domain::id::Sku;
 
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -205,6 +206,9 @@ impl Config {
         faults.at_least("order.max_lines", as_i64(self.order.max_lines), 1);
         faults.at_least("order.max_quantity", self.order.max_quantity, 1);
         faults.at_least("order.batch", as_i64(self.order.batch), 1);
+        for sku in self.order.hot_skus.iter().filter(|sku| sku.parse::<Sku>().is_err()) {
+            faults.add("order.hot_skus", &format!("{sku:?} cannot be a SKU"), "the SKUs as in the product table");
+        }
         faults.positive("order.timeout.after", self.order.timeout.after);
         if self.payment.publish == PublishVia::Transaction && !self.mq.enabled {
             faults.add(

@@ -17,7 +17,9 @@ async fn every_request_is_told_to_come_again_while_the_server_is_away() {
     migrate::run(&url).await.unwrap();
     let database = format!("database.url={url}");
     // A request may take longer than any refusal does, on however slow a machine.
-    let serving = Serving::start(&[&database, r#"mq.retry.schedule=["100ms"]"#, "http.request_timeout=60s"]).await;
+    let serving =
+        Serving::start(&[&database, r#"mq.retry.schedule=["100ms"]"#, "http.request_timeout=60s", "cache.ttl=0s"])
+            .await;
     serving.fill().await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 2}]});
     let before = serving.place(&order).await;

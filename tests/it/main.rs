@@ -5,6 +5,7 @@ mod alerts;
 mod audit;
 mod availability;
 mod bad_input;
+mod cache;
 mod catalogue;
 mod cli;
 mod client;

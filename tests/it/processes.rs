@@ -1,6 +1,6 @@
 //! Roles and workers as processes of their own, with a broker in yet another one and a database for each role.
 
-mod world;
+pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;

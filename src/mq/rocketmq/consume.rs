@@ -56,6 +56,37 @@ impl RocketMq {
     /// # Errors
     /// [`MqError::Client`] or [`MqError::Timeout`] when the cluster does not take it.
     pub async fn subscribe(&self, group: &str, topics: &[String]) -> Result<GroupConsumer, MqError> {
+        let member = self.member(group, ConsumeFromWhere::ConsumeFromFirstOffset)?;
+        for topic in topics {
+            let physical = self.shared.names.physical(topic);
+            let tag = self.shared.names.tag(topic).unwrap_or("*");
+            let subscribed = member.consumer.subscribe_with_expression(physical, tag);
+            within("subscribe to a topic", LIFECYCLE_TIMEOUT, Box::pin(subscribed)).await?;
+        }
+        member.start().await?;
+        Ok(member)
+    }
+
+    /// Listens in on `topic`: every process that does gets every message that comes from now on. Nothing is to be
+    /// committed, and what comes while nobody listens is gone. `group` is the name that the cluster knows listeners by.
+    ///
+    /// # Errors
+    /// [`MqError::Client`] or [`MqError::Timeout`] when the cluster does not take it.
+    pub async fn listen_in(&self, group: &str, topic: &str) -> Result<GroupConsumer, MqError> {
+        let member = self.member(group, ConsumeFromWhere::ConsumeFromLastOffset)?;
+        let names = &self.shared.names;
+        let chosen =
+            member.consumer.set_sub_expression_for_assign(names.physical(topic), names.tag(topic).unwrap_or("*"));
+        within("listen in on a topic", LIFECYCLE_TIMEOUT, Box::pin(chosen)).await?;
+        member.start().await?;
+        if let Err(error) = member.follow(topic).await {
+            member.shutdown().await;
+            return Err(error);
+        }
+        Ok(member)
+    }
+
+    fn member(&self, group: &str, from: ConsumeFromWhere) -> Result<GroupConsumer, MqError> {
         let shared = Arc::clone(&self.shared);
         let options = ClientOptions::legacy(shared.client_config(&shared.next_instance()));
         let runtime = client_runtime(shared.clients.component("consumer"))?;
@@ -63,7 +94,7 @@ impl RocketMq {
             .client_options(options)
             .use_tls(shared.config.tls.is_some())
             .consumer_group(group)
-            .consume_from_where(ConsumeFromWhere::ConsumeFromFirstOffset)
+            .consume_from_where(from)
             .auto_commit(false)
             .pull_batch_size(PULL_BATCH)
             .pull_thread_nums(LONG_POLLS)
@@ -76,16 +107,6 @@ impl RocketMq {
             builder = builder.enable_msg_trace();
         }
         let consumer = builder.build().map_err(client_error("make a consumer"))?;
-        for topic in topics {
-            let physical = shared.names.physical(topic);
-            let tag = shared.names.tag(topic).unwrap_or("*");
-            let subscribed = consumer.subscribe_with_expression(physical, tag);
-            within("subscribe to a topic", LIFECYCLE_TIMEOUT, Box::pin(subscribed)).await?;
-        }
-        if let Err(error) = within("start a consumer", LIFECYCLE_TIMEOUT, Box::pin(consumer.start())).await {
-            runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)).await;
-            return Err(error);
-        }
         Ok(GroupConsumer {
             consumer: Arc::new(consumer),
             runtime,
@@ -98,6 +119,33 @@ impl RocketMq {
 }
 
 impl GroupConsumer {
+    async fn start(&self) -> Result<(), MqError> {
+        let started = within("start a consumer", LIFECYCLE_TIMEOUT, Box::pin(self.consumer.start())).await;
+        if started.is_err() {
+            self.runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)).await;
+        }
+        started
+    }
+
+    /// Takes up the queues of `topic` that a listener does not have yet, from their ends.
+    ///
+    /// # Errors
+    /// [`MqError::Client`] or [`MqError::Timeout`] when the cluster does not tell.
+    pub async fn follow(&self, topic: &str) -> Result<(), MqError> {
+        let call = self.consumer.fetch_message_queues(self.shared.names.physical(topic));
+        let queues = within("list the queues of a topic", LIFECYCLE_TIMEOUT, Box::pin(call)).await?;
+        let known = self.consumer.assignment().await.map_err(client_error("list the assigned queues"))?;
+        if queues.iter().all(|queue| known.contains(queue)) {
+            return Ok(());
+        }
+        let call = self.consumer.assign(queues.clone());
+        within("listen to queues", LIFECYCLE_TIMEOUT, Box::pin(call)).await?;
+        for queue in queues.iter().filter(|queue| !known.contains(queue)) {
+            within("go to the end of a queue", LIFECYCLE_TIMEOUT, Box::pin(self.consumer.seek_to_end(queue))).await?;
+        }
+        Ok(())
+    }
+
     /// Up to `max` messages: waits `wait` for the first, and takes what is there already besides. Empty when nothing
     /// came. May be dropped half-way: what it had taken comes with the next poll.
     pub async fn poll(&self, max: usize, wait: Duration) -> Vec<Incoming> {

@@ -11,8 +11,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::flow::{self, Moved, Note, Step};
-use super::pay_timeout::Reminders;
 use super::gate::Gate;
+use super::pay_timeout::Reminders;
 use super::place::{self, NewOrder, Placed};
 use crate::config::{Config, Scope};
 use crate::db::Db;

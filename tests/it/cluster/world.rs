@@ -106,6 +106,7 @@ impl World {
         for role in ROLES {
             writeln!(text, "{role} = \"{}\"", self.mariadb.create(&format!("ruyi_{role}")).await).unwrap();
         }
+        writeln!(text, "[cache]\nurl = \"{}\"", self.redis.url()).unwrap();
         writeln!(text, "[client]").unwrap();
         for (role, ports) in ROLES.iter().zip(ports) {
             let urls: Vec<_> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
