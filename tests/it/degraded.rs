@@ -1,7 +1,6 @@
 //! The broker goes away and comes back: orders go on where their handlers are, nothing is refused, and nothing happens
 //! twice.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::crash::shop::{ends, fill, pay, place, script};
 use crate::crash::world::{World, eventually};
+use crate::servers::child::{free_port, free_ports};
 
 /// A name server and a broker in a process of their own, on ports that stay the same.
 struct FarBroker {
@@ -29,8 +29,8 @@ struct FarBroker {
 impl FarBroker {
     /// Ports, and nobody there yet.
     fn absent() -> Self {
-        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = sockets.map(|socket| socket.local_addr().unwrap().port());
+        // The broker takes one port above its own and two below as well.
+        let ports = [free_port(), free_ports(4) + 2];
         Self { dir: tempfile::tempdir().unwrap(), ports, child: None }
     }
 
