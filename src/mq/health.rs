@@ -126,15 +126,16 @@ impl Health {
     }
 }
 
-/// Looks at the brokers until `token` is cancelled. Topics (with so many queues) that could not be made at the start are
-/// made as soon as a broker answers; and once more when another one comes, which may have none of them.
+/// Looks at the brokers until `token` is cancelled. Topics (with so many queues) are made as soon as a broker answers,
+/// also after a start that made them: another broker may have announced itself since. And once more when another one
+/// comes, which may have none of them.
 pub async fn watch_over(
     health: Arc<Health>,
     cluster: RocketMq,
     (topics, queues): (Vec<String>, i32),
-    mut prepared: bool,
     token: CancellationToken,
 ) {
+    let mut prepared = false;
     let mut known = BTreeMap::new();
     let mut pause = PAUSES.0;
     loop {

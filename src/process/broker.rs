@@ -128,20 +128,15 @@ async fn join(config: &Config, mq: RocketMq, consumers: &[Consumer], shutdown: &
     let topics: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
     let queues = i32::try_from(config.mq.queues).unwrap_or(4);
     let reachable = mq.is_reachable().await;
-    let mut prepared = false;
     if !reachable {
         tracing::warn!("no broker answers: what is to be sent waits");
     } else if let Err(error) = mq.ensure_topics(&topics, queues).await {
         // The cluster may not let us: it then has the topics, or the sends say so.
-        prepared = matches!(error, MqError::Denied { .. });
         tracing::warn!(%error, "topics could not be checked");
-    } else {
-        prepared = true;
     }
     let degrade_after = Duration::from_millis(config.mq.degrade_after.ms().unsigned_abs());
     let health = Arc::new(Health::new(reachable, degrade_after));
-    let watching =
-        health::watch_over(Arc::clone(&health), mq.clone(), (topics, queues), prepared, shutdown.token.clone());
+    let watching = health::watch_over(Arc::clone(&health), mq.clone(), (topics, queues), shutdown.token.clone());
     shutdown.run("broker watch", watching);
     let stand_in = Local::standing_in(local_lanes(config, consumers, shutdown));
     let cluster = Cluster::new(mq, health, stand_in);
