@@ -14,7 +14,7 @@ use crate::mq::broker::Cluster;
 use crate::mq::health::{self, Health};
 use crate::mq::lanes::Membership;
 use crate::mq::local::{self, Local};
-use crate::mq::rocketmq::{MqError, RocketMq, RocketMqConfig, Tls};
+use crate::mq::rocketmq::{RocketMq, RocketMqConfig, Tls};
 use crate::mq::runtime::MqRuntime;
 use crate::mq::{Broker, Consumer, lanes};
 use crate::shutdown::Shutdown;
