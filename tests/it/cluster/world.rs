@@ -20,7 +20,7 @@ pub const DEADLINE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub const ROLES: [&str; 4] = ["order", "payment", "stock", "notify"];
-pub const WORKERS: [&str; 3] = ["retry", "timeout", "retry"];
+pub const WORKERS: [&str; 3] = ["retry", "timeout", "backlog"];
 /// Processes of each role.
 pub const INSTANCES: usize = 3;
 
