@@ -14,7 +14,7 @@ use crate::servers::rocketmq::apache;
 use crate::servers::unique;
 use java::Java;
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(300);
 const QUEUES: i32 = 4;
 
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
