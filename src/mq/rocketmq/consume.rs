@@ -28,7 +28,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much longer than a long poll its answer may take; Apache RocketMQ looks after waiting pulls every 5 s only.
 const LONG_POLL_GRACE_MS: u64 = 10_000;
 /// What RocketMQ adds besides the names that it reserves.
-pub(super) const BROKER_PROPERTIES: [&str; 8] =
+const BROKER_PROPERTIES: [&str; 8] =
     ["UNIQ_KEY", "CLUSTER", "MIN_OFFSET", "MAX_OFFSET", "CONSUME_START_TIME", "TRACE_ON", "MSG_REGION", "INSTANCE_ID"];
 
 /// One member of a consumer group; shut it down, dropping it leaves it in the group. Messages come in order within a queue; a queue belongs to one member at a time.
@@ -229,15 +229,8 @@ impl GroupConsumer {
     }
 
     fn incoming(&self, message: &MessageExt) -> Incoming {
-        let all = message.properties();
-        let text = |name: &str| {
-            all.iter().find(|(key, _)| key.as_str() == name).map_or_else(String::new, |(_, value)| value.to_string())
-        };
-        let mut properties: Vec<(String, String)> = all
-            .iter()
-            .filter(|(name, _)| !STRING_HASH_SET.contains(name.as_str()) && !BROKER_PROPERTIES.contains(&name.as_str()))
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect();
+        let text = |name| property(message, name);
+        let mut properties = user_properties(message);
         // Where a message was before it came to the group's own topic: the client keeps these names for itself.
         for name in [MessageConst::PROPERTY_RETRY_TOPIC, MessageConst::PROPERTY_DLQ_ORIGIN_TOPIC] {
             let topic = text(name);
@@ -256,6 +249,19 @@ impl GroupConsumer {
             born_ms: message.born_timestamp(),
         }
     }
+}
+
+/// A property of a message; empty where it has none.
+pub(super) fn property(message: &MessageExt, name: &str) -> String {
+    let found = message.properties().iter().find(|(key, _)| key.as_str() == name);
+    found.map_or_else(String::new, |(_, value)| value.to_string())
+}
+
+/// What its producer gave a message: neither RocketMQ's names nor what brokers add. Not sorted.
+pub(super) fn user_properties(message: &MessageExt) -> Vec<(String, String)> {
+    let ours = |name: &str| !STRING_HASH_SET.contains(name) && !BROKER_PROPERTIES.contains(&name);
+    let all = message.properties().iter().filter(|(name, _)| ours(name.as_str()));
+    all.map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
 /// One poll that waits, then more while there are some; a poll gives one pull's messages.

@@ -1,13 +1,13 @@
 //! Half messages that the broker has given up asking about: it moves them to a topic of its own and forgets them.
 
 use rocketmq_client_rust::TopicAdmin;
+use rocketmq_model::common::message::MessageConst;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
-use rocketmq_model::common::message::{MessageConst, STRING_HASH_SET};
 use rocketmq_protocol::protocol::namespace_util::NamespaceUtil;
 use tokio::net::TcpStream;
 
-use super::consume::BROKER_PROPERTIES;
+use super::consume::{property, user_properties};
 use super::transaction::TX_ID;
 use super::{ADMIN_TIMEOUT, MqError, RocketMq, within};
 use crate::mq::message::{Delay, Outgoing};
@@ -94,15 +94,8 @@ impl RocketMq {
     }
 
     fn stuck(&self, message: &MessageExt) -> StuckHalf {
-        let all = message.properties();
-        let text = |name: &str| {
-            all.iter().find(|(key, _)| key.as_str() == name).map_or_else(String::new, |(_, value)| value.to_string())
-        };
-        let mut properties: Vec<(String, String)> = all
-            .iter()
-            .filter(|(name, _)| !STRING_HASH_SET.contains(name.as_str()) && !BROKER_PROPERTIES.contains(&name.as_str()))
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect();
+        let text = |name| property(message, name);
+        let mut properties = user_properties(message);
         properties.sort();
         let physical = NamespaceUtil::without_namespace(&text(MessageConst::PROPERTY_REAL_TOPIC)).to_string();
         StuckHalf {

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use super::child::{Server, free_port, free_ports};
@@ -138,6 +141,7 @@ impl Cluster {
         }
         for broker in &cluster.brokers {
             broker.up(1).await;
+            cluster.until_announced(broker).await;
         }
         Some(cluster)
     }
@@ -183,6 +187,16 @@ impl Cluster {
         let starts = broker.starts();
         broker.server.start_again();
         broker.up(starts + 1).await;
+        self.until_announced(broker).await;
+    }
+
+    /// Waits until the name servers know `broker`: on a busy machine its first word to them may get lost, and the next
+    /// one comes some seconds after it says that it has started.
+    async fn until_announced(&self, broker: &Broker) {
+        let addr = format!("127.0.0.1:{}", broker.port);
+        for (port, _) in &self.namesrvs {
+            broker.server.until(async || named_by(*port).await.is_none_or(|known| known.contains(&addr))).await;
+        }
     }
 
     /// `kill -9` of the name server at `index`.
@@ -219,6 +233,19 @@ impl Broker {
     async fn up(&self, starts: usize) {
         self.server.until(async || self.starts() >= starts).await;
     }
+}
+
+/// The brokers that the name server on `port` names, as it says it; `None` where it does not run or wants TLS.
+async fn named_by(port: u16) -> Option<String> {
+    const GET_BROKER_CLUSTER_INFO: u32 = 106;
+    let header = format!(r#"{{"code":{GET_BROKER_CLUSTER_INFO},"language":"OTHER","version":0,"opaque":1,"flag":0}}"#);
+    let length = u32::try_from(header.len()).unwrap();
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    server.write_all(&[&(length + 4).to_be_bytes(), &length.to_be_bytes(), header.as_bytes()].concat()).await.ok()?;
+    let length = tokio::time::timeout(Duration::from_secs(10), server.read_u32()).await.ok()?.ok()?;
+    let mut answer = vec![0; usize::try_from(length).unwrap()];
+    server.read_exact(&mut answer).await.ok()?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn start_java(
