@@ -1,15 +1,19 @@
 //! The command line. One module per subcommand, each with `Args` and `run`; its path is the command line.
 
 pub mod audit;
+mod body;
 pub mod bulk;
 pub mod config;
+pub mod confirm;
 pub mod db;
 pub mod demo;
 mod exit;
+pub mod journal;
 pub mod mq;
 pub mod order;
 pub mod payment;
 pub mod product;
+pub mod schemas;
 pub mod serve;
 pub mod stock;
 pub mod worker;
@@ -19,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use exit::{Helped, Usage, WithHelp, conclude};
+pub use exit::{Failed, Helped, Usage, WithHelp, conclude};
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
@@ -83,7 +87,7 @@ enum Command {
     Demo(demo::Args),
     /// Inspect the configuration
     Config(config::Args),
-    /// Run the embedded broker by itself
+    /// Operate topics, offsets and brokers of any RocketMQ cluster
     Mq(mq::Args),
     /// Look after the tables
     Db(db::Args),

@@ -447,6 +447,8 @@ pub struct Delivery {
 pub struct Retention {
     /// Sent outbox rows.
     pub sent: Millis,
+    /// Inbox rows: how long a duplicate is known as one.
+    pub inbox: Millis,
 }
 
 /// Logs.

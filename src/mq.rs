@@ -10,6 +10,7 @@ pub mod health;
 pub mod lanes;
 pub mod local;
 pub mod message;
+pub mod operate;
 pub mod relay;
 pub mod retry;
 pub mod rocketmq;

@@ -179,7 +179,7 @@ fn table(rows: &[Row]) -> String {
         }
     }
     let mut builder = Builder::default();
-    builder.push_record(columns.iter().map(|name| name.to_uppercase()));
+    builder.push_record(columns.iter().map(|name| heading(name)));
     for row in rows {
         builder.push_record(columns.iter().map(|column| {
             row.0.iter().find(|(name, _)| name == column).map(|(_, value)| cell(value)).unwrap_or_default()
@@ -187,6 +187,18 @@ fn table(rows: &[Row]) -> String {
     }
     let text = builder.build().with(Style::blank()).to_string();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// `lastStored` is LAST STORED.
+fn heading(name: &str) -> String {
+    let mut heading = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() {
+            heading.push(' ');
+        }
+        heading.extend(letter.to_uppercase());
+    }
+    heading
 }
 
 fn cell(value: &Value) -> String {

@@ -50,6 +50,27 @@ impl<T, E: Into<anyhow::Error>> WithHelp<T> for Result<T, E> {
     }
 }
 
+/// Items of a bulk that failed: each is told on stderr, and the exit code is 1 in the end.
+#[derive(Debug, Default)]
+pub struct Failed(u64);
+
+impl Failed {
+    /// One more: `item` did not work out.
+    ///
+    /// # Errors
+    /// Stderr is gone.
+    pub fn note(&mut self, item: &str, error: &(impl std::fmt::Display + ?Sized)) -> std::io::Result<()> {
+        self.0 += 1;
+        writeln!(std::io::stderr(), "{item}: {error}")
+    }
+
+    /// 0 when nothing failed.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        if self.0 == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
 /// Ends the program: prints the error with its causes and advice, and chooses the exit code (0, 1 or 2).
 pub fn conclude(result: anyhow::Result<ExitCode>) -> ExitCode {
     let error = match result {

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// A message on its way to a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +114,8 @@ pub struct Receipt {
 }
 
 /// One queue of a topic on one broker.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueId {
     /// Topic as the catalogue names it.
     pub topic: String,

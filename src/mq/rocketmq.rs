@@ -6,6 +6,7 @@
 
 mod admin;
 mod consume;
+mod operate;
 mod publish;
 mod send;
 mod stuck;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use super::runtime::MqRuntime;
 pub use consume::GroupConsumer;
+pub use rocketmq_model::topic::is_system_topic;
 pub use send::Sending;
 pub use stuck::StuckHalf;
 
@@ -50,8 +52,9 @@ pub const NOISY_TARGETS: &[&str] = &[
 ];
 
 /// Topics that a consumer group owns besides its subscriptions.
-const RETRY_PREFIX: &str = "%RETRY%";
-const DLQ_PREFIX: &str = "%DLQ%";
+pub const RETRY_PREFIX: &str = "%RETRY%";
+/// See [`RETRY_PREFIX`].
+pub const DLQ_PREFIX: &str = "%DLQ%";
 /// Response codes of a broker that takes nothing at the moment.
 const SYSTEM_BUSY: i32 = 2;
 const SERVICE_NOT_AVAILABLE: i32 = 14;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ruyi::cmd::schemas;
 use ruyi::domain::asyncapi;
 use ruyi::domain::event::{Group, Kind, Producer};
 use serde_json::Value;
@@ -54,6 +55,14 @@ fn events_are_described_for_programs() {
         assert!(payload["required"].as_array().is_some_and(|all| !all.is_empty()), "{}", kind.name());
     }
     same("asyncapi.json", &format!("{document:#}\n"));
+}
+
+#[test]
+fn outputs_are_described_for_programs() {
+    for (command, schema) in schemas::all() {
+        check_references(&schema, &schema);
+        same(&format!("schemas/{}.json", command.replace(' ', "-")), &format!("{schema:#}\n"));
+    }
 }
 
 /// Every `$ref` leads somewhere.

@@ -1,6 +1,5 @@
 //! With services in Java, on Apache RocketMQ: what they send is handled once, and they read what ruyi sends.
 
-mod java;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +9,9 @@ use ruyi::mq::message::{Delay, Outgoing};
 use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
+use crate::servers::java::Java;
 use crate::servers::rocketmq::apache;
 use crate::servers::unique;
-use java::Java;
 
 const DEADLINE: Duration = Duration::from_secs(300);
 const QUEUES: i32 = 4;

@@ -24,6 +24,7 @@ mod interop;
 mod kinds;
 mod layers;
 mod model;
+mod operator;
 mod order_flow;
 mod pay_timeout;
 mod poison;

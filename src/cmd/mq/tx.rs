@@ -1,27 +1,24 @@
 //! `ruyi mq tx`: transaction messages that the broker has given up asking about.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::cmd::Context;
 use crate::cmd::audit::open_role;
-use crate::cmd::{Context, Usage, WithHelp};
+use crate::cmd::confirm::Change;
+use crate::cmd::journal;
+use crate::cmd::mq::cluster::{Cluster, Where};
 use crate::db::Db;
 use crate::domain::event::Role;
 use crate::mq::rocketmq::RocketMq;
-use crate::mq::runtime::MqRuntime;
 use crate::output::Format;
-use crate::process;
 use crate::roles::payment::stuck::{self, State, Stuck};
 
 /// Half messages read at most.
 const LIMIT: usize = 100_000;
-/// How long the client's threads may take to end.
-const STOP: Duration = Duration::from_secs(5);
 
 /// Transaction messages that the broker has given up asking about
 ///
@@ -52,6 +49,8 @@ struct StuckArgs {
     /// Also those that were resumed, and those of other programs
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,12 +58,10 @@ struct ResumeArgs {
     /// Only this event; may be repeated
     #[arg(long = "event", value_name = "EVENT_ID")]
     events: Vec<String>,
-    /// Show what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Do it without asking
-    #[arg(long, conflicts_with = "dry_run")]
-    yes: bool,
+    #[command(flatten)]
+    change: Change,
+    #[command(flatten)]
+    place: Where,
 }
 
 #[derive(Serialize)]
@@ -97,26 +94,17 @@ struct Done<'a> {
 /// The cluster or the database cannot be read.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let db = open_role(context, Role::Payment).await?;
-    let done = with_cluster(context, &db, args.command).await;
+    let place = match &args.command {
+        Command::Stuck(args) => args.place.clone(),
+        Command::Resume(args) => args.place.clone(),
+    };
+    let done = Cluster::with(context, &place, async |cluster| run_on(context, &db, cluster, args.command).await).await;
     db.close().await;
     done
 }
 
-async fn with_cluster(context: &Context, db: &Db, command: Command) -> anyhow::Result<ExitCode> {
-    let runtime = MqRuntime::start("ruyi-mq")?;
-    let cluster = RocketMq::connect(process::cluster_config(&context.config)?, &runtime).await?;
-    let done = run_on(context, db, &cluster, command).await;
-    cluster.shutdown().await;
-    runtime.shutdown(STOP).await;
-    done
-}
-
 async fn run_on(context: &Context, db: &Db, cluster: &RocketMq, command: Command) -> anyhow::Result<ExitCode> {
-    let halves = cluster
-        .stuck_halves(LIMIT)
-        .await
-        .with_context(|| format!("the cluster at {} cannot be read", cluster.config().namesrv))
-        .help("check mq.namesrv, mq.access_key and mq.secret_key, and that a broker runs")?;
+    let halves = cluster.stuck_halves(LIMIT).await.context("the half messages cannot be read")?;
     let found = stuck::judge(db, cluster, halves).await.context("cannot read the database of the payment role")?;
     match command {
         Command::Stuck(args) => list(context, &found, args.all),
@@ -164,7 +152,15 @@ async fn resume(
     let committed = found.iter().filter(|stuck| stuck.state == State::Committed).count();
     let unknown = found.iter().filter(|stuck| stuck.state == State::Unknown).count();
     let what = format!("publish {committed} committed events, and give up {unknown} undecided attempts");
-    let go = !args.dry_run && (committed + unknown == 0 || args.yes || asked(&what)?);
+    let go = committed + unknown > 0 && args.change.approved(&what)?;
+    if go {
+        journal::record(
+            context,
+            "mq tx resume",
+            args.change.reason.as_deref(),
+            &found.iter().map(|stuck| &stuck.half.event_id).collect::<Vec<_>>(),
+        )?;
+    }
     let mut output = context.output();
     let mut failed = false;
     for stuck in &found {
@@ -183,17 +179,4 @@ async fn resume(
     }
     output.finish()?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Asks on a terminal; elsewhere somebody must have said yes.
-fn asked(what: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Usage(format!("about to {what}: say --yes, or --dry-run to only look")).into());
-    }
-    let mut stderr = std::io::stderr();
-    write!(stderr, "About to {what}. Go on? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -11,10 +11,10 @@ use ruyi::mq::runtime::MqRuntime;
 use ruyi::process::{Plan, Process, Work};
 use serde_json::Value;
 
-use super::java::{Java, Program};
 use super::{QUEUES, until};
 use crate::coverage::case::Case;
 use crate::coverage::{handled, number, prepare};
+use crate::servers::java::{Java, Program};
 use crate::servers::rocketmq::{Cluster, ClusterPlan};
 
 /// Orders of the cases are told apart by so much.
@@ -51,7 +51,7 @@ struct Sent {
 /// Every role on a cluster of its own, and the Java programs.
 struct World {
     cluster: Cluster,
-    java: Java,
+    java: &'static Java,
     process: Process,
     _dir: tempfile::TempDir,
 }

@@ -3,9 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
-use crate::servers::rocketmq::jars;
+use super::rocketmq::jars;
+
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The compiled programs.
 pub struct Java {
@@ -21,17 +24,21 @@ pub struct Program {
 }
 
 impl Java {
-    /// Compiles them; `None` where Java or its client are missing.
-    pub fn compile() -> Option<Self> {
-        let jars = jars()?;
+    /// They are compiled once; `None` where Java or its client are missing.
+    pub fn compile() -> Option<&'static Self> {
+        static COMPILED: OnceLock<Option<Java>> = OnceLock::new();
+        COMPILED.get_or_init(|| jars().map(Self::of)).as_ref()
+    }
+
+    fn of(jars: PathBuf) -> Self {
         let classes = tempfile::tempdir().unwrap();
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java");
         let mut command = Command::new("javac");
         command.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes.path());
-        command.args(["Produce.java", "Consume.java"].map(|name| sources.join(name)));
+        command.args(["Produce.java", "Consume.java", "Operate.java"].map(|name| sources.join(name)));
         let output = command.output().expect("javac, which is in every JDK");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(Self { jars, classes })
+        Self { jars, classes }
     }
 
     pub fn start(&self, class: &str, args: &[&str]) -> Program {
@@ -73,6 +80,19 @@ impl Program {
     /// What it has printed so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for a line that begins with `start`, and returns what came before it and that line.
+    pub async fn until(&self, start: &str) -> Vec<String> {
+        let started = Instant::now();
+        loop {
+            let lines = self.lines();
+            if let Some(at) = lines.iter().position(|line| line.starts_with(start)) {
+                return lines[..=at].to_vec();
+            }
+            assert!(started.elapsed() < DEADLINE, "no line {start:?}: {lines:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Ends its input, and waits for its end; what it has printed.

@@ -1,0 +1,99 @@
+//! `ruyi mq dlq`: dead letters of any group. Reading them belongs to no group and moves no offset.
+
+mod filter;
+mod letter;
+mod replay;
+mod show;
+mod state;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub(super) use letter::LetterId;
+
+use super::cluster::Cluster;
+use crate::cmd::Context;
+
+/// Arguments of `ruyi mq dlq`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List groups that have dead letters: how many, how old
+    #[command(after_help = "Example:\n  ruyi mq dlq list")]
+    List(show::List),
+    /// Print the dead letters of a group, one row each
+    #[command(
+        after_help = "Examples:\n  ruyi mq dlq browse stock-consumer-group --event ORDER_CREATED --since 2h\n  ruyi mq dlq browse stock-consumer-group --reason \"no such SKU\" --output jsonl | jq .body"
+    )]
+    Browse(show::Browse),
+    /// Print one dead letter whole: body, properties, origin
+    #[command(after_help = "Example:\n  ruyi mq dlq show stock-consumer-group broker-a:0:17")]
+    Show(show::Show),
+    /// Count dead letters by what went wrong: event and reason, with ids and numbers masked
+    #[command(after_help = "Example:\n  ruyi mq dlq group stock-consumer-group")]
+    Group(show::Group),
+    /// Give dead letters to the group that failed, and to no other
+    #[command(
+        after_help = "Examples:\n  ruyi mq dlq replay stock-consumer-group --event ORDER_CREATED --dry-run\n  ruyi mq dlq replay stock-consumer-group --fingerprint 1f0a44c2 --rps 200 --max-fail 5 --reason \"fixed in 1.4.2\" --yes\n\nRun it again after an interruption: what was sent already is left out."
+    )]
+    Replay(replay::Args),
+    /// Change the body of a dead letter before it is replayed; the original stays as it is
+    #[command(
+        after_help = "Examples:\n  ruyi mq dlq edit stock-consumer-group broker-a:0:17 --field totalAmount=59.80 --yes\n  EDITOR=vim ruyi mq dlq edit stock-consumer-group broker-a:0:17"
+    )]
+    Edit(transfer::Edit),
+    /// Write dead letters as JSON lines, byte for byte
+    #[command(after_help = "Example:\n  ruyi mq dlq export stock-consumer-group > dead.jsonl")]
+    Export(transfer::Export),
+    /// Put exported dead letters back into the dead letter topic of their group
+    #[command(after_help = "Example:\n  ruyi mq dlq import dead.jsonl --yes")]
+    Import(transfer::Import),
+    /// Take dead letters out of sight: they are listed and replayed no more
+    #[command(
+        after_help = "Example:\n  ruyi mq dlq discard stock-consumer-group --fingerprint 1f0a44c2 --reason \"test orders\" --yes"
+    )]
+    Discard(transfer::Discard),
+}
+
+/// Runs `ruyi mq dlq ...`.
+///
+/// # Errors
+/// The cluster cannot be read or refuses.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::List(args) => {
+            Cluster::with(context, &args.place, async |mq| show::list(context, mq, &args).await).await
+        }
+        Command::Browse(args) => {
+            Cluster::with(context, &args.place, async |mq| show::browse(context, mq, &args).await).await
+        }
+        Command::Show(args) => {
+            Cluster::with(context, &args.place, async |mq| show::one(context, mq, &args).await).await
+        }
+        Command::Group(args) => {
+            Cluster::with(context, &args.place, async |mq| show::group(context, mq, &args).await).await
+        }
+        Command::Replay(args) => {
+            Cluster::with(context, &args.place, async |mq| replay::run(context, mq, &args).await).await
+        }
+        Command::Edit(args) => {
+            Cluster::with(context, &args.place, async |mq| transfer::edit(context, mq, &args).await).await
+        }
+        Command::Export(args) => {
+            Cluster::with(context, &args.place, async |mq| transfer::export(context, mq, &args).await).await
+        }
+        Command::Import(args) => {
+            Cluster::with(context, &args.place, async |mq| transfer::import(context, mq, &args).await).await
+        }
+        Command::Discard(args) => {
+            Cluster::with(context, &args.place, async |mq| transfer::discard(context, mq, &args).await).await
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `ruyi mq offsets`: how far consumer groups are, and setting it.
+
+mod change;
+pub(super) mod plan;
+mod position;
+mod snapshot;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::cluster::{Cluster, Where};
+use crate::cmd::journal::rfc3339;
+use crate::cmd::{Context, Failed};
+use crate::mq::operate::{Committed, Member};
+use crate::mq::rocketmq::{MqError, RocketMq};
+use plan::addrs;
+pub(super) use position::Position;
+
+/// Arguments of `ruyi mq offsets`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List consumer groups with what they have not consumed yet
+    #[command(after_help = "Example:\n  ruyi mq offsets list --output json | jq '.items[] | select(.lag > 10000)'")]
+    List(List),
+    /// Show a group queue by queue: offsets, lag, age of the oldest message, owner
+    #[command(after_help = "Example:\n  ruyi mq offsets show stock-consumer-group --topic ORDER_CREATED")]
+    Show(Show),
+    /// Print the lag of groups, one line per group and topic
+    #[command(after_help = "Example:\n  ruyi mq offsets lag stock-consumer-group order-consumer-group")]
+    Lag(Lag),
+    /// Set where a group goes on; a snapshot is taken first
+    #[command(
+        after_help = "Examples:\n  ruyi mq offsets reset my-group --topic my-topic --to @-1h --dry-run\n  ruyi mq offsets reset my-group --topic my-topic --to end --yes --reason \"poison backlog, see incident 42\"\n  ruyi mq offsets reset my-group --topic my-topic --queue broker-a:3 --to =1200 --expect-current 1190 --yes"
+    )]
+    Reset(change::Reset),
+    /// Write the offsets of a group to a file
+    #[command(after_help = "Example:\n  ruyi mq offsets snapshot my-group > my-group.json")]
+    Snapshot(snapshot::Take),
+    /// Set the offsets of a group back to those of a snapshot
+    #[command(after_help = "Example:\n  ruyi mq offsets restore my-group.json --dry-run")]
+    Restore(snapshot::Restore),
+    /// Leave out the next messages of a group in one queue
+    #[command(
+        after_help = "Example:\n  ruyi mq offsets skip my-group --topic my-topic --queue broker-a:3 --count 1 --yes"
+    )]
+    Skip(change::Skip),
+    /// Let a group go on where another one is
+    #[command(after_help = "Example:\n  ruyi mq offsets clone old-group new-group --topic my-topic --yes")]
+    Clone(change::CloneFrom),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only groups whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    matching: Option<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// Consumer group
+    group: String,
+    /// Only this topic [default: every topic that it has consumed from]
+    #[arg(long)]
+    topic: Option<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+struct Lag {
+    /// Consumer groups
+    #[arg(required = true, value_name = "GROUP")]
+    groups: Vec<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// A group in the list. What cannot be known is null, never 0.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    group: String,
+    topics: usize,
+    lag: Option<i64>,
+    members: usize,
+}
+
+/// A topic of a group.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TopicLag {
+    group: String,
+    topic: String,
+    lag: Option<i64>,
+    lag_seconds: Option<f64>,
+}
+
+/// A queue of a group.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct QueueLag {
+    topic: String,
+    broker: String,
+    queue: i32,
+    broker_offset: i64,
+    consumer_offset: Option<i64>,
+    lag: Option<i64>,
+    lag_seconds: Option<f64>,
+    last_consumed: Option<String>,
+    owner: Option<String>,
+}
+
+/// Runs `ruyi mq offsets ...`.
+///
+/// # Errors
+/// The cluster cannot be read or refuses.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::List(args) => Cluster::with(context, &args.place, async |mq| list(context, mq, &args).await).await,
+        Command::Show(args) => Cluster::with(context, &args.place, async |mq| show(context, mq, &args).await).await,
+        Command::Lag(args) => Cluster::with(context, &args.place, async |mq| lag(context, mq, &args).await).await,
+        Command::Reset(args) => {
+            Cluster::with(context, &args.place, async |mq| change::reset(context, mq, &args).await).await
+        }
+        Command::Snapshot(args) => {
+            Cluster::with(context, &args.place, async |mq| snapshot::take(context, mq, &args).await).await
+        }
+        Command::Restore(args) => {
+            Cluster::with(context, &args.place, async |mq| snapshot::restore(context, mq, &args).await).await
+        }
+        Command::Skip(args) => {
+            Cluster::with(context, &args.place, async |mq| change::skip(context, mq, &args).await).await
+        }
+        Command::Clone(args) => {
+            Cluster::with(context, &args.place, async |mq| change::clone(context, mq, &args).await).await
+        }
+    }
+}
+
+/// Lag of one queue; none where the group has committed nothing.
+fn lag_of(queue: &Committed) -> Option<i64> {
+    queue.consumer_offset.map(|offset| (queue.broker_offset - offset).max(0))
+}
+
+/// The sum, unless one of them is unknown.
+fn sum(queues: &[Committed]) -> Option<i64> {
+    queues.iter().map(lag_of).sum()
+}
+
+async fn list(context: &Context, mq: &RocketMq, args: &List) -> anyhow::Result<ExitCode> {
+    let mut output = context.output();
+    let mut failed = Failed::default();
+    let wanted = |name: &String| args.matching.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    for group in mq.groups().await?.into_iter().filter(wanted) {
+        match listed(mq, group.clone()).await {
+            Ok(Some(row)) => output.row(&row)?,
+            Ok(None) => {}
+            Err(error) => failed.note(&group, &error)?,
+        }
+    }
+    output.finish()?;
+    Ok(failed.code())
+}
+
+/// A group that has ever consumed or has members; brokers keep configurations of others.
+async fn listed(mq: &RocketMq, group: String) -> Result<Option<Listed>, MqError> {
+    let topics = mq.topics_of(&group).await?;
+    let members = mq.members(&group).await?.len();
+    if topics.is_empty() && members == 0 {
+        return Ok(None);
+    }
+    let mut lag = (!topics.is_empty()).then_some(0);
+    for topic in &topics {
+        lag = lag.zip(sum(&mq.committed(&group, topic).await?)).map(|(sum, more)| sum + more);
+    }
+    Ok(Some(Listed { topics: topics.len(), lag, members, group }))
+}
+
+async fn show(context: &Context, mq: &RocketMq, args: &Show) -> anyhow::Result<ExitCode> {
+    let members = mq.members(&args.group).await?;
+    let now_ms = context.clock.now_ms();
+    let addrs = addrs(mq).await?;
+    let mut output = context.output();
+    for topic in plan::topics(mq, &args.group, args.topic.as_deref()).await? {
+        for queue in mq.committed(&args.group, &topic).await? {
+            let oldest = plan::oldest_unconsumed(mq, &addrs, &queue).await?;
+            output.row(&QueueLag {
+                lag: lag_of(&queue),
+                lag_seconds: age(&queue, oldest, now_ms),
+                last_consumed: queue.last_consumed_ms.map(rfc3339),
+                owner: owner(&members, &queue),
+                topic: queue.queue.topic,
+                broker: queue.queue.broker,
+                queue: queue.queue.queue,
+                broker_offset: queue.broker_offset,
+                consumer_offset: queue.consumer_offset,
+            })?;
+        }
+    }
+    output.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn lag(context: &Context, mq: &RocketMq, args: &Lag) -> anyhow::Result<ExitCode> {
+    let now_ms = context.clock.now_ms();
+    let addrs = addrs(mq).await?;
+    let mut output = context.output();
+    let mut failed = Failed::default();
+    for group in &args.groups {
+        let topics = match plan::topics(mq, group, None).await {
+            Ok(topics) => topics,
+            Err(error) => {
+                failed.note(group, &*error)?;
+                continue;
+            }
+        };
+        for topic in topics {
+            let queues = mq.committed(group, &topic).await?;
+            let mut oldest = Some(0.0_f64);
+            for queue in &queues {
+                let at = plan::oldest_unconsumed(mq, &addrs, queue).await?;
+                oldest = oldest.zip(age(queue, at, now_ms)).map(|(a, b)| a.max(b));
+            }
+            output.row(&TopicLag { group: group.clone(), topic, lag: sum(&queues), lag_seconds: oldest })?;
+        }
+    }
+    output.finish()?;
+    Ok(failed.code())
+}
+
+/// Seconds since the oldest message that the group has not consumed was stored; 0 when there is none.
+fn age(queue: &Committed, oldest_ms: Option<i64>, now_ms: i64) -> Option<f64> {
+    match (lag_of(queue)?, oldest_ms) {
+        (0, _) => Some(0.0),
+        #[expect(clippy::cast_precision_loss, reason = "seconds, for people")]
+        (_, Some(at)) => Some((now_ms - at).max(0) as f64 / 1000.0),
+        (_, None) => None,
+    }
+}
+
+/// The member that has a queue.
+fn owner(members: &[Member], queue: &Committed) -> Option<String> {
+    members.iter().find(|member| member.queues.contains(&queue.queue)).map(|member| member.client_id.clone())
+}

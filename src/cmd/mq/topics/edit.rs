@@ -1,0 +1,242 @@
+//! Making, changing and removing topics.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::existing;
+use crate::cmd::confirm::Change;
+use crate::cmd::journal;
+use crate::cmd::mq::cluster::Where;
+use crate::cmd::{Context, Failed, Usage, WithHelp};
+use crate::mq::operate::{Permission, TopicSpec};
+use crate::mq::rocketmq::RocketMq;
+
+/// Message types of Apache RocketMQ 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum MessageType {
+    Normal,
+    Fifo,
+    Delay,
+    Transaction,
+    Mixed,
+}
+
+impl MessageType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "NORMAL",
+            Self::Fifo => "FIFO",
+            Self::Delay => "DELAY",
+            Self::Transaction => "TRANSACTION",
+            Self::Mixed => "MIXED",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Allow {
+    ReadWrite,
+    Read,
+    Write,
+    None,
+}
+
+impl From<Allow> for Permission {
+    fn from(allow: Allow) -> Self {
+        match allow {
+            Allow::ReadWrite => Self::ReadWrite,
+            Allow::Read => Self::Read,
+            Allow::Write => Self::Write,
+            Allow::None => Self::None,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Put {
+    /// Topic as it is to be called on the broker
+    topic: String,
+    /// Queues on each broker, to read and to write
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    queues: Option<u32>,
+    /// What may be done with it
+    #[arg(long, value_enum)]
+    permission: Option<Allow>,
+    /// What it carries (Apache RocketMQ 5 checks it only where the broker is configured to)
+    #[arg(long = "type", value_enum)]
+    message_type: Option<MessageType>,
+    /// Only on this broker
+    #[arg(long, value_name = "NAME")]
+    broker: Option<String>,
+    #[command(flatten)]
+    change: Change,
+    #[command(flatten)]
+    pub(super) place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Delete {
+    /// Topic as it is called on the broker
+    topic: String,
+    #[command(flatten)]
+    change: Change,
+    #[command(flatten)]
+    pub(super) place: Where,
+}
+
+/// What is done with a topic on a broker.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Step {
+    topic: String,
+    broker: String,
+    action: &'static str,
+    queues: Option<u32>,
+    permission: Option<Permission>,
+    #[serde(rename = "type")]
+    message_type: Option<String>,
+    done: bool,
+}
+
+/// Makes a topic where it is missing; what exists is left as it is.
+pub(super) async fn create(context: &Context, mq: &RocketMq, args: &Put) -> anyhow::Result<ExitCode> {
+    check_name(&args.topic)?;
+    let there: BTreeSet<String> = mq.topic(&args.topic).await?.into_iter().map(|part| part.broker).collect();
+    let mut steps = Vec::new();
+    for node in masters(mq, args.broker.as_deref()).await? {
+        let spec = TopicSpec {
+            name: args.topic.clone(),
+            queues: args.queues.unwrap_or(context.config.mq.queues),
+            permission: args.permission.map_or(Permission::ReadWrite, Permission::from),
+            message_type: args.message_type.map(|kind| kind.name().to_owned()),
+        };
+        let action = if there.contains(&node.name) { "exists" } else { "create" };
+        steps.push((node.addr, step(&spec, node.name, action), spec));
+    }
+    carry_out(context, mq, steps, "mq topics create", &args.change).await
+}
+
+/// Changes a topic where it exists.
+pub(super) async fn update(context: &Context, mq: &RocketMq, args: &Put) -> anyhow::Result<ExitCode> {
+    if args.queues.is_none() && args.permission.is_none() && args.message_type.is_none() {
+        return Err(Usage("say what to change: --queues, --permission or --type".to_owned()).into());
+    }
+    let mut steps = Vec::new();
+    for part in existing(mq, &args.topic).await? {
+        if args.broker.as_ref().is_some_and(|broker| *broker != part.broker) {
+            continue;
+        }
+        let spec = TopicSpec {
+            name: args.topic.clone(),
+            queues: args.queues.unwrap_or(part.read_queues),
+            permission: args.permission.map_or(part.permission, Permission::from),
+            message_type: args.message_type.map(|kind| kind.name().to_owned()),
+        };
+        let same = spec.queues == part.read_queues
+            && spec.queues == part.write_queues
+            && spec.permission == part.permission
+            && spec.message_type.as_ref().is_none_or(|kind| *kind == part.message_type);
+        if spec.queues < part.read_queues && !same {
+            tracing::warn!(topic = args.topic, broker = part.broker, "messages in the queues taken away stay unread");
+        }
+        let action = if same { "unchanged" } else { "update" };
+        steps.push((part.addr, step(&spec, part.broker, action), spec));
+    }
+    if steps.is_empty() {
+        let broker = args.broker.clone().unwrap_or_default();
+        return Err(anyhow::anyhow!("{} is not on broker {broker}", args.topic))
+            .help("`ruyi mq topics show` lists them");
+    }
+    carry_out(context, mq, steps, "mq topics update", &args.change).await
+}
+
+/// Removes a topic everywhere.
+pub(super) async fn delete(context: &Context, mq: &RocketMq, args: &Delete) -> anyhow::Result<ExitCode> {
+    let parts = existing(mq, &args.topic).await?;
+    let (ranges, _) = mq.queue_ranges(&args.topic).await?;
+    let messages: i64 = ranges.iter().map(|range| range.max - range.min).sum();
+    let mut steps: Vec<Step> = parts
+        .iter()
+        .map(|part| Step {
+            topic: args.topic.clone(),
+            broker: part.broker.clone(),
+            action: "delete",
+            queues: Some(part.read_queues),
+            permission: None,
+            message_type: None,
+            done: false,
+        })
+        .collect();
+    let what = format!("delete {} with {messages} messages on {} brokers", args.topic, parts.len());
+    if args.change.approved(&what)? {
+        journal::record(context, "mq topics delete", args.change.reason.as_deref(), &steps)?;
+        let clusters: BTreeSet<String> = mq.brokers().await?.into_iter().map(|node| node.cluster).collect();
+        for cluster in clusters {
+            mq.delete_topic(&cluster, &args.topic).await?;
+        }
+        steps.iter_mut().for_each(|step| step.done = true);
+    }
+    context.output().rows(steps)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn step(spec: &TopicSpec, broker: String, action: &'static str) -> Step {
+    Step {
+        topic: spec.name.clone(),
+        broker,
+        action,
+        queues: Some(spec.queues),
+        permission: Some(spec.permission),
+        message_type: spec.message_type.clone(),
+        done: false,
+    }
+}
+
+async fn carry_out(
+    context: &Context,
+    mq: &RocketMq,
+    mut steps: Vec<(String, Step, TopicSpec)>,
+    command: &str,
+    change: &Change,
+) -> anyhow::Result<ExitCode> {
+    let due = |step: &Step| matches!(step.action, "create" | "update");
+    let count = steps.iter().filter(|(_, step, _)| due(step)).count();
+    let mut failed = Failed::default();
+    if count > 0 && change.approved(&format!("{command} on {count} brokers"))? {
+        let plan: Vec<&Step> = steps.iter().map(|(_, step, _)| step).collect();
+        journal::record(context, command, change.reason.as_deref(), &plan)?;
+        for (addr, step, spec) in steps.iter_mut().filter(|(_, step, _)| due(step)) {
+            match mq.put_topic(addr, spec).await {
+                Ok(()) => step.done = true,
+                Err(error) => failed.note(&step.broker, &error)?,
+            }
+        }
+    }
+    context.output().rows(steps.into_iter().map(|(_, step, _)| step))?;
+    Ok(failed.code())
+}
+
+async fn masters(mq: &RocketMq, only: Option<&str>) -> anyhow::Result<Vec<crate::mq::operate::BrokerNode>> {
+    let mut nodes = mq.brokers().await?;
+    nodes.retain(|node| node.id == 0);
+    if let Some(only) = only {
+        let names = nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>().join(", ");
+        nodes.retain(|node| node.name == only);
+        if nodes.is_empty() {
+            return Err(anyhow::anyhow!("there is no broker {only}")).help(format!("the brokers are {names}"));
+        }
+    }
+    Ok(nodes)
+}
+
+/// What RocketMQ takes as a topic name.
+fn check_name(name: &str) -> Result<(), Usage> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '%' | '|' | '-' | '_');
+    if name.is_empty() || name.len() > 127 || !name.chars().all(legal) {
+        let text = format!("{name:?} is no topic name: 1 to 127 letters, digits, %, |, - or _ (no dots)");
+        return Err(Usage(text));
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! What programs may rely on in the output of the commands: a JSON Schema for one item of each (`docs/schemas`).
+
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+
+use super::mq::topics;
+
+/// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
+/// `--output json`.
+#[must_use]
+pub fn all() -> Vec<(&'static str, Value)> {
+    vec![item::<topics::Listed>("mq topics list"), item::<topics::Queue>("mq topics show")]
+}
+
+fn item<R: ToSchema>(command: &'static str) -> (&'static str, Value) {
+    let mut parts: Vec<(String, RefOr<Schema>)> = Vec::new();
+    R::schemas(&mut parts);
+    let parts: Map<String, Value> = parts.into_iter().map(|(name, schema)| (name, value(&schema))).collect();
+    let mut schema = value(&R::schema());
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!(format!("An item of `ruyi {command}`"));
+    if !parts.is_empty() {
+        // Where utoipa's references lead.
+        schema["components"] = json!({ "schemas": parts });
+    }
+    (command, schema)
+}
+
+fn value(schema: &RefOr<Schema>) -> Value {
+    serde_json::to_value(schema).unwrap_or_default()
+}

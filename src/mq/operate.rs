@@ -1,0 +1,194 @@
+//! What an operator sees of a cluster: any topics and groups, also those that ruyi knows nothing of. Names are those
+//! on the broker, with their namespace.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::message::QueueId;
+
+/// One broker process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerNode {
+    /// Cluster that it belongs to.
+    pub cluster: String,
+    /// Name of its group: a master and its replicas share it.
+    pub name: String,
+    /// 0 is the master.
+    pub id: u64,
+    /// `host:port`.
+    pub addr: String,
+}
+
+/// What may be done with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Permission {
+    /// Read and write.
+    ReadWrite,
+    /// Read only.
+    Read,
+    /// Write only.
+    Write,
+    /// Neither.
+    None,
+}
+
+impl Permission {
+    /// RocketMQ's bits: 4 is read, 2 is write.
+    #[must_use]
+    pub fn of_bits(bits: u32) -> Self {
+        match (bits & 4 != 0, bits & 2 != 0) {
+            (true, true) => Self::ReadWrite,
+            (true, false) => Self::Read,
+            (false, true) => Self::Write,
+            (false, false) => Self::None,
+        }
+    }
+
+    /// RocketMQ's bits.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::ReadWrite => 6,
+            Self::Read => 4,
+            Self::Write => 2,
+            Self::None => 0,
+        }
+    }
+}
+
+/// A topic on one broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicPart {
+    /// Broker name.
+    pub broker: String,
+    /// Its master's address.
+    pub addr: String,
+    /// Queues that are read.
+    pub read_queues: u32,
+    /// Queues that are written.
+    pub write_queues: u32,
+    /// What may be done.
+    pub permission: Permission,
+    /// The broker's message type: NORMAL, FIFO, DELAY, TRANSACTION, MIXED, ...; NORMAL where none is set.
+    pub message_type: String,
+}
+
+/// What a topic is to be on a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Name.
+    pub name: String,
+    /// Queues, to read and to write.
+    pub queues: u32,
+    /// What may be done.
+    pub permission: Permission,
+    /// Message type; `None` leaves what is there, or the broker's default.
+    pub message_type: Option<String>,
+}
+
+/// The messages that a queue holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueRange {
+    /// Which.
+    pub queue: QueueId,
+    /// Oldest offset that is still there.
+    pub min: i64,
+    /// Offset of the next message.
+    pub max: i64,
+    /// When the last message was stored, epoch ms.
+    pub last_stored_ms: Option<i64>,
+}
+
+/// How far a group is in a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Committed {
+    /// Which.
+    pub queue: QueueId,
+    /// Offset of the next message that will be stored.
+    pub broker_offset: i64,
+    /// Offset of the next message that the group will consume; `None`: it has committed nothing here.
+    pub consumer_offset: Option<i64>,
+    /// When the last consumed message was stored, epoch ms.
+    pub last_consumed_ms: Option<i64>,
+}
+
+/// One client of a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// The client's own id.
+    pub client_id: String,
+    /// Where it connects from.
+    pub addr: String,
+    /// Its language.
+    pub language: String,
+    /// What it subscribes to.
+    pub subscriptions: Vec<Subscription>,
+    /// Queues that it has, where it says so.
+    pub queues: Vec<QueueId>,
+}
+
+/// A topic and its filter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subscription {
+    /// Topic.
+    pub topic: String,
+    /// Filter: `*`, tags, or SQL.
+    pub expression: String,
+}
+
+/// A message as it lies on a broker: nothing is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Where it lies.
+    pub queue: QueueId,
+    /// Offset in the queue.
+    pub offset: i64,
+    /// Id of this copy: address and position in the broker's log.
+    pub offset_id: String,
+    /// Id that the producer's client gave it; survives retries.
+    pub unique_id: String,
+    /// RocketMQ TAGS.
+    pub tag: String,
+    /// RocketMQ KEYS.
+    pub key: String,
+    /// Body bytes, decompressed.
+    pub body: Bytes,
+    /// All properties, RocketMQ's own as well, sorted by name.
+    pub properties: Vec<(String, String)>,
+    /// When the producer made it, epoch ms.
+    pub born_ms: i64,
+    /// When the broker stored it, epoch ms.
+    pub stored_ms: i64,
+    /// How often a consumer gave it back.
+    pub reconsumed: i32,
+    /// Bytes in the broker's log.
+    pub size: i32,
+}
+
+impl StoredMessage {
+    /// The value of a property.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        let found = self.properties.binary_search_by(|(key, _)| key.as_str().cmp(name));
+        found.ok().and_then(|index| self.properties.get(index)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What one read of a queue gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// In order; may be empty although more follow, where the broker skipped something.
+    pub messages: Vec<StoredMessage>,
+    /// Offset to read on from.
+    pub next: i64,
+    /// Nothing lies at or after `next` now.
+    pub is_end: bool,
+}

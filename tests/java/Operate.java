@@ -1,0 +1,137 @@
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.TreeMap;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.client.producer.SendStatus;
+import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
+import org.apache.rocketmq.common.TopicConfig;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
+import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.protocol.admin.OffsetWrapper;
+import org.apache.rocketmq.remoting.protocol.body.ClusterInfo;
+import org.apache.rocketmq.remoting.protocol.route.BrokerData;
+import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
+
+/**
+ * What the Java world does on a cluster, told by lines of input (words with blanks between); argument: name servers.
+ *
+ * topic NAME QUEUES             makes a topic on every broker: "topic NAME"
+ * send TOPIC COUNT PREFIX       messages PREFIX-0.. with key PREFIX-n, tag A or B, property number=n: "sent TOPIC COUNT"
+ * consume GROUP TOPIC FILTER    a push consumer; "up GROUP", then per message "got GROUP topic queue offset keys body"
+ * fail GROUP TOPIC FILTER       one that fails for good: what it takes goes to %DLQ%GROUP; "failed GROUP keys"
+ * stop GROUP                    ends it, with its offsets committed: "stopped GROUP"
+ * offsets GROUP TOPIC           "offset GROUP broker queue consumerOffset brokerOffset" per queue, then "end GROUP"
+ *
+ * Ends with its input.
+ */
+public class Operate {
+    static final PrintStream OUT = System.out;
+
+    static void say(String line) {
+        synchronized (OUT) {
+            OUT.println(line);
+        }
+    }
+
+    static DefaultMQPushConsumer consumer(String namesrv, String[] words, boolean fails) throws Exception {
+        String group = words[1];
+        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
+        consumer.setNamesrvAddr(namesrv);
+        consumer.setInstanceName(group);
+        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.setPersistConsumerOffsetInterval(500);
+        if (fails) {
+            consumer.setMaxReconsumeTimes(0);
+        }
+        consumer.subscribe(words[2], words[3]);
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            for (MessageExt message : messages) {
+                if (fails) {
+                    say("failed " + group + " " + message.getKeys());
+                    return ConsumeConcurrentlyStatus.RECONSUME_LATER;
+                }
+                say(String.join(" ", "got", group, message.getTopic(), Integer.toString(message.getQueueId()),
+                    Long.toString(message.getQueueOffset()), String.valueOf(message.getKeys()),
+                    new String(message.getBody(), StandardCharsets.UTF_8)));
+            }
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        consumer.start();
+        return consumer;
+    }
+
+    public static void main(String[] args) throws Exception {
+        // The client prints words of its own.
+        System.setOut(System.err);
+        DefaultMQProducer producer = new DefaultMQProducer("java-operate");
+        producer.setNamesrvAddr(args[0]);
+        producer.start();
+        DefaultMQAdminExt admin = new DefaultMQAdminExt();
+        admin.setNamesrvAddr(args[0]);
+        admin.setInstanceName("java-operate-admin");
+        admin.start();
+        Map<String, DefaultMQPushConsumer> consumers = new HashMap<>();
+        OUT.println("ready");
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            String[] words = line.split(" ");
+            switch (words[0]) {
+                case "topic": {
+                    ClusterInfo cluster = admin.examineBrokerClusterInfo();
+                    int queues = Integer.parseInt(words[2]);
+                    for (BrokerData broker : cluster.getBrokerAddrTable().values()) {
+                        admin.createAndUpdateTopicConfig(broker.selectBrokerAddr(), new TopicConfig(words[1], queues, queues, 6));
+                    }
+                    say("topic " + words[1]);
+                    break;
+                }
+                case "send": {
+                    int count = Integer.parseInt(words[2]);
+                    for (int at = 0; at < count; at++) {
+                        String key = words[3] + "-" + at;
+                        Message message = new Message(words[1], at % 2 == 0 ? "A" : "B", key, key.getBytes(StandardCharsets.UTF_8));
+                        message.putUserProperty("number", Integer.toString(at));
+                        SendResult result = producer.send(message, new SelectMessageQueueByHash(), key);
+                        if (result.getSendStatus() != SendStatus.SEND_OK) {
+                            throw new IllegalStateException(result.toString());
+                        }
+                    }
+                    say("sent " + words[1] + " " + count);
+                    break;
+                }
+                case "consume":
+                case "fail":
+                    consumers.put(words[1], consumer(args[0], words, words[0].equals("fail")));
+                    say("up " + words[1]);
+                    break;
+                case "stop":
+                    consumers.remove(words[1]).shutdown();
+                    say("stopped " + words[1]);
+                    break;
+                case "offsets": {
+                    Map<MessageQueue, OffsetWrapper> table =
+                        new TreeMap<>(admin.examineConsumeStats(words[1], words[2]).getOffsetTable());
+                    table.forEach((queue, offset) -> say(String.join(" ", "offset", words[1], queue.getBrokerName(),
+                        Integer.toString(queue.getQueueId()), Long.toString(offset.getConsumerOffset()),
+                        Long.toString(offset.getBrokerOffset()))));
+                    say("end " + words[1]);
+                    break;
+                }
+                default:
+                    throw new IllegalArgumentException(line);
+            }
+        }
+        consumers.values().forEach(DefaultMQPushConsumer::shutdown);
+        System.exit(0);
+    }
+}
