@@ -3,12 +3,14 @@
 pub mod audit;
 mod body;
 pub mod bulk;
+pub mod completion;
 pub mod config;
 pub mod confirm;
 pub mod db;
 pub mod demo;
 mod exit;
 pub mod journal;
+pub mod man;
 pub mod mq;
 pub mod order;
 pub mod payment;
@@ -91,6 +93,10 @@ enum Command {
     Mq(mq::Args),
     /// Look after the tables
     Db(db::Args),
+    /// Print what a shell needs to complete the commands and their options
+    Completion(completion::Args),
+    /// Print manual pages, or write them into a directory
+    Man(man::Args),
 }
 
 /// What every subcommand is given.
@@ -149,6 +155,16 @@ impl Cli {
         count(self.global.verbose) - count(self.global.quiet)
     }
 
+    /// Runs a subcommand that needs neither configuration nor runtime; `None` when it is another one.
+    #[must_use]
+    pub fn run_alone(&self) -> Option<anyhow::Result<ExitCode>> {
+        match &self.command {
+            Command::Completion(args) => Some(completion::run(args)),
+            Command::Man(args) => Some(man::run(args)),
+            _ => None,
+        }
+    }
+
     /// Runs the subcommand.
     ///
     /// # Errors
@@ -167,6 +183,8 @@ impl Cli {
             Command::Config(args) => config::run(&context, args).await,
             Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
             Command::Db(args) => db::run(&context, args).await,
+            Command::Completion(args) => completion::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     }
 }

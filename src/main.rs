@@ -14,6 +14,9 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(done) = cli.run_alone() {
+        return done;
+    }
     let config = cli.load_config()?;
     telemetry::init(&config.log, cli.verbosity(), mq::rocketmq::NOISY_TARGETS)?;
     let runtime = runtime().context("cannot start the async runtime")?;

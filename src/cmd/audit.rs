@@ -18,7 +18,9 @@ const EVIDENCE: usize = 100;
 
 /// Arguments of `ruyi audit`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 nothing is wrong, 1 violations, or the audit could not be done.")]
+#[command(
+    after_help = "Exit codes: 0 nothing is wrong, 1 violations, or the audit could not be done.\n\nExamples:\n  ruyi audit\n  ruyi audit --output json | jq .checks"
+)]
 pub struct Args {
     /// Judge nothing that changed later than this ago [default: audit.settle]
     #[arg(long, value_name = "DURATION")]

@@ -20,6 +20,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print the effective settings, with secrets masked: TOML, or JSON with --output json
+    #[command(after_help = "Examples:\n  ruyi config show\n  ruyi config show --output json | jq .config.mq.namesrv")]
     Show,
 }
 

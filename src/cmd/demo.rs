@@ -39,6 +39,9 @@ const AUDIT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Arguments of `ruyi demo`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ruyi demo\n  ruyi demo --orders 5000 --output json\n  ruyi demo --external --patience 120s --set client.order=http://127.0.0.1:8081"
+)]
 pub struct Args {
     /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,200]
     #[arg(long, value_name = "N|FILE")]

@@ -28,10 +28,19 @@ enum Command {
     /// Place orders
     Create(create::Args),
     /// Print orders
+    #[command(
+        after_help = "Examples:\n  ruyi order get 1234567890\n  ruyi order list --status PAID -o jsonl | ruyi order get -"
+    )]
     Get(Get),
     /// List orders, the newest first
+    #[command(
+        after_help = "Examples:\n  ruyi order list --status RESERVED --limit 20\n  ruyi order list --user 1001 -o jsonl | jq -r .orderId"
+    )]
     List(List),
     /// Cancel orders
+    #[command(
+        after_help = "Examples:\n  ruyi order cancel 1234567890\n  ruyi order list --status RESERVED -o jsonl | ruyi order cancel -"
+    )]
     Cancel(Cancel),
     /// Wait until orders reach a state or an end
     Wait(wait::Args),

@@ -30,8 +30,12 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Pay orders, as their customers would
+    #[command(
+        after_help = "Examples:\n  ruyi payment pay 1234567890\n  ruyi order create orders.jsonl | ruyi payment pay -"
+    )]
     Pay(Pay),
     /// Print the payments of orders
+    #[command(after_help = "Example:\n  ruyi payment get 1234567890")]
     Get(Get),
 }
 

@@ -22,8 +22,10 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Add or change a product
+    #[command(after_help = "Example:\n  ruyi product set TEA-1 --name \"Longjing tea\" --price 59.80")]
     Set(Set),
     /// Print products
+    #[command(after_help = "Example:\n  ruyi product get TEA-1")]
     Get(Get),
 }
 

@@ -19,14 +19,29 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Which {
     /// Every role, with the embedded broker where no other is configured
+    #[command(
+        after_help = "Examples:\n  ruyi serve all\n  ruyi serve all --listen 127.0.0.1:0 --set data_dir=/var/lib/ruyi"
+    )]
     All(Listen),
     /// Orders and their fulfilment
+    #[command(
+        after_help = "Examples:\n  ruyi serve order\n  ruyi serve order --config /etc/ruyi.toml --listen 0.0.0.0:8080"
+    )]
     Order(Listen),
     /// Payments and refunds
+    #[command(
+        after_help = "Examples:\n  ruyi serve payment\n  ruyi serve payment --config /etc/ruyi.toml --listen 0.0.0.0:8080"
+    )]
     Payment(Listen),
     /// Stock
+    #[command(
+        after_help = "Examples:\n  ruyi serve stock\n  ruyi serve stock --config /etc/ruyi.toml --listen 0.0.0.0:8080"
+    )]
     Stock(Listen),
     /// Points and messages to users
+    #[command(
+        after_help = "Examples:\n  ruyi serve notify\n  ruyi serve notify --config /etc/ruyi.toml --listen 0.0.0.0:8080"
+    )]
     Notify(Listen),
 }
 

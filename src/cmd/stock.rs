@@ -21,8 +21,10 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Set what is available of a SKU
+    #[command(after_help = "Example:\n  ruyi stock set TEA-1 1000")]
     Set(Set),
     /// Print the stock of SKUs
+    #[command(after_help = "Example:\n  ruyi stock get TEA-1 TEA-2")]
     Get(Get),
 }
 

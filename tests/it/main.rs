@@ -23,6 +23,7 @@ mod http;
 mod interop;
 mod kinds;
 mod layers;
+mod manual;
 mod model;
 mod operator;
 mod order_flow;

@@ -13,6 +13,7 @@ use crate::output::Format;
 
 /// Arguments of `ruyi db migrate`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  ruyi db migrate --wait-for 30s\n  ruyi db migrate --dry-run --show-sql")]
 pub struct Args {
     /// Print what is missing, and change nothing
     #[arg(long)]

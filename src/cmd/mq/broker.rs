@@ -11,6 +11,9 @@ use crate::shutdown::Shutdown;
 /// They listen on mq.embedded.host, .namesrv_port and .broker_port, and keep their data under data_dir. Other ruyi
 /// processes with the same data_dir find them; others need mq.namesrv.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ruyi mq broker\n  ruyi mq broker --set data_dir=/var/lib/ruyi --set mq.embedded.namesrv_port=9876"
+)]
 pub struct Args {}
 
 #[derive(serde::Serialize)]

@@ -30,7 +30,7 @@ enum Command {
     List(show::List),
     /// Print the dead letters of a group, one row each
     #[command(
-        after_help = "Examples:\n  ruyi mq dlq browse stock-consumer-group --event ORDER_CREATED --since 2h\n  ruyi mq dlq browse stock-consumer-group --reason \"no such SKU\" --output jsonl | jq .body"
+        after_help = "Examples:\n  ruyi mq dlq browse stock-consumer-group --event ORDER_CREATED --since 2h\n  ruyi mq dlq browse stock-consumer-group --because \"no such SKU\" --output jsonl | jq .body"
     )]
     Browse(show::Browse),
     /// Print one dead letter whole: body, properties, origin

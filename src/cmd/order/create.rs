@@ -19,6 +19,9 @@ const KEY_FIELD: &str = "idempotencyKey";
 
 /// Arguments of `ruyi order create`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ruyi order create --user 1001 --item TEA-1=2\n  ruyi order create orders.jsonl | ruyi payment pay -"
+)]
 pub struct Args {
     /// One order per line: the body of POST /orders, and idempotencyKey if you have one; - is stdin
     #[arg(value_name = "FILE", conflicts_with_all = ["user", "items"])]

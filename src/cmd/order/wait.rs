@@ -14,6 +14,9 @@ use crate::domain::order::{Outcome, Status};
 
 /// Arguments of `ruyi order wait`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ruyi order create orders.jsonl | ruyi payment pay - | ruyi order wait --status SIGNED -\n  ruyi order wait 1234567890 --timeout 2m"
+)]
 pub struct Args {
     #[command(flatten)]
     orders: Ids,

@@ -9,6 +9,7 @@ use crate::process::Work;
 
 /// Try parked messages again, and send what outboxes still hold
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  ruyi worker retry\n  ruyi worker retry --listen 127.0.0.1:0")]
 pub struct Args {
     /// Only for this role; may be repeated [default: all roles]
     #[arg(long = "role", value_name = "ROLE", value_parser = super::role)]

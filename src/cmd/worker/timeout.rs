@@ -9,6 +9,7 @@ use crate::process::Work;
 
 /// Cancel orders that were not paid in time
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ruyi worker timeout")]
 pub struct Args {
     #[command(flatten)]
     listen: Listen,

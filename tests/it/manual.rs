@@ -1,0 +1,111 @@
+//! What the command line says about itself: examples, completion, manual pages.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+
+use clap::CommandFactory;
+use ruyi::cmd::Cli;
+
+fn ruyi(args: &[&str]) -> Output {
+    // They work beside a configuration that is wrong.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ruyi"));
+    command.args(args).env("RUYI_CONFIG", "/nowhere/ruyi.toml").output().unwrap()
+}
+
+fn printed(args: &[&str]) -> String {
+    let output = ruyi(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Every command line without a subcommand below it, by its words.
+fn leaves(command: &clap::Command, path: &[String], found: &mut Vec<(Vec<String>, clap::Command)>) {
+    if command.get_subcommands().next().is_none() {
+        found.push((path.to_owned(), command.clone()));
+    }
+    for sub in command.get_subcommands() {
+        leaves(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
+    }
+}
+
+/// The command lines of ruyi in an example: `a | ruyi b -` has one.
+fn command_lines(example: &str) -> Vec<Vec<String>> {
+    let words = shlex::split(example).unwrap_or_else(|| panic!("no shell would read {example}"));
+    let ends = |word: &String| ["|", "&&", ";", ">", "<", ">>"].contains(&word.as_str());
+    words.split(ends).filter(|part| part.first().is_some_and(|word| word == "ruyi")).map(<[String]>::to_vec).collect()
+}
+
+#[test]
+fn every_command_has_examples_that_it_takes() {
+    let mut all = Vec::new();
+    leaves(&Cli::command(), &[], &mut all);
+    let mut faults = Vec::new();
+    for (path, command) in all {
+        let help = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        // They stand indented below "Examples:"; a long one goes on after a backslash.
+        let joined = help.replace("\\\n", " ");
+        let examples: Vec<&str> = joined.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+        let mut own = false;
+        for line in examples.iter().flat_map(|example| command_lines(example)) {
+            own |= line[1..].starts_with(&path);
+            if let Err(error) = Cli::command().try_get_matches_from(&line) {
+                faults.push(format!("{}, in the help of {}: {}", line.join(" "), path.join(" "), error.kind()));
+            }
+        }
+        if !own {
+            faults.push(format!("the help of {} has no example of itself", path.join(" ")));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("ruyi.bash");
+    std::fs::write(&script, printed(&["completion", "bash"])).unwrap();
+    let complete = |words: &[&str]| -> BTreeSet<String> {
+        let current = words.last().unwrap();
+        let previous = words[words.len() - 2];
+        let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+        let line = format!(
+            "source {}; COMP_WORDS=({}); COMP_CWORD={}; _ruyi ruyi \"{current}\" \"{previous}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            script.display(),
+            quoted.join(" "),
+            words.len() - 1,
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &line]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    };
+    assert_eq!(complete(&["ruyi", "mq", "d"]), BTreeSet::from(["dlq".to_owned()]));
+    assert!(complete(&["ruyi", "mq", "offsets", "reset", "--"]).is_superset(&BTreeSet::from([
+        "--dry-run".to_owned(),
+        "--to".to_owned(),
+        "--yes".to_owned()
+    ])));
+    for shell in ["zsh", "fish"] {
+        assert!(printed(&["completion", shell]).contains("offsets"), "{shell}");
+    }
+    assert_eq!(ruyi(&["completion", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let page = printed(&["man"]);
+    assert!(page.contains(".TH ruyi 1") && page.contains("Exit codes"), "{page}");
+    assert!(printed(&["man", "mq", "dlq", "replay"]).contains(".TH ruyi-mq-dlq-replay 1"));
+    let output = ruyi(&["man", "mq", "nothing"]);
+    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true));
+
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    assert_eq!(printed(&["man", "--dir", pages.to_str().unwrap()]), "");
+    let mut all = Vec::new();
+    leaves(&Cli::command(), &[], &mut all);
+    for (path, _) in all {
+        let page = pages.join(format!("ruyi-{}.1", path.join("-")));
+        assert!(page.exists(), "{}", page.display());
+    }
+}
