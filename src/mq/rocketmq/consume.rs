@@ -1,8 +1,8 @@
 //! Consuming: one member of a consumer group, offsets committed by the caller.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rocketmq_client_rust::{ClientOptions, ClientRuntime, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
@@ -38,6 +38,8 @@ pub struct GroupConsumer {
     shared: Arc<Shared>,
     group: String,
     polled: Mutex<Polled>,
+    /// Of each queue, what the broker was last told.
+    told: std::sync::Mutex<HashMap<QueueId, i64>>,
     closed: AtomicBool,
 }
 
@@ -113,6 +115,7 @@ impl RocketMq {
             shared,
             group: group.to_owned(),
             polled: Mutex::default(),
+            told: std::sync::Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -176,6 +179,21 @@ impl GroupConsumer {
         if next.is_empty() || self.closed.load(Ordering::Acquire) {
             return;
         }
+        let again: Vec<(QueueId, i64)> = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let repeated = next.iter().filter(|(queue, offset)| told.get(queue) == Some(offset));
+            let again = repeated.map(|(queue, offset)| (queue.clone(), (offset - 1).max(0))).collect();
+            told.extend(next.iter().cloned());
+            again
+        };
+        if !again.is_empty() {
+            // An operator moved the group back. The client keeps to itself what it believes that the broker knows.
+            self.tell(&again).await;
+        }
+        self.tell(next).await;
+    }
+
+    async fn tell(&self, next: &[(QueueId, i64)]) {
         let offsets: HashMap<MessageQueue, i64> = next
             .iter()
             .map(|(queue, offset)| {
