@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod dlq;
 pub mod messages;
 pub mod offsets;
+mod silent;
 pub mod topics;
 pub mod tx;
 

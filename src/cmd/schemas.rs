@@ -4,13 +4,28 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::mq::topics;
+use super::mq::{offsets, topics};
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.
 #[must_use]
 pub fn all() -> Vec<(&'static str, Value)> {
-    vec![item::<topics::Listed>("mq topics list"), item::<topics::Queue>("mq topics show")]
+    vec![
+        item::<topics::Listed>("mq topics list"),
+        item::<topics::Queue>("mq topics show"),
+        item::<topics::Step>("mq topics create"),
+        item::<topics::Step>("mq topics update"),
+        item::<topics::Step>("mq topics delete"),
+        item::<topics::Difference>("mq topics plan"),
+        item::<topics::Difference>("mq topics apply"),
+        item::<offsets::Listed>("mq offsets list"),
+        item::<offsets::QueueLag>("mq offsets show"),
+        item::<offsets::TopicLag>("mq offsets lag"),
+        item::<offsets::Move>("mq offsets reset"),
+        item::<offsets::Move>("mq offsets restore"),
+        item::<offsets::Move>("mq offsets skip"),
+        item::<offsets::Move>("mq offsets clone"),
+    ]
 }
 
 fn item<R: ToSchema>(command: &'static str) -> (&'static str, Value) {

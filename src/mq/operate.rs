@@ -7,6 +7,9 @@ use utoipa::ToSchema;
 
 use super::message::QueueId;
 
+/// Begins the instance name of every client of ruyi, which is the part of its client id after the address.
+pub const RUYI_INSTANCE: &str = "ruyi-";
+
 /// One broker process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,7 +25,7 @@ pub struct BrokerNode {
 }
 
 /// What may be done with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Permission {
     /// Read and write.
@@ -132,6 +135,14 @@ pub struct Member {
     pub subscriptions: Vec<Subscription>,
     /// Queues that it has, where it says so.
     pub queues: Vec<QueueId>,
+}
+
+impl Member {
+    /// It is a process of ruyi: it follows when a broker moves its group, and its inbox knows what it has handled.
+    #[must_use]
+    pub fn is_ruyi(&self) -> bool {
+        self.client_id.split('@').nth(1).is_some_and(|instance| instance.starts_with(RUYI_INSTANCE))
+    }
 }
 
 /// A topic and its filter.

@@ -5,6 +5,7 @@
 //! comes again until its offset is committed.
 
 mod admin;
+mod answers;
 mod consume;
 mod operate;
 mod publish;
@@ -30,6 +31,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
+use super::operate::RUYI_INSTANCE;
 use super::runtime::MqRuntime;
 pub use consume::GroupConsumer;
 pub use rocketmq_model::topic::is_system_topic;
@@ -156,7 +158,7 @@ pub enum MqError {
     #[error("messaging configuration: {0}")]
     Config(String),
     /// The cluster refused or could not be reached.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {}", said(.source))]
     Client {
         /// What was tried.
         operation: &'static str,
@@ -183,6 +185,14 @@ pub enum MqError {
     /// The name servers know no broker.
     #[error("the name servers know no broker")]
     NoBroker,
+    /// None of the brokers answers.
+    #[error("{operation}: none answers: {brokers}")]
+    Silent {
+        /// What was tried.
+        operation: &'static str,
+        /// Names and addresses.
+        brokers: String,
+    },
 }
 
 /// Why a message was not sent. Unless [`PublishError::is_permanent`], sending it again later may work.
@@ -328,6 +338,8 @@ struct Shared {
     routes: publish::Routes,
     /// The addresses of the master brokers, as they were last heard of.
     known_masters: std::sync::Mutex<BTreeSet<String>>,
+    /// Addresses of masters that an operator's commands do without.
+    left_out: std::sync::Mutex<BTreeSet<String>>,
     /// Slots of [`RocketMq::send_async`].
     in_flight: Arc<Semaphore>,
     /// Tells this process's clients from those of other processes on the same host.
@@ -352,7 +364,8 @@ impl RocketMq {
         let names = TopicNames::new(&config.topics)?;
         let hook = acl_hook(&config)?;
         let client_runtime = client_runtime(runtime.component("client"))?;
-        let instance = format!("{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
+        let instance =
+            format!("{RUYI_INSTANCE}{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
         let clients = runtime.component("clients");
         let sender = Sender::start(&config, &clients, hook.clone(), &instance).await?;
         Ok(Self {
@@ -366,6 +379,7 @@ impl RocketMq {
                 admin: Mutex::new(None),
                 routes: publish::Routes::default(),
                 known_masters: std::sync::Mutex::default(),
+                left_out: std::sync::Mutex::default(),
                 in_flight: Arc::new(Semaphore::new(send::ASYNC_IN_FLIGHT)),
                 instance,
                 clients_made: AtomicU64::new(0),
@@ -542,8 +556,13 @@ fn answer(error: &ClientError) -> Option<(i32, String)> {
     let said = |text: Option<&str>| text.unwrap_or("no reason given").trim().to_owned();
     let by_broker = error.source_ref::<MQBrokerException>().map(|e| (e.response_code(), said(e.error_message())));
     let by_client = error.source_ref::<MQClientException>().map(|e| (e.response_code(), said(e.error_message())));
-    let coded = error.broker_response_code().map(|code| (code, error.to_string()));
+    let coded = error.broker_response_code().map(|code| (code, explain(error)));
     by_broker.or(by_client).or(coded).filter(|(code, _)| (1..10_000).contains(code))
+}
+
+/// An error in one line: a server's words, or why none spoke.
+fn said(error: &ClientError) -> String {
+    answer(error).map_or_else(|| explain(error), |(code, words)| format!("refused ({code}): {words}"))
 }
 
 fn client_error(operation: &'static str) -> impl FnOnce(ClientError) -> MqError {

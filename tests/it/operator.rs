@@ -1,7 +1,10 @@
 //! The operator's commands, as a process: what they print is what their schema says, and what they cannot do has its
 //! exit code.
 
+mod bench;
 mod messages;
+mod offsets;
+mod plan;
 mod topics;
 
 use std::ffi::OsStr;

@@ -80,7 +80,8 @@ fn keys(config: &mut RocketMqConfig, user: &str, secret: &str) {
     config.secret_key = Some(SecretString::from(secret));
 }
 
-const ACL: &str = r#"
+/// Lines of broker.conf: the user ruyi with the secret right-secret may do everything, nobody else anything.
+pub const ACL: &str = r#"
 authenticationEnabled=true
 authenticationProvider=org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider
 authenticationMetadataProvider=org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider

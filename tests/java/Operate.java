@@ -27,10 +27,11 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
  *
  * topic NAME QUEUES             makes a topic on every broker: "topic NAME"
  * send TOPIC COUNT PREFIX       messages PREFIX-0.. with key PREFIX-n, tag A or B, property number=n: "sent TOPIC COUNT"
- * consume GROUP TOPIC FILTER    a push consumer; "up GROUP", then per message "got GROUP topic queue offset keys body"
+ * consume GROUP TOPIC FILTER [N]    a push consumer; "up GROUP", then per message "got GROUP topic queue offset keys body"
  * fail GROUP TOPIC FILTER       one that fails for good: what it takes goes to %DLQ%GROUP; "failed GROUP keys"
- * stop GROUP                    ends it, with its offsets committed: "stopped GROUP"
- * offsets GROUP TOPIC           "offset GROUP broker queue consumerOffset brokerOffset" per queue, then "end GROUP"
+ *                               with N: member N of the group ("up GROUP N"), which it is stopped by as well
+ * stop GROUP [N]                ends it, with its offsets committed: "stopped GROUP"
+ * offsets GROUP TOPIC [MARK]    "offset GROUP broker queue consumerOffset brokerOffset" per queue, then "end GROUP [MARK]"
  *
  * Ends with its input.
  */
@@ -43,11 +44,16 @@ public class Operate {
         }
     }
 
+    /** The group, and which of its members, where the word at that place says so. */
+    static String member(String[] words, int at) {
+        return words.length > at ? words[1] + " " + words[at] : words[1];
+    }
+
     static DefaultMQPushConsumer consumer(String namesrv, String[] words, boolean fails) throws Exception {
         String group = words[1];
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
         consumer.setNamesrvAddr(namesrv);
-        consumer.setInstanceName(group);
+        consumer.setInstanceName(member(words, 4).replace(' ', '-'));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setPersistConsumerOffsetInterval(500);
         if (fails) {
@@ -111,12 +117,12 @@ public class Operate {
                 }
                 case "consume":
                 case "fail":
-                    consumers.put(words[1], consumer(args[0], words, words[0].equals("fail")));
-                    say("up " + words[1]);
+                    consumers.put(member(words, 4), consumer(args[0], words, words[0].equals("fail")));
+                    say("up " + member(words, 4));
                     break;
                 case "stop":
-                    consumers.remove(words[1]).shutdown();
-                    say("stopped " + words[1]);
+                    consumers.remove(member(words, 2)).shutdown();
+                    say("stopped " + member(words, 2));
                     break;
                 case "offsets": {
                     Map<MessageQueue, OffsetWrapper> table =
@@ -124,7 +130,7 @@ public class Operate {
                     table.forEach((queue, offset) -> say(String.join(" ", "offset", words[1], queue.getBrokerName(),
                         Integer.toString(queue.getQueueId()), Long.toString(offset.getConsumerOffset()),
                         Long.toString(offset.getBrokerOffset()))));
-                    say("end " + words[1]);
+                    say("end " + member(words, 3));
                     break;
                 }
                 default:

@@ -5,16 +5,20 @@ pub(super) mod plan;
 mod position;
 mod snapshot;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::cluster::{Cluster, Where};
+use super::silent;
 use crate::cmd::journal::rfc3339;
 use crate::cmd::{Context, Failed};
 use crate::mq::operate::{Committed, Member};
 use crate::mq::rocketmq::{MqError, RocketMq};
+pub(in crate::cmd) use plan::Move;
 use plan::addrs;
 pub(super) use position::Position;
 
@@ -87,19 +91,21 @@ struct Lag {
 }
 
 /// A group in the list. What cannot be known is null, never 0.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Listed {
+pub(in crate::cmd) struct Listed {
     group: String,
+    /// Topics that it has committed offsets for.
     topics: usize,
     lag: Option<i64>,
+    /// Clients that are connected.
     members: usize,
 }
 
 /// A topic of a group.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct TopicLag {
+pub(in crate::cmd) struct TopicLag {
     group: String,
     topic: String,
     lag: Option<i64>,
@@ -107,17 +113,22 @@ struct TopicLag {
 }
 
 /// A queue of a group.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct QueueLag {
+pub(in crate::cmd) struct QueueLag {
     topic: String,
     broker: String,
     queue: i32,
+    /// Offset of the next message that will be stored.
     broker_offset: i64,
+    /// Offset of the next message that the group will consume; none: it has committed nothing here.
     consumer_offset: Option<i64>,
     lag: Option<i64>,
+    /// Age of the oldest message that is not consumed.
     lag_seconds: Option<f64>,
+    /// When the last consumed message was stored.
     last_consumed: Option<String>,
+    /// Client id of the member that has the queue.
     owner: Option<String>,
 }
 
@@ -159,8 +170,9 @@ fn sum(queues: &[Committed]) -> Option<i64> {
 }
 
 async fn list(context: &Context, mq: &RocketMq, args: &List) -> anyhow::Result<ExitCode> {
-    let mut output = context.output();
     let mut failed = Failed::default();
+    silent::leave_out(mq, &mut failed).await?;
+    let mut output = context.output();
     let wanted = |name: &String| args.matching.as_ref().is_none_or(|text| name.contains(text.as_str()));
     for group in mq.groups().await?.into_iter().filter(wanted) {
         match listed(mq, group.clone()).await {
@@ -176,7 +188,7 @@ async fn list(context: &Context, mq: &RocketMq, args: &List) -> anyhow::Result<E
 /// A group that has ever consumed or has members; brokers keep configurations of others.
 async fn listed(mq: &RocketMq, group: String) -> Result<Option<Listed>, MqError> {
     let topics = mq.topics_of(&group).await?;
-    let members = mq.members(&group).await?.len();
+    let members = mq.connections(&group).await?.len();
     if topics.is_empty() && members == 0 {
         return Ok(None);
     }
@@ -188,35 +200,54 @@ async fn listed(mq: &RocketMq, group: String) -> Result<Option<Listed>, MqError>
 }
 
 async fn show(context: &Context, mq: &RocketMq, args: &Show) -> anyhow::Result<ExitCode> {
+    let mut failed = Failed::default();
+    silent::leave_out(mq, &mut failed).await?;
+    let topics = plan::topics(mq, &args.group, args.topic.as_deref()).await?;
     let members = mq.members(&args.group).await?;
     let now_ms = context.clock.now_ms();
     let addrs = addrs(mq).await?;
     let mut output = context.output();
-    for topic in plan::topics(mq, &args.group, args.topic.as_deref()).await? {
-        for queue in mq.committed(&args.group, &topic).await? {
-            let oldest = plan::oldest_unconsumed(mq, &addrs, &queue).await?;
-            output.row(&QueueLag {
-                lag: lag_of(&queue),
-                lag_seconds: age(&queue, oldest, now_ms),
-                last_consumed: queue.last_consumed_ms.map(rfc3339),
-                owner: owner(&members, &queue),
-                topic: queue.queue.topic,
-                broker: queue.queue.broker,
-                queue: queue.queue.queue,
-                broker_offset: queue.broker_offset,
-                consumer_offset: queue.consumer_offset,
-            })?;
+    for topic in topics {
+        match queues(mq, &addrs, &members, (&args.group, &topic), now_ms).await {
+            Ok(rows) => rows.iter().try_for_each(|row| output.row(row))?,
+            Err(error) => failed.note(&topic, &error)?,
         }
     }
     output.finish()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(failed.code())
+}
+
+async fn queues(
+    mq: &RocketMq,
+    addrs: &BTreeMap<String, String>,
+    members: &[Member],
+    (group, topic): (&str, &str),
+    now_ms: i64,
+) -> Result<Vec<QueueLag>, MqError> {
+    let mut rows = Vec::new();
+    for queue in mq.committed(group, topic).await? {
+        let oldest = plan::oldest_unconsumed(mq, addrs, &queue).await?;
+        rows.push(QueueLag {
+            lag: lag_of(&queue),
+            lag_seconds: age(&queue, oldest, now_ms),
+            last_consumed: queue.last_consumed_ms.map(rfc3339),
+            owner: owner(members, &queue),
+            topic: queue.queue.topic,
+            broker: queue.queue.broker,
+            queue: queue.queue.queue,
+            broker_offset: queue.broker_offset,
+            consumer_offset: queue.consumer_offset,
+        });
+    }
+    Ok(rows)
 }
 
 async fn lag(context: &Context, mq: &RocketMq, args: &Lag) -> anyhow::Result<ExitCode> {
+    let mut failed = Failed::default();
+    silent::leave_out(mq, &mut failed).await?;
     let now_ms = context.clock.now_ms();
     let addrs = addrs(mq).await?;
     let mut output = context.output();
-    let mut failed = Failed::default();
     for group in &args.groups {
         let topics = match plan::topics(mq, group, None).await {
             Ok(topics) => topics,
@@ -226,17 +257,30 @@ async fn lag(context: &Context, mq: &RocketMq, args: &Lag) -> anyhow::Result<Exi
             }
         };
         for topic in topics {
-            let queues = mq.committed(group, &topic).await?;
-            let mut oldest = Some(0.0_f64);
-            for queue in &queues {
-                let at = plan::oldest_unconsumed(mq, &addrs, queue).await?;
-                oldest = oldest.zip(age(queue, at, now_ms)).map(|(a, b)| a.max(b));
+            match topic_lag(mq, &addrs, group, &topic, now_ms).await {
+                Ok(row) => output.row(&row)?,
+                Err(error) => failed.note(&format!("{group} {topic}"), &error)?,
             }
-            output.row(&TopicLag { group: group.clone(), topic, lag: sum(&queues), lag_seconds: oldest })?;
         }
     }
     output.finish()?;
     Ok(failed.code())
+}
+
+async fn topic_lag(
+    mq: &RocketMq,
+    addrs: &BTreeMap<String, String>,
+    group: &str,
+    topic: &str,
+    now_ms: i64,
+) -> Result<TopicLag, MqError> {
+    let queues = mq.committed(group, topic).await?;
+    let mut oldest = Some(0.0_f64);
+    for queue in &queues {
+        let at = plan::oldest_unconsumed(mq, addrs, queue).await?;
+        oldest = oldest.zip(age(queue, at, now_ms)).map(|(a, b)| a.max(b));
+    }
+    Ok(TopicLag { group: group.to_owned(), topic: topic.to_owned(), lag: sum(&queues), lag_seconds: oldest })
 }
 
 /// Seconds since the oldest message that the group has not consumed was stored; 0 when there is none.

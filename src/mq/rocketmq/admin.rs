@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
+use super::answers::Answers;
 use super::{ADMIN_TIMEOUT, LIFECYCLE_TIMEOUT, MqError, RocketMq, answer, within};
 use crate::mq::message::QueueId;
 
@@ -80,7 +81,7 @@ impl RocketMq {
     }
 
     /// True when the broker at `master` answers, whatever it says: a socket that is open may belong to one that hangs.
-    async fn answers(&self, master: &str) -> bool {
+    pub(super) async fn answers(&self, master: &str) -> bool {
         let connect = tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect(master));
         if !matches!(connect.await, Ok(Ok(_))) {
             return false;
@@ -193,10 +194,8 @@ impl RocketMq {
         let mut guard = self.shared.admin.lock().await;
         if guard.is_none() {
             let runtime = Arc::clone(&self.shared.client_runtime);
-            let mut admin = match &self.shared.hook {
-                Some(hook) => DefaultMQAdminExt::with_rpc_hook_and_timeout(runtime, Arc::clone(hook), ADMIN_TIMEOUT),
-                None => DefaultMQAdminExt::with_timeout(runtime, ADMIN_TIMEOUT),
-            };
+            let hook = Arc::new(Answers { inner: self.shared.hook.clone() });
+            let mut admin = DefaultMQAdminExt::with_rpc_hook_and_timeout(runtime, hook, ADMIN_TIMEOUT);
             let instance = self.shared.next_instance();
             *admin.client_config_mut() = self.shared.client_config(&instance);
             within("start the administration client", LIFECYCLE_TIMEOUT, Box::pin(admin.start())).await?;
@@ -205,7 +204,9 @@ impl RocketMq {
         Ok(guard)
     }
 
-    pub(super) fn with_namespace(&self, name: &str) -> String {
+    /// The name of a topic or group as brokers know it.
+    #[must_use]
+    pub fn with_namespace(&self, name: &str) -> String {
         match &self.shared.config.namespace {
             Some(namespace) => NamespaceUtil::wrap_namespace(namespace.as_str(), name).to_string(),
             None => name.to_owned(),

@@ -6,6 +6,7 @@ mod messages;
 mod topics;
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use rocketmq_client_rust::{ClientError, DefaultMQAdminExt, RouteAdmin};
 use rocketmq_model::common::message::message_queue::MessageQueue;
@@ -16,6 +17,11 @@ use crate::mq::operate::BrokerNode;
 
 /// RocketMQ numbers the master of a broker group 0.
 const MASTER_ID: u64 = 0;
+/// Response codes that are answers rather than failures.
+const TOPIC_NOT_EXIST: i32 = 17;
+const QUERY_NOT_FOUND: i32 = 22;
+const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
+const CONSUMER_NOT_ONLINE: i32 = 206;
 
 impl RocketMq {
     /// Every broker process that the name servers know, by cluster, name and id.
@@ -39,9 +45,40 @@ impl RocketMq {
         if nodes.is_empty() { Err(MqError::NoBroker) } else { Ok(nodes) }
     }
 
+    /// Asks every master whether it is there. Those that do not answer are returned, for the caller to tell, and are
+    /// left out of all that is asked from now on; unless this was called, a silent broker makes every question fail.
+    ///
+    /// # Errors
+    /// [`MqError`] when no name server answers, or no master does.
+    pub async fn leave_out_silent(&self) -> Result<Vec<BrokerNode>, MqError> {
+        let mut silent = Vec::new();
+        let mut masters = 0;
+        for node in self.brokers().await?.into_iter().filter(|node| node.id == MASTER_ID) {
+            masters += 1;
+            if !self.answers(&node.addr).await {
+                silent.push(node);
+            }
+        }
+        if masters == silent.len() {
+            let operation = "reach any of the brokers that the name servers know";
+            let silent: Vec<String> = silent.iter().map(|node| format!("{} ({})", node.name, node.addr)).collect();
+            return Err(MqError::Silent { operation, brokers: silent.join(", ") });
+        }
+        let addrs = silent.iter().map(|node| node.addr.clone()).collect();
+        *self.shared.left_out.lock().unwrap_or_else(PoisonError::into_inner) = addrs;
+        Ok(silent)
+    }
+
+    /// True for the address of a broker that [`RocketMq::leave_out_silent`] found silent.
+    #[must_use]
+    pub fn is_left_out(&self, addr: &str) -> bool {
+        self.shared.left_out.lock().unwrap_or_else(PoisonError::into_inner).contains(addr)
+    }
+
     /// Broker name → address of its master. Brokers without a master are missing.
     async fn master_addrs(&self) -> Result<BTreeMap<String, String>, MqError> {
         let masters = self.brokers().await?.into_iter().filter(|node| node.id == MASTER_ID);
+        let masters = masters.filter(|node| !self.is_left_out(&node.addr));
         let masters: BTreeMap<String, String> = masters.map(|node| (node.name, node.addr)).collect();
         if masters.is_empty() { Err(MqError::NoBroker) } else { Ok(masters) }
     }
@@ -56,6 +93,12 @@ impl RocketMq {
         let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
         within(operation, ADMIN_TIMEOUT, Box::pin(call(admin))).await
     }
+}
+
+/// True when a server answered with one of `codes`.
+fn says(error: &MqError, codes: &[i32]) -> bool {
+    let MqError::Client { source, .. } = error else { return false };
+    super::answer(source).is_some_and(|(code, _)| codes.contains(&code))
 }
 
 fn queue_id(queue: &MessageQueue) -> QueueId {

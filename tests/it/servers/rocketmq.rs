@@ -176,6 +176,16 @@ impl Cluster {
         self.broker(name).server.kill();
     }
 
+    /// It hangs from now on: it keeps its connections, and the name servers believe in it for two minutes.
+    pub fn freeze_broker(&self, name: &str) {
+        self.broker(name).server.signal("STOP");
+    }
+
+    /// A frozen broker goes on.
+    pub fn thaw_broker(&self, name: &str) {
+        self.broker(name).server.signal("CONT");
+    }
+
     /// An orderly stop, which takes seconds.
     pub fn stop_broker(&self, name: &str) {
         self.broker(name).server.stop_with("TERM");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::position::Position;
 use crate::cmd::WithHelp;
@@ -11,7 +12,7 @@ use crate::mq::operate::{Committed, QueueRange};
 use crate::mq::rocketmq::{MqError, RocketMq};
 
 /// What is to happen to one queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Move {
     /// Topic.
@@ -61,7 +62,9 @@ impl Move {
 
 /// Broker name → address of its master.
 pub async fn addrs(mq: &RocketMq) -> Result<BTreeMap<String, String>, MqError> {
-    Ok(mq.brokers().await?.into_iter().filter(|node| node.id == 0).map(|node| (node.name, node.addr)).collect())
+    let mut nodes = mq.brokers().await?;
+    nodes.retain(|node| node.id == 0 && !mq.is_left_out(&node.addr));
+    Ok(nodes.into_iter().map(|node| (node.name, node.addr)).collect())
 }
 
 /// The topics of a group: the one that was asked for, else all that it has consumed from.
@@ -71,22 +74,31 @@ pub async fn addrs(mq: &RocketMq) -> Result<BTreeMap<String, String>, MqError> {
 pub async fn topics(mq: &RocketMq, group: &str, only: Option<&str>) -> anyhow::Result<Vec<String>> {
     if let Some(topic) = only {
         existing_topic(mq, topic).await?;
-        return Ok(vec![topic.to_owned()]);
     }
     let topics = mq.topics_of(group).await?;
     if topics.is_empty() {
-        let known = mq.groups().await?;
-        if !known.iter().any(|name| name == group) {
-            let names = known.iter().map(String::as_str);
-            let near = crate::cmd::mq::nearest(group, names);
-            return Err(anyhow::anyhow!("there is no consumer group {group}")).help(near.map_or_else(
-                || "`ruyi mq offsets list` lists them".to_owned(),
-                |near| format!("did you mean {near}? `ruyi mq offsets list` lists them"),
-            ));
-        }
-        return Err(anyhow::anyhow!("{group} has not consumed from any topic yet")).help("name one with --topic");
+        existing_group(mq, group).await?;
     }
-    Ok(topics)
+    match only {
+        Some(topic) => Ok(vec![topic.to_owned()]),
+        None if topics.is_empty() => {
+            Err(anyhow::anyhow!("{group} has not consumed from any topic yet")).help("name one with --topic")
+        }
+        None => Ok(topics),
+    }
+}
+
+/// A broker knows the group: a mistyped name must not become a group of its own.
+async fn existing_group(mq: &RocketMq, group: &str) -> anyhow::Result<()> {
+    let known = mq.groups().await?;
+    if known.iter().any(|name| name == group) || !mq.connections(group).await?.is_empty() {
+        return Ok(());
+    }
+    let near = crate::cmd::mq::nearest(group, known.iter().map(String::as_str));
+    Err(anyhow::anyhow!("there is no consumer group {group}")).help(near.map_or_else(
+        || "`ruyi mq offsets list` lists them; `ruyi mq topics apply` makes those of a file".to_owned(),
+        |near| format!("did you mean {near}? `ruyi mq offsets list` lists them"),
+    ))
 }
 
 /// There is such a topic.

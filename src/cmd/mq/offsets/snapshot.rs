@@ -1,15 +1,19 @@
 //! Offsets of a group in a file, and back.
 
+use std::collections::BTreeSet;
+use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::change::{Guard, carry_out};
+use super::change::{Guard, Job, carry_out};
 use super::plan::{self, Move};
+use super::position::Position;
 use crate::cmd::confirm::Change;
 use crate::cmd::mq::cluster::Where;
+use crate::cmd::mq::silent;
 use crate::cmd::{Context, WithHelp};
 use crate::mq::message::QueueId;
 use crate::mq::rocketmq::RocketMq;
@@ -71,7 +75,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// The cluster cannot be read.
-    pub async fn of(mq: &RocketMq, group: &str, topics: &[String], now_ms: i64) -> anyhow::Result<Self> {
+    pub async fn of(
+        mq: &RocketMq,
+        group: &str,
+        topics: impl IntoIterator<Item = &str>,
+        now_ms: i64,
+    ) -> anyhow::Result<Self> {
         let mut offsets = Vec::new();
         for topic in topics {
             for queue in mq.committed(group, topic).await? {
@@ -81,6 +90,14 @@ impl Snapshot {
             }
         }
         Ok(Self { version: VERSION, group: group.to_owned(), taken_ms: now_ms, offsets })
+    }
+
+    /// Where the group was in a queue; none: it had committed nothing there.
+    #[must_use]
+    pub fn offset_of(&self, queue: &QueueId) -> Option<i64> {
+        let is =
+            |saved: &&Saved| (&saved.topic, &saved.broker, saved.queue) == (&queue.topic, &queue.broker, queue.queue);
+        self.offsets.iter().find(is).map(|saved| saved.offset)
     }
 
     /// Writes it under the data directory; nothing may be changed when that fails.
@@ -104,8 +121,10 @@ impl Snapshot {
 
 /// Prints a snapshot.
 pub(super) async fn take(context: &Context, mq: &RocketMq, args: &Take) -> anyhow::Result<ExitCode> {
+    // A snapshot without the offsets of a broker would be taken for a whole one.
+    silent::refuse(mq, None).await?;
     let topics = plan::topics(mq, &args.group, args.topic.as_deref()).await?;
-    let snapshot = Snapshot::of(mq, &args.group, &topics, context.clock.now_ms()).await?;
+    let snapshot = Snapshot::of(mq, &args.group, topics.iter().map(String::as_str), context.clock.now_ms()).await?;
     let mut output = context.output();
     output.text(&format!("{}\n", serde_json::to_string_pretty(&snapshot)?))?;
     output.flush()?;
@@ -118,14 +137,17 @@ pub(super) async fn restore(context: &Context, mq: &RocketMq, args: &Restore) ->
     let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {shown}"))?;
     let snapshot: Snapshot =
         serde_json::from_str(&text).with_context(|| format!("{shown} is no snapshot")).help("`snapshot` writes one")?;
+    if snapshot.version != VERSION {
+        anyhow::bail!("{shown} is of version {}, which this ruyi does not know", snapshot.version);
+    }
+    silent::refuse(mq, None).await?;
     let now_ms = context.clock.now_ms();
-    let mut topics: Vec<String> = snapshot.offsets.iter().map(|saved| saved.topic.clone()).collect();
-    topics.sort();
-    topics.dedup();
+    let topics: BTreeSet<&str> = snapshot.offsets.iter().map(|saved| saved.topic.as_str()).collect();
     let mut moves = Vec::new();
-    for topic in &topics {
-        let current = plan::moves(mq, &snapshot.group, topic, super::position::Position::By(0), None, now_ms).await?;
-        for saved in snapshot.offsets.iter().filter(|saved| saved.topic == *topic) {
+    for topic in topics {
+        plan::topics(mq, &snapshot.group, Some(topic)).await?;
+        let current = plan::moves(mq, &snapshot.group, topic, Position::By(0), None, now_ms).await?;
+        for saved in snapshot.offsets.iter().filter(|saved| saved.topic == topic) {
             let found = current.iter().find(|one| one.broker == saved.broker && one.queue == saved.queue);
             let Some(found) = found else {
                 anyhow::bail!("{topic} has no queue {} on broker {} any more", saved.queue, saved.broker);
@@ -134,6 +156,13 @@ pub(super) async fn restore(context: &Context, mq: &RocketMq, args: &Restore) ->
             let again = found.before.unwrap_or(saved.offset) - saved.offset;
             moves.push(Move { after: saved.offset, again, ..found.clone() });
         }
+        for one in current.iter().filter(|one| one.before.is_some()) {
+            if snapshot.offset_of(&one.queue_id()).is_none() {
+                let queue = format!("{topic} {}:{}", one.broker, one.queue);
+                writeln!(stderr(), "{queue}: nothing was committed there when the snapshot was taken: left as it is")?;
+            }
+        }
     }
-    carry_out(context, mq, &snapshot.group, moves, "mq offsets restore", &args.guard, &args.change).await
+    let job = Job { command: "mq offsets restore", group: &snapshot.group, guard: &args.guard, change: &args.change };
+    carry_out(context, mq, &job, moves).await
 }

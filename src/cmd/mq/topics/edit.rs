@@ -1,21 +1,26 @@
 //! Making, changing and removing topics.
 
 use std::collections::BTreeSet;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::existing;
+use super::wanted::MAX_QUEUES;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::cluster::Where;
+use crate::cmd::mq::silent;
 use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::mq::operate::{Permission, TopicSpec};
 use crate::mq::rocketmq::RocketMq;
 
 /// Message types of Apache RocketMQ 5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum MessageType {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum MessageType {
     Normal,
     Fifo,
     Delay,
@@ -24,7 +29,7 @@ enum MessageType {
 }
 
 impl MessageType {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Normal => "NORMAL",
             Self::Fifo => "FIFO",
@@ -35,8 +40,9 @@ impl MessageType {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Allow {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Allow {
     ReadWrite,
     Read,
     Write,
@@ -59,7 +65,7 @@ pub(super) struct Put {
     /// Topic as it is to be called on the broker
     topic: String,
     /// Queues on each broker, to read and to write
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_QUEUES)))]
     queues: Option<u32>,
     /// What may be done with it
     #[arg(long, value_enum)]
@@ -87,11 +93,12 @@ pub(super) struct Delete {
 }
 
 /// What is done with a topic on a broker.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Step {
+pub(in crate::cmd) struct Step {
     topic: String,
     broker: String,
+    /// create, exists, update, unchanged or delete.
     action: &'static str,
     queues: Option<u32>,
     permission: Option<Permission>,
@@ -103,7 +110,9 @@ struct Step {
 /// Makes a topic where it is missing; what exists is left as it is.
 pub(super) async fn create(context: &Context, mq: &RocketMq, args: &Put) -> anyhow::Result<ExitCode> {
     check_name(&args.topic)?;
-    let there: BTreeSet<String> = mq.topic(&args.topic).await?.into_iter().map(|part| part.broker).collect();
+    let mut failed = Failed::default();
+    silent::leave_out(mq, &mut failed).await?;
+    let there = mq.topic(&args.topic).await?;
     let mut steps = Vec::new();
     for node in masters(mq, args.broker.as_deref()).await? {
         let spec = TopicSpec {
@@ -112,10 +121,19 @@ pub(super) async fn create(context: &Context, mq: &RocketMq, args: &Put) -> anyh
             permission: args.permission.map_or(Permission::ReadWrite, Permission::from),
             message_type: args.message_type.map(|kind| kind.name().to_owned()),
         };
-        let action = if there.contains(&node.name) { "exists" } else { "create" };
-        steps.push((node.addr, step(&spec, node.name, action), spec));
+        if let Some(part) = there.iter().find(|part| part.broker == node.name) {
+            let is = TopicSpec {
+                queues: part.read_queues,
+                permission: part.permission,
+                message_type: Some(part.message_type.clone()),
+                ..spec
+            };
+            steps.push((node.addr, step(&is, node.name, "exists"), is));
+        } else {
+            steps.push((node.addr, step(&spec, node.name, "create"), spec));
+        }
     }
-    carry_out(context, mq, steps, "mq topics create", &args.change).await
+    carry_out(context, mq, steps, failed, "mq topics create", &args.change).await
 }
 
 /// Changes a topic where it exists.
@@ -123,6 +141,8 @@ pub(super) async fn update(context: &Context, mq: &RocketMq, args: &Put) -> anyh
     if args.queues.is_none() && args.permission.is_none() && args.message_type.is_none() {
         return Err(Usage("say what to change: --queues, --permission or --type".to_owned()).into());
     }
+    let mut failed = Failed::default();
+    silent::leave_out(mq, &mut failed).await?;
     let mut steps = Vec::new();
     for part in existing(mq, &args.topic).await? {
         if args.broker.as_ref().is_some_and(|broker| *broker != part.broker) {
@@ -139,7 +159,7 @@ pub(super) async fn update(context: &Context, mq: &RocketMq, args: &Put) -> anyh
             && spec.permission == part.permission
             && spec.message_type.as_ref().is_none_or(|kind| *kind == part.message_type);
         if spec.queues < part.read_queues && !same {
-            tracing::warn!(topic = args.topic, broker = part.broker, "messages in the queues taken away stay unread");
+            writeln!(stderr(), "{}: what is in the queues that go away will not be read any more", part.broker)?;
         }
         let action = if same { "unchanged" } else { "update" };
         steps.push((part.addr, step(&spec, part.broker, action), spec));
@@ -149,13 +169,15 @@ pub(super) async fn update(context: &Context, mq: &RocketMq, args: &Put) -> anyh
         return Err(anyhow::anyhow!("{} is not on broker {broker}", args.topic))
             .help("`ruyi mq topics show` lists them");
     }
-    carry_out(context, mq, steps, "mq topics update", &args.change).await
+    carry_out(context, mq, steps, failed, "mq topics update", &args.change).await
 }
 
 /// Removes a topic everywhere.
 pub(super) async fn delete(context: &Context, mq: &RocketMq, args: &Delete) -> anyhow::Result<ExitCode> {
+    // One that is silent now would bring the topic back.
+    silent::refuse(mq, None).await?;
     let parts = existing(mq, &args.topic).await?;
-    let (ranges, _) = mq.queue_ranges(&args.topic).await?;
+    let (ranges, _) = mq.ranges_on(&args.topic, parts.iter().map(|part| part.addr.as_str())).await?;
     let messages: i64 = ranges.iter().map(|range| range.max - range.min).sum();
     let mut steps: Vec<Step> = parts
         .iter()
@@ -170,16 +192,23 @@ pub(super) async fn delete(context: &Context, mq: &RocketMq, args: &Delete) -> a
         })
         .collect();
     let what = format!("delete {} with {messages} messages on {} brokers", args.topic, parts.len());
+    let mut failed = Failed::default();
     if args.change.approved(&what)? {
         journal::record(context, "mq topics delete", args.change.reason.as_deref(), &steps)?;
-        let clusters: BTreeSet<String> = mq.brokers().await?.into_iter().map(|node| node.cluster).collect();
-        for cluster in clusters {
-            mq.delete_topic(&cluster, &args.topic).await?;
+        let nodes = mq.brokers().await?;
+        let of = |step: &Step| nodes.iter().find(|node| node.name == step.broker).map(|node| node.cluster.clone());
+        for cluster in steps.iter().filter_map(of).collect::<BTreeSet<String>>() {
+            match mq.delete_topic(&cluster, &args.topic).await {
+                Ok(()) => {
+                    let there = steps.iter_mut().filter(|step| of(step).as_ref() == Some(&cluster));
+                    there.for_each(|step| step.done = true);
+                }
+                Err(error) => failed.note(&format!("cluster {cluster}"), &error)?,
+            }
         }
-        steps.iter_mut().for_each(|step| step.done = true);
     }
     context.output().rows(steps)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(failed.code())
 }
 
 fn step(spec: &TopicSpec, broker: String, action: &'static str) -> Step {
@@ -198,12 +227,12 @@ async fn carry_out(
     context: &Context,
     mq: &RocketMq,
     mut steps: Vec<(String, Step, TopicSpec)>,
+    mut failed: Failed,
     command: &str,
     change: &Change,
 ) -> anyhow::Result<ExitCode> {
     let due = |step: &Step| matches!(step.action, "create" | "update");
     let count = steps.iter().filter(|(_, step, _)| due(step)).count();
-    let mut failed = Failed::default();
     if count > 0 && change.approved(&format!("{command} on {count} brokers"))? {
         let plan: Vec<&Step> = steps.iter().map(|(_, step, _)| step).collect();
         journal::record(context, command, change.reason.as_deref(), &plan)?;
@@ -220,7 +249,7 @@ async fn carry_out(
 
 async fn masters(mq: &RocketMq, only: Option<&str>) -> anyhow::Result<Vec<crate::mq::operate::BrokerNode>> {
     let mut nodes = mq.brokers().await?;
-    nodes.retain(|node| node.id == 0);
+    nodes.retain(|node| node.id == 0 && !mq.is_left_out(&node.addr));
     if let Some(only) = only {
         let names = nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>().join(", ");
         nodes.retain(|node| node.name == only);
@@ -232,7 +261,7 @@ async fn masters(mq: &RocketMq, only: Option<&str>) -> anyhow::Result<Vec<crate:
 }
 
 /// What RocketMQ takes as a topic name.
-fn check_name(name: &str) -> Result<(), Usage> {
+pub(super) fn check_name(name: &str) -> Result<(), Usage> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '%' | '|' | '-' | '_');
     if name.is_empty() || name.len() > 127 || !name.chars().all(legal) {
         let text = format!("{name:?} is no topic name: 1 to 127 letters, digits, %, |, - or _ (no dots)");

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rocketmq_client_rust::{ConsumerAdmin, OffsetAdmin};
+use rocketmq_client_rust::{ConsumerAdmin, MQAdminMutationExt, OffsetAdmin};
+use rocketmq_protocol::protocol::subscription::subscription_group_config::SubscriptionGroupConfig;
 
-use super::{known, message_queue, queue_id};
+use super::{
+    CONSUMER_NOT_ONLINE, QUERY_NOT_FOUND, SUBSCRIPTION_GROUP_NOT_EXIST, TOPIC_NOT_EXIST, known, message_queue,
+    queue_id, says,
+};
 use crate::mq::message::QueueId;
 use crate::mq::operate::{Committed, Member, Subscription};
 use crate::mq::rocketmq::{ADMIN_TIMEOUT, MqError, RETRY_PREFIX, RocketMq};
@@ -15,17 +19,39 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when a broker is away.
     pub async fn groups(&self) -> Result<Vec<String>, MqError> {
+        let names: BTreeSet<String> = self.group_table().await?.into_values().flatten().collect();
+        Ok(names.into_iter().collect())
+    }
+
+    /// Broker name → the consumer groups that its master has a configuration for.
+    ///
+    /// # Errors
+    /// [`MqError`] when a broker is away.
+    pub async fn group_table(&self) -> Result<BTreeMap<String, BTreeSet<String>>, MqError> {
         let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let mut names = BTreeSet::new();
-        for addr in self.master_addrs().await?.into_values() {
-            let table = self
+        let mut table = BTreeMap::new();
+        for (broker, addr) in self.master_addrs().await? {
+            let found = self
                 .ask("list the consumer groups", async |admin| {
                     admin.get_all_subscription_group(addr.as_str().into(), timeout_ms).await
                 })
                 .await?;
-            names.extend(table.get_subscription_group_table().keys().map(ToString::to_string));
+            let names = found.get_subscription_group_table().keys().map(ToString::to_string).collect();
+            table.insert(broker, names);
         }
-        Ok(names.into_iter().collect())
+        Ok(table)
+    }
+
+    /// Makes a consumer group on one broker (its address), with RocketMQ's defaults.
+    ///
+    /// # Errors
+    /// [`MqError`] when the broker is away or refuses.
+    pub async fn create_group(&self, addr: &str, group: &str) -> Result<(), MqError> {
+        let config = SubscriptionGroupConfig::new(group.into());
+        self.ask("make a consumer group", async |admin| {
+            admin.create_and_update_subscription_group_config(addr.into(), config).await
+        })
+        .await
     }
 
     /// The topics that a group has committed offsets for, without its own retry topic, sorted.
@@ -33,24 +59,59 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when a broker is away.
     pub async fn topics_of(&self, group: &str) -> Result<Vec<String>, MqError> {
-        let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
         let mut topics = BTreeSet::new();
         for addr in self.master_addrs().await?.into_values() {
-            let stats = self
-                .ask("read the group's topics", async |admin| {
-                    let addr = Some(addr.as_str().into());
-                    admin.examine_consume_stats(group.into(), None, None, addr, timeout_ms).await
-                })
-                .await;
-            match stats {
-                Ok(stats) => topics.extend(stats.offset_table.keys().map(|queue| queue.topic_str().to_owned())),
-                // "Not consumed here" is an error to the client, and an answer to us.
-                Err(MqError::Client { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            topics.extend(self.consumed_on(&addr, group, None).await?.into_keys().map(|queue| queue.topic));
         }
         topics.retain(|topic| *topic != format!("{RETRY_PREFIX}{group}"));
         Ok(topics.into_iter().collect())
+    }
+
+    /// What one broker says of a group: per queue its offset and when the last consumed message was stored. It says 0
+    /// for a queue in which the group has committed nothing.
+    async fn consumed_on(
+        &self,
+        addr: &str,
+        group: &str,
+        topic: Option<&str>,
+    ) -> Result<BTreeMap<QueueId, (i64, Option<i64>)>, MqError> {
+        let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
+        let stats = self
+            .ask("read the group's offsets", async |admin| {
+                admin
+                    .examine_consume_stats(group.into(), topic.map(Into::into), None, Some(addr.into()), timeout_ms)
+                    .await
+            })
+            .await;
+        match stats {
+            Ok(stats) => Ok(stats
+                .offset_table
+                .into_iter()
+                .map(|(queue, offsets)| {
+                    (queue_id(&queue), (offsets.get_consumer_offset(), known(offsets.get_last_timestamp())))
+                })
+                .collect()),
+            // "Not consumed here" is an error to some brokers, and an answer to us.
+            Err(error) if says(&error, &[CONSUMER_NOT_ONLINE, SUBSCRIPTION_GROUP_NOT_EXIST, TOPIC_NOT_EXIST]) => {
+                Ok(BTreeMap::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the group has committed anything in a queue for which its broker says 0.
+    async fn has_committed(&self, addr: &str, group: &str, queue: &QueueId) -> Result<bool, MqError> {
+        let found = self
+            .ask("read an offset", async |admin| {
+                let (addr, group, topic) = (addr.into(), group.into(), queue.topic.as_str().into());
+                admin.mutation_consumer_offset(addr, group, topic, queue.queue).await
+            })
+            .await;
+        match found {
+            Ok(offset) => Ok(offset >= 0),
+            Err(error) if says(&error, &[QUERY_NOT_FOUND]) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// How far a group is in every queue of `topic`, also where it has committed nothing; by queue.
@@ -61,26 +122,29 @@ impl RocketMq {
         let masters = self.master_addrs().await?;
         let (ranges, _) = self.queue_ranges(topic).await?;
         let brokers: BTreeSet<String> = ranges.iter().map(|range| range.queue.broker.clone()).collect();
-        let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
         let mut offsets = BTreeMap::new();
         for broker in &brokers {
             let Some(addr) = masters.get(broker) else { continue };
-            let stats = self
-                .ask("read the group's offsets", async |admin| {
-                    let addr = Some(addr.as_str().into());
-                    admin.examine_consume_stats(group.into(), Some(topic.into()), None, addr, timeout_ms).await
-                })
-                .await?;
-            for (queue, wrapper) in stats.offset_table {
-                offsets.insert(queue_id(&queue), wrapper);
+            let mut here = self.consumed_on(addr, group, Some(topic)).await?;
+            let zeros: Vec<QueueId> =
+                here.iter().filter(|(_, (offset, _))| *offset == 0).map(|(queue, _)| queue.clone()).collect();
+            if !zeros.is_empty() {
+                // A broker that has nothing of the group in this topic leaves the topic out when it is not named.
+                let all = self.consumed_on(addr, group, None).await?;
+                for queue in zeros {
+                    if !all.contains_key(&queue) || !self.has_committed(addr, group, &queue).await? {
+                        here.remove(&queue);
+                    }
+                }
             }
+            offsets.extend(here);
         }
         let committed = ranges.into_iter().map(|range| {
             let found = offsets.get(&range.queue);
             Committed {
                 broker_offset: range.max,
-                consumer_offset: found.map(|offsets| offsets.get_consumer_offset()).filter(|offset| *offset >= 0),
-                last_consumed_ms: found.and_then(|offsets| known(offsets.get_last_timestamp())),
+                consumer_offset: found.map(|(offset, _)| *offset).filter(|offset| *offset >= 0),
+                last_consumed_ms: found.and_then(|(_, at_ms)| *at_ms),
                 queue: range.queue,
             }
         });
@@ -103,6 +167,23 @@ impl RocketMq {
         .await
     }
 
+    /// Sets what a group consumes next in one queue, and has its broker take the member that has the queue there: with
+    /// its next pull, which an idle member repeats within its long poll. What the member has in hand it may still
+    /// commit, and then goes on from `offset` all the same.
+    ///
+    /// # Errors
+    /// [`MqError`] when the broker is away or refuses: it takes offsets only of what the queue holds.
+    pub async fn move_members(&self, group: &str, queue: &QueueId, offset: i64) -> Result<(), MqError> {
+        let masters = self.master_addrs().await?;
+        let Some(addr) = masters.get(&queue.broker) else { return Err(MqError::NoBroker) };
+        let offset = u64::try_from(offset).map_err(|_| MqError::Config(format!("offset {offset} is below 0")))?;
+        self.ask("move a group", async |admin| {
+            let (group, topic) = (group.into(), queue.topic.as_str().into());
+            admin.reset_offset_by_queue_id(addr.as_str().into(), group, topic, queue.queue, offset).await
+        })
+        .await
+    }
+
     /// The offset of the first message of a queue stored at or after `time_ms`; its end when there is none.
     ///
     /// # Errors
@@ -120,37 +201,14 @@ impl RocketMq {
         Ok(i64::try_from(found).unwrap_or(i64::MAX))
     }
 
-    /// The clients that are connected as members of a group, on any master, by client id. What a member does not
-    /// tell (its queues, while it is busy or speaks an older protocol) is left empty.
+    /// The clients that are connected as members of a group, on any master, by client id, with what each tells about
+    /// itself. What a member does not tell (while it is busy or speaks an older protocol) is left empty.
     ///
     /// # Errors
     /// [`MqError`] when a broker is away.
     pub async fn members(&self, group: &str) -> Result<Vec<Member>, MqError> {
-        let mut members: BTreeMap<String, Member> = BTreeMap::new();
-        for addr in self.master_addrs().await?.into_values() {
-            let asked = self
-                .ask("list the members of a group", async |admin| {
-                    admin.examine_consumer_connection_info(group.into(), Some(addr.as_str().into())).await
-                })
-                .await;
-            let connections = match asked {
-                Ok(connections) => connections,
-                // "Not online" is an error to the client, and an answer to us.
-                Err(MqError::Client { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            for connection in connections.get_connection_set() {
-                let client_id = connection.get_client_id().to_string();
-                members.entry(client_id.clone()).or_insert_with(|| Member {
-                    client_id,
-                    addr: connection.get_client_addr().to_string(),
-                    language: format!("{:?}", connection.get_language()),
-                    subscriptions: Vec::new(),
-                    queues: Vec::new(),
-                });
-            }
-        }
-        for member in members.values_mut() {
+        let mut members = self.connections(group).await?;
+        for member in &mut members {
             let client = member.client_id.clone();
             let info = self
                 .ask("ask a member what it does", async |admin| {
@@ -169,6 +227,38 @@ impl RocketMq {
                     member.subscriptions.sort();
                 }
                 Err(error) => tracing::debug!(group, client, %error, "a member does not say what it does"),
+            }
+        }
+        Ok(members)
+    }
+
+    /// As [`RocketMq::members`], as the brokers know them: nobody is asked for queues and subscriptions.
+    ///
+    /// # Errors
+    /// [`MqError`] when a broker is away.
+    pub async fn connections(&self, group: &str) -> Result<Vec<Member>, MqError> {
+        let mut members: BTreeMap<String, Member> = BTreeMap::new();
+        for addr in self.master_addrs().await?.into_values() {
+            let asked = self
+                .ask("list the members of a group", async |admin| {
+                    admin.examine_consumer_connection_info(group.into(), Some(addr.as_str().into())).await
+                })
+                .await;
+            let connections = match asked {
+                Ok(connections) => connections,
+                // "Not online" is an error to the client, and an answer to us.
+                Err(error) if says(&error, &[CONSUMER_NOT_ONLINE, SUBSCRIPTION_GROUP_NOT_EXIST]) => continue,
+                Err(error) => return Err(error),
+            };
+            for connection in connections.get_connection_set() {
+                let client_id = connection.get_client_id().to_string();
+                members.entry(client_id.clone()).or_insert_with(|| Member {
+                    client_id,
+                    addr: connection.get_client_addr().to_string(),
+                    language: format!("{:?}", connection.get_language()),
+                    subscriptions: Vec::new(),
+                    queues: Vec::new(),
+                });
             }
         }
         Ok(members.into_values().collect())
