@@ -19,6 +19,18 @@ pub struct Change {
 }
 
 impl Change {
+    /// Fails early where [`Change::approved`] could not ask later.
+    ///
+    /// # Errors
+    /// [`Usage`] when nobody can be asked and nobody said yes.
+    pub fn askable(&self, what: &str) -> anyhow::Result<()> {
+        let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if self.dry_run || self.yes || terminal {
+            return Ok(());
+        }
+        Err(Usage(format!("about to {what}: say --yes, or --dry-run to only look")).into())
+    }
+
     /// True when it is to be done. `what` completes "About to ...".
     ///
     /// # Errors
@@ -30,9 +42,7 @@ impl Change {
         if self.yes {
             return Ok(true);
         }
-        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-            return Err(Usage(format!("about to {what}: say --yes, or --dry-run to only look")).into());
-        }
+        self.askable(what)?;
         let mut stderr = std::io::stderr();
         write!(stderr, "About to {what}. Go on? [y/N] ")?;
         stderr.flush()?;

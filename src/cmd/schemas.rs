@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::mq::{offsets, topics};
+use super::mq::{dlq, offsets, topics};
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.
@@ -25,6 +25,15 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<offsets::Move>("mq offsets restore"),
         item::<offsets::Move>("mq offsets skip"),
         item::<offsets::Move>("mq offsets clone"),
+        item::<dlq::show::Listed>("mq dlq list"),
+        item::<dlq::show::Row>("mq dlq browse"),
+        item::<dlq::show::Whole>("mq dlq show"),
+        item::<dlq::show::Count>("mq dlq group"),
+        item::<dlq::replay::Summary>("mq dlq replay"),
+        item::<dlq::edit::Edited>("mq dlq edit"),
+        item::<dlq::transfer::Exported>("mq dlq export"),
+        item::<dlq::transfer::Imported>("mq dlq import"),
+        item::<dlq::discard::Summary>("mq dlq discard"),
     ]
 }
 

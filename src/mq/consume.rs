@@ -206,13 +206,15 @@ impl Consumer {
         let now_ms = tx.now_ms();
         inbox::bury(tx, group, letter.event_id, letter.reason, now_ms).await?;
         let mut properties = letter.properties.to_vec();
-        properties.retain(|(name, _)| !name.starts_with("dlq"));
-        properties.extend([
+        let of_this_death = [
             ("dlqReason".to_owned(), retry::shorten(letter.reason)),
             (DLQ_ORIGIN.to_owned(), letter.topic.to_owned()),
             (DLQ_FIRST_FAILURE.to_owned(), letter.first_failed_at.to_string()),
             ("dlqAttempts".to_owned(), letter.attempts.to_string()),
-        ]);
+        ];
+        // What a replay has noted stays: how often, of which letter.
+        properties.retain(|(name, _)| of_this_death.iter().all(|(told, _)| told != name));
+        properties.extend(of_this_death);
         let id = tx.next_id();
         let mut event_id: String = format!("{}@{group}", letter.event_id).chars().take(128).collect();
         if !outbox::existing(tx, vec![event_id.clone()]).await?.is_empty() {

@@ -1,20 +1,34 @@
 //! `ruyi mq dlq`: dead letters of any group. Reading them belongs to no group and moves no offset.
 
+pub(in crate::cmd) mod discard;
+pub(in crate::cmd) mod edit;
 mod filter;
 mod letter;
-mod replay;
-mod show;
+mod pace;
+mod read;
+pub(in crate::cmd) mod replay;
+pub(in crate::cmd) mod show;
 mod state;
-mod transfer;
+pub(in crate::cmd) mod transfer;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
 
 pub(super) use letter::LetterId;
 
+use self::filter::Filter;
 use super::cluster::Cluster;
 use crate::cmd::Context;
+
+/// What the journal says of a bulk.
+#[derive(Serialize)]
+struct What<'a> {
+    group: &'a str,
+    filter: &'a Filter,
+    letters: u64,
+}
 
 /// Arguments of `ruyi mq dlq`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +43,9 @@ enum Command {
     #[command(after_help = "Example:\n  ruyi mq dlq list")]
     List(show::List),
     /// Print the dead letters of a group, one row each
+    ///
+    /// Bodies are in the JSON outputs, whole. A letter that was replayed or discarded from this data_dir is left out,
+    /// though RocketMQ keeps it until it expires.
     #[command(
         after_help = "Examples:\n  ruyi mq dlq browse stock-consumer-group --event ORDER_CREATED --since 2h\n  ruyi mq dlq browse stock-consumer-group --because \"no such SKU\" --output jsonl | jq .body"
     )]
@@ -40,26 +57,35 @@ enum Command {
     #[command(after_help = "Example:\n  ruyi mq dlq group stock-consumer-group")]
     Group(show::Group),
     /// Give dead letters to the group that failed, and to no other
+    ///
+    /// Each goes as it is, with all that its producer gave it, the same event id, and the properties dlqReplays,
+    /// dlqLetter and dlqBorn. What was sent is noted under data_dir: run it again after an interruption, and it goes on.
     #[command(
-        after_help = "Examples:\n  ruyi mq dlq replay stock-consumer-group --event ORDER_CREATED --dry-run\n  ruyi mq dlq replay stock-consumer-group --fingerprint 1f0a44c2 --rps 200 --max-fail 5 --reason \"fixed in 1.4.2\" --yes\n\nRun it again after an interruption: what was sent already is left out."
+        after_help = "Examples:\n  ruyi mq dlq replay stock-consumer-group --event ORDER_CREATED --dry-run\n  ruyi mq dlq replay stock-consumer-group --fingerprint 1f0a44c2 --rps 200 --max-fail 5 --reason \"fixed in 1.4.2\" --yes"
     )]
     Replay(replay::Args),
     /// Change the body of a dead letter before it is replayed; the original stays as it is
+    ///
+    /// What is written in the editor lies in a draft under data_dir until it is stored, whatever ends the editor or ruyi.
     #[command(
         after_help = "Examples:\n  ruyi mq dlq edit stock-consumer-group broker-a:0:17 --field totalAmount=59.80 --yes\n  EDITOR=vim ruyi mq dlq edit stock-consumer-group broker-a:0:17"
     )]
-    Edit(transfer::Edit),
+    Edit(edit::Args),
     /// Write dead letters as JSON lines, byte for byte
     #[command(after_help = "Example:\n  ruyi mq dlq export stock-consumer-group > dead.jsonl")]
     Export(transfer::Export),
     /// Put exported dead letters back into the dead letter topic of their group
+    ///
+    /// All lines are checked before the first one is sent. After an interruption the same file goes on where it stopped.
     #[command(after_help = "Example:\n  ruyi mq dlq import dead.jsonl --yes")]
     Import(transfer::Import),
     /// Take dead letters out of sight: they are listed and replayed no more
+    ///
+    /// It is noted under data_dir only: RocketMQ keeps them until they expire.
     #[command(
         after_help = "Example:\n  ruyi mq dlq discard stock-consumer-group --fingerprint 1f0a44c2 --reason \"test orders\" --yes"
     )]
-    Discard(transfer::Discard),
+    Discard(discard::Args),
 }
 
 /// Runs `ruyi mq dlq ...`.
@@ -72,28 +98,28 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
             Cluster::with(context, &args.place, async |mq| show::list(context, mq, &args).await).await
         }
         Command::Browse(args) => {
-            Cluster::with(context, &args.place, async |mq| show::browse(context, mq, &args).await).await
+            Cluster::with(context, &args.chosen.place, async |mq| show::browse(context, mq, &args).await).await
         }
         Command::Show(args) => {
             Cluster::with(context, &args.place, async |mq| show::one(context, mq, &args).await).await
         }
         Command::Group(args) => {
-            Cluster::with(context, &args.place, async |mq| show::group(context, mq, &args).await).await
+            Cluster::with(context, &args.chosen.place, async |mq| show::group(context, mq, &args).await).await
         }
         Command::Replay(args) => {
-            Cluster::with(context, &args.place, async |mq| replay::run(context, mq, &args).await).await
+            Cluster::with(context, &args.chosen.place, async |mq| replay::run(context, mq, &args).await).await
         }
         Command::Edit(args) => {
-            Cluster::with(context, &args.place, async |mq| transfer::edit(context, mq, &args).await).await
+            Cluster::with(context, &args.place, async |mq| edit::run(context, mq, &args).await).await
         }
         Command::Export(args) => {
-            Cluster::with(context, &args.place, async |mq| transfer::export(context, mq, &args).await).await
+            Cluster::with(context, &args.chosen.place, async |mq| transfer::export(context, mq, &args).await).await
         }
         Command::Import(args) => {
             Cluster::with(context, &args.place, async |mq| transfer::import(context, mq, &args).await).await
         }
         Command::Discard(args) => {
-            Cluster::with(context, &args.place, async |mq| transfer::discard(context, mq, &args).await).await
+            Cluster::with(context, &args.chosen.place, async |mq| discard::run(context, mq, &args).await).await
         }
     }
 }

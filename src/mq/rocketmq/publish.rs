@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rocketmq_client_rust::ClientError;
-use rocketmq_model::common::message::STRING_HASH_SET;
+use rocketmq_model::common::message::message_accessor::MessageAccessor;
 use rocketmq_model::common::message::message_queue::MessageQueue;
 use rocketmq_model::common::message::message_single::Message;
+use rocketmq_model::common::message::{MessageConst, STRING_HASH_SET};
 use rocketmq_model::result::{SendResult, SendStatus};
 use tokio::time::Instant;
 
@@ -313,8 +314,24 @@ pub(super) fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), P
     Ok(())
 }
 
-/// The RocketMQ message, with the topic's own tag if it has one. Properties that RocketMQ keeps for itself (a replayed message carries them) and empty ones,
-/// which it can not carry, are left out.
+/// Of the properties that RocketMQ keeps for itself, those that a message keeps in a group's own topics, as it does when
+/// a broker puts it there: what it is known by, where it came from, and who waits for an answer.
+const KEPT_BY_GROUPS: &[&str] = &[
+    MessageConst::PROPERTY_UNIQ_CLIENT_MESSAGE_ID_KEYIDX,
+    MessageConst::PROPERTY_EXTEND_UNIQ_INFO,
+    MessageConst::PROPERTY_ORIGIN_MESSAGE_ID,
+    MessageConst::PROPERTY_RETRY_TOPIC,
+    MessageConst::PROPERTY_DLQ_ORIGIN_TOPIC,
+    MessageConst::PROPERTY_DLQ_ORIGIN_MESSAGE_ID,
+    MessageConst::PROPERTY_CORRELATION_ID,
+    MessageConst::PROPERTY_MESSAGE_REPLY_TO_CLIENT,
+    MessageConst::PROPERTY_INSTANCE_ID,
+    MessageConst::PROPERTY_BUYER_ID,
+];
+
+/// The RocketMQ message, with the topic's own tag if it has one. Properties that RocketMQ keeps for itself (a message
+/// that is sent again carries them) are left out, except in a group's own topics; so are empty ones, which it can not
+/// carry.
 pub(super) fn encode(names: &TopicNames, message: &Outgoing) -> Result<Message, PublishError> {
     let illegal = |error: rocketmq_error::Error| PublishError::Illegal(error.to_string());
     let mut builder = Message::builder().topic(names.physical(&message.topic)).body(message.body.clone());
@@ -335,7 +352,16 @@ pub(super) fn encode(names: &TopicNames, message: &Outgoing) -> Result<Message, 
             builder = builder.raw_property(name.as_str(), value.as_str()).map_err(illegal)?;
         }
     }
-    builder.build().map_err(illegal)
+    let mut encoded = builder.build().map_err(illegal)?;
+    if is_group_topic(&message.topic) {
+        let kept = message.properties.iter().filter(|(name, _)| KEPT_BY_GROUPS.contains(&name.as_str()));
+        for (name, value) in kept.filter(|(_, value)| !value.is_empty()) {
+            let names_topic = [MessageConst::PROPERTY_RETRY_TOPIC, MessageConst::PROPERTY_DLQ_ORIGIN_TOPIC];
+            let value = if names_topic.contains(&name.as_str()) { names.physical(value) } else { value };
+            MessageAccessor::put_property(&mut encoded, name.as_str().into(), value.into());
+        }
+    }
+    Ok(encoded)
 }
 
 #[cfg(test)]

@@ -1,13 +1,20 @@
 //! Which dead letters are meant.
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
 use super::letter::{Letter, LetterId};
-use super::state::{Mark, State};
+use super::read::Span;
+use crate::cmd::WithHelp;
 use crate::cmd::mq::cluster::Where;
 use crate::config::Millis;
+use crate::mq::rocketmq::RocketMq;
 
 /// Options that choose dead letters; all of them must fit.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Serialize, clap::Args)]
 #[command(next_help_heading = "Which dead letters")]
+#[serde(rename_all = "camelCase")]
 pub struct Filter {
     /// Only of this event (or tag)
     #[arg(long, value_name = "EVENT")]
@@ -59,9 +66,50 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// The letter is meant, and was neither discarded nor replayed from where it lies.
+    /// Where the letters lie; only around those that were named, if some were.
+    ///
+    /// # Errors
+    /// The group has no dead letter topic, or the cluster is away.
+    pub async fn span(&self, mq: &RocketMq) -> anyhow::Result<Span> {
+        let mut span = Span::all(mq, &self.group).await?;
+        let ids = &self.filter.ids;
+        if !ids.is_empty() {
+            span.queues.retain(|(broker, queue), (from, to)| {
+                let here = || ids.iter().filter(|id| id.broker == *broker && id.queue == *queue).map(|id| id.offset);
+                let (Some(first), Some(last)) = (here().min(), here().max()) else { return false };
+                (*from, *to) = ((*from).max(first), (*to).min(last.saturating_add(1)));
+                true
+            });
+        }
+        Ok(span)
+    }
+
+    /// The letters that were named, to be crossed off.
     #[must_use]
-    pub fn takes_open(&self, letter: &Letter, state: &State, now_ms: i64) -> bool {
-        !matches!(state.mark(letter), Some(Mark::Discarded | Mark::Replayed)) && self.filter.takes(letter, now_ms)
+    pub fn named(&self) -> Named {
+        Named(self.filter.ids.iter().cloned().collect())
+    }
+}
+
+/// Letters that were named and not yet found.
+pub struct Named(BTreeSet<LetterId>);
+
+impl Named {
+    /// It is there.
+    pub fn found(&mut self, letter: &Letter) {
+        self.0.remove(&letter.id);
+    }
+
+    /// All of them were there.
+    ///
+    /// # Errors
+    /// Some were not.
+    pub fn none_missing(&self) -> anyhow::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<String> = self.0.iter().take(10).map(ToString::to_string).collect();
+        let text = anyhow::anyhow!("there is no dead letter {}: it may have expired", missing.join(", "));
+        Err(text).help("`ruyi mq dlq browse` prints those that are there")
     }
 }

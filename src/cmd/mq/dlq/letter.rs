@@ -1,20 +1,13 @@
 //! A dead letter: a message in `%DLQ%<group>`, whoever put it there.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::cmd::WithHelp;
-use crate::cmd::mq::offsets::plan;
 use crate::domain::event::Kind;
-use crate::mq::message::QueueId;
 use crate::mq::operate::StoredMessage;
-use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
-
-/// Messages asked for at once.
-const PAGE: i32 = 256;
+use crate::mq::rocketmq::DLQ_PREFIX;
 
 /// Where a dead letter lies: `broker:queue:offset`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,8 +82,8 @@ impl Letter {
     pub fn origin(&self) -> Option<&str> {
         ["dlqOriginTopic", "DLQ_ORIGIN_TOPIC", "RETRY_TOPIC", "REAL_TOPIC"]
             .into_iter()
-            .find_map(|name| self.message.property(name))
-            .filter(|topic| !topic.starts_with('%'))
+            .filter_map(|name| self.message.property(name))
+            .find(|topic| !topic.starts_with('%'))
     }
 
     /// What happened: its event, else its tag, else its topic.
@@ -125,6 +118,19 @@ impl Letter {
         self.message.property(REPLAYS).and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
+    /// When its producer made it, epoch ms, before anybody sent it again.
+    #[must_use]
+    pub fn born_ms(&self) -> i64 {
+        self.message.property(BORN).and_then(|at| at.parse().ok()).unwrap_or(self.message.born_ms)
+    }
+
+    /// What says in which order the letters of a key came: the first failure, else when it was made.
+    #[must_use]
+    pub fn order_ms(&self) -> (i64, i64) {
+        let failed = self.message.property("dlqFirstFailure").and_then(|at| at.parse().ok());
+        (failed.unwrap_or_else(|| self.born_ms()), self.message.born_ms)
+    }
+
     /// When it failed first, epoch ms; else when it was given up.
     #[must_use]
     pub fn failed_ms(&self) -> i64 {
@@ -139,8 +145,12 @@ impl Letter {
     }
 }
 
-/// Property that counts replays; it travels with the message.
+/// Property that counts replays; it travels with the message, as do the next two.
 pub const REPLAYS: &str = "dlqReplays";
+/// Property of a replayed message: where the dead letter lay that it is a copy of.
+pub const LETTER: &str = "dlqLetter";
+/// Property of a replayed or imported message: when its producer made it, epoch ms.
+pub const BORN: &str = "dlqBorn";
 
 /// An event and a reason with ids and numbers masked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,90 +205,6 @@ fn mask(reason: &str) -> String {
 #[must_use]
 pub fn topic_of(group: &str) -> String {
     format!("{DLQ_PREFIX}{group}")
-}
-
-/// Part of the dead letters of a group: from where to where in each queue.
-#[derive(Clone, Debug, Default)]
-pub struct Span {
-    /// (broker, queue) → first offset and the one after the last.
-    pub queues: BTreeMap<(String, i32), (i64, i64)>,
-}
-
-impl Span {
-    /// All that lie there now.
-    ///
-    /// # Errors
-    /// The group has no dead letter topic, or the cluster is away.
-    pub async fn all(mq: &RocketMq, group: &str) -> anyhow::Result<Self> {
-        let topic = topic_of(group);
-        if mq.topic(&topic).await?.is_empty() {
-            let text = anyhow::anyhow!("{group} has no dead letters: there is no topic {topic}");
-            return Err(text).help("`ruyi mq dlq list` lists the groups that have some");
-        }
-        let (ranges, _) = mq.queue_ranges(&topic).await?;
-        let queues = ranges.into_iter().map(|range| ((range.queue.broker, range.queue.queue), (range.min, range.max)));
-        Ok(Self { queues: queues.collect() })
-    }
-}
-
-/// Reads letters queue by queue, in order, a page at a time.
-pub struct Reader<'a> {
-    mq: &'a RocketMq,
-    group: String,
-    addrs: BTreeMap<String, String>,
-    /// Queues still to be read: (broker, queue), next offset, the one after the last.
-    queues: VecDeque<((String, i32), i64, i64)>,
-    page: VecDeque<Letter>,
-}
-
-impl<'a> Reader<'a> {
-    /// Of the letters of `span`.
-    ///
-    /// # Errors
-    /// The cluster is away.
-    pub async fn new(mq: &'a RocketMq, group: &str, span: &Span) -> Result<Self, MqError> {
-        let queues = span.queues.iter().map(|(queue, (from, to))| (queue.clone(), *from, *to)).collect();
-        Ok(Self { mq, group: group.to_owned(), addrs: plan::addrs(mq).await?, queues, page: VecDeque::new() })
-    }
-
-    /// The next letter; none at the end.
-    ///
-    /// # Errors
-    /// The cluster's.
-    pub async fn next(&mut self) -> Result<Option<Letter>, MqError> {
-        loop {
-            if let Some(letter) = self.page.pop_front() {
-                return Ok(Some(letter));
-            }
-            let Some((place, from, to)) = self.queues.pop_front() else { return Ok(None) };
-            if from >= to {
-                continue;
-            }
-            let Some(addr) = self.addrs.get(&place.0) else { return Err(MqError::NoBroker) };
-            let queue = QueueId { topic: topic_of(&self.group), broker: place.0.clone(), queue: place.1 };
-            let page = self.mq.read_queue(addr, &queue, from, PAGE).await?;
-            let inside = page.messages.into_iter().filter(|message| message.offset < to);
-            self.page.extend(inside.map(|message| {
-                let id = LetterId { broker: place.0.clone(), queue: place.1, offset: message.offset };
-                Letter { id, message }
-            }));
-            if !page.is_end && page.next > from {
-                self.queues.push_front((place, page.next, to));
-            }
-        }
-    }
-}
-
-/// One letter.
-///
-/// # Errors
-/// It is not there (any more), or the cluster is away.
-pub async fn one(mq: &RocketMq, group: &str, id: &LetterId) -> anyhow::Result<Letter> {
-    let mut span = Span::default();
-    span.queues.insert((id.broker.clone(), id.queue), (id.offset, id.offset + 1));
-    let found = Reader::new(mq, group, &span).await?.next().await?;
-    let missing = || anyhow::anyhow!("there is no dead letter {id} of {group}: it may have expired");
-    found.ok_or_else(missing).help("`ruyi mq dlq browse` prints those that are there")
 }
 
 #[cfg(test)]

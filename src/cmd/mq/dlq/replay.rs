@@ -1,46 +1,60 @@
 //! Giving dead letters to the group that failed: paced, watched, and going on where it was interrupted.
 
+mod watch;
+
+use std::collections::HashSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
+use self::watch::Watch;
 use super::filter::Chosen;
-use super::letter::{Letter, LetterId, REPLAYS, Reader, Span, one};
+use super::letter::{BORN, LETTER, Letter, LetterId, REPLAYS, topic_of};
+use super::pace::{self, Pace, Rate};
+use super::read::{Reader, Shelf, Span};
 use super::state::{Mark, State};
 use crate::cmd::Context;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::progress;
+use crate::config::Millis;
 use crate::mq::message::{Delay, Outgoing};
 use crate::mq::rocketmq::{RETRY_PREFIX, RocketMq};
 use crate::shutdown::Shutdown;
 
-/// Letters sent together, and the pause between two such rounds at full rate.
-const ROUNDS_PER_SECOND: u32 = 20;
-/// How long the rate takes to grow to what was asked for.
-const RAMP: Duration = Duration::from_secs(10);
 /// How often it is looked whether letters come back.
 const LOOK: Duration = Duration::from_secs(1);
 /// Letters that must have been sent before a share of failures means anything.
 const ENOUGH: u64 = 20;
+/// Name of the embedded broker.
+const EMBEDDED: &str = "ruyi";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    chosen: Chosen,
-    /// Messages per second at most; the first ten seconds are slower
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rps: u32,
-    /// Stop when more than so many percent of the replayed came back
+    rate: Rate,
+    /// How long the rate takes to grow from a tenth to all of it
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    ramp: Millis,
+    /// Stop when more than so many percent of the replayed failed again
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = clap::value_parser!(u8).range(0..=100))]
     max_fail: u8,
+    /// How long to look for failures after the last one was sent; a Java consumer gives a message back after 10s
+    #[arg(long, value_name = "DURATION", default_value = "3s")]
+    watch: Millis,
     /// Refuse letters that were replayed so often already
     #[arg(long, value_name = "N", default_value = "3")]
     max_replays: u32,
-    /// Oldest failure first, so that the letters of a key come in their order
+    /// Refuse letters of messages that are older: a group may have forgotten that it handled them [default:
+    /// retention.inbox]
+    #[arg(long, value_name = "DURATION")]
+    max_age: Option<Millis>,
+    /// Oldest failure first; when a letter cannot be sent, those of its key that follow are held back
     #[arg(long)]
     in_order: bool,
     /// How the group is reached
@@ -48,14 +62,8 @@ pub(super) struct Args {
     via: Via,
     #[command(flatten)]
     change: Change,
-}
-
-impl std::ops::Deref for Args {
-    type Target = Chosen;
-
-    fn deref(&self) -> &Chosen {
-        &self.chosen
-    }
+    #[command(flatten)]
+    pub(super) chosen: Chosen,
 }
 
 /// The way back to a group.
@@ -70,17 +78,24 @@ enum Via {
 }
 
 /// What came of it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Summary {
+pub(in crate::cmd) struct Summary {
     group: String,
+    /// Letters that the filter takes and that were not replayed or discarded before.
     matched: u64,
+    /// Letters that the filter takes and that were replayed or discarded before.
+    already: u64,
+    /// To be sent: matched, and not refused.
+    due: u64,
     sent: u64,
     failed: u64,
     refused_replays: u64,
     refused_age: u64,
     refused_origin: u64,
+    /// Of the sent ones, those that are known to have failed again.
     came_back: u64,
+    /// Why it ended early.
     stopped: Option<String>,
 }
 
@@ -91,11 +106,13 @@ impl Summary {
     }
 }
 
-/// Why a letter is not replayed.
-enum Refused {
-    Replays,
-    Age,
-    Origin,
+/// What the journal says.
+#[derive(Serialize)]
+struct What<'a> {
+    #[serde(flatten)]
+    chosen: super::What<'a>,
+    via: &'a str,
+    rps: u32,
 }
 
 struct Run<'a> {
@@ -105,21 +122,29 @@ struct Run<'a> {
     retry_topic: Option<String>,
     state: State,
     summary: Summary,
+    watch: Watch<'a>,
+    /// With `--in-order`: keys that a letter failed of.
+    held: HashSet<String>,
 }
 
 pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow::Result<ExitCode> {
-    let span = Span::all(mq, &args.group).await?;
-    let retry_topic = (by_retry(mq, args.via).await?).then(|| format!("{RETRY_PREFIX}{}", args.group));
-    let state = State::open(&context.config.data_dir, &args.group)?;
-    let summary = Summary { group: args.group.clone(), ..Summary::default() };
-    let mut run = Run { context, mq, args, retry_topic, state, summary };
+    let group = &args.chosen.group;
+    let span = args.chosen.span(mq).await?;
+    let retry_topic = (by_retry(mq, args.via).await?).then(|| format!("{RETRY_PREFIX}{group}"));
+    let data_dir = &context.config.data_dir;
+    // Who only looks needs no place to write.
+    let state = if args.change.dry_run { State::open(data_dir, group)? } else { State::lock(data_dir, group)? };
+    let summary = Summary { group: group.clone(), ..Summary::default() };
+    let watch = Watch::new(mq, &topic_of(group), retry_topic.as_deref()).await?;
+    let mut run = Run { context, mq, args, retry_topic, state, summary, watch, held: HashSet::new() };
     let due = run.due(&span).await?;
-    let what = format!("replay {} dead letters to {}", due.len(), args.group);
+    let what = format!("replay {} dead letters to {group}", due.len());
     if !due.is_empty() && args.change.approved(&what)? {
-        let what = (&args.group, format!("{:?}", args.filter), due.len());
+        let via = run.retry_topic.as_deref().unwrap_or("the topics of origin");
+        let chosen = super::What { group, filter: &args.chosen.filter, letters: due.len() as u64 };
+        let what = What { chosen, via, rps: args.rate.rps };
         journal::record(context, "mq dlq replay", args.change.reason.as_deref(), &what)?;
-        run.send(&span, due).await?;
-        run.state.sync()?;
+        run.send(&due).await?;
     }
     let code = run.summary.code();
     context.output().rows([run.summary])?;
@@ -135,30 +160,43 @@ async fn by_retry(mq: &RocketMq, via: Via) -> anyhow::Result<bool> {
     }
 }
 
-/// Name of the embedded broker.
-const EMBEDDED: &str = "ruyi";
+/// Why a letter is not replayed.
+enum Refused {
+    Replays,
+    Age,
+    Origin,
+}
 
 impl Run<'_> {
     /// The letters to send: only where they lie, so that a million of them fit into memory.
     async fn due(&mut self, span: &Span) -> anyhow::Result<Vec<LetterId>> {
+        let chosen = &self.args.chosen;
         let now_ms = self.context.clock.now_ms();
-        let mut reader = Reader::new(self.mq, &self.args.group, span).await?;
+        let mut reader = Reader::new(self.mq, &chosen.group, span).await?;
+        let mut named = chosen.named();
         let mut due = Vec::new();
         while let Some(letter) = reader.next().await? {
-            if !self.args.takes_open(&letter, &self.state, now_ms) {
+            named.found(&letter);
+            if !chosen.filter.takes(&letter, now_ms) {
+                continue;
+            }
+            if !self.state.is_open(&letter) {
+                self.summary.already += 1;
                 continue;
             }
             self.summary.matched += 1;
             match self.refuses(&letter, now_ms) {
-                None => due.push((letter.failed_ms(), letter.id)),
+                None => due.push((letter.order_ms(), letter.id)),
                 Some(Refused::Replays) => self.summary.refused_replays += 1,
                 Some(Refused::Age) => self.summary.refused_age += 1,
                 Some(Refused::Origin) => self.summary.refused_origin += 1,
             }
         }
+        named.none_missing()?;
         if self.args.in_order {
             due.sort();
         }
+        self.summary.due = due.len() as u64;
         Ok(due.into_iter().map(|(_, id)| id).collect())
     }
 
@@ -167,79 +205,128 @@ impl Run<'_> {
             return Some(Refused::Replays);
         }
         // Older than what the inbox remembers: its effects might happen a second time.
-        if now_ms - letter.message.born_ms > self.context.config.retention.inbox.ms() {
+        if now_ms - letter.born_ms() > self.args.max_age.unwrap_or(self.context.config.retention.inbox).ms() {
             return Some(Refused::Age);
         }
         (self.retry_topic.is_none() && letter.origin().is_none()).then_some(Refused::Origin)
     }
 
-    async fn send(&mut self, span: &Span, due: Vec<LetterId>) -> anyhow::Result<()> {
+    async fn send(&mut self, due: &[LetterId]) -> anyhow::Result<()> {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
+        self.warn_if_nobody_is_there().await?;
+        let mut shelf = Shelf::new(self.mq, &self.args.chosen.group).await?;
         let bar = progress(due.len() as u64, "replaying");
-        let started = Instant::now();
-        let (mut looked, mut tail) = (started, tail_of(span));
-        // Rounds of letters, so that 2,000 a second are even and not 2,000 timers.
-        let mut rest = due.as_slice();
-        while !rest.is_empty() {
+        let mut pace = Pace::new(self.args.rate, self.args.ramp.duration());
+        let mut looked = Instant::now();
+        let mut rest = due;
+        while !rest.is_empty() && self.summary.stopped.is_none() {
+            let size = pace.round().await.min(rest.len());
             if shutdown.token.is_cancelled() {
                 self.summary.stopped = Some("interrupted: run it again to go on".to_owned());
                 break;
             }
-            let round = round_size(self.args.rps, started.elapsed()).min(rest.len());
-            let (now, later) = rest.split_at(round);
-            let due_at = Instant::now() + pause(self.args.rps, started.elapsed(), round);
-            self.send_round(now).await?;
-            bar.inc(now.len() as u64);
+            let (now, later) = rest.split_at(size);
             rest = later;
+            self.round(&mut shelf, now).await?;
+            bar.inc(now.len() as u64);
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
-                self.look_back(&mut tail).await?;
-                if self.fails_too_often() {
-                    let back = self.summary.came_back;
-                    self.summary.stopped =
-                        Some(format!("{back} came back: more than --max-fail {}", self.args.max_fail));
-                    break;
-                }
+                self.look().await?;
             }
-            tokio::time::sleep_until(due_at).await;
         }
         bar.finish_and_clear();
-        if self.summary.stopped.is_none() {
-            self.look_back(&mut tail).await?;
+        let sent_all = Instant::now();
+        while self.summary.stopped.is_none() && self.summary.came_back < self.summary.sent {
+            let waited = sent_all.elapsed() >= self.args.watch.duration() || shutdown.token.is_cancelled();
+            self.look().await?;
+            if waited {
+                break;
+            }
+            tokio::time::sleep(LOOK.min(self.args.watch.duration())).await;
         }
         Ok(())
     }
 
-    async fn send_round(&mut self, round: &[LetterId]) -> anyhow::Result<()> {
-        let mut letters = Vec::with_capacity(round.len());
-        for id in round {
-            letters.push(one(self.mq, &self.args.group, id).await?);
+    async fn warn_if_nobody_is_there(&self) -> anyhow::Result<()> {
+        let group = &self.args.chosen.group;
+        if self.mq.members(group).await?.is_empty() {
+            let text = "no member is online: what is replayed waits, and nobody can tell whether it fails again";
+            writeln!(std::io::stderr(), "{group}: {text}")?;
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self) -> anyhow::Result<()> {
+        self.watch.look().await?;
+        let (sent, back) = (self.summary.sent, self.watch.back());
+        self.summary.came_back = back;
+        if sent >= ENOUGH.min(self.summary.due) && back * 100 > sent * u64::from(self.args.max_fail) {
+            let limit = self.args.max_fail;
+            self.summary.stopped = Some(format!("{back} of {sent} failed again: more than --max-fail {limit}"));
+        }
+        Ok(())
+    }
+
+    /// Sends some letters, and notes each as soon as a broker has it.
+    async fn round(&mut self, shelf: &mut Shelf<'_>, ids: &[LetterId]) -> anyhow::Result<()> {
+        let mut letters = Vec::with_capacity(ids.len());
+        for id in ids {
+            match shelf.get(id).await? {
+                Some(letter) if self.held.contains(&letter.message.key) => {
+                    self.failed(id, &"held back: an earlier letter of its key was not sent")?;
+                }
+                Some(letter) => letters.push(letter),
+                None => self.failed(id, &"it is not there any more")?,
+            }
         }
         let messages: Vec<Outgoing> = letters.iter().map(|letter| self.outgoing(letter)).collect();
-        let now_ms = self.context.clock.now_ms();
-        for (letter, result) in letters.iter().zip(self.mq.publish(&messages).await) {
-            match result {
-                Ok(()) => {
-                    self.state.note(letter, Mark::Replayed, now_ms, None)?;
-                    self.summary.sent += 1;
-                }
-                Err(error) => {
-                    self.summary.failed += 1;
-                    writeln!(std::io::stderr(), "{}: {error}", letter.id)?;
+        let before = self.summary.sent;
+        let mut silent = false;
+        let mq = self.mq;
+        let mut sends = std::pin::pin!(pace::send(mq, &messages, self.retry_topic.is_some()));
+        while let Some(results) = sends.next().await {
+            for (index, result) in results {
+                let letter = &letters[index];
+                match result {
+                    Ok(()) => {
+                        self.state.note(letter, Mark::Replayed, self.context.clock.now_ms(), None)?;
+                        self.watch.sent(letter.id.clone());
+                        self.summary.sent += 1;
+                    }
+                    Err(error) => {
+                        silent |= error.is_unanswered();
+                        self.failed(&letter.id, &error)?;
+                        if self.args.in_order && !letter.message.key.is_empty() {
+                            self.held.insert(letter.message.key.clone());
+                        }
+                    }
                 }
             }
         }
+        self.state.sync()?;
+        if silent && self.summary.sent == before {
+            self.summary.stopped = Some("no broker takes them: run it again to go on".to_owned());
+        }
         Ok(())
+    }
+
+    fn failed(&mut self, id: &LetterId, why: &(impl std::fmt::Display + ?Sized)) -> anyhow::Result<()> {
+        self.summary.failed += 1;
+        Ok(writeln!(std::io::stderr(), "{id}: {why}")?)
     }
 
     /// The letter as it is, with its event id and all that its producer gave it, and one replay more.
     fn outgoing(&self, letter: &Letter) -> Outgoing {
         let mut properties = letter.message.properties.clone();
-        properties.retain(|(name, _)| name != REPLAYS);
+        properties.retain(|(name, _)| ![REPLAYS, LETTER, BORN].contains(&name.as_str()));
         properties.push((REPLAYS.to_owned(), (letter.replays() + 1).to_string()));
-        if let (Some(origin), None) = (letter.origin(), letter.message.property("dlqOriginTopic")) {
-            properties.push(("dlqOriginTopic".to_owned(), origin.to_owned()));
+        properties.push((LETTER.to_owned(), letter.id.to_string()));
+        properties.push((BORN.to_owned(), letter.born_ms().to_string()));
+        // What tells a consumer where it was at first, by the way that it takes.
+        let told = if self.retry_topic.is_some() { "RETRY_TOPIC" } else { "dlqOriginTopic" };
+        if let (Some(origin), None) = (letter.origin(), letter.message.property(told)) {
+            properties.push((told.to_owned(), origin.to_owned()));
         }
         let topic = self.retry_topic.clone().or_else(|| letter.origin().map(str::to_owned)).unwrap_or_default();
         let body = match self.state.edited(letter) {
@@ -248,73 +335,5 @@ impl Run<'_> {
         };
         let (tag, key) = (letter.message.tag.clone(), letter.message.key.clone());
         Outgoing { topic, tag, key, body, properties, delay: Delay::None }
-    }
-
-    /// Counts letters that died again since the last look.
-    async fn look_back(&mut self, tail: &mut Span) -> anyhow::Result<()> {
-        let all = Span::all(self.mq, &self.args.group).await?;
-        for (queue, (_, end)) in &all.queues {
-            tail.queues.entry(queue.clone()).or_insert((*end, *end)).1 = *end;
-        }
-        let mut reader = Reader::new(self.mq, &self.args.group, tail).await?;
-        while let Some(letter) = reader.next().await? {
-            if letter.replays() > 0 {
-                self.summary.came_back += 1;
-            }
-        }
-        for (from, to) in tail.queues.values_mut() {
-            *from = *to;
-        }
-        Ok(())
-    }
-
-    fn fails_too_often(&self) -> bool {
-        let Summary { sent, came_back, .. } = self.summary;
-        sent >= ENOUGH && came_back * 100 > sent * u64::from(self.args.max_fail)
-    }
-}
-
-/// The end of each queue: what comes from now on.
-fn tail_of(span: &Span) -> Span {
-    Span { queues: span.queues.iter().map(|(queue, (_, to))| (queue.clone(), (*to, *to))).collect() }
-}
-
-/// The rate that applies after so much time: a tenth at first, all of it after the ramp.
-fn rate(rps: u32, elapsed: Duration) -> f64 {
-    let share = (elapsed.as_secs_f64() / RAMP.as_secs_f64()).min(1.0);
-    f64::from(rps) * (0.1 + 0.9 * share)
-}
-
-/// Letters in one round.
-fn round_size(rps: u32, elapsed: Duration) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
-    let size = (rate(rps, elapsed) / f64::from(ROUNDS_PER_SECOND)).ceil() as usize;
-    size.max(1)
-}
-
-/// How long a round of `size` letters may take at the rate that applies.
-#[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-fn pause(rps: u32, elapsed: Duration, size: usize) -> Duration {
-    Duration::from_secs_f64(size as f64 / rate(rps, elapsed).max(0.1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_ramps_up_and_then_holds() {
-        let per_second = |rps, after| {
-            let elapsed = Duration::from_secs(after);
-            #[expect(clippy::cast_precision_loss, reason = "a test")]
-            let size = round_size(rps, elapsed) as f64;
-            size / pause(rps, elapsed, round_size(rps, elapsed)).as_secs_f64()
-        };
-        for rps in [1, 100, 2_000, 100_000] {
-            assert!((per_second(rps, 0) - f64::from(rps) * 0.1).abs() < f64::from(rps) * 0.01 + 0.01, "{rps}");
-            assert!((per_second(rps, 60) - f64::from(rps)).abs() < f64::from(rps) * 0.01, "{rps}");
-        }
-        assert_eq!(round_size(1, Duration::ZERO), 1);
-        assert_eq!(round_size(2_000, Duration::from_secs(60)), 100);
     }
 }

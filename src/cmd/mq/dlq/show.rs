@@ -1,19 +1,27 @@
 //! Looking at dead letters.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::filter::Chosen;
-use super::letter::{self, Fingerprint, Letter, LetterId, Reader, Span};
+use super::letter::{Fingerprint, Letter, LetterId};
+use super::read::{self, Reader, Span};
 use super::state::{Mark, State};
 use crate::cmd::journal::rfc3339;
 use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::messages::Body;
 use crate::cmd::mq::offsets::plan;
-use crate::cmd::{Context, Failed};
-use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
+use crate::cmd::{Context, Failed, body};
+use crate::mq::message::QueueId;
+use crate::mq::rocketmq::{DLQ_PREFIX, RocketMq};
+use crate::output::Format;
+
+/// Fingerprints that `group` tells apart; letters of further ones are counted together by their event.
+const MAX_FINGERPRINTS: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
@@ -23,14 +31,14 @@ pub(super) struct List {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Browse {
-    #[command(flatten)]
-    chosen: Chosen,
     /// Also those that were discarded or replayed
     #[arg(long)]
     all: bool,
     /// So many at most
     #[arg(long, value_name = "N", default_value = "100")]
     limit: u64,
+    #[command(flatten)]
+    pub(super) chosen: Chosen,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,64 +54,88 @@ pub(super) struct Show {
 #[derive(Debug, clap::Args)]
 pub(super) struct Group {
     #[command(flatten)]
-    chosen: Chosen,
-}
-
-impl std::ops::Deref for Browse {
-    type Target = Chosen;
-
-    fn deref(&self) -> &Chosen {
-        &self.chosen
-    }
-}
-
-impl std::ops::Deref for Group {
-    type Target = Chosen;
-
-    fn deref(&self) -> &Chosen {
-        &self.chosen
-    }
+    pub(super) chosen: Chosen,
 }
 
 /// A group in the list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Listed {
+pub(in crate::cmd) struct Listed {
     group: String,
+    /// Dead letters in the topic.
     depth: i64,
+    /// Of these, neither replayed nor discarded from this data directory.
+    open: i64,
     oldest: Option<String>,
     oldest_seconds: Option<i64>,
     newest: Option<String>,
 }
 
 /// A letter in a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Row<'a> {
+pub(in crate::cmd) struct Row<'a> {
+    #[schema(value_type = String)]
     id: &'a LetterId,
     event: &'a str,
     key: &'a str,
     event_id: String,
     reason: Option<&'a str>,
+    fingerprint: String,
     attempts: i64,
     replays: u32,
     failed: String,
     died: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     mark: Option<Mark>,
+    /// JSON as JSON, text as text, anything else in hexadecimal. Not in tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value)]
+    body: Option<Body<'a>>,
+}
+
+/// A letter whole.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cmd) struct Whole<'a> {
+    group: &'a str,
+    #[schema(value_type = String)]
+    id: &'a LetterId,
+    event: &'a str,
+    key: &'a str,
+    event_id: String,
+    reason: Option<&'a str>,
+    fingerprint: String,
+    attempts: i64,
+    replays: u32,
+    mark: Option<Mark>,
+    /// The topic that it was consumed from.
+    origin_topic: Option<&'a str>,
+    born: String,
+    failed: String,
+    died: String,
+    /// Id that its producer's client gave it.
+    unique_id: &'a str,
+    properties: BTreeMap<&'a str, &'a str>,
+    /// What the schema of its event says against the body; none: nothing, or nobody knows the event.
+    fault: Option<String>,
+    #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
+    /// What a replay sends instead.
+    #[schema(value_type = Option<serde_json::Value>)]
+    edited_body: Option<Body<'a>>,
 }
 
 /// Letters with one fingerprint.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Count<'a> {
+pub(in crate::cmd) struct Count<'a> {
     fingerprint: String,
     event: &'a str,
     reason: &'a str,
     count: u64,
     first: String,
     last: String,
+    #[schema(value_type = String)]
     example: &'a LetterId,
 }
 
@@ -114,7 +146,7 @@ pub(super) async fn list(context: &Context, mq: &RocketMq, _: &List) -> anyhow::
     let mut failed = Failed::default();
     for topic in mq.topics().await? {
         let Some(group) = topic.strip_prefix(DLQ_PREFIX) else { continue };
-        match listed(mq, &addrs, &topic, group, now_ms).await {
+        match listed(context, mq, &addrs, &topic, group, now_ms).await {
             Ok(row) if row.depth > 0 => output.row(&row)?,
             Ok(_) => {}
             Err(error) => failed.note(group, &error)?,
@@ -125,138 +157,167 @@ pub(super) async fn list(context: &Context, mq: &RocketMq, _: &List) -> anyhow::
 }
 
 async fn listed(
+    context: &Context,
     mq: &RocketMq,
     addrs: &BTreeMap<String, String>,
     topic: &str,
     group: &str,
     now_ms: i64,
-) -> Result<Listed, MqError> {
+) -> anyhow::Result<Listed> {
     let (ranges, _) = mq.queue_ranges(topic).await?;
     let mut oldest: Option<i64> = None;
-    for range in ranges.iter().filter(|range| range.max > range.min) {
-        let Some(addr) = addrs.get(&range.queue.broker) else { continue };
-        let page = mq.read_queue(addr, &range.queue, range.min, 1).await?;
-        let at = page.messages.first().map(|message| message.stored_ms);
-        oldest = oldest.into_iter().chain(at).min();
+    let mut span = Span::default();
+    for range in &ranges {
+        span.queues.insert((range.queue.broker.clone(), range.queue.queue), (range.min, range.max));
+        if let Some(addr) = addrs.get(&range.queue.broker).filter(|_| range.max > range.min) {
+            let at = first_stored(mq, addr, &range.queue, range.min).await?;
+            oldest = oldest.into_iter().chain(at).min();
+        }
     }
+    let depth = ranges.iter().map(|range| range.max - range.min).sum();
+    let closed = if depth == 0 { 0 } else { State::open(&context.config.data_dir, group)?.closed_in(&span) };
     Ok(Listed {
         group: group.to_owned(),
-        depth: ranges.iter().map(|range| range.max - range.min).sum(),
+        depth,
+        open: depth - i64::try_from(closed).unwrap_or(depth),
         oldest: oldest.map(rfc3339),
         oldest_seconds: oldest.map(|at| (now_ms - at).max(0) / 1000),
         newest: ranges.iter().filter_map(|range| range.last_stored_ms).max().map(rfc3339),
     })
 }
 
-fn row<'a>(letter: &'a Letter, mark: Option<Mark>) -> Row<'a> {
+/// When the first message at or after `offset` was stored.
+async fn first_stored(mq: &RocketMq, addr: &str, queue: &QueueId, offset: i64) -> anyhow::Result<Option<i64>> {
+    let mut page = mq.read_queue(addr, queue, offset, 1).await?;
+    if page.messages.is_empty() && !page.is_end {
+        // Its oldest messages have expired meanwhile.
+        page = mq.read_queue(addr, queue, page.next, 1).await?;
+    }
+    Ok(page.messages.first().map(|message| message.stored_ms))
+}
+
+pub(super) async fn browse(context: &Context, mq: &RocketMq, args: &Browse) -> anyhow::Result<ExitCode> {
+    let Browse { chosen, all, limit } = args;
+    let state = State::open(&context.config.data_dir, &chosen.group)?;
+    let mut reader = Reader::new(mq, &chosen.group, &chosen.span(mq).await?).await?;
+    let mut named = chosen.named();
+    let now_ms = context.clock.now_ms();
+    let with_body = context.format() != Format::Table;
+    let mut output = context.output();
+    let mut printed = 0;
+    while let Some(letter) = reader.next().await? {
+        named.found(&letter);
+        if !chosen.filter.takes(&letter, now_ms) || !(*all || state.is_open(&letter)) {
+            continue;
+        }
+        if printed == *limit {
+            writeln!(std::io::stderr(), "there are more: --limit prints more than {limit}")?;
+            output.finish()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        output.row(&row(&letter, state.mark(&letter), with_body))?;
+        printed += 1;
+    }
+    output.finish()?;
+    named.none_missing()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(letter: &Letter, mark: Option<Mark>, with_body: bool) -> Row<'_> {
     Row {
         id: &letter.id,
         event: letter.event(),
         key: &letter.message.key,
         event_id: letter.event_id(),
         reason: letter.reason(),
+        fingerprint: letter.fingerprint().short(),
         attempts: letter.attempts(),
         replays: letter.replays(),
         failed: rfc3339(letter.failed_ms()),
         died: rfc3339(letter.message.stored_ms),
         mark,
-        body: Body::of(&letter.message.body),
+        body: with_body.then(|| Body::of(&letter.message.body)),
     }
-}
-
-pub(super) async fn browse(context: &Context, mq: &RocketMq, args: &Browse) -> anyhow::Result<ExitCode> {
-    let state = State::open(&context.config.data_dir, &args.group)?;
-    let span = Span::all(mq, &args.group).await?;
-    let mut reader = Reader::new(mq, &args.group, &span).await?;
-    let now_ms = context.clock.now_ms();
-    let mut output = context.output();
-    let mut left = args.limit;
-    while left > 0
-        && let Some(letter) = reader.next().await?
-    {
-        let wanted =
-            if args.all { args.filter.takes(&letter, now_ms) } else { args.takes_open(&letter, &state, now_ms) };
-        if wanted {
-            output.row(&row(&letter, state.mark(&letter)))?;
-            left -= 1;
-        }
-    }
-    output.finish()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A letter whole.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Whole<'a> {
-    #[serde(flatten)]
-    row: Row<'a>,
-    origin_topic: Option<&'a str>,
-    unique_id: &'a str,
-    properties: BTreeMap<&'a str, &'a str>,
-    edited_body: Option<&'a str>,
 }
 
 pub(super) async fn one(context: &Context, mq: &RocketMq, args: &Show) -> anyhow::Result<ExitCode> {
     let state = State::open(&context.config.data_dir, &args.group)?;
-    let letter = letter::one(mq, &args.group, &args.id).await?;
+    let letter = read::one(mq, &args.group, &args.id).await?;
+    let edited = state.edited(&letter).map(str::as_bytes);
+    let sent = edited.unwrap_or(&letter.message.body);
     let whole = Whole {
-        row: row(&letter, state.mark(&letter)),
+        group: &args.group,
+        id: &letter.id,
+        event: letter.event(),
+        key: &letter.message.key,
+        event_id: letter.event_id(),
+        reason: letter.reason(),
+        fingerprint: letter.fingerprint().short(),
+        attempts: letter.attempts(),
+        replays: letter.replays(),
+        mark: state.mark(&letter),
         origin_topic: letter.origin(),
+        born: rfc3339(letter.born_ms()),
+        failed: rfc3339(letter.failed_ms()),
+        died: rfc3339(letter.message.stored_ms),
         unique_id: &letter.message.unique_id,
         properties: letter.message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-        edited_body: state.edited(&letter),
+        fault: letter.kind().and_then(|kind| body::check(kind, sent).err()),
+        body: Body::of(&letter.message.body),
+        edited_body: edited.map(Body::of),
     };
     let mut output = context.output();
-    // A table of one row with a body in it serves nobody.
-    output.text(&format!("{}\n", serde_json::to_string_pretty(&whole)?))?;
-    output.flush()?;
+    if context.format() == Format::Table {
+        // A table of one row with a body in it serves nobody.
+        output.text(&format!("{}\n", serde_json::to_string_pretty(&whole)?))?;
+        output.flush()?;
+    } else {
+        output.rows([whole])?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-#[derive(Default)]
 struct Tally {
     count: u64,
     first_ms: i64,
     last_ms: i64,
-    example: Option<LetterId>,
+    example: LetterId,
 }
 
 pub(super) async fn group(context: &Context, mq: &RocketMq, args: &Group) -> anyhow::Result<ExitCode> {
-    let state = State::open(&context.config.data_dir, &args.group)?;
-    let span = Span::all(mq, &args.group).await?;
-    let mut reader = Reader::new(mq, &args.group, &span).await?;
+    let chosen = &args.chosen;
+    let state = State::open(&context.config.data_dir, &chosen.group)?;
+    let mut reader = Reader::new(mq, &chosen.group, &chosen.span(mq).await?).await?;
+    let mut named = chosen.named();
     let now_ms = context.clock.now_ms();
     let mut tallies: BTreeMap<Fingerprint, Tally> = BTreeMap::new();
     while let Some(letter) = reader.next().await? {
-        if !args.takes_open(&letter, &state, now_ms) {
+        named.found(&letter);
+        if !chosen.filter.takes(&letter, now_ms) || !state.is_open(&letter) {
             continue;
         }
-        let at = letter.message.stored_ms;
-        let tally = tallies.entry(letter.fingerprint()).or_default();
-        if tally.count == 0 {
-            (tally.first_ms, tally.last_ms) = (at, at);
-            tally.example = Some(letter.id.clone());
+        let mut print = letter.fingerprint();
+        if tallies.len() >= MAX_FINGERPRINTS && !tallies.contains_key(&print) {
+            "(other reasons)".clone_into(&mut print.reason);
         }
+        let at = letter.message.stored_ms;
+        let fresh = || Tally { count: 0, first_ms: at, last_ms: at, example: letter.id.clone() };
+        let tally = tallies.entry(print).or_insert_with(fresh);
         tally.count += 1;
         tally.first_ms = tally.first_ms.min(at);
         tally.last_ms = tally.last_ms.max(at);
     }
+    named.none_missing()?;
     let mut all: Vec<_> = tallies.iter().collect();
     all.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.count));
-    let mut output = context.output();
-    for (print, tally) in all {
-        let Some(example) = &tally.example else { continue };
-        output.row(&Count {
-            fingerprint: print.short(),
-            event: &print.event,
-            reason: &print.reason,
-            count: tally.count,
-            first: rfc3339(tally.first_ms),
-            last: rfc3339(tally.last_ms),
-            example,
-        })?;
-    }
-    output.finish()?;
+    context.output().rows(all.into_iter().map(|(print, tally)| Count {
+        fingerprint: print.short(),
+        event: &print.event,
+        reason: &print.reason,
+        count: tally.count,
+        first: rfc3339(tally.first_ms),
+        last: rfc3339(tally.last_ms),
+        example: &tally.example,
+    }))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,93 @@
+//! Whether replayed letters fail again. They say so themselves: each carries the place of its letter, and comes to lie
+//! in the dead letters again, or in the group's retry topic as a copy that a consumer gave back.
+
+use std::collections::HashSet;
+
+use super::super::letter::{LETTER, LetterId};
+use super::super::read::{Reader, Span};
+use crate::mq::rocketmq::{MqError, RocketMq};
+
+/// A topic that is read from where it ended at first.
+struct Tail {
+    topic: String,
+    span: Span,
+}
+
+/// Counts the letters of one run that failed again.
+pub struct Watch<'a> {
+    mq: &'a RocketMq,
+    dead: Tail,
+    given_back: Option<Tail>,
+    sent: HashSet<LetterId>,
+    back: HashSet<LetterId>,
+}
+
+impl<'a> Watch<'a> {
+    /// From now on, in the dead letters and in the group's retry topic, if that is how the group is reached.
+    ///
+    /// # Errors
+    /// The cluster is away.
+    pub async fn new(mq: &'a RocketMq, dead: &str, retry: Option<&str>) -> Result<Self, MqError> {
+        let given_back = match retry {
+            Some(topic) if !mq.topic(topic).await?.is_empty() => Some(Tail::end(mq, topic).await?),
+            Some(topic) => Some(Tail { topic: topic.to_owned(), span: Span::default() }),
+            None => None,
+        };
+        let dead = Tail::end(mq, dead).await?;
+        Ok(Self { mq, dead, given_back, sent: HashSet::new(), back: HashSet::new() })
+    }
+
+    /// It was sent.
+    pub fn sent(&mut self, id: LetterId) {
+        self.sent.insert(id);
+    }
+
+    /// How many of those that were sent came back so far.
+    #[must_use]
+    pub fn back(&self) -> u64 {
+        self.back.len() as u64
+    }
+
+    /// Reads what came since the last look.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub async fn look(&mut self) -> Result<(), MqError> {
+        let back = self.dead.read(self.mq, |_| true).await?;
+        self.back.extend(back.into_iter().filter(|id| self.sent.contains(id)));
+        if let Some(tail) = &mut self.given_back {
+            // What we send there ourselves was given back by nobody yet.
+            let back = tail.read(self.mq, |reconsumed| reconsumed > 0).await?;
+            self.back.extend(back.into_iter().filter(|id| self.sent.contains(id)));
+        }
+        Ok(())
+    }
+}
+
+impl Tail {
+    async fn end(mq: &RocketMq, topic: &str) -> Result<Self, MqError> {
+        let mut span = Span::of_topic(mq, topic).await?;
+        span.queues.values_mut().for_each(|(from, to)| *from = *to);
+        Ok(Self { topic: topic.to_owned(), span })
+    }
+
+    /// The letters of which copies came since the last time, as far as `counts` takes how often they were given back.
+    async fn read(&mut self, mq: &RocketMq, counts: impl Fn(i32) -> bool) -> Result<Vec<LetterId>, MqError> {
+        let now = Span::of_topic(mq, &self.topic).await?;
+        for (queue, (from, to)) in now.queues {
+            // A queue that was not there before is read from its beginning.
+            self.span.queues.entry(queue).or_insert((from, to)).1 = to;
+        }
+        let mut reader = Reader::of_topic(mq, self.topic.clone(), &self.span).await?;
+        let mut found = Vec::new();
+        while let Some(copy) = reader.next().await? {
+            if counts(copy.message.reconsumed) {
+                found.extend(copy.message.property(LETTER).and_then(|id| id.parse().ok()));
+            }
+        }
+        for (from, to) in self.span.queues.values_mut() {
+            *from = *to;
+        }
+        Ok(found)
+    }
+}
