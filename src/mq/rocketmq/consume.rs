@@ -181,19 +181,13 @@ impl GroupConsumer {
         }
         let again: Vec<(QueueId, i64)> = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let repeated = next.iter().filter(|(queue, offset)| told.get(queue) == Some(offset));
-            let again = repeated.map(|(queue, offset)| (queue.clone(), (offset - 1).max(0))).collect();
+            let again = next.iter().filter(|(queue, offset)| told.get(queue) == Some(offset)).cloned().collect();
             told.extend(next.iter().cloned());
             again
         };
         if !again.is_empty() {
-            // An operator moved the group back. The client keeps to itself what it believes that the broker knows.
-            self.tell(&again).await;
+            self.tell_again(&again).await;
         }
-        self.tell(next).await;
-    }
-
-    async fn tell(&self, next: &[(QueueId, i64)]) {
         let offsets: HashMap<MessageQueue, i64> = next
             .iter()
             .map(|(queue, offset)| {
@@ -204,6 +198,20 @@ impl GroupConsumer {
         let call = Box::pin(self.consumer.commit_with_map(offsets, true));
         if tokio::time::timeout(LIFECYCLE_TIMEOUT, call).await.is_err() {
             tracing::warn!(group = self.group, "the broker did not take the offsets in time");
+        }
+    }
+
+    /// An operator moved the group back meanwhile, and it has come to the same place again. The client keeps to itself
+    /// what it believes that the broker knows, so the broker is told past it.
+    async fn tell_again(&self, next: &[(QueueId, i64)]) {
+        let mq = RocketMq { shared: Arc::clone(&self.shared) };
+        let own = self.assignment().await.unwrap_or_default();
+        for (queue, offset) in next.iter().filter(|(queue, _)| own.contains(queue)) {
+            let topic = mq.with_namespace(self.shared.names.physical(&queue.topic));
+            let place = QueueId { topic, broker: queue.broker.clone(), queue: queue.queue };
+            if let Err(error) = mq.set_offset(&mq.with_namespace(&self.group), &place, *offset).await {
+                tracing::warn!(group = self.group, %error, "the broker did not take an offset");
+            }
         }
     }
 
