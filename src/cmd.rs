@@ -13,11 +13,14 @@ pub mod journal;
 pub mod man;
 pub mod mq;
 pub mod order;
+pub mod outbox;
+mod pace;
 pub mod payment;
 pub mod product;
 pub mod schemas;
 pub mod serve;
 pub mod stock;
+pub mod trace;
 pub mod worker;
 
 use std::path::PathBuf;
@@ -77,6 +80,8 @@ enum Command {
     Worker(worker::Args),
     /// Check that every order, payment, piece of stock and message is where it belongs
     Audit(audit::Args),
+    /// Tell what happened to an order, a payment or an event
+    Trace(trace::Args),
     /// Place, look at, cancel and wait for orders
     Order(order::Args),
     /// Pay orders
@@ -91,6 +96,8 @@ enum Command {
     Config(config::Args),
     /// Operate topics, offsets and brokers of any RocketMQ cluster
     Mq(mq::Args),
+    /// List what was sent, and send it again
+    Outbox(outbox::Args),
     /// Look after the tables
     Db(db::Args),
     /// Print what a shell needs to complete the commands and their options
@@ -175,6 +182,7 @@ impl Cli {
             Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
             Command::Worker(args) => Box::pin(worker::run(&context, args)).await,
             Command::Audit(args) => audit::run(&context, args).await,
+            Command::Trace(args) => Box::pin(trace::run(&context, args)).await,
             Command::Order(args) => order::run(&context, args).await,
             Command::Payment(args) => payment::run(&context, args).await,
             Command::Stock(args) => stock::run(&context, args).await,
@@ -182,6 +190,7 @@ impl Cli {
             Command::Demo(args) => Box::pin(demo::run(&context, args)).await,
             Command::Config(args) => config::run(&context, args).await,
             Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
+            Command::Outbox(args) => outbox::run(&context, args).await,
             Command::Db(args) => db::run(&context, args).await,
             Command::Completion(args) => completion::run(&args),
             Command::Man(args) => man::run(&args),

@@ -24,6 +24,7 @@ pub mod products;
 pub mod retry;
 pub mod sql;
 pub mod stock;
+pub mod trace;
 pub mod tx;
 pub mod tx_state;
 

@@ -85,7 +85,7 @@ pub(super) async fn open_role(context: &Context, role: Role) -> anyhow::Result<D
     open_one(context, &url).await
 }
 
-async fn open_one(context: &Context, url: &SecretUrl) -> anyhow::Result<Db> {
+pub(super) async fn open_one(context: &Context, url: &SecretUrl) -> anyhow::Result<Db> {
     let shown = url.masked();
     let missing = migrate::pending(url.expose()).await.with_context(|| format!("cannot read {shown}"))?;
     if !missing.is_empty() {

@@ -71,13 +71,13 @@ async fn no_such_topic(mq: &RocketMq, topic: &str) -> anyhow::Error {
 }
 
 /// The name that a mistyped one probably means.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
     near.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
 }
 
 /// A bar on a terminal, nothing elsewhere.
-fn progress(count: u64, what: &'static str) -> ProgressBar {
+pub(super) fn progress(count: u64, what: &'static str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

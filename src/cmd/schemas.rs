@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::mq::{dlq, offsets, topics};
+use super::mq::{dlq, messages, offsets, topics, tx};
+use super::{outbox, trace};
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.
@@ -34,6 +35,15 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<dlq::transfer::Exported>("mq dlq export"),
         item::<dlq::transfer::Imported>("mq dlq import"),
         item::<dlq::discard::Summary>("mq dlq discard"),
+        item::<messages::Whole<'_>>("mq messages get"),
+        item::<messages::Row<'_>>("mq messages query"),
+        item::<messages::Row<'_>>("mq messages tail"),
+        item::<messages::Sent<'_>>("mq messages send"),
+        item::<tx::Row<'_>>("mq tx stuck"),
+        item::<tx::Done<'_>>("mq tx resume"),
+        item::<outbox::Row<'_>>("outbox list"),
+        item::<outbox::Redriven>("outbox redrive"),
+        item::<trace::Row>("trace"),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! `message_record`: the outbox, which is the send log as well.
 
+pub mod log;
+
 use std::collections::HashSet;
 
 use bytes::Bytes;

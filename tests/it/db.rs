@@ -3,6 +3,7 @@
 mod business;
 mod messages;
 mod nodes;
+mod operator;
 mod schema;
 mod stocked;
 mod tidb;
@@ -68,6 +69,9 @@ on_each! {
     messages::retry_,
     messages::delivery_,
     messages::tx_state_,
+    operator::the_send_log_is_read_page_by_page,
+    operator::what_was_sent_or_given_up_is_sent_again,
+    operator::the_story_of_an_order_is_read,
     nodes::numbers_are_unique,
     nodes::a_number_that_ran_out_gives_no_ids,
     nodes::a_number_given_back_is_not_used_before_its_last_id,

@@ -2,8 +2,12 @@
 //! exit code.
 
 mod bench;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod messages;
 mod offsets;
+#[cfg(feature = "embedded")]
+mod outbox;
 mod plan;
 mod topics;
 
@@ -123,7 +127,7 @@ impl Operator {
 }
 
 /// Fails unless each of `items` is what the schema of the command in `args` says.
-fn as_promised(args: &[&str], items: &[Value]) {
+pub fn as_promised(args: &[&str], items: &[Value]) {
     let line = args.join(" ");
     let of_command = |(name, _): &(&str, Value)| line == *name || line.starts_with(&format!("{name} "));
     let (name, schema) = schemas::all().into_iter().find(of_command).unwrap_or_else(|| panic!("no schema: {line}"));

@@ -20,7 +20,7 @@ use crate::mq::operate::{Committed, Member};
 use crate::mq::rocketmq::{MqError, RocketMq};
 pub(in crate::cmd) use plan::Move;
 use plan::addrs;
-pub(super) use position::Position;
+pub(in crate::cmd) use position::Position;
 
 /// Arguments of `ruyi mq offsets`.
 #[derive(Debug, clap::Args)]

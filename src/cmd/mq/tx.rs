@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::cmd::Context;
 use crate::cmd::audit::open_role;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::cluster::{Cluster, Where};
+use crate::cmd::{Context, Failed};
 use crate::db::Db;
 use crate::domain::event::Role;
 use crate::mq::rocketmq::RocketMq;
@@ -64,27 +65,41 @@ struct ResumeArgs {
     place: Where,
 }
 
-#[derive(Serialize)]
+/// A half message.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Row<'a> {
+pub(in crate::cmd) struct Row<'a> {
+    /// Id of the event; empty when another program made it.
     event_id: &'a str,
+    /// The attempt; empty when another program made it.
     tx_id: &'a str,
+    /// Topic as the catalogue names it.
     topic: &'a str,
+    /// KEYS.
     key: &'a str,
+    /// Since it was made.
     age_ms: i64,
+    /// What became of its transaction.
     state: State,
-    resumed_at: Option<i64>,
+    /// When it was published by hand.
+    resumed: Option<String>,
+    /// The producer group that was asked.
     group: &'a str,
 }
 
-#[derive(Serialize)]
+/// What was done about a half message.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Done<'a> {
+pub(in crate::cmd) struct Done<'a> {
+    /// Id of the event.
     event_id: &'a str,
+    /// The attempt.
     tx_id: &'a str,
+    /// What became of its transaction.
     state: State,
+    /// published, left, failed; with --dry-run: would publish, would give up, left.
     result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it failed.
     error: Option<String>,
 }
 
@@ -130,7 +145,7 @@ fn list(context: &Context, found: &[Stuck], all: bool) -> anyhow::Result<ExitCod
             key: &stuck.half.message.key,
             age_ms: (now_ms - stuck.half.born_ms).max(0),
             state: stuck.state,
-            resumed_at: stuck.resumed_at,
+            resumed: stuck.resumed_at.map(journal::rfc3339),
             group: &stuck.half.group,
         })?;
     }
@@ -162,7 +177,7 @@ async fn resume(
         )?;
     }
     let mut output = context.output();
-    let mut failed = false;
+    let mut failed = Failed::default();
     for stuck in &found {
         let done = if go { stuck::resume(db, cluster, stuck).await } else { Ok(stuck.state) };
         let (state, result, error) = match done {
@@ -171,12 +186,14 @@ async fn resume(
             Ok(state) => (state, "left", None),
             Err(error) => (stuck.state, "failed", Some(error.to_string())),
         };
-        failed |= error.is_some();
+        if let Some(error) = &error {
+            failed.note(&stuck.half.event_id, error)?;
+        }
         output.row(&Done { event_id: &stuck.half.event_id, tx_id: &stuck.half.tx_id, state, result, error })?;
     }
     if found.is_empty() && context.format() == Format::Table {
         output.text("no half message is stuck\n")?;
     }
     output.finish()?;
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(failed.code())
 }

@@ -2,6 +2,7 @@
 //! are committed.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::transaction::{GROUP, decide};
 use crate::db::tx_state::{self, TxState};
@@ -10,7 +11,7 @@ use crate::mq::rocketmq::transaction::Asked;
 use crate::mq::rocketmq::{PublishError, RocketMq, StuckHalf};
 
 /// What `message_tx_state` says about a half message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Its payment is written: the event is due.

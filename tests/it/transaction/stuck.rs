@@ -12,6 +12,7 @@ use ruyi::mq::runtime::MqRuntime;
 use ruyi::roles::payment::transaction::GROUP;
 use serde_json::Value;
 
+use crate::operator::as_promised;
 use crate::servers::rocketmq::{Cluster, ClusterPlan};
 use crate::servers::{TestDb, sqlite, write_tx};
 
@@ -21,6 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 struct Tool {
     database: String,
     namesrv: String,
+    dir: tempfile::TempDir,
 }
 
 impl Tool {
@@ -31,6 +33,7 @@ impl Tool {
         }
         command.args(["mq", "tx"]).args(args).args(["--output", "json"]);
         command.arg("--set").arg(format!("database.url={}", self.database));
+        command.arg("--set").arg(format!("data_dir={}", self.dir.path().display()));
         command.arg("--set").arg(format!("mq.namesrv={}", self.namesrv)).args(["--set", "mq.namespace=shop"]);
         command.stdin(std::process::Stdio::null()).kill_on_drop(true);
         command.output().await.unwrap()
@@ -43,6 +46,7 @@ impl Tool {
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["version"], 1);
         let items = document["items"].as_array().unwrap().iter();
+        as_promised(&[&["mq", "tx"], args].concat(), document["items"].as_array().unwrap());
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
         let mut items: Vec<_> = items.map(|item| (text(item, "eventId"), text(item, field))).collect();
         items.sort();
@@ -79,7 +83,7 @@ async fn what_the_broker_gave_up_is_listed_and_delivered_once_if_committed() {
     let lines = "transactionTimeOut=1000\ntransactionCheckInterval=1000\ntransactionCheckMax=2\n";
     let Some(cluster) = Cluster::start(ClusterPlan::default().broker_conf(lines)).await else { return };
     let test = sqlite().await;
-    let tool = Tool { database: test.url.clone(), namesrv: cluster.namesrv() };
+    let tool = Tool { database: test.url.clone(), namesrv: cluster.namesrv(), dir: tempfile::tempdir().unwrap() };
     assert_eq!(tool.items(&["stuck"], "state").await, []);
 
     let runtime = MqRuntime::start("mq-test").unwrap();
@@ -115,8 +119,13 @@ async fn what_the_broker_gave_up_is_listed_and_delivered_once_if_committed() {
     assert_eq!(tool.items(&["resume", "--dry-run"], "result").await, planned);
     assert!(consumer.poll(32, Duration::from_millis(500)).await.is_empty());
     assert_eq!(tool.items(&["resume", "--event", "none", "--yes"], "result").await, []);
+    let journal = tool.dir.path().join("journal.jsonl");
+    assert!(!journal.exists(), "nothing was changed yet");
     let done = expected(&[("never", "left"), ("no", "left"), ("yes", "published")]);
-    assert_eq!(tool.items(&["resume", "--yes"], "result").await, done);
+    assert_eq!(tool.items(&["resume", "--yes", "--reason", "a test"], "result").await, done);
+    let entry: Value = serde_json::from_str(std::fs::read_to_string(&journal).unwrap().trim()).unwrap();
+    assert_eq!((&entry["command"], &entry["reason"]), (&"mq tx resume".into(), &"a test".into()));
+    assert!(entry["what"].to_string().contains("yes:PAYMENT_SUCCESS"), "{entry}");
 
     let started = Instant::now();
     let came = loop {

@@ -1,12 +1,15 @@
 //! How a message is printed.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::cmd::journal::rfc3339;
 use crate::mq::operate::StoredMessage;
+use crate::output::printable;
 
 /// A body as it is best read: JSON as JSON, text as text, anything else in hexadecimal.
 #[derive(Serialize)]
@@ -31,24 +34,38 @@ impl<'a> Body<'a> {
             _ => Self::Hex(hex::encode(body)),
         }
     }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Json(json) => json.get(),
+            Self::Text(text) => text,
+            Self::Hex(text) => text,
+        }
+    }
 }
 
 /// A message in a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Row<'a> {
+pub(in crate::cmd) struct Row<'a> {
+    /// BROKER:QUEUE:OFFSET, as `get` takes it.
     id: String,
+    /// TAGS.
     tag: &'a str,
+    /// KEYS.
     key: &'a str,
+    /// Property `eventId`.
     event_id: Option<&'a str>,
+    /// When the broker stored it.
     stored: String,
+    /// JSON as it is, other text as a text, other bytes in hexadecimal.
+    #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
 }
 
 impl<'a> Row<'a> {
     /// Of this message.
-    #[must_use]
-    pub fn of(message: &'a StoredMessage) -> Self {
+    pub(super) fn of(message: &'a StoredMessage) -> Self {
         Self {
             id: place(message),
             tag: &message.tag,
@@ -58,37 +75,90 @@ impl<'a> Row<'a> {
             body: Body::of(&message.body),
         }
     }
+
+    /// On one line, for people who watch.
+    pub(super) fn line(&self) -> String {
+        let dash = |text: &'a str| if text.is_empty() { "-" } else { text };
+        let body = printable(self.body.text());
+        format!("{}  {}  {}  {}  {body}\n", self.stored, self.id, dash(self.tag), printable(dash(self.key)))
+    }
 }
 
 /// A message whole.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Whole<'a> {
-    #[serde(flatten)]
-    row: Row<'a>,
+pub(in crate::cmd) struct Whole<'a> {
+    /// BROKER:QUEUE:OFFSET.
+    id: String,
+    /// Topic as it is called on the broker.
     topic: &'a str,
+    /// TAGS.
+    tag: &'a str,
+    /// KEYS.
+    key: &'a str,
+    /// Property `eventId`.
+    event_id: Option<&'a str>,
+    /// Id that the producer's client gave it.
     unique_id: &'a str,
+    /// Id of this copy: address of its broker and place in its log.
     offset_id: &'a str,
+    /// When the producer made it.
     born: String,
+    /// When the broker stored it.
+    stored: String,
+    /// How often a consumer gave it back.
     reconsumed: i32,
+    /// Bytes in the broker's log.
     size: i32,
+    /// All properties, RocketMQ's own as well.
     properties: BTreeMap<&'a str, &'a str>,
+    /// JSON as it is, other text as a text, other bytes in hexadecimal.
+    #[schema(value_type = serde_json::Value)]
+    body: Body<'a>,
 }
 
 impl<'a> Whole<'a> {
     /// Of this message.
-    #[must_use]
-    pub fn of(message: &'a StoredMessage) -> Self {
+    pub(super) fn of(message: &'a StoredMessage) -> Self {
         Self {
-            row: Row::of(message),
+            id: place(message),
             topic: &message.queue.topic,
+            tag: &message.tag,
+            key: &message.key,
+            event_id: message.property("eventId"),
             unique_id: &message.unique_id,
             offset_id: &message.offset_id,
             born: rfc3339(message.born_ms),
+            stored: rfc3339(message.stored_ms),
             reconsumed: message.reconsumed,
             size: message.size,
             properties: message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            body: Body::of(&message.body),
         }
+    }
+
+    /// For people: a line for each field, the body last.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let fields = [
+            ("id", self.id.as_str()),
+            ("topic", self.topic),
+            ("tag", self.tag),
+            ("key", self.key),
+            ("unique id", self.unique_id),
+            ("offset id", self.offset_id),
+            ("born", &self.born),
+            ("stored", &self.stored),
+        ];
+        for (name, value) in fields {
+            let _ = writeln!(text, "{name:<12}{}", printable(value));
+        }
+        let _ = writeln!(text, "{:<12}{} bytes, given back {} times", "size", self.size, self.reconsumed);
+        for (name, value) in &self.properties {
+            let _ = writeln!(text, "{:<12}{}={}", "property", printable(name), printable(value));
+        }
+        let _ = writeln!(text, "\n{}", printable(self.body.text()));
+        text
     }
 }
 

@@ -1,28 +1,42 @@
 //! Sending messages by hand.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
 
+use super::filter::property;
+use crate::cmd::body;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::cluster::Where;
-use crate::cmd::mq::offsets::plan;
-use crate::cmd::{Context, Failed, Usage};
+use crate::cmd::mq::offsets::{Position, plan};
+use crate::cmd::pace::Pace;
+use crate::cmd::{Context, Failed, Usage, WithHelp};
+use crate::config::Millis;
+use crate::domain::event::Kind;
 use crate::mq::message::{Delay, DelayLevel, Outgoing};
-use crate::mq::rocketmq::RocketMq;
+use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
 
-/// Lines sent together.
-const TOGETHER: usize = 256;
+/// Lines sent together at most.
+const TOGETHER: u32 = 256;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Topic as it is called on the broker
     topic: String,
     /// The body
-    #[arg(long, value_name = "TEXT", conflicts_with = "stdin", required_unless_present = "stdin")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "stdin",
+        required_unless_present = "stdin",
+        allow_hyphen_values = true
+    )]
     body: Option<String>,
     /// A body per line of stdin
     #[arg(long)]
@@ -37,78 +51,229 @@ pub(super) struct Args {
     #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
     properties: Vec<(String, String)>,
     /// Kept back by the broker for one of its levels: 1s 5s 10s 30s 1m..10m 20m 30m 1h 2h
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", group = "when")]
     delay: Option<DelayLevel>,
+    /// Kept back by the broker's timer for so long (RocketMQ 5)
+    #[arg(long, value_name = "DURATION", group = "when")]
+    after: Option<Millis>,
+    /// Kept back by the broker's timer until this time: @2024-01-15T08:00 (RocketMQ 5)
+    #[arg(long, value_name = "TIME", group = "when")]
+    at: Option<Position>,
+    /// The event whose schema bodies have to follow [default: the one that the topic is for]
+    #[arg(long, value_name = "EVENT", value_parser = kind)]
+    event: Option<Kind>,
+    /// Send bodies as they are, whatever the event's schema says
+    #[arg(long, conflicts_with = "event")]
+    no_check: bool,
+    /// So many a second at most
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
+    rps: u32,
+    /// Leave out the first lines of stdin: how many were sent before it stopped
+    #[arg(long, value_name = "N", default_value = "0", requires = "stdin")]
+    skip: u64,
     #[command(flatten)]
     change: Change,
     #[command(flatten)]
     pub(super) place: Where,
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write it as NAME=VALUE".to_owned()),
-    }
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::from_name(text).ok_or_else(|| {
+        let near = crate::cmd::mq::nearest(text, Kind::ALL.into_iter().map(Kind::name));
+        near.map_or_else(
+            || "no such event: docs/events.md lists them".to_owned(),
+            |near| format!("did you mean {near}?"),
+        )
+    })
 }
 
-#[derive(Serialize)]
-struct Summary<'a> {
+/// What was sent.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cmd) struct Sent<'a> {
+    /// Topic as it is called on the broker.
     topic: &'a str,
+    /// Messages that the broker has stored; with --dry-run, that it would be given.
     sent: u64,
+    /// Messages that were refused or got no answer.
     failed: u64,
+    /// Where it lies, of a single message without delay: BROKER:QUEUE:OFFSET.
+    id: Option<String>,
+    /// Id that the client gave it, of a single message.
+    unique_id: Option<String>,
 }
 
 pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow::Result<ExitCode> {
     plan::existing_topic(mq, &args.topic).await?;
-    if args.change.dry_run {
-        context.output().rows([Summary { topic: &args.topic, sent: 0, failed: 0 }])?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let event = event_of(mq.config(), args);
+    in_namespace(mq.config(), &args.topic)?;
+    let delay = delay(args, context.clock.now_ms())?;
     // Stdin is the messages: nobody can be asked there.
-    if args.stdin && !args.change.yes {
+    if args.stdin && !args.change.yes && !args.change.dry_run {
         return Err(Usage("with --stdin say --yes, or --dry-run to only look".to_owned()).into());
     }
-    if !args.change.approved(&format!("send to {}", args.topic))? {
+    if let Some(text) = &args.body {
+        check(event, text.as_bytes())
+            .map_err(|fault| anyhow::anyhow!("the body is no {}: {fault}", event.map_or("", Kind::name)))
+            .help("mend it, or send it as it is with --no-check")?;
+    }
+    let go = args.change.dry_run || args.change.approved(&format!("send to {}", args.topic))?;
+    if !go {
         return Ok(ExitCode::SUCCESS);
     }
-    let what = (&args.topic, &args.tag, &args.key, &args.properties);
-    journal::record(context, "mq messages send", args.change.reason.as_deref(), &what)?;
-    let mut summary = Summary { topic: &args.topic, sent: 0, failed: 0 };
-    let mut failed = Failed::default();
-    let mut lines: Box<dyn Iterator<Item = std::io::Result<String>>> = match &args.body {
-        Some(body) => Box::new(std::iter::once(Ok(body.clone()))),
-        None => Box::new(std::io::stdin().lock().lines()),
-    };
-    loop {
-        let batch: Vec<String> =
-            lines.by_ref().take(TOGETHER).collect::<Result<_, _>>().context("cannot read stdin")?;
-        if batch.is_empty() {
-            break;
-        }
-        let first = summary.sent + summary.failed + 1;
-        let messages: Vec<Outgoing> = batch.into_iter().map(|body| message(args, body)).collect();
-        for (number, result) in (first..).zip(mq.publish(&messages).await) {
-            match result {
-                Ok(()) => summary.sent += 1,
-                Err(error) => {
-                    summary.failed += 1;
-                    failed.note(&format!("message {number}"), &error)?;
-                }
-            }
-        }
+    if !args.change.dry_run {
+        let (topic, tag, key, properties) = (&args.topic, &args.tag, &args.key, &args.properties);
+        let what = json!({
+            "topic": topic, "tag": tag, "key": key, "properties": properties, "body": args.body, "stdin": args.stdin,
+        });
+        journal::record(context, "mq messages send", args.change.reason.as_deref(), &what)?;
     }
+    let mut summary = Sent { topic: &args.topic, sent: 0, failed: 0, id: None, unique_id: None };
+    let failed = match &args.body {
+        Some(text) => one(mq, args, delay, text, &mut summary).await?,
+        None => many(mq, args, (event, delay), &mut summary).await?,
+    };
     context.output().rows([summary])?;
     Ok(failed.code())
 }
 
-fn message(args: &Args, body: String) -> Outgoing {
+async fn one(mq: &RocketMq, args: &Args, delay: Delay, text: &str, summary: &mut Sent<'_>) -> anyhow::Result<Failed> {
+    let mut failed = Failed::default();
+    if args.change.dry_run {
+        summary.sent = 1;
+        return Ok(failed);
+    }
+    match mq.send(&message(args, delay, text.as_bytes().to_vec())).await {
+        Ok(receipt) => {
+            summary.sent = 1;
+            let place = format!("{}:{}:{}", receipt.queue.broker, receipt.queue.queue, receipt.offset);
+            // A delayed one lies in a queue of the broker's own until then.
+            summary.id = (delay == Delay::None).then_some(place);
+            summary.unique_id = Some(receipt.message_id).filter(|id| !id.is_empty());
+        }
+        Err(error) => {
+            summary.failed = 1;
+            failed.note("the message", &error)?;
+        }
+    }
+    Ok(failed)
+}
+
+/// The lines of stdin. What stops it half-way says how many lines were dealt with.
+async fn many(
+    mq: &RocketMq,
+    args: &Args,
+    (event, delay): (Option<Kind>, Delay),
+    summary: &mut Sent<'_>,
+) -> anyhow::Result<Failed> {
+    let mut failed = Failed::default();
+    let mut lines = std::io::stdin().lock().split(b'\n').zip(1_u64..);
+    let mut pace = Pace::new(args.rps);
+    let together = usize::try_from(args.rps.min(TOGETHER)).unwrap_or(1);
+    let progress = bar(args);
+    loop {
+        let mut numbers = Vec::new();
+        let mut batch = Vec::new();
+        let mut read = 0;
+        for (line, number) in lines.by_ref().take(together) {
+            read += 1;
+            let mut line = line.with_context(|| format!("cannot read stdin after line {}", number - 1))?;
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            if number <= args.skip {
+                continue;
+            }
+            match check(event, &line) {
+                Ok(()) => {
+                    numbers.push(number);
+                    batch.push(message(args, delay, line));
+                }
+                Err(fault) => {
+                    summary.failed += 1;
+                    failed.note(&format!("line {number}"), &fault)?;
+                }
+            }
+        }
+        if read == 0 {
+            break;
+        }
+        let results = if args.change.dry_run { vec![Ok(()); batch.len()] } else { mq.publish(&batch).await };
+        progress.inc(batch.len() as u64);
+        for (number, result) in numbers.into_iter().zip(results) {
+            match result {
+                Ok(()) => summary.sent += 1,
+                Err(error) => {
+                    summary.failed += 1;
+                    failed.note(&format!("line {number}"), &error)?;
+                }
+            }
+        }
+        if !args.change.dry_run {
+            pace.wait(batch.len()).await;
+        }
+    }
+    progress.finish_and_clear();
+    if summary.sent + summary.failed == 0 {
+        writeln!(std::io::stderr(), "nothing came from stdin")?;
+    }
+    Ok(failed)
+}
+
+fn bar(args: &Args) -> ProgressBar {
+    if args.change.dry_run { ProgressBar::hidden() } else { crate::cmd::mq::progress(0, "sent") }
+}
+
+fn message(args: &Args, delay: Delay, body: Vec<u8>) -> Outgoing {
     Outgoing {
         topic: args.topic.clone(),
         tag: args.tag.clone(),
         key: args.key.clone(),
-        body: body.into_bytes().into(),
+        body: body.into(),
         properties: args.properties.clone(),
-        delay: args.delay.map_or(Delay::None, Delay::Level),
+        delay,
+    }
+}
+
+fn check(event: Option<Kind>, body: &[u8]) -> Result<(), String> {
+    if body.is_empty() {
+        return Err("it has no body".to_owned());
+    }
+    event.map_or(Ok(()), |kind| body::check(kind, body))
+}
+
+fn delay(args: &Args, now_ms: i64) -> anyhow::Result<Delay> {
+    Ok(match (args.delay, args.after, args.at) {
+        (Some(level), _, _) => Delay::Level(level),
+        (_, Some(after), _) => Delay::Until(now_ms + after.ms()),
+        (_, _, Some(Position::At(at_ms))) if at_ms > now_ms => Delay::Until(at_ms),
+        (_, _, Some(_)) => return Err(Usage("--at takes a time to come, as @2024-01-15T08:00".to_owned()).into()),
+        (None, None, None) => Delay::None,
+    })
+}
+
+/// The event whose schema bodies follow: the one named, else the one that this topic (and tag) carries.
+fn event_of(config: &RocketMqConfig, args: &Args) -> Option<Kind> {
+    if args.no_check || args.event.is_some() {
+        return args.event;
+    }
+    let prefix = config.namespace.as_ref().map(|namespace| format!("{namespace}%"));
+    let topic = prefix.and_then(|prefix| args.topic.strip_prefix(&prefix)).unwrap_or(&args.topic);
+    let renamed = config.topics.iter().find(|(_, physical)| match physical.split_once(':') {
+        Some((physical, tag)) => physical == topic && tag == args.tag,
+        None => physical.as_str() == topic,
+    });
+    renamed.map_or_else(|| Kind::from_name(topic), |(name, _)| Kind::from_name(name))
+}
+
+/// The client puts its namespace before every topic that has none.
+fn in_namespace(config: &RocketMqConfig, topic: &str) -> anyhow::Result<()> {
+    match &config.namespace {
+        Some(namespace) if !topic.starts_with(&format!("{namespace}%")) => {
+            let outside: anyhow::Result<()> =
+                Err(anyhow::anyhow!("{topic} lies outside of mq.namespace ({namespace}), where this would be sent"));
+            outside.help(format!("name {namespace}%{topic}, or say --set mq.namespace="))
+        }
+        _ => Ok(()),
     }
 }

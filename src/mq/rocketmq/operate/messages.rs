@@ -1,7 +1,10 @@
 //! Reading messages where they lie. Nothing here belongs to a consumer group, so no offset moves.
 
-use rocketmq_client_rust::PullStatus;
+use std::collections::{BTreeMap, HashMap};
+
+use rocketmq_client_rust::{ConsumerAdmin, PullStatus};
 use rocketmq_model::common::message::message_ext::MessageExt;
+use rocketmq_protocol::common::message::message_decoder::decode_message_id;
 
 use super::message_queue;
 use crate::mq::message::QueueId;
@@ -10,6 +13,10 @@ use crate::mq::rocketmq::{ADMIN_TIMEOUT, MqError, RocketMq};
 
 /// Property that the producer's client names a message with.
 const UNIQUE_KEY: &str = "UNIQ_KEY";
+/// Messages asked of a broker's index at once; Apache RocketMQ gives 64 at most (`maxMsgsNumBatch`).
+const INDEX_BATCH: i32 = 64;
+/// An answer of so many may have been cut off.
+const INDEX_FULL: usize = 32;
 
 impl RocketMq {
     /// Up to `max` messages of a queue from `offset` on; `addr` is the master of its broker (see
@@ -38,42 +45,117 @@ impl RocketMq {
         Ok(Page { messages, next, is_end })
     }
 
-    /// Messages of a topic with this key (one of KEYS) stored in a span of time, at most `max`, newest first.
+    /// Messages of a topic with this key (one of KEYS) stored in a span of time, newest first, as the brokers' index
+    /// knows them: at most `max`; and whether it gave all that it has (of one second, Apache RocketMQ's gives 64). The
+    /// embedded broker's index may lag behind, and a broker may have none.
     ///
     /// # Errors
-    /// [`MqError`] when there is no such topic or the cluster is away.
+    /// [`MqError`] when there is no such topic, or one of its brokers is away.
     pub async fn messages_by_key(
         &self,
         topic: &str,
         key: &str,
         from_ms: i64,
         to_ms: i64,
-        max: i32,
-    ) -> Result<Vec<StoredMessage>, MqError> {
-        let result = self
-            .ask("look up messages by key", async |admin| {
-                let inner = admin.inner();
-                inner.query_message_by_key(None, topic.into(), key.into(), max, from_ms, to_ms, "K".into(), None).await
-            })
-            .await?;
-        let mut messages: Vec<StoredMessage> =
-            result.message_list().iter().map(|message| stored(message, message.broker_name())).collect();
+        max: usize,
+    ) -> Result<(Vec<StoredMessage>, bool), MqError> {
+        let mut found: BTreeMap<(QueueId, i64), StoredMessage> = BTreeMap::new();
+        let mut to_ms = to_ms;
+        let is_all = loop {
+            let batch = self.ask_index(topic, key, false, from_ms, to_ms).await?;
+            let before = found.len();
+            let mut full: HashMap<String, (usize, i64)> = HashMap::new();
+            for message in batch {
+                let seen = full.entry(message.queue.broker.clone()).or_insert((0, i64::MAX));
+                *seen = (seen.0 + 1, seen.1.min(message.stored_ms));
+                // The index knows hashes only.
+                if message.key.split(' ').any(|one| one == key) {
+                    found.insert((message.queue.clone(), message.offset), message);
+                }
+            }
+            let cut_off = full.into_values().filter(|(count, _)| *count >= INDEX_FULL).map(|(_, oldest)| oldest).max();
+            match cut_off {
+                Some(oldest) if found.len() > before && found.len() < max => to_ms = oldest,
+                cut_off => break cut_off.is_none(),
+            }
+        };
+        self.all_answer(topic).await?;
+        let mut messages: Vec<StoredMessage> = found.into_values().collect();
+        messages.reverse();
         messages.sort_by_key(|message| std::cmp::Reverse(message.stored_ms));
-        Ok(messages)
+        messages.truncate(max);
+        Ok((messages, is_all))
     }
 
-    /// The message with this id of its producer's client.
+    /// The message with this id of its producer's client, as the brokers' index knows it.
     ///
     /// # Errors
-    /// [`MqError`] when there is no such topic or the cluster is away.
+    /// [`MqError`] when there is no such topic, or one of its brokers is away and no other has it.
     pub async fn message_by_unique_id(&self, topic: &str, id: &str) -> Result<Option<StoredMessage>, MqError> {
+        let found = self.ask_index(topic, id, true, 0, i64::MAX).await?;
+        let found = found.into_iter().find(|message| message.unique_id == id);
+        if found.is_none() {
+            self.all_answer(topic).await?;
+        }
+        Ok(found)
+    }
+
+    /// The message with this id of its copy on a broker (address and place in its log; what Apache's tools call
+    /// msgId). `None` when the id is none of this cluster's brokers, or nothing begins there.
+    ///
+    /// # Errors
+    /// [`MqError`] when the cluster is away.
+    pub async fn message_by_offset_id(&self, topic: &str, id: &str) -> Result<Option<StoredMessage>, MqError> {
+        let Ok(place) = decode_message_id(id) else { return Ok(None) };
+        let addr = place.address.to_string();
+        let Some(broker) = self.broker_at(&addr).await? else { return Ok(None) };
+        let call = self.ask("read a message by its id", async |admin| {
+            ConsumerAdmin::query_message(admin, "".into(), topic.into(), id.into()).await
+        });
+        match call.await {
+            Ok(message) => Ok(Some(stored(&message, &broker))),
+            // The broker says so with an error, when nothing begins there.
+            Err(MqError::Client { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the index of each broker of the topic says. The client keeps it to itself when one of them fails.
+    async fn ask_index(
+        &self,
+        topic: &str,
+        key: &str,
+        unique: bool,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<StoredMessage>, MqError> {
         let result = self
-            .ask("look up a message by its id", async |admin| {
-                let inner = admin.inner();
-                inner.query_message_by_unique_key(None, topic.into(), id.into(), 32, 0, i64::MAX).await
+            .ask("look up messages in the index", async |admin| {
+                let (inner, topic, key) = (admin.inner(), topic.into(), key.into());
+                if unique {
+                    inner.query_message_by_unique_key(None, topic, key, INDEX_BATCH, from_ms, to_ms).await
+                } else {
+                    inner.query_message_by_key(None, topic, key, INDEX_BATCH, from_ms, to_ms, "K".into(), None).await
+                }
             })
             .await?;
-        Ok(result.message_list().first().map(|message| stored(message, message.broker_name())))
+        let names: HashMap<String, String> =
+            self.master_addrs().await?.into_iter().map(|(name, addr)| (addr, name)).collect();
+        let message = |message: &MessageExt| {
+            // Where it was stored says which broker this is.
+            let broker = names.get(&message.store_host().to_string());
+            stored(message, broker.map_or_else(|| message.broker_name(), String::as_str))
+        };
+        Ok(result.message_list().iter().map(message).collect())
+    }
+
+    /// Every broker of the topic answers: what was not found is not there.
+    async fn all_answer(&self, topic: &str) -> Result<(), MqError> {
+        self.queue_ranges(topic).await.map(|_| ())
+    }
+
+    async fn broker_at(&self, addr: &str) -> Result<Option<String>, MqError> {
+        Ok(self.brokers().await?.into_iter().find(|node| node.addr == addr).map(|node| node.name))
     }
 }
 

@@ -1,0 +1,126 @@
+//! The copies of events on the brokers.
+
+use std::process::ExitCode;
+
+use super::messages::Messages;
+use super::step::{Doubtful, Source, Step, Story};
+use crate::cmd::Context;
+use crate::cmd::mq::cluster::{Cluster, Where};
+use crate::cmd::mq::messages::Scan;
+use crate::cmd::mq::offsets::Position;
+use crate::mq::operate::StoredMessage;
+use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
+
+/// Copies of one key shown per topic.
+const COPIES: usize = 100;
+/// The clocks of brokers and of ours differ by less.
+const AROUND_MS: i64 = 60_000;
+/// Messages read for one event at most.
+const SCANNED: i64 = 20_000;
+
+/// Looks each event up by its key.
+///
+/// # Errors
+/// The cluster is away, or one of its brokers.
+pub(super) async fn tell(context: &Context, messages: &Messages, story: &mut Story) -> anyhow::Result<()> {
+    if messages.topics().is_empty() {
+        return Ok(());
+    }
+    if !context.config.mq.enabled {
+        anyhow::bail!("mq.enabled is false");
+    }
+    let look = async |mq: &RocketMq| {
+        let known = mq.topics().await?;
+        for topic in messages.topics() {
+            let physical = physical(mq.config(), &topic);
+            // What was handed over without a broker may never have had a topic.
+            if known.contains(&physical) {
+                copies(mq, &topic, &physical, messages, story).await?;
+            }
+        }
+        for doubtful in std::mem::take(&mut story.doubtful) {
+            look_closely(mq, &known, &doubtful, story).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    };
+    Cluster::with(context, &Where::default(), look).await.map(|_| ())
+}
+
+async fn copies(
+    mq: &RocketMq,
+    topic: &str,
+    physical: &str,
+    messages: &Messages,
+    story: &mut Story,
+) -> anyhow::Result<()> {
+    for key in messages.keys() {
+        let (found, _) = mq.messages_by_key(physical, key, 0, i64::MAX, COPIES).await?;
+        for message in found {
+            let event = message.property("eventId").map(str::to_owned);
+            if messages.only.is_some() && messages.only != event {
+                continue;
+            }
+            story.steps.push(copy(topic, physical, &message, event));
+        }
+    }
+    Ok(())
+}
+
+/// The index may lag behind, and what was not handled may be lost: reads what was stored around the time of the send.
+async fn look_closely(mq: &RocketMq, known: &[String], doubtful: &Doubtful, story: &mut Story) -> anyhow::Result<()> {
+    let event = Some(doubtful.event.as_str());
+    if story.steps.iter().any(|step| step.source == Source::Broker && step.event.as_deref() == event) {
+        return Ok(());
+    }
+    let physical = physical(mq.config(), &doubtful.topic);
+    let mut what = format!("have no copy of {0}: `ruyi outbox redrive --ids {0}` sends it again", doubtful.event);
+    if known.contains(&physical) {
+        let around = (Position::At(doubtful.sent_ms - AROUND_MS), Position::At(doubtful.sent_ms + AROUND_MS));
+        let mut scan = Scan::between(mq, &physical, around, doubtful.sent_ms).await?;
+        if scan.left() > SCANNED {
+            what = format!("were not searched for {}: {} messages of that time", doubtful.event, scan.left());
+        } else {
+            while let Some(message) = scan.next().await? {
+                if message.property("eventId") == event {
+                    story.steps.push(copy(&doubtful.topic, &physical, &message, Some(doubtful.event.clone())));
+                    return Ok(());
+                }
+            }
+        }
+    }
+    story.missing.push(Step {
+        at_ms: doubtful.sent_ms,
+        took_ms: None,
+        source: Source::Broker,
+        who: "brokers".to_owned(),
+        what,
+        event: Some(doubtful.event.clone()),
+        place: None,
+    });
+    Ok(())
+}
+
+fn copy(topic: &str, physical: &str, message: &StoredMessage, event: Option<String>) -> Step {
+    let (broker, queue, offset) = (&message.queue.broker, message.queue.queue, message.offset);
+    Step {
+        at_ms: message.stored_ms,
+        took_ms: None,
+        source: Source::Broker,
+        who: broker.clone(),
+        what: format!("stores a copy in {topic}"),
+        event,
+        place: Some(format!("{physical} {broker}:{queue}:{offset}")),
+    }
+}
+
+/// A catalogue topic, or `%DLQ%<group>`, as the broker calls it.
+fn physical(config: &RocketMqConfig, topic: &str) -> String {
+    const DLQ: &str = "%DLQ%";
+    let named = config.topics.get(topic).map_or(topic, String::as_str);
+    let named = named.split_once(':').map_or(named, |(named, _)| named);
+    match (&config.namespace, named.strip_prefix(DLQ)) {
+        (Some(namespace), Some(group)) => format!("{DLQ}{namespace}%{group}"),
+        (Some(namespace), None) => format!("{namespace}%{named}"),
+        (None, _) => named.to_owned(),
+    }
+}
