@@ -3,6 +3,7 @@
 //! and costs latency only. Nothing here is called inside a database transaction.
 
 mod estimate;
+mod look;
 mod rate;
 mod remote;
 mod views;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use estimate::{Estimates, LIFE, Level, RESEED, Taken, Verdict};
+pub use look::{Look, look};
 pub use rate::SharedRate;
 
 use crate::config;

@@ -3,12 +3,15 @@
 pub mod audit;
 mod body;
 pub mod bulk;
+pub mod check;
 pub mod completion;
 pub mod config;
 pub mod confirm;
 pub mod db;
 pub mod demo;
+pub mod doctor;
 mod exit;
+pub mod healthcheck;
 pub mod journal;
 pub mod man;
 pub mod mq;
@@ -92,6 +95,12 @@ enum Command {
     Product(product::Args),
     /// Start everything in this process, put a thousand orders through it, and prove that all is well
     Demo(demo::Args),
+    /// Look at brokers, databases, Redis and the configuration, and say what is wrong
+    Doctor(doctor::Args),
+    /// Answer one question for a monitoring system
+    Check(check::Args),
+    /// Ask a URL whether it is well, for containers
+    Healthcheck(healthcheck::Args),
     /// Inspect the configuration
     Config(config::Args),
     /// Operate topics, offsets and brokers of any RocketMQ cluster
@@ -136,13 +145,14 @@ impl Cli {
     #[must_use]
     pub fn of_process() -> Self {
         let args: Vec<_> = std::env::args_os().collect();
-        let matches = Self::command().get_matches_from(&args);
-        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let matches = Self::command().try_get_matches_from(&args);
+        let cli = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        let cli = cli.unwrap_or_else(|error| check::exit_with(&error, &args));
         // clap forgets a repeated global option given before the subcommand when it is given after it, too.
         let given = args.iter().take_while(|arg| *arg != "--").filter(|arg| is_set(&arg.to_string_lossy())).count();
         if given != cli.global.sets.len() {
             let text = "give all --set options in one place: before the subcommand or after it";
-            Self::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+            check::exit_with(&Self::command().error(clap::error::ErrorKind::ArgumentConflict, text), &args);
         }
         cli
     }
@@ -155,6 +165,15 @@ impl Cli {
         Config::load(&Sources::of_process(self.global.config.clone(), self.global.sets.clone())?)
     }
 
+    /// The check that is asked for: its errors have an exit code of their own.
+    #[must_use]
+    pub fn plugin(&self) -> Option<check::Plugin> {
+        match &self.command {
+            Command::Check(args) => Some(args.plugin(self.global.output)),
+            _ => None,
+        }
+    }
+
     /// `-v` and `-q`.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
@@ -162,12 +181,13 @@ impl Cli {
         count(self.global.verbose) - count(self.global.quiet)
     }
 
-    /// Runs a subcommand that needs neither configuration nor runtime; `None` when it is another one.
+    /// Runs a subcommand that needs neither configuration nor logs; `None` when it is another one.
     #[must_use]
     pub fn run_alone(&self) -> Option<anyhow::Result<ExitCode>> {
         match &self.command {
             Command::Completion(args) => Some(completion::run(args)),
             Command::Man(args) => Some(man::run(args)),
+            Command::Healthcheck(args) => Some(args.run_alone(|| self.load_config())),
             _ => None,
         }
     }
@@ -188,6 +208,9 @@ impl Cli {
             Command::Stock(args) => stock::run(&context, args).await,
             Command::Product(args) => product::run(&context, args).await,
             Command::Demo(args) => Box::pin(demo::run(&context, args)).await,
+            Command::Doctor(args) => Box::pin(doctor::run(&context, args)).await,
+            Command::Check(args) => Box::pin(check::run(&context, args)).await,
+            Command::Healthcheck(args) => args.run(|| Ok(context.config.clone())).await,
             Command::Config(args) => config::run(&context, args).await,
             Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
             Command::Outbox(args) => outbox::run(&context, args).await,

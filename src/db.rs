@@ -12,6 +12,7 @@ mod gate;
 pub mod group;
 mod ids;
 pub mod inbox;
+pub mod look;
 pub mod migrate;
 pub mod node;
 pub mod notification;

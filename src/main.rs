@@ -10,7 +10,13 @@ use ruyi::cmd::{self, Cli};
 use ruyi::{mq, telemetry};
 
 fn main() -> ExitCode {
-    cmd::conclude(start(Cli::of_process()))
+    let cli = Cli::of_process();
+    let plugin = cli.plugin();
+    let done = start(cli);
+    match plugin {
+        Some(plugin) => plugin.conclude(done),
+        None => cmd::conclude(done),
+    }
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -97,7 +97,7 @@ impl Remote {
     }
 }
 
-fn client(config: &config::Cache) -> Result<Client, CacheError> {
+pub(super) fn client(config: &config::Cache) -> Result<Client, CacheError> {
     let url = config.url.expose();
     if !url.starts_with("rediss:") {
         return Client::open(url).map_err(CacheError::Redis);

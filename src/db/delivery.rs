@@ -67,6 +67,9 @@ pub enum Status {
     Refused = 3,
 }
 
+/// `next_at` of a call that was given up or refused: no real time, so that the index by which work is found finds these.
+pub const GIVEN_UP: i64 = super::outbox::GIVEN_UP;
+
 /// A call to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -224,7 +227,9 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
         .iter()
         .map(|one| {
             let error = one.error.as_deref().map(super::retry::shorten);
-            vals![one.delivery_id, one.status as i64, one.attempt, one.next_at, error, now_ms]
+            let given_up = matches!(one.status, Status::Dead | Status::Refused);
+            let next_at = if given_up { Some(GIVEN_UP) } else { one.next_at };
+            vals![one.delivery_id, one.status as i64, one.attempt, next_at, error, now_ms]
         })
         .collect();
     let columns = [
@@ -308,7 +313,29 @@ pub async fn find(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Resu
     let row = sql::fetch_one(conn, text, vals![kind as i64, reference]).await?;
     row.map(|row| {
         let (next_at, last_error) = (row.maybe_int(2)?, row.maybe_text(3)?);
+        let next_at = next_at.filter(|at| *at != GIVEN_UP);
         Ok(State { status: row.int(0)?, attempts: row.int(1)?, next_at, last_error })
     })
     .transpose()
+}
+
+/// Calls that should have been made by now, and since when the first of them should have been.
+///
+/// # Errors
+/// The database's.
+pub async fn overdue(conn: &mut AnyConnection, now_ms: i64) -> Result<(i64, Option<i64>), DbError> {
+    let text = "SELECT COUNT(*), MIN(next_at) FROM delivery WHERE next_at <= ?";
+    match sql::fetch_one(conn, text, vals![now_ms]).await? {
+        Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
+        None => Ok((0, None)),
+    }
+}
+
+/// Calls that were given up or refused, recorded since the id `first` was given out.
+///
+/// # Errors
+/// The database's.
+pub async fn given_up(conn: &mut AnyConnection, first: i64) -> Result<i64, DbError> {
+    let text = "SELECT COUNT(*) FROM delivery WHERE next_at = ? AND id >= ?";
+    sql::fetch_one(conn, text, vals![GIVEN_UP, first]).await?.map_or(Ok(0), |row| row.int(0))
 }

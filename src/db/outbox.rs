@@ -19,6 +19,12 @@ pub const HEAD_START_MS: i64 = 3_000;
 /// `next_at` of a row that was handled without its broker, and waits for it: later than any real time.
 pub const HELD: i64 = 9_000_000_000_000_000;
 
+/// `next_at` of a row that was given up: later than [`HELD`], so that the index by which work is found finds these too.
+pub const GIVEN_UP: i64 = HELD + 1;
+
+/// A row that failed is tried again within this time.
+const RETRIED_WITHIN_MS: i64 = 65_000;
+
 /// Where a row stands (`message_record.status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -206,7 +212,8 @@ pub async fn mark_failed(conn: &mut AnyConnection, failures: Vec<Failure>) -> Re
         let text = "UPDATE message_record SET status = ?, attempts = ?, next_at = ?, last_error = ? \
                     WHERE id = ? AND status = 0";
         let error: String = failure.error.chars().take(500).collect();
-        sql::execute(conn, text, vals![status as i64, failure.attempts, failure.next_at, error, failure.id]).await?;
+        let next_at = failure.next_at.unwrap_or(GIVEN_UP);
+        sql::execute(conn, text, vals![status as i64, failure.attempts, next_at, error, failure.id]).await?;
     }
     Ok(())
 }
@@ -279,6 +286,32 @@ pub async fn pending(conn: &mut AnyConnection, now_ms: i64) -> Result<(i64, Opti
         Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
         None => Ok((0, None)),
     }
+}
+
+/// Rows that should have been sent by now, and since when the first of them should have been: a delayed one since it
+/// fell due, one that failed or is held since it was written.
+///
+/// # Errors
+/// The database's.
+pub async fn overdue(conn: &mut AnyConnection, now_ms: i64) -> Result<(i64, Option<i64>), DbError> {
+    let since = "CASE WHEN last_error IS NOT NULL OR next_at = ? THEN created_at WHEN next_at <= ? THEN next_at END";
+    let text = format!(
+        "SELECT COUNT(since), MIN(since) FROM \
+         (SELECT {since} AS since FROM message_record WHERE next_at <= ? OR next_at = ?) AS waiting"
+    );
+    match sql::fetch_one(conn, text, vals![HELD, now_ms, now_ms + RETRIED_WITHIN_MS, HELD]).await? {
+        Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
+        None => Ok((0, None)),
+    }
+}
+
+/// Rows that were given up, written since the id `first` was given out.
+///
+/// # Errors
+/// The database's.
+pub async fn given_up(conn: &mut AnyConnection, first: i64) -> Result<i64, DbError> {
+    let text = "SELECT COUNT(*) FROM message_record WHERE next_at = ? AND id >= ?";
+    sql::fetch_one(conn, text, vals![GIVEN_UP, first]).await?.map_or(Ok(0), |row| row.int(0))
 }
 
 /// When the next row falls due.

@@ -241,6 +241,18 @@ pub async fn next_due(conn: &mut AnyConnection, group: &str) -> Result<Option<i6
     sql::fetch_one(conn, text, vals![group]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }
 
+/// Messages of a group that wait, and when the first of them is or was due.
+///
+/// # Errors
+/// The database's.
+pub async fn waiting_of(conn: &mut AnyConnection, group: &str) -> Result<(i64, Option<i64>), DbError> {
+    let text = "SELECT COUNT(*), MIN(next_at) FROM message_retry_log WHERE consumer_group = ? AND open_key IS NOT NULL";
+    match sql::fetch_one(conn, text, vals![group]).await? {
+        Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
+        None => Ok((0, None)),
+    }
+}
+
 /// Messages that wait, over all groups.
 ///
 /// # Errors

@@ -58,6 +58,7 @@ on_each! {
     business::points_and_notices,
     messages::outbox_,
     messages::outbox_claims_are_disjoint,
+    messages::what_is_late_or_given_up_is_counted,
     messages::outbox_rows_wait_for_a_broker_and_leave_in_order,
     messages::events_are_taken_back_by_key,
     messages::who_holds_a_delayed_event,

@@ -3,7 +3,9 @@
 
 mod bench;
 #[cfg(feature = "embedded")]
+mod check;
 mod embedded;
+mod healthcheck;
 mod messages;
 mod offsets;
 #[cfg(feature = "embedded")]
@@ -66,6 +68,18 @@ impl Operator {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
+    }
+
+    /// `ruyi mq broker` on this data directory, as soon as it can be found; it ends when it is dropped.
+    pub async fn embedded_broker(&self) -> tokio::process::Child {
+        let broker = self.command(&["mq", "broker"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let found = self.data_dir().join("broker.addr");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while !found.exists() {
+            assert!(std::time::Instant::now() < deadline, "no embedded broker");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        broker
     }
 
     pub async fn run(&self, args: &[&str]) -> Output {

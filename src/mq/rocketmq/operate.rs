@@ -1,6 +1,7 @@
 //! An operator's calls, on any cluster. Every call names the broker that it asks, and none moves an offset unless it
 //! says so.
 
+mod brokers;
 mod groups;
 mod messages;
 mod topics;

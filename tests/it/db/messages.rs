@@ -74,6 +74,67 @@ pub(super) async fn outbox_(test: TestDb) {
     assert_eq!(count(&test.db, "SELECT status FROM message_record WHERE id = 4 AND next_at IS NULL").await, 1);
 }
 
+pub(super) async fn what_is_late_or_given_up_is_counted(test: TestDb) {
+    let now_ms = START_MS;
+    let later = OutboxRow { deliver_at_ms: now_ms + 10_000, ..row(3) };
+    let failed = |id, next_at| Failure { id, attempts: 1, next_at, error: "no".into() };
+    let failures = vec![failed(2, Some(now_ms + 60_000)), failed(4, None), failed(5, None)];
+    let done = write_tx!(test.db, [later, failures], |tx| {
+        outbox::insert(tx, &[row(1), row(2), later, row(4), row(5), row(6)], START_MS).await?;
+        outbox::mark_failed(tx, failures).await?;
+        outbox::hold(tx, &[6]).await
+    });
+    done.unwrap();
+    let mut conn = test.db.read().await.unwrap();
+    // The one that failed and the one that is held, since they were written.
+    assert_eq!(outbox::overdue(&mut conn, now_ms).await.unwrap(), (2, Some(now_ms)));
+    assert_eq!(outbox::overdue(&mut conn, now_ms + HEAD_START_MS).await.unwrap(), (3, Some(now_ms)));
+    // The delayed one, since it was due.
+    assert_eq!(outbox::overdue(&mut conn, now_ms + 10_000).await.unwrap(), (4, Some(now_ms)));
+    write_tx!(test.db, [], |tx| { outbox::mark_sent(tx, &[1, 2, 6], now_ms).await }).unwrap();
+    assert_eq!(outbox::overdue(&mut conn, now_ms + 12_000).await.unwrap(), (1, Some(now_ms + 10_000)));
+    assert_eq!(outbox::given_up(&mut conn, 0).await.unwrap(), 2);
+    assert_eq!(outbox::given_up(&mut conn, 5).await.unwrap(), 1);
+    write_tx!(test.db, [], |tx| { outbox::mark_sent(tx, &[4], now_ms).await }).unwrap();
+    assert_eq!(outbox::given_up(&mut conn, 0).await.unwrap(), 1);
+
+    let call = |id: i64, next_at| Delivery {
+        id,
+        kind: delivery::Kind::Warehouse,
+        reference: id.to_string(),
+        order_id: 1,
+        url: "http://127.0.0.1:1/".into(),
+        body: "{}".into(),
+        attempts: 0,
+        next_at,
+        trace: None,
+    };
+    let attempt = |id, status| Attempt {
+        delivery_id: id,
+        attempt: 1,
+        started_at: now_ms,
+        duration_ms: 1,
+        http_status: None,
+        error: None,
+        status,
+        next_at: None,
+    };
+    let calls = [call(1, now_ms + 5), call(2, now_ms), call(3, now_ms), call(4, now_ms), call(5, now_ms + 9)];
+    let attempts =
+        [attempt(2, delivery::Status::Dead), attempt(3, delivery::Status::Refused), attempt(4, delivery::Status::Done)];
+    let done = write_tx!(test.db, [calls, attempts], |tx| {
+        delivery::insert(tx, &calls).await?;
+        delivery::record(tx, &attempts).await
+    });
+    done.unwrap();
+    assert_eq!(delivery::overdue(&mut conn, now_ms).await.unwrap(), (0, None));
+    assert_eq!(delivery::overdue(&mut conn, now_ms + 9).await.unwrap(), (2, Some(now_ms + 5)));
+    assert_eq!(delivery::given_up(&mut conn, 0).await.unwrap(), 2);
+    assert_eq!(delivery::given_up(&mut conn, 3).await.unwrap(), 1);
+    assert_eq!(delivery::find(&mut conn, delivery::Kind::Warehouse, "2").await.unwrap().unwrap().next_at, None);
+    assert_eq!(retry::waiting_of(&mut conn, "g").await.unwrap(), (0, None));
+}
+
 pub(super) async fn outbox_rows_wait_for_a_broker_and_leave_in_order(test: TestDb) {
     let rows: Vec<OutboxRow> = (1..=4).map(row).collect();
     write_tx!(test.db, [rows], |tx| { outbox::insert(tx, &rows, START_MS).await }).unwrap();

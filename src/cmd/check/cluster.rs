@@ -1,0 +1,190 @@
+//! What is asked of the brokers about groups.
+
+use std::collections::BTreeMap;
+
+use super::{Limits, Range, Report, Status, Where, float, limits, seconds_since};
+use crate::cmd::Context;
+use crate::cmd::mq::cluster::Cluster;
+use crate::config::Millis;
+use crate::domain::event::Group;
+use crate::mq::message::QueueId;
+use crate::mq::operate::Committed;
+use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
+
+/// Arguments of `ruyi check backlog`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Backlog {
+    /// Only this group, of any application; may be repeated [default: the groups of ruyi]
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Messages that a group may be behind
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    warn: Option<Range>,
+    /// Messages that a group may be behind
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    crit: Option<Range>,
+    /// Seconds that the oldest message that a group has not consumed may be old
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    warn_age: Option<Range>,
+    /// Seconds that the oldest message that a group has not consumed may be old
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    crit_age: Option<Range>,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// Arguments of `ruyi check dlq`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Dlq {
+    /// Only this group; may be repeated [default: all groups that have dead letters]
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Count only what died within this time
+    #[arg(long, value_name = "DURATION")]
+    since: Option<Millis>,
+    /// Dead letters that a group may have
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    warn: Option<Range>,
+    /// Dead letters that a group may have
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    crit: Option<Range>,
+    #[command(flatten)]
+    place: Where,
+}
+
+pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result<Report> {
+    let cluster = Cluster::open(context, &args.place).await?;
+    let mq = &cluster.mq;
+    let groups: Vec<String> = match args.groups.as_slice() {
+        [] => Group::ALL.iter().map(|group| group.name().to_owned()).collect(),
+        named => named.to_vec(),
+    };
+    let mut report = Report::new("BACKLOG");
+    let mut sum = 0;
+    for group in &groups {
+        let threshold = float(context.config.backlog.limit(group).threshold);
+        let wanted = limits(args.warn, args.crit, Range::up_to((threshold / 10.0).floor()), Range::up_to(threshold));
+        match lag(mq, group).await {
+            Ok(queues) => sum += judge(&mut report, group, &queues, &wanted),
+            Err(error) => report.trouble(Status::Unknown, Some(group), &format!("lag of {group} unknown: {error}")),
+        }
+        let ages = Limits { warn: args.warn_age, crit: args.crit_age };
+        if ages.warn.is_some() || ages.crit.is_some() {
+            age(&mut report, mq, group, &ages, context.clock.now_ms()).await;
+        }
+    }
+    report.summary = format!("{sum} messages behind in {} groups", groups.len());
+    Ok(report)
+}
+
+/// Per queue; a group of ruyi by its topics, any other by what its brokers know of it.
+async fn lag(mq: &RocketMq, group: &str) -> Result<Vec<(QueueId, Option<i64>)>, MqError> {
+    match Group::from_name(group) {
+        Some(known) => {
+            let topics: Vec<String> = known.events().map(|kind| kind.name().to_owned()).collect();
+            mq.lag(group, &topics).await
+        }
+        None => mq.lag_of_group(group).await,
+    }
+}
+
+fn judge(report: &mut Report, group: &str, queues: &[(QueueId, Option<i64>)], limits: &Limits) -> i64 {
+    let known: i64 = queues.iter().filter_map(|(_, lag)| *lag).sum();
+    let unknown = queues.iter().filter(|(_, lag)| lag.is_none()).count();
+    // What is known can be too much already; more is not going to mend it.
+    if unknown == 0 && !queues.is_empty() || limits.judge(float(known)) != Status::Ok {
+        report.measured(group, float(known), "", limits, &format!("{group} is {known} messages behind"));
+    } else {
+        let why = format!("lag of {group} unknown: it has committed nothing in {unknown} of {} queues", queues.len());
+        report.trouble(Status::Unknown, Some(group), &why);
+    }
+    known
+}
+
+/// Of the oldest message that a group has not consumed.
+async fn age(report: &mut Report, mq: &RocketMq, group: &str, limits: &Limits, now_ms: i64) {
+    match oldest(mq, group).await {
+        Ok(oldest) => {
+            let seconds = seconds_since(oldest, now_ms);
+            let about = format!("the oldest message that {group} has not consumed is {seconds:.0} s old");
+            report.measured(&format!("{group} age"), seconds, "s", limits, &about);
+        }
+        Err(error) => report.trouble(Status::Unknown, Some(group), &format!("age of {group} unknown: {error}")),
+    }
+}
+
+async fn oldest(mq: &RocketMq, group: &str) -> Result<Option<i64>, MqError> {
+    let group = mq.on_brokers(group);
+    let addrs = master_addrs(mq).await?;
+    let mut oldest: Option<i64> = None;
+    for topic in mq.topics_of(&group).await? {
+        for Committed { queue, broker_offset, consumer_offset, .. } in mq.committed(&group, &topic).await? {
+            let (Some(next), Some(addr)) = (consumer_offset, addrs.get(&queue.broker)) else { continue };
+            if next < broker_offset {
+                let page = mq.read_queue(addr, &queue, next, 1).await?;
+                oldest = oldest.into_iter().chain(page.messages.first().map(|message| message.stored_ms)).min();
+            }
+        }
+    }
+    Ok(oldest)
+}
+
+async fn master_addrs(mq: &RocketMq) -> Result<BTreeMap<String, String>, MqError> {
+    Ok(mq.brokers().await?.into_iter().filter(|node| node.id == 0).map(|node| (node.name, node.addr)).collect())
+}
+
+pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report> {
+    let cluster = Cluster::open(context, &args.place).await?;
+    let mq = &cluster.mq;
+    let limits = limits(args.warn, args.crit, Range::up_to(0.0), Range::up_to(100.0));
+    let from_ms = args.since.map(|since| context.clock.now_ms() - since.ms());
+    let topics = mq.topics().await?;
+    let groups: Vec<String> = match args.groups.as_slice() {
+        [] => topics.iter().filter_map(|topic| topic.strip_prefix(DLQ_PREFIX)).map(str::to_owned).collect(),
+        named => named.iter().map(|name| mq.on_brokers(name)).collect(),
+    };
+    let known = if args.groups.is_empty() { Vec::new() } else { mq.groups().await? };
+    let mut report = Report::new("DLQ");
+    let mut sum = 0;
+    for group in &groups {
+        let topic = format!("{DLQ_PREFIX}{group}");
+        let counted = match topics.contains(&topic) {
+            true => letters(mq, &topic, from_ms).await,
+            // A group that nothing has died of has no such topic.
+            false if known.contains(group) => Ok(0),
+            false => {
+                report.trouble(Status::Unknown, Some(group), &format!("there is no group {group}"));
+                continue;
+            }
+        };
+        match counted {
+            Ok(count) => {
+                let recent = args.since.map(|since| format!(" of the last {since}")).unwrap_or_default();
+                let about = format!("{group} has {count} dead letters{recent}: `ruyi mq dlq browse {group}`");
+                report.measured(group, float(count), "", &limits, &about);
+                sum += count;
+            }
+            Err(error) => report.trouble(Status::Unknown, Some(group), &format!("{topic} cannot be read: {error}")),
+        }
+    }
+    if groups.is_empty() {
+        // The cluster answered, and has none: that is known.
+        report.measured("all", 0.0, "", &limits, "there are no dead letters");
+    }
+    report.summary = format!("{sum} dead letters in {} groups", groups.len());
+    Ok(report)
+}
+
+/// Messages of a topic, or those stored since `from_ms`.
+async fn letters(mq: &RocketMq, topic: &str, from_ms: Option<i64>) -> Result<i64, MqError> {
+    let (ranges, _) = mq.queue_ranges(topic).await?;
+    let mut count = 0;
+    for range in ranges.iter().filter(|range| range.max > range.min) {
+        let first = match from_ms {
+            Some(at) => mq.offset_at(&range.queue, at).await?.clamp(range.min, range.max),
+            None => range.min,
+        };
+        count += range.max - first;
+    }
+    Ok(count)
+}
