@@ -29,10 +29,10 @@ pub(in crate::cmd) use report::Row;
 /// several. The worst decides: critical, then warning, then unknown. With --output json or jsonl the same comes as rows.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN: it could not be found out (wrong usage, too, and a database that
+Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN: it could not be found out (wrong usage, too, and a database that \
 does not answer; only `check broker` is CRITICAL when nobody answers).
 
-Ranges of --warn and --crit say what is fine: 10 is 0 to 10, 10: is 10 and more, ~:10 is 10 and less, 10:20 is between
+Ranges of --warn and --crit say what is fine: 10 is 0 to 10, 10: is 10 and more, ~:10 is 10 and less, 10:20 is between \
 the two, @10:20 is anything but between the two.
 
 Examples:

@@ -4,13 +4,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-<<<<<<< HEAD
 use super::mq::{dlq, messages, offsets, topics, tx};
-use super::{outbox, trace};
-=======
-use super::mq::{dlq, offsets, topics};
-use super::{check, doctor};
->>>>>>> 40ae295 (check and healthcheck: plugins of monitoring systems and containers; doctor: what is wrong, and what to do)
+use super::{check, doctor, outbox, trace};
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.

@@ -2,8 +2,9 @@
 //! exit code.
 
 mod bench;
-#[cfg(feature = "embedded")]
 mod check;
+mod doctor;
+#[cfg(feature = "embedded")]
 mod embedded;
 mod healthcheck;
 mod messages;

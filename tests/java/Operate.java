@@ -4,6 +4,7 @@ import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.Properties;
 import java.util.TreeMap;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
@@ -20,6 +21,7 @@ import org.apache.rocketmq.common.message.MessageQueue;
 import org.apache.rocketmq.remoting.protocol.admin.OffsetWrapper;
 import org.apache.rocketmq.remoting.protocol.body.ClusterInfo;
 import org.apache.rocketmq.remoting.protocol.route.BrokerData;
+import org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfig;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 
 /**
@@ -30,6 +32,9 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
  * consume GROUP TOPIC FILTER [N]    a push consumer; "up GROUP", then per message "got GROUP topic queue offset keys body"
  * fail GROUP TOPIC FILTER       one that fails for good: what it takes goes to %DLQ%GROUP; "failed GROUP keys"
  *                               with N: member N of the group ("up GROUP N"), which it is stopped by as well
+ * on BROKER TOPIC READ WRITE PERMISSION [TYPE]   a topic on one broker (its address): "on BROKER TOPIC"
+ * group BROKER NAME             a group on one broker (its address): "group BROKER NAME"
+ * set BROKER NAME VALUE         a setting of a broker (its address): "set BROKER NAME"
  * stop GROUP [N]                ends it, with its offsets committed: "stopped GROUP"
  * offsets GROUP TOPIC [MARK]    "offset GROUP broker queue consumerOffset brokerOffset" per queue, then "end GROUP [MARK]"
  *
@@ -120,6 +125,30 @@ public class Operate {
                     consumers.put(member(words, 4), consumer(args[0], words, words[0].equals("fail")));
                     say("up " + member(words, 4));
                     break;
+                case "on": {
+                    TopicConfig config = new TopicConfig(words[2], Integer.parseInt(words[3]), Integer.parseInt(words[4]),
+                        Integer.parseInt(words[5]));
+                    if (words.length > 6) {
+                        config.getAttributes().put("+message.type", words[6]);
+                    }
+                    admin.createAndUpdateTopicConfig(words[1], config);
+                    say("on " + words[1] + " " + words[2]);
+                    break;
+                }
+                case "group": {
+                    SubscriptionGroupConfig config = new SubscriptionGroupConfig();
+                    config.setGroupName(words[2]);
+                    admin.createAndUpdateSubscriptionGroupConfig(words[1], config);
+                    say("group " + words[1] + " " + words[2]);
+                    break;
+                }
+                case "set": {
+                    Properties settings = new Properties();
+                    settings.setProperty(words[2], words[3]);
+                    admin.updateBrokerConfig(words[1], settings);
+                    say("set " + words[1] + " " + words[2]);
+                    break;
+                }
                 case "stop":
                     consumers.remove(member(words, 2)).shutdown();
                     say("stopped " + member(words, 2));

@@ -59,6 +59,7 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
         [] => Group::ALL.iter().map(|group| group.name().to_owned()).collect(),
         named => named.to_vec(),
     };
+    let topics = mq.topics().await?;
     let mut report = Report::new("BACKLOG");
     let mut sum = 0;
     for group in &groups {
@@ -66,7 +67,10 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
         let wanted = limits(args.warn, args.crit, Range::up_to((threshold / 10.0).floor()), Range::up_to(threshold));
         match lag(mq, group).await {
             Ok(queues) => sum += judge(&mut report, group, &queues, &wanted),
-            Err(error) => report.trouble(Status::Unknown, Some(group), &format!("lag of {group} unknown: {error}")),
+            Err(error) => {
+                let why = missing(mq, group, &topics).unwrap_or_else(|| error.to_string());
+                report.trouble(Status::Unknown, Some(group), &format!("lag of {group} unknown: {why}"));
+            }
         }
         let ages = Limits { warn: args.warn_age, crit: args.crit_age };
         if ages.warn.is_some() || ages.crit.is_some() {
@@ -75,6 +79,13 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
     }
     report.summary = format!("{sum} messages behind in {} groups", groups.len());
     Ok(report)
+}
+
+/// The topics of a group of ruyi that the cluster does not have, in words: the client says less.
+fn missing(mq: &RocketMq, group: &str, topics: &[String]) -> Option<String> {
+    let wanted = Group::from_name(group)?.events().map(|kind| mq.on_brokers(kind.name()));
+    let missing: Vec<String> = wanted.filter(|topic| !topics.contains(topic)).collect();
+    (!missing.is_empty()).then(|| format!("the cluster has no topic {}", missing.join(", ")))
 }
 
 /// Per queue; a group of ruyi by its topics, any other by what its brokers know of it.

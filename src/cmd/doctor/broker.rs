@@ -21,10 +21,8 @@ pub(super) async fn look(context: &Context, mq: &RocketMq, findings: &Findings) 
             return Told::new();
         }
     };
-    let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-    for name in names.into_iter().filter(|name| !nodes.iter().any(|node| node.name == *name && node.id == 0)) {
-        let message = "it has no master: its queues take no messages";
-        findings.add(Finding::error("broker.master", name, message).fix("start its master, or promote a replica"));
+    for finding in masterless(&nodes) {
+        findings.add(finding);
     }
     let answers = mq.probe().await;
     let mut told = Told::new();
@@ -39,6 +37,16 @@ pub(super) async fn look(context: &Context, mq: &RocketMq, findings: &Findings) 
         }
     }
     told
+}
+
+/// Broker groups of which only replicas are left.
+fn masterless(nodes: &[BrokerNode]) -> Vec<Finding> {
+    let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let without = names.into_iter().filter(|name| !nodes.iter().any(|node| node.name == *name && node.id == 0));
+    let message = "it has no master: its queues take no messages";
+    without
+        .map(|name| Finding::error("broker.master", name, message).fix("start its master, or promote a replica"))
+        .collect()
 }
 
 fn label(node: &BrokerNode) -> String {
@@ -77,4 +85,17 @@ async fn one(context: &Context, mq: &RocketMq, node: &BrokerNode, findings: &Fin
         findings.add(clock::compare(&subject, theirs, before, after, 1_000));
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_alone_take_no_messages() {
+        let node =
+            |name: &str, id| BrokerNode { cluster: "c".into(), name: name.into(), id, addr: format!("{name}:{id}") };
+        let found = masterless(&[node("a", 0), node("a", 1), node("b", 1), node("b", 2)]);
+        assert_eq!(found.iter().map(|finding| finding.subject.as_str()).collect::<Vec<_>>(), ["b"]);
+    }
 }

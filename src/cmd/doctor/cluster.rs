@@ -96,3 +96,15 @@ fn not_open(addrs: &str, error: &anyhow::Error) -> Finding {
 pub(super) fn chain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_denies_is_not_one_that_is_away() {
+        let kind = |text: &'static str| not_open("a:1", &anyhow::anyhow!(text).context("cannot be read")).check;
+        assert_eq!(kind("read the broker list: the cluster denies it (no user): check"), "broker.denied");
+        assert_eq!(kind("no answer within 5000 ms"), "broker.connect");
+    }
+}

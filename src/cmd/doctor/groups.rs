@@ -43,7 +43,8 @@ pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, findings: &Find
                     Err(error) => findings.add(unread(group, &error)),
                 }
             }
-            Err(error) => findings.add(unread(group, &error)),
+            // The others would take as long to fail.
+            Err(error) => return findings.add(unread(group, &error)),
         }
     }
     let asleep = catalogue.iter().filter(|group| known.contains(*group) && !alive.contains(group.as_str()));

@@ -165,7 +165,13 @@ async fn on_the_embedded_broker_as_well() {
     let (code, text) = check(&operator, &["dlq"]).await;
     assert_eq!((code, text.as_str()), (0, "DLQ OK - 0 dead letters in 0 groups | 'all'=0;0;100;0\n"));
     let (code, text) = check(&operator, &["backlog"]).await;
-    assert!(code == 3 && text.starts_with("BACKLOG UNKNOWN - lag of stock-consumer-group unknown"), "{text}");
+    assert!(
+        code == 3
+            && text.starts_with(
+                "BACKLOG UNKNOWN - lag of stock-consumer-group unknown: the cluster has no topic ORDER_CREATED"
+            ),
+        "{text}"
+    );
     drop(broker);
 }
 
