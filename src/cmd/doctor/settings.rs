@@ -16,6 +16,7 @@ pub(super) fn look(config: &Config, findings: &Findings) {
     found.extend(secrets(config));
     found.extend(exposure(config));
     found.extend(plain_text(config));
+    found.extend(plain_calls(config));
     found.extend(operation(config));
     if found.is_empty() {
         found.push(Finding::ok("config.all", "configuration", "no setting is dangerous"));
@@ -158,6 +159,15 @@ fn plain_text(config: &Config) -> Vec<Finding> {
     if leaves(config.cache.url.expose(), "redis") {
         warn("cache.url", "reads of orders reach Redis in plain text", "use rediss:// and cache.ca_file");
     }
+    found
+}
+
+/// Calls that leave in plain text.
+fn plain_calls(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut warn = |key: &str, message: &str| {
+        found.push(Finding::warning("config.plaintext", key, message).fix("use https://"));
+    };
     let channels =
         config.payment.channels.iter().map(|(id, c)| (format!("payment.channels.{id}.endpoint"), &*c.endpoint));
     let mut endpoints: Vec<(String, &str)> = channels.collect();
@@ -166,11 +176,7 @@ fn plain_text(config: &Config) -> Vec<Finding> {
     endpoints.push(("backlog.hook_url".into(), &config.backlog.hook_url));
     for (key, url) in endpoints {
         if leaves(url, "http") {
-            warn(
-                &key,
-                "it is called in plain text: what is paid and delivered can be read and changed",
-                "use https://",
-            );
+            warn(&key, "it is called in plain text: what is paid and delivered can be read and changed");
         }
     }
     let client = &config.client;
@@ -183,7 +189,7 @@ fn plain_text(config: &Config) -> Vec<Finding> {
     ];
     for (key, urls) in clients {
         if has_key && urls.split(',').any(|url| leaves(url.trim(), "http")) {
-            warn(key, "client.key is sent in plain text", "use https://");
+            warn(key, "client.key is sent in plain text");
         }
     }
     found
