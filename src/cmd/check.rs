@@ -115,8 +115,8 @@ Example:
     /// Counts the master brokers that answer, may be written to and have room, as far as they say so: nothing is
     /// written. CRITICAL when there is none.
     #[command(after_help = "\
-Defaults: --warn is all masters that the name servers know, --crit 1: (at least one). Name servers forget a broker some
-two minutes after it has gone: say how many there have to be, with --warn 3: for example.
+Defaults: --warn is all masters that the name servers know, --crit 1: (at least one). Name servers forget a broker that \
+has gone: say how many there have to be, with --warn 3: for example.
 
 Examples:
   ruyi check broker
