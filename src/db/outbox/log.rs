@@ -64,7 +64,7 @@ pub struct Logged {
     pub status: Status,
     /// Failed sends.
     pub attempts: i64,
-    /// When it is tried next, epoch ms; [`super::HELD`] waits for a broker.
+    /// When it is tried next, epoch ms; [`super::HELD`] waits for a broker; none when it is not tried by itself.
     pub next_at: Option<i64>,
     /// Why it was not sent.
     pub last_error: Option<String>,
@@ -88,7 +88,7 @@ fn logged(row: &AnyRow) -> Result<Logged, DbError> {
         key: row.text(3)?,
         status: Status::from_code(row.int(4)?, id)?,
         attempts: row.int(5)?,
-        next_at: row.maybe_int(6)?,
+        next_at: row.maybe_int(6)?.filter(|at| *at != super::GIVEN_UP),
         last_error: row.maybe_text(7)?,
         created_at: row.int(8)?,
         sent_at: row.maybe_int(9)?,
