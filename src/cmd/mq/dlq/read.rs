@@ -12,6 +12,8 @@ use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
 
 /// Messages asked for at once. Apache RocketMQ gives 32, and 256 KiB, at most.
 const PAGE: i32 = 256;
+/// Attempts at one read.
+const TRIES: u32 = 3;
 /// Pages of a queue that are kept for letters that are wanted in another order.
 const PAGES_KEPT: usize = 4;
 
@@ -157,6 +159,13 @@ async fn read(
 ) -> Result<Page, MqError> {
     let Some(addr) = addrs.get(&place.0) else { return Err(MqError::NoBroker) };
     let queue = QueueId { topic: topic.to_owned(), broker: place.0.clone(), queue: place.1 };
+    // Of thousands of reads one may be too slow: that is no reason to begin anew.
+    for _ in 1..TRIES {
+        match mq.read_queue(addr, &queue, from, PAGE).await {
+            Err(MqError::Timeout { .. } | MqError::Client { .. }) => {}
+            other => return other,
+        }
+    }
     mq.read_queue(addr, &queue, from, PAGE).await
 }
 

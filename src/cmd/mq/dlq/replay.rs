@@ -144,7 +144,12 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
         let chosen = super::What { group, filter: &args.chosen.filter, letters: due.len() as u64 };
         let what = What { chosen, via, rps: args.rate.rps };
         journal::record(context, "mq dlq replay", args.change.reason.as_deref(), &what)?;
-        run.send(&due).await?;
+        let ended = run.send(&due).await;
+        if ended.is_err() {
+            run.summary.stopped = Some("an error: run it again to go on".to_owned());
+            context.output().rows([run.summary])?;
+            return ended.map(|()| ExitCode::FAILURE);
+        }
     }
     let code = run.summary.code();
     context.output().rows([run.summary])?;
