@@ -7,12 +7,16 @@ mod doctor;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod healthcheck;
+#[cfg(feature = "embedded")]
+mod lost;
 mod messages;
 mod offsets;
 #[cfg(feature = "embedded")]
 mod outbox;
 mod plan;
 mod topics;
+#[cfg(feature = "embedded")]
+mod trace;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
