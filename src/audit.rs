@@ -8,14 +8,16 @@ mod events;
 mod orders;
 mod payments;
 mod points;
+pub mod repair;
 mod stock;
 mod stuck;
 mod walk;
 
 use serde::Serialize;
 
+use crate::db::audit::Stuck;
 use crate::db::{Db, DbError};
-use crate::domain::event::Role;
+use crate::domain::event::{Group, Kind, Role};
 
 /// The databases of the roles. They may all be the same.
 #[derive(Clone, Debug)]
@@ -194,6 +196,28 @@ pub struct Violation {
     pub key: String,
     /// What was read.
     pub evidence: String,
+    /// The same for whoever mends it.
+    #[serde(skip)]
+    pub about: About,
+}
+
+/// What a violation is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// An order, its payment, its reservation, its points.
+    Order(i64),
+    /// A user's balance.
+    User(i64),
+    /// The level of a SKU.
+    Sku(String),
+    /// An event that the state of an order proves, and that is not there.
+    Missing(i64, Kind),
+    /// An event that a group has not handled.
+    Unhandled(Group, String),
+    /// A row that does not move, in the database of this place in [`RoleDbs::distinct`].
+    Row(Stuck, usize, i64),
+    /// A row that belongs to nothing.
+    Orphan,
 }
 
 /// Something an operator should look at, and no violation.
@@ -229,11 +253,12 @@ struct Suspect<K> {
     id: K,
     key: String,
     evidence: String,
+    about: About,
 }
 
 impl Suspect<i64> {
     fn of(id: i64, evidence: impl Into<String>) -> Self {
-        Self { id, key: id.to_string(), evidence: evidence.into() }
+        Self { id, key: id.to_string(), evidence: evidence.into(), about: About::Order(id) }
     }
 }
 
@@ -289,8 +314,8 @@ impl Auditor<'_> {
                 slot.violations - 1
             });
             if before < limit {
-                let (key, evidence) = (suspect.key, suspect.evidence);
-                self.report.violations.push(Violation { check: check.name(), key, evidence });
+                let Suspect { key, evidence, about, .. } = suspect;
+                self.report.violations.push(Violation { check: check.name(), key, evidence, about });
             }
         }
     }

@@ -22,6 +22,7 @@ pub mod payments;
 pub mod points;
 pub mod pool;
 pub mod products;
+pub mod prune;
 pub mod retry;
 pub mod sql;
 pub mod stock;

@@ -34,6 +34,9 @@ pub const TRANSACTIONS: [&str; 18] = [
 /// Transactions that only `payment.publish = "transaction"` has.
 pub const TRANSACTIONS_OF_CHECKS: [&str; 2] = ["check_back", "tx_resume"];
 
+/// Transactions of the operator's commands, which end after them.
+pub const TRANSACTIONS_OF_TOOLS: [&str; 2] = ["prune", "repair"];
+
 /// Points that only `payment.publish = "transaction"` has: the half message is stored; a check-back is decided.
 pub const POINTS_OF_CHECKS: [&str; 2] = ["transaction.prepared", "transaction.checked"];
 

@@ -20,6 +20,7 @@ pub mod mq;
 pub mod output;
 pub mod process;
 pub mod progress;
+pub mod prune;
 pub mod roles;
 pub mod shutdown;
 pub mod telemetry;

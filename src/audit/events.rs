@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Auditor, Check, Suspect, orders};
+use super::{About, Auditor, Check, Moment, Suspect, orders};
 use crate::db::audit::{self as facts, OrderFact, SentFact};
 use crate::db::inbox::Outcome;
 use crate::db::{Db, DbError, tx_state};
@@ -56,11 +56,13 @@ pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<
         }
     }
     from_outside(auditor, &mut missing).await?;
+    missing.extend(untriggered(auditor, moment, &orders, &written).await?);
     Ok(missing
         .into_iter()
         .map(|(order_id, kind)| {
             let state = orders.get(&order_id).map_or_else(String::new, |order| orders::show_status(order.status));
-            Suspect::of(order_id, format!("order {state}, but no event {}", kind.event_id(order_id)))
+            let evidence = format!("order {state}, but no event {}", kind.event_id(order_id));
+            Suspect { about: About::Missing(order_id, kind), ..Suspect::of(order_id, evidence) }
         })
         .collect())
 }
@@ -133,6 +135,31 @@ async fn from_outside(auditor: &Auditor<'_>, missing: &mut Vec<(i64, Kind)>) -> 
     Ok(())
 }
 
+/// Paid orders whose payment was taken note of, and whose fulfilment nothing has triggered: they would wait for ever.
+async fn untriggered(
+    auditor: &Auditor<'_>,
+    moment: Moment,
+    orders: &BTreeMap<i64, OrderFact>,
+    written: &HashMap<i64, HashSet<String>>,
+) -> Result<Vec<(i64, Kind)>, DbError> {
+    let trigger = Kind::TriggerOrderFulfill;
+    let waits = |order: &&OrderFact| {
+        order.status == Status::Paid.code()
+            && !order.handed_over
+            && moment.overdue(order.updated_at)
+            && !has_event(written.get(&order.id), order.id, trigger)
+    };
+    let ids: Vec<i64> = orders.values().filter(waits).map(|order| order.id).collect();
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    let told: Vec<String> = ids.iter().map(|id| Kind::PaidOrderSuccess.event_id(id)).collect();
+    let mut conn = auditor.dbs.order.read().await?;
+    let outcomes = facts::outcomes(&mut conn, Group::PaidOrder.name(), &told).await?;
+    let done = |told: &String| outcomes.get(told) == Some(&(Outcome::Done as i64));
+    Ok(ids.into_iter().zip(&told).filter(|(_, told)| done(told)).map(|(id, _)| (id, trigger)).collect())
+}
+
 /// `events_consumed`, for each outbox.
 pub(super) async fn consumed(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
     let dbs = auditor.dbs;
@@ -191,7 +218,8 @@ async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspe
                 _ => continue,
             };
             let evidence = format!("{text} by {}; sent at {}", group.name(), row.sent_at);
-            suspects.push(Suspect { id: row.id, key: row.event_id.clone(), evidence });
+            let about = About::Unhandled(group, row.event_id.clone());
+            suspects.push(Suspect { id: row.id, key: row.event_id.clone(), evidence, about });
         }
     }
     Ok(suspects)

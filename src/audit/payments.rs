@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Auditor, Moment, Suspect, orders};
+use super::{About, Auditor, Moment, Suspect, orders};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, OrderFact, PaymentFact, RefundFact};
 use crate::db::payments::RefundStatus;
@@ -58,7 +58,8 @@ pub(super) async fn orders_of_payments(auditor: &Auditor<'_>, ids: &[i64]) -> Re
             .or_else(|| of_refunds(payment, &refunds));
         if let Some(text) = wrong {
             let (id, key) = (payment.id, payment.order_id.to_string());
-            suspects.push(Suspect { id, key, evidence: format!("payment {id}: {text}") });
+            let about = About::Order(payment.order_id);
+            suspects.push(Suspect { id, key, evidence: format!("payment {id}: {text}"), about });
         }
     }
     Ok(suspects)

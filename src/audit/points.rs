@@ -1,6 +1,6 @@
 //! Points against orders, balances against records.
 
-use super::{Auditor, Moment, Suspect, orders};
+use super::{About, Auditor, Moment, Suspect, orders};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, OrderFact};
 use crate::domain::money::Money;
@@ -31,6 +31,13 @@ fn wrong(moment: Moment, order: &OrderFact, records: &[(i64, i64, i64)]) -> Opti
         [] => (late && due > 0).then(|| format!("paid, but its {due} points were not granted")),
         [(kind, user, points)] if *kind == Kind::Grant.code() => (*points != due || *user != order.user_id)
             .then(|| format!("user {user} got {points} points instead of {due} for user {}", order.user_id)),
+        // Corrected by hand, to what is due.
+        _ if sum == due
+            && records.iter().any(|(kind, ..)| *kind == Kind::Correct.code())
+            && records.iter().all(|(_, user, _)| *user == order.user_id) =>
+        {
+            None
+        }
         _ => Some(format!("paid, but its points (kind, user, points) are {records:?}")),
     }
 }
@@ -40,5 +47,9 @@ pub(super) async fn balances(auditor: &Auditor<'_>, users: &[i64]) -> Result<Vec
     let mut conn = auditor.dbs.notify.read().await?;
     let found = facts::points_balances(&mut conn, users).await?;
     let wrong = found.into_iter().filter(|(_, balance, sum)| balance != sum);
-    Ok(wrong.map(|(user, balance, sum)| Suspect::of(user, format!("balance {balance}, records {sum}"))).collect())
+    let suspect = |(user, balance, sum)| {
+        let evidence = format!("balance {balance}, records {sum}");
+        Suspect { about: About::User(user), ..Suspect::of(user, evidence) }
+    };
+    Ok(wrong.map(suspect).collect())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Auditor, Check, Suspect};
+use super::{About, Auditor, Check, Suspect};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Balance};
 use crate::domain::stock::{Level, Status};
@@ -33,6 +33,7 @@ fn wrong(balances: Vec<Balance>) -> Vec<Suspect<String>> {
         .filter(|balance| balance.level != balance.ledger || negative(balance.level))
         .map(|balance| Suspect {
             key: balance.sku.clone(),
+            about: About::Sku(balance.sku.clone()),
             evidence: format!("level {}, ledger {}", show(balance.level), show(balance.ledger)),
             id: balance.sku,
         })

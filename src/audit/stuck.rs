@@ -1,17 +1,15 @@
 //! What is past its own time, and what was given up.
 
-use super::{Auditor, Check, Suspect, Warning};
+use super::{About, Auditor, Check, Suspect, Warning};
 use crate::db::audit::{self as facts, Stuck, StuckRow};
 use crate::db::{Db, DbError};
 
 /// In every database: all roles have all tables.
 pub(super) async fn check(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
     let dbs = auditor.dbs;
-    for db in dbs.distinct() {
-        for what in
-            [Stuck::Outbox, Stuck::OutboxLost, Stuck::Parked, Stuck::ParkedLost, Stuck::Deliveries, Stuck::Orders]
-        {
-            stuck(auditor, db, what).await?;
+    for (place, db) in dbs.distinct().into_iter().enumerate() {
+        for what in Stuck::ALL {
+            stuck(auditor, (place, db), what).await?;
         }
     }
     for (what, text) in facts::GIVEN_UP {
@@ -27,7 +25,7 @@ pub(super) async fn check(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
     Ok(())
 }
 
-async fn stuck(auditor: &mut Auditor<'_>, db: &Db, what: Stuck) -> Result<(), DbError> {
+async fn stuck(auditor: &mut Auditor<'_>, (place, db): (usize, &Db), what: Stuck) -> Result<(), DbError> {
     let limit = auditor.options.page.max(1);
     let mut after = 0;
     loop {
@@ -41,10 +39,11 @@ async fn stuck(auditor: &mut Auditor<'_>, db: &Db, what: Stuck) -> Result<(), Db
         let still = facts::still_stuck(&mut conn, what, moment.overdue_before, &ids).await?;
         drop(conn);
         auditor.checked(Check::NothingStuck, found.len());
-        auditor.found(Check::NothingStuck, still.into_iter().map(|row| suspect(what, row)).collect());
+        auditor.found(Check::NothingStuck, still.into_iter().map(|row| suspect(what, place, row)).collect());
     }
 }
 
-fn suspect(what: Stuck, row: StuckRow) -> Suspect<i64> {
-    Suspect { id: row.id, key: row.name, evidence: format!("{}: since {}", what.name(), row.since) }
+fn suspect(what: Stuck, place: usize, row: StuckRow) -> Suspect<i64> {
+    let about = About::Row(what, place, row.id);
+    Suspect { id: row.id, key: row.name, evidence: format!("{}: since {}", what.name(), row.since), about }
 }

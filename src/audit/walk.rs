@@ -1,6 +1,6 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
-use super::{Auditor, Check, Suspect, events, orders, payments, points, stock};
+use super::{About, Auditor, Check, Suspect, events, orders, payments, points, stock};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
 use crate::domain::event::Role;
@@ -121,9 +121,16 @@ pub(super) async fn orphans(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
         let mut conn = auditor.dbs.of(role).read().await?;
         let found = facts::orphans(&mut conn, which, auditor.options.page.max(1)).await?;
         drop(conn);
-        let suspects =
-            found.into_iter().map(|(key, rows)| Suspect { id: (), key, evidence: format!("{rows} {what}") }).collect();
-        auditor.found(check, suspects);
+        let about = |key: &str| match which {
+            Orphans::LedgerSkus => About::Sku(key.to_owned()),
+            Orphans::PointsUsers => key.parse().map_or(About::Orphan, About::User),
+            Orphans::LedgerOrders | Orphans::Refunds => About::Orphan,
+        };
+        let suspect = |(key, rows): (String, i64)| {
+            let about = about(&key);
+            Suspect { id: (), key, evidence: format!("{rows} {what}"), about }
+        };
+        auditor.found(check, found.into_iter().map(suspect).collect());
     }
     Ok(())
 }

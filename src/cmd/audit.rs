@@ -1,11 +1,14 @@
-//! `ruyi audit`: the proof on live data.
+//! `ruyi audit`: the proof on live data, and mending what it finds.
+
+pub(super) mod repair;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Context, WithHelp};
+use super::confirm::Change;
+use super::{Context, Usage, WithHelp};
 use crate::audit::{self, Options, Report, RoleDbs};
 use crate::config::{Millis, SecretUrl};
 use crate::db::{self, Db, migrate};
@@ -18,9 +21,17 @@ const EVIDENCE: usize = 100;
 
 /// Arguments of `ruyi audit`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 0 nothing is wrong, 1 violations, or the audit could not be done.\n\nExamples:\n  ruyi audit\n  ruyi audit --output json | jq .checks"
-)]
+#[command(after_help = "\
+With --repair, each violation is shown with what mends it, or with why a tool must not and what a person should do.
+Every action looks again before it writes, has its effect once however often it runs, and is written to the journal.
+
+Exit codes: 0 nothing is wrong (with --repair: nothing is left to people), 1 violations, or the audit could not be done.
+
+Examples:
+  ruyi audit
+  ruyi audit --output json | jq '.violations[]'
+  ruyi audit --repair --dry-run
+  ruyi audit --repair --reason 'restored the backup of Monday' --yes")]
 pub struct Args {
     /// Judge nothing that changed later than this ago [default: audit.settle]
     #[arg(long, value_name = "DURATION")]
@@ -29,6 +40,12 @@ pub struct Args {
     /// What is still on its way after this is a violation [default: audit.bound]
     #[arg(long, value_name = "DURATION")]
     bound: Option<Millis>,
+
+    /// Mend what can be mended safely, and say of the rest what a person should do
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    change: Change,
 }
 
 #[derive(Serialize)]
@@ -52,6 +69,9 @@ struct Line<'a, T> {
 /// The database cannot be read, or the output fails.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let config = &context.config;
+    if !args.repair && (args.change.dry_run || args.change.yes || args.change.reason.is_some()) {
+        return Err(Usage("--dry-run, --yes and --reason belong to --repair".to_owned()).into());
+    }
     let dbs = open(context).await?;
     let options = Options {
         settle_ms: args.settle.unwrap_or(config.audit.settle).ms(),
@@ -60,6 +80,11 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         evidence: EVIDENCE,
         events_kept_ms: config.retention.sent.ms(),
     };
+    if args.repair {
+        let done = repair::run(context, &dbs, options, &args.change).await;
+        dbs.close().await;
+        return done;
+    }
     let report = audit::run(&dbs, &options).await;
     dbs.close().await;
     let report = report.context("cannot read the databases")?;

@@ -1,6 +1,7 @@
 //! `ruyi db`: the tables.
 
 mod migrate;
+pub(super) mod prune;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ pub struct Args {
 enum Command {
     /// Create the tables, or bring them up to date
     Migrate(migrate::Args),
+    /// Delete what is old and no longer needed: sent events, known duplicates, logs
+    Prune(prune::Args),
 }
 
 /// Runs `ruyi db ...`.
@@ -30,6 +33,7 @@ enum Command {
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Migrate(args) => migrate::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
     }
 }
 

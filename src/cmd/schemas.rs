@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
+use super::audit::repair;
+use super::db::prune;
 use super::mq::{dlq, messages, offsets, topics, tx};
 use super::{check, doctor, outbox, trace};
 
@@ -46,6 +48,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<outbox::Row<'_>>("outbox list"),
         item::<outbox::Redriven>("outbox redrive"),
         item::<trace::Row>("trace"),
+        item::<prune::Row>("db prune"),
+        item::<repair::Row>("audit --repair"),
     ]
 }
 

@@ -10,7 +10,7 @@ use sqlx::any::AnyRow;
 
 use super::DbError;
 use super::sql::{self, Columns, Val};
-use crate::domain::stock::{Level, Lines};
+use crate::domain::stock::{Kind, Level, Lines};
 use crate::vals;
 
 pub use messages::*;
@@ -84,6 +84,8 @@ pub struct OrderFact {
     pub payment_id: Option<i64>,
     /// `orders.refund_status`.
     pub refund: i64,
+    /// The warehouse was asked to send it.
+    pub handed_over: bool,
     /// Who canceled.
     pub cancel_type: Option<String>,
     /// Epoch ms.
@@ -98,7 +100,7 @@ pub struct OrderFact {
 /// The database's.
 pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i64, OrderFact>, DbError> {
     let before = "SELECT id, user_id, status, total_amount, currency, payment_id, refund_status, cancel_type, \
-                  created_at, updated_at FROM orders WHERE id";
+                  created_at, updated_at, handed_over FROM orders WHERE id";
     let rows = sql::select_in(conn, before, "", &[], ints(ids)).await?;
     let fact = |row: &AnyRow| {
         Ok(OrderFact {
@@ -112,6 +114,7 @@ pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i6
             cancel_type: row.maybe_text(7)?,
             created_at: row.int(8)?,
             updated_at: row.int(9)?,
+            handed_over: row.int(10)? != 0,
         })
     };
     rows.iter().map(|row| fact(row).map(|order| (order.id, order))).collect()
@@ -348,15 +351,70 @@ pub async fn points_balances(conn: &mut AnyConnection, users: &[i64]) -> Result<
     rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.int(2)?))).collect()
 }
 
-/// Movements of orders that the ledger has more than once: (order, "SKU kind", rows).
+/// Movements of orders that the ledger has more than once, and that no correction (a row of the order of the kind
+/// `Set`) takes back: (order, "SKU kind", rows).
 ///
 /// # Errors
 /// The database's.
 pub async fn repeated_movements(conn: &mut AnyConnection, ids: &[i64]) -> Result<Vec<(i64, String, i64)>, DbError> {
     let before = "SELECT order_id, sku, kind, COUNT(*) FROM stock_ledger WHERE order_id";
-    let after = " GROUP BY order_id, sku, kind HAVING COUNT(*) > 1";
+    let after = " GROUP BY order_id, sku, kind HAVING COUNT(*) > 1 OR kind = 1";
     let rows = sql::select_in(conn, before, after, &[], ints(ids)).await?;
-    rows.iter().map(|row| Ok((row.int(0)?, format!("{} kind {}", row.text(1)?, row.int(2)?), row.int(3)?))).collect()
+    let mut corrected: HashMap<(i64, String), i64> = HashMap::new();
+    let mut found = Vec::new();
+    for row in &rows {
+        let (order_id, sku, kind, count) = (row.int(0)?, row.text(1)?, row.int(2)?, row.int(3)?);
+        if kind == Kind::Set.code() {
+            corrected.insert((order_id, sku), count);
+        } else {
+            found.push((order_id, sku, kind, count));
+        }
+    }
+    found.retain(|(order_id, sku, _, count)| match corrected.get_mut(&(*order_id, sku.clone())) {
+        Some(left) if *left >= count - 1 => {
+            *left -= count - 1;
+            false
+        }
+        _ => true,
+    });
+    Ok(found.into_iter().map(|(order_id, sku, kind, count)| (order_id, format!("{sku} kind {kind}"), count)).collect())
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovementFact {
+    /// SKU.
+    pub sku: String,
+    /// `stock_ledger.kind`.
+    pub kind: i64,
+    /// What it did.
+    pub change: Level,
+}
+
+/// The movements of an order, in the order in which they were written.
+///
+/// # Errors
+/// The database's.
+pub async fn movements(conn: &mut AnyConnection, order_id: i64) -> Result<Vec<MovementFact>, DbError> {
+    let text = "SELECT sku, kind, d_available, d_frozen, d_sold FROM stock_ledger WHERE order_id = ? ORDER BY id";
+    let fact = |row: &AnyRow| {
+        let change = Level { available: row.int(2)?, frozen: row.int(3)?, sold: row.int(4)? };
+        Ok(MovementFact { sku: row.text(0)?, kind: row.int(1)?, change })
+    };
+    sql::fetch(conn, text, vals![order_id]).await?.iter().map(fact).collect()
+}
+
+/// What the ledger of each of these SKUs adds up to.
+///
+/// # Errors
+/// The database's.
+pub async fn ledger_sums(conn: &mut AnyConnection, skus: &[String]) -> Result<BTreeMap<String, Level>, DbError> {
+    let before = "SELECT sku, CAST(COALESCE(SUM(d_available), 0) AS SIGNED), CAST(COALESCE(SUM(d_frozen), 0) AS SIGNED), \
+                  CAST(COALESCE(SUM(d_sold), 0) AS SIGNED) FROM stock_ledger WHERE sku";
+    let rows = sql::select_in(conn, before, " GROUP BY sku", &[], texts(skus)).await?;
+    let sum =
+        |row: &AnyRow| Ok((row.text(0)?, Level { available: row.int(1)?, frozen: row.int(2)?, sold: row.int(3)? }));
+    rows.iter().map(sum).collect()
 }
 
 /// Messages to users that one event caused more than once: (order, event id, rows).

@@ -304,6 +304,30 @@ pub struct State {
     pub last_error: Option<String>,
 }
 
+/// The reference of a call.
+///
+/// # Errors
+/// The database's.
+pub async fn reference(conn: &mut AnyConnection, id: i64) -> Result<Option<String>, DbError> {
+    sql::fetch_one(conn, "SELECT ref FROM delivery WHERE id = ?", vals![id]).await?.map(|row| row.text(0)).transpose()
+}
+
+/// Where the call of this row stands.
+///
+/// # Errors
+/// The database's.
+pub async fn standing(conn: &mut AnyConnection, id: i64) -> Result<Option<State>, DbError> {
+    let row =
+        sql::fetch_one(conn, "SELECT status, attempts, next_at, last_error FROM delivery WHERE id = ?", vals![id]);
+    row.await?.map(state).transpose()
+}
+
+fn state(row: sqlx::any::AnyRow) -> Result<State, DbError> {
+    let (next_at, last_error) = (row.maybe_int(2)?, row.maybe_text(3)?);
+    let next_at = next_at.filter(|at| *at != GIVEN_UP);
+    Ok(State { status: row.int(0)?, attempts: row.int(1)?, next_at, last_error })
+}
+
 /// Where the call with this reference stands.
 ///
 /// # Errors
@@ -311,12 +335,7 @@ pub struct State {
 pub async fn find(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Result<Option<State>, DbError> {
     let text = "SELECT status, attempts, next_at, last_error FROM delivery WHERE kind = ? AND ref = ?";
     let row = sql::fetch_one(conn, text, vals![kind as i64, reference]).await?;
-    row.map(|row| {
-        let (next_at, last_error) = (row.maybe_int(2)?, row.maybe_text(3)?);
-        let next_at = next_at.filter(|at| *at != GIVEN_UP);
-        Ok(State { status: row.int(0)?, attempts: row.int(1)?, next_at, last_error })
-    })
-    .transpose()
+    row.map(state).transpose()
 }
 
 /// Calls that should have been made by now, and since when the first of them should have been.

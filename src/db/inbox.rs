@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::AnyConnection;
 
-use super::DbError;
 use super::sql::{self, Columns, Val};
+use super::{DbError, Tx};
 use crate::vals;
 
 /// How a message went (`message_process_log.outcome`).
@@ -108,6 +108,16 @@ async fn revive(
         }
     }
     Ok(revived)
+}
+
+/// How a group's handling of a message went, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_outcome(tx: &mut Tx, group: &str, message_id: &str) -> Result<Option<i64>, DbError> {
+    let lock = tx.dialect().for_update();
+    let text = format!("SELECT outcome FROM message_process_log WHERE consumer_group = ? AND message_id = ?{lock}");
+    sql::fetch_one(tx, text, vals![group, message_id]).await?.map(|row| row.int(0)).transpose()
 }
 
 /// Corrects the outcome of rows just claimed.

@@ -294,6 +294,15 @@ pub async fn due(tx: &mut Tx, before_ms: i64, limit: i64) -> Result<Vec<i64>, Db
     sql::fetch(tx, text, vals![before_ms, limit]).await?.iter().map(|row| row.int(0)).collect()
 }
 
+/// An order that waits to be paid without an end gets its own time back; 0 when it has one, or waits no more.
+///
+/// # Errors
+/// The database's.
+pub async fn expire_at_its_time(tx: &mut Tx, id: i64) -> Result<u64, DbError> {
+    let text = "UPDATE orders SET due_at = expire_time WHERE id = ? AND status IN (0, 10) AND due_at IS NULL";
+    sql::execute(tx, text, vals![id]).await
+}
+
 /// When the next order's time to pay is over.
 ///
 /// # Errors

@@ -125,6 +125,27 @@ pub async fn existing(conn: &mut AnyConnection, event_ids: Vec<String>) -> Resul
     rows.iter().map(|row| row.text(0)).collect()
 }
 
+/// The row of an event, if there is one.
+///
+/// # Errors
+/// The database's.
+pub async fn find(conn: &mut AnyConnection, event_id: &str) -> Result<Option<OutboxRow>, DbError> {
+    let text = "SELECT id, event_id, topic, tag, msg_key, body, properties, COALESCE(next_at, 0), attempts \
+                FROM message_record WHERE event_id = ?";
+    sql::fetch_one(conn, text, vals![event_id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// A row that was given up, or that has no time to be sent, is due now; 0 when it is neither.
+///
+/// # Errors
+/// The database's.
+pub async fn redrive_lost(tx: &mut Tx, id: i64) -> Result<u64, DbError> {
+    let text = "UPDATE message_record SET status = 0, attempts = 0, next_at = ? \
+                WHERE id = ? AND (status = 2 OR (status = 0 AND next_at IS NULL))";
+    let now_ms = tx.now_ms();
+    sql::execute(tx, text, vals![now_ms, id]).await
+}
+
 const COLUMNS: &str = "message_record \
     (id, event_id, topic, tag, msg_key, body, properties, status, attempts, next_at, created_at)";
 

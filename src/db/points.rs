@@ -22,6 +22,15 @@ pub struct Record {
     pub points: i64,
 }
 
+fn kind_of(order_id: i64, code: i64) -> Result<Kind, DbError> {
+    let what = || format!("unknown kind {code}");
+    Kind::from_code(code).ok_or_else(|| DbError::Row {
+        table: "points_record",
+        key: order_id.to_string(),
+        what: what(),
+    })
+}
+
 /// Records of orders, by order, locked until the commit.
 ///
 /// # Errors
@@ -34,7 +43,7 @@ pub async fn lock_of_orders(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<Hash
     let rows = sql::select_in(tx, before, &after, &[], order_ids.into_iter().map(Val::Int).collect()).await?;
     let mut found: HashMap<i64, Vec<Record>> = HashMap::new();
     for row in &rows {
-        let kind = if row.int(1)? == Kind::Grant.code() { Kind::Grant } else { Kind::Reverse };
+        let kind = kind_of(row.int(0)?, row.int(1)?)?;
         let record = Record { order_id: row.int(0)?, kind, user_id: row.int(2)?, points: row.int(3)? };
         found.entry(record.order_id).or_default().push(record);
     }
@@ -65,6 +74,29 @@ pub async fn apply(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
     sql::insert(tx, "INSERT INTO user_points (user_id, balance, updated_at)", rows, &tail).await.map(|_| ())
 }
 
+/// Makes the balance of a user the sum of the records again, locked until the commit: (before, after), where they
+/// differed.
+///
+/// # Errors
+/// The database's.
+pub async fn rebalance(tx: &mut Tx, user_id: i64) -> Result<Option<(i64, i64)>, DbError> {
+    let now_ms = tx.now_ms();
+    // The row that every change of the user's points locks first.
+    let rows = vec![vals![user_id, 0_i64, now_ms]];
+    sql::insert_ignore(tx, "user_points (user_id, balance, updated_at)", rows).await?;
+    let lock = tx.dialect().for_update();
+    let text = format!("SELECT balance FROM user_points WHERE user_id = ?{lock}");
+    let before = sql::fetch_one(tx, text, vals![user_id]).await?.map_or(Ok(0), |row| row.int(0))?;
+    let text = "SELECT CAST(COALESCE(SUM(points), 0) AS SIGNED) FROM points_record WHERE user_id = ?";
+    let after = sql::fetch_one(tx, text, vals![user_id]).await?.map_or(Ok(0), |row| row.int(0))?;
+    if before == after {
+        return Ok(None);
+    }
+    let text = "UPDATE user_points SET balance = ?, updated_at = ? WHERE user_id = ?";
+    sql::execute(tx, text, vals![after, now_ms, user_id]).await?;
+    Ok(Some((before, after)))
+}
+
 /// Balance of a user; 0 for one who never had points.
 ///
 /// # Errors
@@ -84,7 +116,7 @@ pub async fn of_user(conn: &mut AnyConnection, user_id: i64, limit: i64) -> Resu
     let rows = sql::fetch(conn, text, vals![user_id, limit]).await?;
     rows.iter()
         .map(|row| {
-            let kind = if row.int(1)? == Kind::Grant.code() { Kind::Grant } else { Kind::Reverse };
+            let kind = kind_of(row.int(0)?, row.int(1)?)?;
             Ok((Record { order_id: row.int(0)?, kind, user_id, points: row.int(2)? }, row.int(3)?))
         })
         .collect()

@@ -232,6 +232,30 @@ pub async fn wake_early(tx: &mut Tx, group: &str, keys: Vec<String>) -> Result<(
     Ok(())
 }
 
+/// A message that waits behind nothing is due now; 0 when it does not, or something is ahead of it after all.
+///
+/// # Errors
+/// The database's.
+pub async fn wake_lost(tx: &mut Tx, id: i64) -> Result<u64, DbError> {
+    let lock = tx.dialect().for_update();
+    let text = format!(
+        "SELECT consumer_group, open_key FROM message_retry_log WHERE id = ? AND status = 0 AND next_at IS NULL{lock}"
+    );
+    let Some(row) = sql::fetch_one(tx, text, vals![id]).await? else { return Ok(0) };
+    let (group, key) = (row.text(0)?, row.maybe_text(1)?);
+    let text = "SELECT COUNT(*) FROM message_retry_log \
+                WHERE consumer_group = ? AND open_key = ? AND (next_at IS NOT NULL OR id < ?)";
+    let ahead = match sql::fetch_one(tx, text, vals![group, key, id]).await? {
+        Some(found) => found.int(0)?,
+        None => 0,
+    };
+    if ahead > 0 {
+        return Ok(0);
+    }
+    let now_ms = tx.now_ms();
+    sql::execute(tx, "UPDATE message_retry_log SET next_at = ? WHERE id = ?", vals![now_ms, id]).await
+}
+
 /// When the next parked message of a group falls due.
 ///
 /// # Errors

@@ -170,19 +170,29 @@ pub async fn lock_reservations(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<H
     let before = "SELECT order_id, status, items, reason FROM stock_reservation WHERE order_id";
     let after = format!(" ORDER BY order_id{}", tx.dialect().for_update());
     let rows = sql::select_in(tx, before, &after, &[], order_ids.into_iter().map(Val::Int).collect()).await?;
-    let mut found = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let order_id = row.int(0)?;
-        let code = row.int(1)?;
-        let status = Status::from_code(code).ok_or_else(|| DbError::Row {
-            table: "stock_reservation",
-            key: order_id.to_string(),
-            what: format!("unknown status {code}"),
-        })?;
-        let lines = serde_json::from_str(&row.text(2)?)?;
-        found.insert(order_id, Reservation { status, lines, reason: row.text(3)? });
-    }
-    Ok(found)
+    rows.iter().map(reservation_from_row).collect()
+}
+
+/// The reservation of an order.
+///
+/// # Errors
+/// The database's.
+pub async fn reservation(conn: &mut AnyConnection, order_id: i64) -> Result<Option<Reservation>, DbError> {
+    let text = "SELECT order_id, status, items, reason FROM stock_reservation WHERE order_id = ?";
+    let row = sql::fetch_one(conn, text, vals![order_id]).await?;
+    row.as_ref().map(|row| reservation_from_row(row).map(|(_, found)| found)).transpose()
+}
+
+fn reservation_from_row(row: &AnyRow) -> Result<(i64, Reservation), DbError> {
+    let order_id = row.int(0)?;
+    let code = row.int(1)?;
+    let status = Status::from_code(code).ok_or_else(|| DbError::Row {
+        table: "stock_reservation",
+        key: order_id.to_string(),
+        what: format!("unknown status {code}"),
+    })?;
+    let lines = serde_json::from_str(&row.text(2)?)?;
+    Ok((order_id, Reservation { status, lines, reason: row.text(3)? }))
 }
 
 /// Writes new reservations.

@@ -16,6 +16,8 @@ pub enum Kind {
     /// Taken back because the order's money went back. With 0 points: nothing had been granted by then, and the row
     /// keeps a late grant from counting.
     Reverse = 2,
+    /// An operator put right what was granted or taken back wrongly.
+    Correct = 3,
 }
 
 impl Kind {
@@ -23,5 +25,11 @@ impl Kind {
     #[must_use]
     pub fn code(self) -> i64 {
         self as i64
+    }
+
+    /// From the stored code.
+    #[must_use]
+    pub fn from_code(code: i64) -> Option<Self> {
+        [Self::Grant, Self::Reverse, Self::Correct].into_iter().find(|kind| kind.code() == code)
     }
 }

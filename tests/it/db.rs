@@ -1,6 +1,7 @@
 //! The database layer: the same tests on SQLite, on MariaDB, and on TiDB where the environment names one.
 
 mod business;
+mod lost;
 mod messages;
 mod nodes;
 mod operator;
@@ -73,6 +74,8 @@ on_each! {
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
     operator::the_story_of_an_order_is_read,
+    lost::what_was_lost_is_due_again,
+    lost::sums_are_made_anew,
     nodes::numbers_are_unique,
     nodes::a_number_that_ran_out_gives_no_ids,
     nodes::a_number_given_back_is_not_used_before_its_last_id,

@@ -41,7 +41,7 @@ fn height(module: &str) -> Option<u32> {
         "telemetry" | "output" | "cache" => 3,
         "db" => 4,
         "mq" | "delivery" | "http" => 5,
-        "roles" | "audit" | "client" => 6,
+        "roles" | "audit" | "client" | "prune" => 6,
         "process" => 7,
         "demo" | "bench" => 8,
         "cmd" => 9,

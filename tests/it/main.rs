@@ -31,6 +31,7 @@ mod pay_timeout;
 mod poison;
 #[cfg(feature = "embedded")]
 mod processes;
+mod prune;
 mod resend;
 mod retry_lane;
 mod retry_park_dlq;

@@ -14,6 +14,8 @@ mod offsets;
 #[cfg(feature = "embedded")]
 mod outbox;
 mod plan;
+mod prune;
+mod repair;
 mod topics;
 #[cfg(feature = "embedded")]
 mod trace;

@@ -107,7 +107,7 @@ pub async fn keys_on_topic(conn: &mut AnyConnection, topic: &str, keys: &[String
 }
 
 /// What does not move although it should.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stuck {
     /// Outbox rows past their time.
     Outbox,
@@ -121,9 +121,31 @@ pub enum Stuck {
     Deliveries,
     /// Orders past their time to pay.
     Orders,
+    /// Outbox rows that were given up.
+    OutboxFailed,
+    /// Calls to the warehouse that were given up or refused, of orders that wait for them.
+    Warehouse,
+    /// Refunds that were given up.
+    Refunds,
+    /// Orders that wait to be paid for ever.
+    OrdersTimeless,
 }
 
 impl Stuck {
+    /// All of it.
+    pub const ALL: [Self; 10] = [
+        Self::Outbox,
+        Self::OutboxLost,
+        Self::Parked,
+        Self::ParkedLost,
+        Self::Deliveries,
+        Self::Orders,
+        Self::OutboxFailed,
+        Self::Warehouse,
+        Self::Refunds,
+        Self::OrdersTimeless,
+    ];
+
     /// What an operator is told.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -134,6 +156,10 @@ impl Stuck {
             Self::ParkedLost => "a parked message waits behind nothing",
             Self::Deliveries => "an outgoing call is past its time to be made",
             Self::Orders => "an order is past its time to pay",
+            Self::OutboxFailed => "an outbox row was given up",
+            Self::Warehouse => "the call that hands an order to the warehouse was given up or refused",
+            Self::Refunds => "a refund was given up",
+            Self::OrdersTimeless => "an order waits to be paid without an end",
         }
     }
 
@@ -153,6 +179,16 @@ impl Stuck {
             // An alert (kind 6) moves nothing of the business.
             Self::Deliveries => ("ref, next_at", "FROM delivery WHERE next_at <= ? AND kind <> 6"),
             Self::Orders => ("order_no, due_at", "FROM orders WHERE due_at <= ?"),
+            Self::OutboxFailed => ("event_id, created_at", "FROM message_record WHERE status = 2 AND created_at <= ?"),
+            Self::Warehouse => (
+                "ref, updated_at",
+                "FROM delivery WHERE kind = 3 AND status IN (2, 3) AND updated_at <= ? AND EXISTS \
+                 (SELECT 1 FROM orders o WHERE o.id = delivery.order_id AND o.status = 20)",
+            ),
+            Self::Refunds => ("refund_key, updated_at", "FROM refund_record WHERE status = 2 AND updated_at <= ?"),
+            Self::OrdersTimeless => {
+                ("order_no, updated_at", "FROM orders WHERE status IN (0, 10) AND due_at IS NULL AND updated_at <= ?")
+            }
         }
     }
 }

@@ -67,7 +67,11 @@ async fn balance(Extract(db): Extract<Db>, Path(id): Path<String>) -> Result<Jso
         .into_iter()
         .map(|(record, created_at)| RecordView {
             order_id: OrderId(record.order_id),
-            kind: if record.kind == Kind::Grant { "GRANT" } else { "REVERSE" },
+            kind: match record.kind {
+                Kind::Grant => "GRANT",
+                Kind::Reverse => "REVERSE",
+                Kind::Correct => "CORRECT",
+            },
             points: record.points,
             created_at,
         })

@@ -92,7 +92,9 @@ fn decide(change: &Change, known: &[Record]) -> (Outcome, Option<Record>) {
         }
         (Change::Reverse { .. }, _) if reversed => (Outcome::Ignored("already taken back".to_owned()), None),
         (Change::Reverse { order_id }, grant) => {
-            let (user_id, points) = grant.map_or((0, 0), |grant| (grant.user_id, -grant.points));
+            // With what an operator corrected of it.
+            let granted: i64 = known.iter().map(|record| record.points).sum();
+            let (user_id, points) = grant.map_or((0, 0), |grant| (grant.user_id, -granted));
             let record = Record { order_id: *order_id, kind: domain::Kind::Reverse, user_id, points };
             (Outcome::Done, Some(record))
         }

@@ -1,0 +1,336 @@
+//! What to do about each violation, from what the databases say now.
+
+use super::{Action, Plan, Repair, events, stock};
+use crate::audit::{About, Check, RoleDbs, Violation};
+use crate::db::audit::{self as facts, Stuck};
+use crate::db::orders::{self, OrderRow};
+use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
+use crate::db::{DbError, delivery, stock as stock_rows};
+use crate::domain::event::{Group, Kind, PaymentSuccess, RefundKind};
+use crate::domain::id::PaymentId;
+use crate::domain::order::{RefundState, Status};
+use crate::domain::payment::Status as Pay;
+use crate::domain::points::{Kind as Earned, earned};
+use crate::domain::stock::Status as Held;
+
+type Planned = Result<Plan, DbError>;
+
+fn leave(why: impl Into<String>) -> Planned {
+    Ok(Plan::Leave(why.into()))
+}
+
+fn mend(action: Action) -> Planned {
+    Ok(Plan::Mend(action))
+}
+
+pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Planned {
+    let dbs = repair.dbs;
+    match &violation.about {
+        About::Orphan => leave(
+            "what it belongs to is gone from its table: restore that row from a backup, or look with `ruyi trace`; \
+             nothing says what it was",
+        ),
+        About::User(user_id) => mend(Action::Balance(*user_id)),
+        About::Sku(sku) if repair.doubtful.contains(sku) => leave(format!(
+            "movements of {sku} are left to a person: its level can only follow them. Count the pieces, then \
+             `ruyi stock set`"
+        )),
+        About::Sku(sku) => level(dbs, sku).await,
+        About::Missing(order_id, kind) => missing(dbs, *order_id, *kind).await,
+        About::Unhandled(group, event_id) => unhandled(dbs, *group, event_id).await,
+        About::Row(what, place, id) => row(dbs, *what, *place, *id).await,
+        About::Order(order_id) => {
+            let is = |check: Check| violation.check == check.name();
+            if is(Check::StockReservations) || is(Check::Duplicates) {
+                movements(repair, *order_id).await
+            } else if is(Check::Points) {
+                points(dbs, *order_id).await
+            } else if is(Check::PaidOrdersHavePayment) {
+                paid(dbs, *order_id).await
+            } else if is(Check::PaymentsHaveOrder) {
+                money(dbs, *order_id).await
+            } else {
+                held(dbs, *order_id).await
+            }
+        }
+    }
+}
+
+async fn order(dbs: &RoleDbs, order_id: i64) -> Result<Option<OrderRow>, DbError> {
+    orders::get(&mut *dbs.order.read().await?, order_id).await
+}
+
+/// Hand an event of an order to a group that should have its effects, and has not.
+async fn again(dbs: &RoleDbs, kind: Kind, order_id: i64, group: Group) -> Planned {
+    match events::of_state(dbs, kind, order_id).await? {
+        Some(event) => mend(Action::Redeliver { group, event: Box::new(event), anew: true }),
+        None => leave(format!("{} is in no outbox, and no state proves it", kind.event_id(order_id))),
+    }
+}
+
+async fn level(dbs: &RoleDbs, sku: &str) -> Planned {
+    let sums = facts::ledger_sums(&mut *dbs.stock.read().await?, &[sku.to_owned()]).await?;
+    match sums.get(sku) {
+        Some(sum) if sum.available < 0 || sum.frozen < 0 || sum.sold < 0 => leave(format!(
+            "the ledger of {sku} adds up to available {} frozen {} sold {}: a movement is lost, and nothing says \
+             which. Count the pieces, then `ruyi stock set`",
+            sum.available, sum.frozen, sum.sold
+        )),
+        _ => mend(Action::Level(sku.to_owned())),
+    }
+}
+
+async fn movements(repair: &mut Repair<'_>, order_id: i64) -> Planned {
+    let mut conn = repair.dbs.stock.read().await?;
+    let rows = facts::movements(&mut conn, order_id).await?;
+    let known = facts::reservations(&mut conn, &[order_id]).await?;
+    let why = match known.get(&order_id).map(|fact| fact.lines.is_some()) {
+        None if rows.is_empty() => return Ok(Plan::Healed),
+        None => "the reservation of the order is gone".to_owned(),
+        Some(false) => "the lines of the reservation cannot be read".to_owned(),
+        Some(true) => match stock_rows::reservation(&mut conn, order_id).await? {
+            None => return Ok(Plan::Healed),
+            Some(held) => match stock::corrections(order_id, &held, &rows) {
+                Ok(more) if more.is_empty() => return Ok(Plan::Healed),
+                Ok(_) => return mend(Action::Movements(order_id)),
+                Err(why) => {
+                    repair.doubtful.extend(held.lines.into_keys());
+                    why
+                }
+            },
+        },
+    };
+    repair.doubtful.extend(rows.into_iter().map(|row| row.sku));
+    leave(format!(
+        "{why}: the reservation and the ledger contradict each other, and either may be wrong. Compare with the lines \
+         of the order and with what lies on the shelf"
+    ))
+}
+
+/// An order and its reservation.
+async fn held(dbs: &RoleDbs, order_id: i64) -> Planned {
+    let Some(order) = order(dbs, order_id).await? else { return Ok(Plan::Healed) };
+    let found = facts::reservations(&mut *dbs.stock.read().await?, &[order_id]).await?;
+    let held = found.get(&order_id).and_then(|fact| Held::from_code(fact.status));
+    match (order.state.status, held) {
+        (Status::Created, None) => again(dbs, Kind::OrderCreated, order_id, Group::Stock).await,
+        (Status::Created, Some(Held::Frozen)) => again(dbs, Kind::StockFrozen, order_id, Group::Order).await,
+        (Status::Created, Some(Held::Refused)) => again(dbs, Kind::StockFreezeFailed, order_id, Group::Order).await,
+        (Status::Created | Status::Reserved, Some(Held::Deducted)) => {
+            again(dbs, Kind::PaymentSuccess, order_id, Group::Order).await
+        }
+        (Status::Created | Status::Reserved, _) if held != Some(Held::Frozen) => leave(
+            "nothing is held for an order that can still be paid: cancel it with `ruyi order cancel`, and let the \
+             customer order again",
+        ),
+        (Status::Canceled, Some(Held::Frozen | Held::Deducted)) if order.state.handed_over => {
+            leave("the order is canceled and was handed to the warehouse: only the warehouse knows where the goods are")
+        }
+        (Status::Canceled, Some(Held::Frozen | Held::Deducted)) => mend(Action::Release(order_id)),
+        (status, Some(Held::Frozen)) if status.is_paid() => mend(Action::Deduct(order_id)),
+        (status, None | Some(Held::Released | Held::Refused)) if status.is_paid() => leave(
+            "a paid order for which nothing is held: whether there are pieces for it only a person can see. Set the \
+             stock, or cancel the order, which gives the money back",
+        ),
+        _ => Ok(Plan::Healed),
+    }
+}
+
+/// A paid order and its payment.
+async fn paid(dbs: &RoleDbs, order_id: i64) -> Planned {
+    let Some(order) = order(dbs, order_id).await? else { return Ok(Plan::Healed) };
+    let payment = payments::of_order(&mut *dbs.payment.read().await?, order_id).await?;
+    let Some(payment) = payment else {
+        return leave(
+            "the payment is gone: look for the transaction at the channel, and restore the row from a backup",
+        );
+    };
+    if !order.state.status.is_paid() {
+        return Ok(Plan::Healed);
+    }
+    if payment.state.amount != order.state.total || payment.state.currency != order.currency {
+        return leave(
+            "the order and its payment name different amounts: which one the payer paid only the channel's statement \
+             says. Refund or charge the difference there, then correct the wrong row by hand",
+        );
+    }
+    match payment.state.status {
+        Pay::Success if order.state.payment_id == Some(PaymentId(payment.id)) => Ok(Plan::Healed),
+        Pay::Success => mend(Action::PaymentOf(order_id, PaymentId(payment.id))),
+        Pay::Refunding | Pay::Refunded => leave(
+            "the money of a live order is on its way back: stop the order at the warehouse, or charge the customer again",
+        ),
+        Pay::Pending | Pay::Closed => match events::find(dbs, &Kind::PaymentSuccess.event_id(order_id)).await? {
+            Some(event) if confirms(&payment, &event.body) => mend(Action::Paid(order_id)),
+            _ => leave(
+                "the order is paid, its payment is not, and no event says that it was: ask the channel for the \
+                 transaction; its callback can be sent again",
+            ),
+        },
+    }
+}
+
+/// The event is about this payment and all of its amount.
+pub(super) fn confirms(payment: &PaymentRow, body: &[u8]) -> bool {
+    serde_json::from_slice::<PaymentSuccess>(body).is_ok_and(|told| {
+        told.payment_id == PaymentId(payment.id)
+            && told.amount == payment.state.amount
+            && !told.transaction_no.is_empty()
+    })
+}
+
+/// A payment, its refunds and its order.
+async fn money(dbs: &RoleDbs, order_id: i64) -> Planned {
+    let mut conn = dbs.payment.read().await?;
+    let payment = payments::of_order(&mut conn, order_id).await?;
+    let refunds = payments::refunds_of_order(&mut conn, order_id).await?;
+    drop(conn);
+    let order = order(dbs, order_id).await?;
+    let (Some(payment), Some(order)) = (payment, order) else {
+        return leave("there is money without an order, or an order without its payment: restore the row that is gone");
+    };
+    let refund = refunds.iter().find(|refund| refund.kind == RefundKind::Order);
+    if let Some(wrong) = refund.filter(|refund| refund.amount != payment.state.amount) {
+        return leave(format!(
+            "refund {} is not of the amount that came in: the channel's statement says what went back",
+            wrong.id
+        ));
+    }
+    let (status, canceled) = (order.state.status, order.state.status == Status::Canceled);
+    match payment.state.status {
+        Pay::Success if status.is_paid() => Ok(Plan::Healed),
+        Pay::Success if matches!(status, Status::Created | Status::Reserved) => {
+            again(dbs, Kind::PaymentSuccess, order_id, Group::Order).await
+        }
+        Pay::Success if refund.is_some() => leave(
+            "a refund is recorded, but the payment does not know of it: the channel's statement says whether the money \
+             is back",
+        ),
+        Pay::Success => match order.state.refund {
+            RefundState::None => again(dbs, Kind::PaymentSuccess, order_id, Group::Order).await,
+            RefundState::Requested => again(dbs, Kind::RefundRequested, order_id, Group::Payment).await,
+            RefundState::Done => leave(
+                "the order says that its money is back, and there is no refund: the channel's statement says whether it \
+                 is; a tool must not pay twice",
+            ),
+        },
+        Pay::Pending if canceled => again(dbs, Kind::OrderCanceled, order_id, Group::Payment).await,
+        Pay::Refunding | Pay::Refunded => refunded(dbs, &order, &payment, refund).await,
+        Pay::Pending | Pay::Closed if order.state.refund == RefundState::None => Ok(Plan::Healed),
+        Pay::Pending | Pay::Closed => {
+            leave("the order wants its money back, but the payment has none: the channel's statement says who is right")
+        }
+    }
+}
+
+/// Money that is going back, or is back.
+async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund: Option<&RefundRow>) -> Planned {
+    let Some(refund) = refund else {
+        return leave(
+            "the record of the refund is gone: whether the channel has paid it back only its statement says; a tool \
+             must not pay twice",
+        );
+    };
+    match refund.status {
+        RefundStatus::Failed => mend(Action::Refund(refund.id)),
+        RefundStatus::Pending if payment.state.status == Pay::Refunded => leave(
+            "the payment says that the money is back, its refund says that it is not: the channel's statement says which",
+        ),
+        RefundStatus::Pending => leave(
+            "the channel is being asked to give the money back: look at the call with `ruyi trace`, and at the channel",
+        ),
+        RefundStatus::Success if payment.state.status == Pay::Refunding => {
+            leave("the refund is done, and its payment does not say so: the channel's statement says whether it is")
+        }
+        RefundStatus::Success if order.state.refund == RefundState::Done => Ok(Plan::Healed),
+        RefundStatus::Success => {
+            let event = Box::new(events::of_refund(dbs, refund, order.user_id).await?);
+            mend(Action::Redeliver { group: Group::Order, event, anew: true })
+        }
+    }
+}
+
+async fn points(dbs: &RoleDbs, order_id: i64) -> Planned {
+    let Some(order) = order(dbs, order_id).await? else { return Ok(Plan::Healed) };
+    let back = order.state.refund == RefundState::Done;
+    if !back && !order.state.status.is_paid() {
+        return Ok(Plan::Healed);
+    }
+    let due = if back { 0 } else { earned(order.state.total) };
+    let found = facts::points(&mut *dbs.notify.read().await?, &[order_id]).await?;
+    let records = found.get(&order_id).map_or(&[][..], Vec::as_slice);
+    let has = |kind: Earned| records.iter().any(|(code, ..)| *code == kind.code());
+    let sum: i64 = records.iter().map(|(_, _, points)| points).sum();
+    if records.iter().any(|(_, user, _)| *user != order.user_id && *user != 0) {
+        return leave(
+            "another user than the one who ordered got the points: whether to take them away a person decides",
+        );
+    }
+    if records.is_empty() && due > 0 {
+        return again(dbs, Kind::PaidOrderSuccess, order_id, Group::Points).await;
+    }
+    if sum == due {
+        return Ok(Plan::Healed);
+    }
+    if back && !has(Earned::Reverse) {
+        let refunds = payments::refunds_of_order(&mut *dbs.payment.read().await?, order_id).await?;
+        let success = |one: &&RefundRow| one.kind == RefundKind::Order && one.status == RefundStatus::Success;
+        let Some(refund) = refunds.iter().find(success) else {
+            return leave("the order says that its money is back, and there is no refund: clear that up first");
+        };
+        let event = Box::new(events::of_refund(dbs, refund, order.user_id).await?);
+        return mend(Action::Redeliver { group: Group::Points, event, anew: true });
+    }
+    if has(Earned::Correct) {
+        return leave("the points were corrected before, and are wrong again: look for what changes them");
+    }
+    mend(Action::Points(order_id, due, records.len()))
+}
+
+async fn missing(dbs: &RoleDbs, order_id: i64, kind: Kind) -> Planned {
+    if events::find(dbs, &kind.event_id(order_id)).await?.is_some() {
+        return Ok(Plan::Healed);
+    }
+    match events::of_state(dbs, kind, order_id).await? {
+        Some(_) => mend(Action::Rewrite(order_id, kind)),
+        None => leave(format!("what {} said cannot be made again from the state", kind.event_id(order_id))),
+    }
+}
+
+async fn unhandled(dbs: &RoleDbs, group: Group, event_id: &str) -> Planned {
+    match events::find(dbs, event_id).await? {
+        Some(event) => mend(Action::Redeliver { group, event: Box::new(event), anew: false }),
+        None => Ok(Plan::Healed),
+    }
+}
+
+/// A row that does not move.
+async fn row(dbs: &RoleDbs, what: Stuck, place: usize, id: i64) -> Planned {
+    match what {
+        Stuck::OutboxLost | Stuck::OutboxFailed => mend(Action::Redrive(place, id)),
+        Stuck::ParkedLost => mend(Action::Wake(place, id)),
+        Stuck::OrdersTimeless => mend(Action::Expire(id)),
+        Stuck::Refunds => mend(Action::Refund(id)),
+        Stuck::Warehouse => {
+            let mut conn = dbs.order.read().await?;
+            match delivery::standing(&mut conn, id).await? {
+                Some(state) if state.status == delivery::Status::Dead as i64 => mend(Action::Call(id)),
+                Some(state) if state.status == delivery::Status::Refused as i64 => leave(format!(
+                    "the warehouse refused the order ({}): the same call would be refused again. Clear it up with the \
+                     warehouse",
+                    state.last_error.unwrap_or_default()
+                )),
+                _ => Ok(Plan::Healed),
+            }
+        }
+        Stuck::Outbox => leave(
+            "it is due, and nobody sends it: no role runs on this database, or no broker takes it (`ruyi doctor`). It \
+             leaves by itself as soon as one does",
+        ),
+        Stuck::Parked => leave("it is due, and nobody tries it: start the role of its group, or `ruyi worker retry`"),
+        Stuck::Deliveries => leave("it is due, and nobody makes the call: start the role that makes it"),
+        Stuck::Orders => {
+            leave("nobody cancels what was not paid in time: start `ruyi worker timeout`, or the order role")
+        }
+    }
+}
