@@ -1,6 +1,7 @@
 //! What the command line says about itself: examples, completion, manual pages.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::CommandFactory;
@@ -55,6 +56,26 @@ fn every_command_has_examples_that_it_takes() {
         }
         if !own {
             faults.push(format!("the help of {} has no example of itself", path.join(" ")));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The lines of the shell examples in a document.
+fn shell_lines(document: &str) -> Vec<&str> {
+    document.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).flat_map(str::lines).collect()
+}
+
+#[test]
+fn commands_in_the_documents_are_commands() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut faults = Vec::new();
+    for name in ["README.md", "docs/operations.md", "docs/scaling.md", "docs/architecture.md"] {
+        let text = std::fs::read_to_string(top.join(name)).unwrap();
+        for line in shell_lines(&text).iter().flat_map(|line| command_lines(line)) {
+            if let Err(error) = Cli::command().try_get_matches_from(&line) {
+                faults.push(format!("{name}: {}: {}", line.join(" "), error.kind()));
+            }
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");

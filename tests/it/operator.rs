@@ -16,6 +16,8 @@ mod outbox;
 mod plan;
 mod prune;
 mod repair;
+#[cfg(feature = "embedded")]
+mod restore;
 mod topics;
 #[cfg(feature = "embedded")]
 mod trace;

@@ -1,7 +1,7 @@
 //! Processes of the real binary that share a broker and have a database for each role.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,11 @@ impl World {
         broker.until(async || found.exists()).await;
         world.broker = Some(broker);
         world
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     fn command(&self, args: &[&str]) -> Vec<OsString> {
