@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod dlq;
 mod doctor;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -25,11 +26,15 @@ mod trace;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use ruyi::cmd::schemas;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+/// Far more than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Somebody who runs ruyi against a cluster, from a data directory of their own.
 pub struct Operator {
@@ -175,4 +180,13 @@ pub fn masked(mut value: Value, names: &[&str]) -> Value {
         }
     }
     value
+}
+
+/// Looks until it is so.
+pub async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !look().await {
+        assert!(started.elapsed() < DEADLINE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
