@@ -24,10 +24,11 @@ pub(super) async fn look(context: &Context, mq: &RocketMq, findings: &Findings) 
     for finding in masterless(&nodes) {
         findings.add(finding);
     }
-    let answers = mq.probe().await;
+    // The others are asked without those that do not answer.
+    let silent = mq.leave_out_silent().await;
     let mut told = Told::new();
     for node in nodes.iter().filter(|node| node.id == 0) {
-        if answers.get(&node.addr) == Some(&true) {
+        if silent.as_ref().is_ok_and(|silent| !silent.contains(node)) {
             let settings = one(context, mq, node, findings).await;
             told.insert(node.name.clone(), settings);
         } else {

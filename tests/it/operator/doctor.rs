@@ -265,6 +265,17 @@ async fn what_is_wrong_with_a_cluster_is_told() {
     assert_eq!(of_kind(&items, "group.missing"), ["error groups"]);
     assert_eq!(of_kind(&items, "group.offline"), ["info groups"]);
     assert_eq!(of_kind(&items, "broker.refuses"), [format!("error {}", labels[1])]);
+
+    drop(services);
+    cluster.freeze_broker("b");
+    let (code, items) = doctor(&operator, &only).await;
+    let silent = format!("error {}", labels[1]);
+    assert!(code == 1 && of_kind(&items, "broker.answers").contains(&silent), "{items:#?}");
+    assert_eq!(of_kind(&items, "dlq.unreadable"), ["error %DLQ%java-group"], "the other one was looked at");
+    let output = operator.run(&["check", "broker", "--timeout", "60s"]).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("BROKER WARNING - b (") && text.contains("'brokers'=1;2:;1:;0"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
