@@ -16,7 +16,6 @@ pub mod journal;
 pub mod man;
 pub mod mq;
 pub mod order;
-pub mod outbox;
 mod pace;
 pub mod payment;
 pub mod product;
@@ -105,8 +104,6 @@ enum Command {
     Config(config::Args),
     /// Operate topics, offsets and brokers of any RocketMQ cluster
     Mq(mq::Args),
-    /// List what was sent, and send it again
-    Outbox(outbox::Args),
     /// Look after the tables
     Db(db::Args),
     /// Print what a shell needs to complete the commands and their options
@@ -213,7 +210,6 @@ impl Cli {
             Command::Healthcheck(args) => args.run(|| Ok(context.config.clone())).await,
             Command::Config(args) => config::run(&context, args).await,
             Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
-            Command::Outbox(args) => outbox::run(&context, args).await,
             Command::Db(args) => db::run(&context, args).await,
             Command::Completion(args) => completion::run(&args),
             Command::Man(args) => man::run(&args),

@@ -80,7 +80,7 @@ Examples:
     /// Events that should have been sent by now, and those that were given up
     ///
     /// For each database: how many seconds ago the oldest row that waits should have been sent, and how many rows were
-    /// given up (`ruyi outbox redrive` sends them again).
+    /// given up (`ruyi mq outbox redrive` sends them again).
     #[command(after_help = "\
 Defaults: --warn 60, --crit 300 (seconds); --warn-failed 0 (any is a warning), --crit-failed 10.
 

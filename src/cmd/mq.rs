@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod dlq;
 pub mod messages;
 pub mod offsets;
+pub mod outbox;
 mod silent;
 pub mod topics;
 pub mod tx;
@@ -36,6 +37,8 @@ enum Command {
     Messages(messages::Args),
     /// See how far consumer groups are, and set it
     Offsets(offsets::Args),
+    /// List what was sent, and send it again
+    Outbox(outbox::Args),
     /// Run the embedded name server and broker until the process is told to stop
     #[cfg(feature = "embedded")]
     Broker(broker::Args),
@@ -53,6 +56,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         Command::Dlq(args) => dlq::run(context, args).await,
         Command::Messages(args) => messages::run(context, args).await,
         Command::Offsets(args) => offsets::run(context, args).await,
+        Command::Outbox(args) => outbox::run(context, args).await,
         #[cfg(feature = "embedded")]
         Command::Broker(args) => broker::run(context, &args).await,
         Command::Tx(args) => tx::run(context, args).await,

@@ -6,8 +6,8 @@ use utoipa::openapi::{RefOr, Schema};
 
 use super::audit::repair;
 use super::db::prune;
-use super::mq::{dlq, messages, offsets, topics, tx};
-use super::{check, doctor, outbox, trace};
+use super::mq::{dlq, messages, offsets, outbox, topics, tx};
+use super::{check, doctor, trace};
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.
@@ -45,8 +45,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<messages::Sent<'_>>("mq messages send"),
         item::<tx::Row<'_>>("mq tx stuck"),
         item::<tx::Done<'_>>("mq tx resume"),
-        item::<outbox::Row<'_>>("outbox list"),
-        item::<outbox::Redriven>("outbox redrive"),
+        item::<outbox::Row<'_>>("mq outbox list"),
+        item::<outbox::Redriven>("mq outbox redrive"),
         item::<trace::Row>("trace"),
         item::<prune::Row>("db prune"),
         item::<repair::Row>("audit --repair"),

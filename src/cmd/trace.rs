@@ -113,7 +113,7 @@ async fn gather(context: &Context, args: &Args, dbs: &RoleDbs) -> anyhow::Result
     if story.is_empty() {
         let nothing: anyhow::Result<()> = Err(anyhow::anyhow!("nothing is known of {}", story.title));
         nothing
-            .help("ids are as `ruyi order list` and `ruyi outbox list` print them; rows are kept for retention.*")?;
+            .help("ids are as `ruyi order list` and `ruyi mq outbox list` print them; rows are kept for retention.*")?;
     }
     Ok(story)
 }

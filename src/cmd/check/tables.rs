@@ -92,7 +92,7 @@ pub(super) async fn outbox(context: &Context, args: &Outbox) -> anyhow::Result<R
         let seconds = seconds_since(oldest, now_ms);
         let about = format!("the oldest of {rows} unsent events{name} has waited for {seconds:.0} s");
         report.measured(&format!("age{name}"), seconds, "s", &age, &about);
-        let about = format!("{lost} events{name} were given up: `ruyi outbox list`, `ruyi outbox redrive`");
+        let about = format!("{lost} events{name} were given up: `ruyi mq outbox list`, `ruyi mq outbox redrive`");
         report.measured(&format!("failed{name}"), float(lost), "", &failed, &about);
         waiting += rows;
         given_up += lost;

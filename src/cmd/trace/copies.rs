@@ -73,7 +73,7 @@ async fn look_closely(mq: &RocketMq, known: &[String], doubtful: &Doubtful, stor
         return Ok(());
     }
     let physical = physical(mq.config(), &doubtful.topic);
-    let mut what = format!("have no copy of {0}: `ruyi outbox redrive --ids {0}` sends it again", doubtful.event);
+    let mut what = format!("have no copy of {0}: `ruyi mq outbox redrive --ids {0}` sends it again", doubtful.event);
     if known.contains(&physical) {
         let around = (Position::At(doubtful.sent_ms - AROUND_MS), Position::At(doubtful.sent_ms + AROUND_MS));
         let mut scan = Scan::between(mq, &physical, around, doubtful.sent_ms).await?;

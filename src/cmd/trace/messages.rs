@@ -141,7 +141,7 @@ impl Messages {
                 story.missing.push(step(row.created_at, None, what));
             }
             Status::Failed => {
-                let what = format!("{} was given up{why}: `ruyi outbox redrive --ids`", row.event_id);
+                let what = format!("{} was given up{why}: `ruyi mq outbox redrive --ids`", row.event_id);
                 story.missing.push(step(row.created_at, None, what));
             }
             Status::Sent => self.unhandled(row, story, now_ms),

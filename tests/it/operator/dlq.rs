@@ -24,7 +24,7 @@ fn letter(group: &str, number: usize, body: &str) -> String {
     ];
     let line = json!({
         "group": group, "id": "a:0:0", "tag": "PAID_ORDER_SUCCESS", "key": order.to_string(), "properties": properties,
-        "bornMs": jiff::Timestamp::now().as_millisecond() - 60_000, "storedMs": 0, "body": body,
+        "bornMs": ruyi::clock::Clock::system().now_ms() - 60_000, "storedMs": 0, "body": body,
     });
     format!("{line}\n")
 }

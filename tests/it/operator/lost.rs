@@ -1,4 +1,4 @@
-//! What a broker lost: `ruyi outbox redrive` brings it back, `ruyi trace` tells the story.
+//! What a broker lost: `ruyi mq outbox redrive` brings it back, `ruyi trace` tells the story.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn signed(serving: &Serving, id: &str) {
 
 /// Redrives what `filter` says, as soon as it is old enough: `rows` of them.
 async fn redriven(operator: &Operator, filter: &[&str], rows: i64) {
-    let redrive = [&["outbox", "redrive", "--since", "1h"], filter].concat();
+    let redrive = [&["mq", "outbox", "redrive", "--since", "1h"], filter].concat();
     let sum = |items: &[Value], field: &str| items.iter().map(|item| item[field].as_i64().unwrap()).sum::<i64>();
     eventually("what was sent is old enough", async || {
         sum(&operator.items(&[&redrive[..], &["--dry-run"]].concat()).await, "rows") == rows
@@ -67,7 +67,7 @@ async fn lost_and_found(cluster: &[&str], lose: impl AsyncFnOnce(&Operator)) {
     consumed(&operator).await;
     serving.settled().await;
     let before = serving.rows().await;
-    let sent = operator.items(&["outbox", "list", "--status", "sent", "--limit", "1000"]).await;
+    let sent = operator.items(&["mq", "outbox", "list", "--status", "sent", "--limit", "1000"]).await;
     redriven(&operator, &[], i64::try_from(sent.len()).unwrap()).await;
     serving.settled().await;
     consumed(&operator).await;
@@ -88,7 +88,7 @@ async fn lost_and_found(cluster: &[&str], lose: impl AsyncFnOnce(&Operator)) {
         !lost.is_empty()
     })
     .await;
-    let of_order = ["outbox", "list", "--status", "sent", "--key", &lost];
+    let of_order = ["mq", "outbox", "list", "--status", "sent", "--key", &lost];
     eventually("its event is sent", async || operator.items(&of_order).await.len() == 1).await;
     orders.kill().await.unwrap();
     lose(&operator).await;

@@ -1,4 +1,4 @@
-//! `ruyi outbox`: the send log, and sending again from it.
+//! `ruyi mq outbox`: the send log, and sending again from it.
 
 use ruyi::clock::Clock;
 use ruyi::db::outbox::{self, Failure, OutboxRow};
@@ -47,8 +47,8 @@ async fn filled(now_ms: i64) -> TestDb {
 async fn the_send_log_is_listed_and_a_redrive_goes_on_where_it_was_stopped() {
     let test = filled(Clock::system().now_ms()).await;
     let operator = Operator::with(&[&format!("database.url={}", test.url)]);
-    let of = async |more: &[&str]| operator.items(&[&["outbox", "list"], more].concat()).await;
-    let listed = operator.run(&["outbox", "list", "--output", "jsonl"]).await;
+    let of = async |more: &[&str]| operator.items(&[&["mq", "outbox", "list"], more].concat()).await;
+    let listed = operator.run(&["mq", "outbox", "list", "--output", "jsonl"]).await;
     assert_eq!(listed.stdout.iter().filter(|byte| **byte == b'\n').count(), 100);
     assert!(String::from_utf8_lossy(&listed.stderr).contains("more than 100"));
     let all = of(&["--limit", "1000"]).await;
@@ -60,13 +60,13 @@ async fn the_send_log_is_listed_and_a_redrive_goes_on_where_it_was_stopped() {
     let failed = of(&["--status", "failed"]).await;
     assert_eq!(failed.len(), 1);
     insta::assert_json_snapshot!("outbox_list", masked(failed[0].clone(), &["created"]));
-    let near = operator.refuses(&["outbox", "list", "--event", "ORDER_CREATE"], 2).await;
+    let near = operator.refuses(&["mq", "outbox", "list", "--event", "ORDER_CREATE"], 2).await;
     assert!(near.contains("ORDER_CREATED"), "{near}");
 
-    let redrive = ["outbox", "redrive", "--since", "1h"];
+    let redrive = ["mq", "outbox", "redrive", "--since", "1h"];
     operator.refuses(&redrive, 2).await;
-    operator.refuses(&["outbox", "redrive", "--yes"], 2).await;
-    operator.refuses(&["outbox", "redrive", "--since", "1s", "--yes"], 2).await;
+    operator.refuses(&["mq", "outbox", "redrive", "--yes"], 2).await;
+    operator.refuses(&["mq", "outbox", "redrive", "--since", "1s", "--yes"], 2).await;
     let planned = operator.items(&[&redrive[..], &["--dry-run"]].concat()).await;
     insta::assert_json_snapshot!("outbox_redrive", masked(planned[0].clone(), &["oldest", "newest"]));
     let only = operator.items(&[&redrive[..], &["--dry-run", "--status", "failed"]].concat()).await;
@@ -101,13 +101,13 @@ async fn the_send_log_is_listed_and_a_redrive_goes_on_where_it_was_stopped() {
     let (code, items, stderr) = operator.items_and_code(&[&redrive[..], &["--yes"]].concat()).await;
     assert!(code == 0 && items.is_empty() && stderr.contains("nothing is to be sent"), "{stderr}");
 
-    let ids = ["outbox", "redrive", "--ids", "603:ORDER_CREATED,1:ORDER_CREATED,none", "--yes"];
+    let ids = ["mq", "outbox", "redrive", "--ids", "603:ORDER_CREATED,1:ORDER_CREATED,none", "--yes"];
     let (code, _, stderr) = operator.items_and_code(&ids).await;
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("603:ORDER_CREATED: was taken back"), "{stderr}");
     assert!(stderr.contains("1:ORDER_CREATED: waits to be sent anyway"), "{stderr}");
     assert!(stderr.contains("none: no outbox has this event"), "{stderr}");
-    let away = Operator::with(&["database.url=mysql://127.0.0.1:1/x"]).refuses(&["outbox", "list"], 1).await;
+    let away = Operator::with(&["database.url=mysql://127.0.0.1:1/x"]).refuses(&["mq", "outbox", "list"], 1).await;
     assert!(away.contains("127.0.0.1:1"), "{away}");
 }
 

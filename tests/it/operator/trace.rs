@@ -16,7 +16,7 @@ pub async fn tells_what_is_missing(operator: &Operator, id: &str) {
     let missing: Vec<&Value> = items.iter().filter(|item| item["missing"] == true).collect();
     let who: Vec<&str> = missing.iter().map(|item| item["who"].as_str().unwrap()).collect();
     assert_eq!(who, ["stock-consumer-group", "brokers"], "{items:?}");
-    assert!(missing[1]["what"].as_str().unwrap().contains("ruyi outbox redrive --ids"), "{missing:?}");
+    assert!(missing[1]["what"].as_str().unwrap().contains("ruyi mq outbox redrive --ids"), "{missing:?}");
     assert_eq!((&missing[0]["who"], &missing[0]["source"]), (&"stock-consumer-group".into(), &"inbox".into()));
     assert!(missing[0]["what"].as_str().unwrap().contains(&format!("has not handled {id}:ORDER_CREATED")));
     assert!(of(&items, "broker").is_empty(), "its copy is lost: {items:?}");
@@ -52,7 +52,7 @@ pub async fn tells_all(operator: &Operator, id: &str, payment: &str) {
     assert_eq!(operator.items(&["trace", "payment", payment]).await.len(), items.len());
     let one = operator.items(&["trace", "event", &event]).await;
     let told: BTreeSet<&str> = one.iter().map(|item| item["source"].as_str().unwrap()).collect();
-    assert_eq!(told, BTreeSet::from(["outbox", "broker", "inbox"]));
+    assert_eq!(told, BTreeSet::from(["mq", "outbox", "broker", "inbox"]));
     let table = operator.run(&["trace", "order", id, "--output", "table"]).await;
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.starts_with(&format!("order {id}")) && table.contains("<- longest wait"), "{table}");

@@ -162,7 +162,7 @@ async fn came_as_they_were(dead: &Dead, letters: &[Value]) {
         // A broker's index by key comes a little later than the message.
         eventually("the copy is found", async || {
             let copies = mq.messages_by_key(&topic, key, 0, i64::MAX, 8).await.unwrap_or_default();
-            copy = copies.into_iter().find(|copy| copy.property("dlqLetter") == letter["id"].as_str());
+            copy = copies.0.into_iter().find(|copy| copy.property("dlqLetter") == letter["id"].as_str());
             copy.is_some()
         })
         .await;

@@ -269,7 +269,7 @@ fn record(context: &Context, args: &Args, progress: &Progress, tasks: &[Task<'_>
         "since": rfc3339(progress.since_ms), "before": rfc3339(progress.before_ms), "ids": args.ids, "key": args.key,
         "after": progress.after, "rows": rows,
     });
-    journal::record(context, "outbox redrive", args.change.reason.as_deref(), &what)
+    journal::record(context, "mq outbox redrive", args.change.reason.as_deref(), &what)
 }
 
 /// Batch by batch; false when it was told to stop.

@@ -1,4 +1,4 @@
-//! `ruyi outbox`: what was sent, and sending it again.
+//! `ruyi mq outbox`: what was sent, and sending it again.
 
 mod again;
 mod list;
@@ -10,11 +10,11 @@ use clap::Subcommand;
 pub(in crate::cmd) use again::Redriven;
 pub(in crate::cmd) use list::Row;
 
-use super::{Context, audit};
+use crate::cmd::{Context, audit};
 use crate::db::Db;
 use crate::domain::event::Role;
 
-/// Arguments of `ruyi outbox`.
+/// Arguments of `ruyi mq outbox`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -27,7 +27,7 @@ enum Command {
     ///
     /// Of every role's database, or of one. Sent rows are kept for retention.sent.
     #[command(
-        after_help = "Examples:\n  ruyi outbox list --status failed\n  ruyi outbox list --since 1h --event ORDER_CREATED --limit 1000 --output jsonl\n  ruyi outbox list --key 382402245859213314"
+        after_help = "Examples:\n  ruyi mq outbox list --status failed\n  ruyi mq outbox list --since 1h --event ORDER_CREATED --limit 1000 --output jsonl\n  ruyi mq outbox list --key 382402245859213314"
     )]
     List(list::Args),
     /// Send events again, with the same event ids
@@ -37,12 +37,12 @@ enum Command {
     /// what they have handled. Rows that wait to be sent anyway, and events that were taken back, stay as they are; so
     /// does what was sent less than mq.outbox.lease ago. Stopped half-way, the same command goes on where it was.
     #[command(
-        after_help = "Examples:\n  ruyi outbox redrive --since 2h --dry-run\n  ruyi outbox redrive --since @2024-01-15T08:00 --event ORDER_CREATED --reason 'broker a lost its disk' --yes\n  ruyi outbox redrive --since 1h --status failed --yes\n  ruyi outbox redrive --ids 1001:ORDER_CREATED,1002:ORDER_CREATED --yes"
+        after_help = "Examples:\n  ruyi mq outbox redrive --since 2h --dry-run\n  ruyi mq outbox redrive --since @2024-01-15T08:00 --event ORDER_CREATED --reason 'broker a lost its disk' --yes\n  ruyi mq outbox redrive --since 1h --status failed --yes\n  ruyi mq outbox redrive --ids 1001:ORDER_CREATED,1002:ORDER_CREATED --yes"
     )]
     Redrive(again::Args),
 }
 
-/// Runs `ruyi outbox ...`.
+/// Runs `ruyi mq outbox ...`.
 ///
 /// # Errors
 /// A database cannot be read or written.
@@ -100,7 +100,7 @@ impl std::str::FromStr for Since {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        use super::mq::offsets::Position;
+        use super::offsets::Position;
         match text.strip_prefix('@') {
             Some(_) => match text.parse() {
                 Ok(Position::Ago(ms)) => Ok(Self::Ago(ms)),
@@ -129,7 +129,7 @@ fn event(text: &str) -> Result<String, String> {
     if text.starts_with("%DLQ%") || Kind::from_name(text).is_some() {
         return Ok(text.to_owned());
     }
-    let near = super::mq::nearest(text, Kind::ALL.into_iter().map(Kind::name));
+    let near = super::nearest(text, Kind::ALL.into_iter().map(Kind::name));
     Err(near
         .map_or_else(|| "no such event: docs/events.md lists them".to_owned(), |near| format!("did you mean {near}?")))
 }
