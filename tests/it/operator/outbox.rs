@@ -96,7 +96,7 @@ async fn the_send_log_is_listed_and_a_redrive_goes_on_where_it_was_stopped() {
     let untouched = "SELECT COUNT(*) FROM message_record WHERE status = 3 OR (status = 0 AND attempts <> 0)";
     assert_eq!(count(&test, untouched).await, 1, "what was taken back stays so");
     let journal = std::fs::read_to_string(operator.data_dir().join("journal.jsonl")).unwrap();
-    assert_eq!(journal.matches("\"command\":\"outbox redrive\"").count(), 2, "{journal}");
+    assert_eq!(journal.matches("\"command\":\"mq outbox redrive\"").count(), 2, "{journal}");
     // It is done: the same again is a new one, with nothing to do.
     let (code, items, stderr) = operator.items_and_code(&[&redrive[..], &["--yes"]].concat()).await;
     assert!(code == 0 && items.is_empty() && stderr.contains("nothing is to be sent"), "{stderr}");

@@ -52,7 +52,7 @@ pub async fn tells_all(operator: &Operator, id: &str, payment: &str) {
     assert_eq!(operator.items(&["trace", "payment", payment]).await.len(), items.len());
     let one = operator.items(&["trace", "event", &event]).await;
     let told: BTreeSet<&str> = one.iter().map(|item| item["source"].as_str().unwrap()).collect();
-    assert_eq!(told, BTreeSet::from(["mq", "outbox", "broker", "inbox"]));
+    assert_eq!(told, BTreeSet::from(["outbox", "broker", "inbox"]));
     let table = operator.run(&["trace", "order", id, "--output", "table"]).await;
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.starts_with(&format!("order {id}")) && table.contains("<- longest wait"), "{table}");
