@@ -35,7 +35,7 @@ pub const TRANSACTIONS: [&str; 18] = [
 pub const TRANSACTIONS_OF_CHECKS: [&str; 2] = ["check_back", "tx_resume"];
 
 /// Transactions of the operator's commands, which end after them.
-pub const TRANSACTIONS_OF_TOOLS: [&str; 2] = ["prune", "repair"];
+pub const TRANSACTIONS_OF_TOOLS: [&str; 3] = ["outbox_again", "prune", "repair"];
 
 /// Points that only `payment.publish = "transaction"` has: the half message is stored; a check-back is decided.
 pub const POINTS_OF_CHECKS: [&str; 2] = ["transaction.prepared", "transaction.checked"];

@@ -159,9 +159,12 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Lag of one queue; none where the group has committed nothing.
+/// Lag of one queue; none where the group has committed nothing. Of a queue that never held anything nothing is missing.
 fn lag_of(queue: &Committed) -> Option<i64> {
-    queue.consumer_offset.map(|offset| (queue.broker_offset - offset).max(0))
+    match queue.consumer_offset {
+        Some(offset) => Some((queue.broker_offset - offset).max(0)),
+        None => (queue.broker_offset == 0).then_some(0),
+    }
 }
 
 /// The sum, unless one of them is unknown.
