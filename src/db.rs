@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod availability;
+mod bodies;
 pub mod delivery;
 pub mod dialect;
 pub mod error;

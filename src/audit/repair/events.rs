@@ -11,11 +11,8 @@ use crate::db::payments::{self, PaymentRow, RefundRow};
 use crate::db::stock::{self, Reservation};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
-use crate::domain::event::{
-    Fulfilment, Inventory, Kind, Line, OrderCanceled, OrderCreated, PaidOrderSuccess, PaymentSuccess, RefundRequested,
-    RefundSuccess, StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
-};
-use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
+use crate::domain::event::{Fulfilment, Inventory, Kind, PaymentSuccess, StockFreezeFailed, StockFrozen};
+use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
 use crate::domain::order::{CancelType, RefundState, Status};
 use crate::domain::stock::Status as Held;
 
@@ -66,26 +63,12 @@ pub(super) fn of_order(kind: Kind, order: &OrderRow, items: &[orders::Item]) -> 
         if status == wanted { json(&body) } else { Ok(None) }
     };
     match kind {
-        Kind::OrderCreated => json(&OrderCreated {
-            order_id,
-            order_no: order.order_no.clone(),
-            user_id,
-            total_amount: order.state.total,
-            product_quantity_map: items.iter().map(|item| (item.sku.clone(), item.quantity)).collect(),
-            remark: order.remark.clone(),
-            expire_time: order.expire_time,
-            merchant_id: MerchantId(order.merchant_id),
-            channel_id: order.channel_id.clone(),
-        }),
-        Kind::PaidOrderSuccess if status.is_paid() => {
-            let pay_time = order.pay_time.unwrap_or(order.updated_at);
-            json(&PaidOrderSuccess { order_id, user_id, pay_amount: order.state.total, pay_time })
+        Kind::OrderCreated => {
+            json(&order.created(items.iter().map(|item| (item.sku.clone(), item.quantity)).collect()))
         }
+        Kind::PaidOrderSuccess if status.is_paid() => json(&order.paid(order.updated_at)),
         Kind::InventoryDeduct if status.is_paid() => json(&Inventory { order_id, kind: "PAID".to_owned() }),
-        Kind::TriggerOrderFulfill if status == Status::Paid && !order.state.handed_over => {
-            let lines = items.iter().map(|item| Line { sku: item.sku.clone(), quantity: item.quantity }).collect();
-            json(&TriggerOrderFulfill { order_id, user_id, lines, address: order.address.clone() })
-        }
+        Kind::TriggerOrderFulfill if status == Status::Paid && !order.state.handed_over => json(&order.trigger(items)),
         Kind::OrderFulfillSuccess => reached(Status::Fulfill),
         Kind::OrderOutStock => reached(Status::OutStock),
         Kind::OrderDelivery => reached(Status::Delivery),
@@ -93,17 +76,13 @@ pub(super) fn of_order(kind: Kind, order: &OrderRow, items: &[orders::Item]) -> 
         Kind::OrderCanceled if canceled => {
             let all = [CancelType::User, CancelType::Timeout, CancelType::Stock, CancelType::Auto];
             let Some(by) = all.into_iter().find(|one| one.name() == cancel_type) else { return Ok(None) };
-            let cancel_reason = order.cancel_reason.clone().unwrap_or_default();
-            json(&OrderCanceled { order_id, user_id, cancel_type: by, cancel_reason })
+            json(&order.canceled(by))
         }
         Kind::InventoryRelease if canceled => json(&Inventory { order_id, kind: cancel_type }),
         // Money that is said to be back is not asked for again.
-        Kind::RefundRequested if canceled && order.state.refund == RefundState::Requested => json(&RefundRequested {
-            order_id,
-            payment_id: order.state.payment_id,
-            amount: order.state.total,
-            reason: order.cancel_reason.clone().unwrap_or(cancel_type),
-        }),
+        Kind::RefundRequested if canceled && order.state.refund == RefundState::Requested => {
+            json(&order.refund_requested())
+        }
         _ => Ok(None),
     }
 }
@@ -154,14 +133,7 @@ pub(super) async fn of_refund(dbs: &RoleDbs, refund: &RefundRow, user_id: i64) -
     if let Some(row) = find(dbs, &event_id).await? {
         return Ok(row);
     }
-    let body = RefundSuccess {
-        order_id: OrderId(refund.order_id),
-        refund_id: RefundId(refund.id),
-        amount: refund.amount,
-        kind: refund.kind,
-        user_id: (user_id > 0).then_some(UserId(user_id)),
-    };
-    unwritten(Kind::RefundSuccess, refund.order_id, &number, &serde_json::to_value(body)?)
+    unwritten(Kind::RefundSuccess, refund.order_id, &number, &serde_json::to_value(refund.success(user_id))?)
 }
 
 /// The event of an order, from an outbox or, failing that, from the state that proves it.

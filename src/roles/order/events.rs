@@ -144,13 +144,7 @@ impl PaidOrders {
                 }
                 _ => {
                     let lines = items.remove(&order.id).unwrap_or_default();
-                    let lines = lines.into_iter().map(|item| Line { sku: item.sku, quantity: item.quantity }).collect();
-                    let body = TriggerOrderFulfill {
-                        order_id: body.order_id,
-                        user_id: UserId(order.user_id),
-                        lines,
-                        address: order.address.clone(),
-                    };
+                    let body = order.trigger(&lines);
                     let wait_ms = self.cool_off_ms + order.hold_ms;
                     let deliver_at = if wait_ms > 0 { tx.now_ms() + wait_ms } else { 0 };
                     let draft = Draft::new(Kind::TriggerOrderFulfill, order.id, &body, event.trace.as_deref());

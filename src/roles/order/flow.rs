@@ -6,8 +6,8 @@ use crate::db::delivery::{self, Delivery};
 use crate::db::orders::{self, OrderRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
-use crate::domain::event::{Inventory, Kind, OrderCanceled, PaidOrderSuccess, RefundRequested};
-use crate::domain::id::{OrderId, UserId};
+use crate::domain::event::{Inventory, Kind};
+use crate::domain::id::OrderId;
 use crate::domain::order::{self, CancelType, Decision, Effect, Input, Status};
 
 /// What an input brings along that the decision does not depend on.
@@ -131,14 +131,12 @@ fn follow(
     step: &Step,
     calls: &mut Vec<Delivery>,
 ) -> Result<(), DbError> {
-    let (order_id, user_id) = (OrderId(order.id), UserId(order.user_id));
+    let order_id = OrderId(order.id);
     let trace = step.note.trace.as_deref();
     let key = order.id;
-    let cancel_type = order.cancel_type.clone().unwrap_or_default();
     match effect {
         Effect::TellPaid => {
-            let pay_time = order.pay_time.unwrap_or_else(|| tx.now_ms());
-            let body = PaidOrderSuccess { order_id, user_id, pay_amount: order.state.total, pay_time };
+            let body = order.paid(tx.now_ms());
             tx.emit(&Draft::new(Kind::PaidOrderSuccess, key, &body, trace))
         }
         Effect::AskDeduct => {
@@ -150,23 +148,13 @@ fn follow(
                 Input::Cancel(by) => *by,
                 _ => CancelType::Stock,
             };
-            let cancel_reason = order.cancel_reason.clone().unwrap_or_default();
-            let body = OrderCanceled { order_id, user_id, cancel_type: by, cancel_reason };
-            tx.emit(&Draft::new(Kind::OrderCanceled, key, &body, trace))
+            tx.emit(&Draft::new(Kind::OrderCanceled, key, &order.canceled(by), trace))
         }
         Effect::AskRelease => {
-            let body = Inventory { order_id, kind: cancel_type };
+            let body = Inventory { order_id, kind: order.cancel_type.clone().unwrap_or_default() };
             tx.emit(&Draft::new(Kind::InventoryRelease, key, &body, trace))
         }
-        Effect::AskRefund => {
-            let body = RefundRequested {
-                order_id,
-                payment_id: order.state.payment_id,
-                amount: order.state.total,
-                reason: order.cancel_reason.clone().unwrap_or(cancel_type),
-            };
-            tx.emit(&Draft::new(Kind::RefundRequested, key, &body, trace))
-        }
+        Effect::AskRefund => tx.emit(&Draft::new(Kind::RefundRequested, key, &order.refund_requested(), trace)),
         Effect::CallWarehouse => {
             if let Some((url, body)) = &step.note.warehouse {
                 calls.push(Delivery {

@@ -10,8 +10,8 @@ use crate::db::orders::{self, Item, OrderRow};
 use crate::db::products::{self, Product};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
-use crate::domain::event::{Kind, OrderCreated};
-use crate::domain::id::{MerchantId, OrderId, Quantity, Sku, UserId};
+use crate::domain::event::Kind;
+use crate::domain::id::{Quantity, Sku, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::{OrderState, RefundState, Status};
 use crate::domain::stock::Lines;
@@ -190,16 +190,5 @@ fn price(tx: &Tx, request: &NewOrder, products: &HashMap<String, Product>) -> Re
 
 fn announce(tx: &mut Tx, request: &NewOrder, order: &OrderRow) -> Result<(), DbError> {
     let lines: Lines = request.items.iter().map(|(sku, quantity)| (sku.to_string(), quantity.get())).collect();
-    let body = OrderCreated {
-        order_id: OrderId(order.id),
-        order_no: order.order_no.clone(),
-        user_id: request.user_id,
-        total_amount: order.state.total,
-        product_quantity_map: lines,
-        remark: order.remark.clone(),
-        expire_time: order.expire_time,
-        merchant_id: MerchantId(order.merchant_id),
-        channel_id: order.channel_id.clone(),
-    };
-    tx.emit(&Draft::new(Kind::OrderCreated, order.id, &body, request.trace.as_deref()))
+    tx.emit(&Draft::new(Kind::OrderCreated, order.id, &order.created(lines), request.trace.as_deref()))
 }

@@ -7,8 +7,7 @@ use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
-use crate::domain::event::{Kind, RefundKind, RefundSuccess};
-use crate::domain::id::{OrderId, RefundId, UserId};
+use crate::domain::event::{Kind, RefundKind};
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Input};
 
@@ -71,13 +70,7 @@ pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Resul
             payment.state = next;
             changed.insert(payment.id);
         }
-        let body = RefundSuccess {
-            order_id: OrderId(refund.order_id),
-            refund_id: RefundId(refund.id),
-            amount: refund.amount,
-            kind: refund.kind,
-            user_id: (payment.user_id > 0).then_some(UserId(payment.user_id)),
-        };
+        let body = refund.success(payment.user_id);
         let discriminator = refund.id.to_string();
         let trace = traces.get(&refund.id).and_then(Option::as_deref);
         let draft = Draft::new(Kind::RefundSuccess, refund.order_id, &body, trace);

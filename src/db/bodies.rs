@@ -1,0 +1,87 @@
+//! The bodies of events that a row proves: what a role tells when it writes the row, and what a repair tells again.
+
+use super::orders::{Item, OrderRow};
+use super::payments::RefundRow;
+use crate::domain::event::{
+    Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundRequested, RefundSuccess, TriggerOrderFulfill,
+};
+use crate::domain::id::{MerchantId, OrderId, RefundId, UserId};
+use crate::domain::order::CancelType;
+use crate::domain::stock::Lines;
+
+impl OrderRow {
+    /// ORDER_CREATED, with what was ordered.
+    #[must_use]
+    pub fn created(&self, lines: Lines) -> OrderCreated {
+        OrderCreated {
+            order_id: OrderId(self.id),
+            order_no: self.order_no.clone(),
+            user_id: UserId(self.user_id),
+            total_amount: self.state.total,
+            product_quantity_map: lines,
+            remark: self.remark.clone(),
+            expire_time: self.expire_time,
+            merchant_id: MerchantId(self.merchant_id),
+            channel_id: self.channel_id.clone(),
+        }
+    }
+
+    /// PAID_ORDER_SUCCESS; `or_at`, epoch ms, stands for a time of payment that is not known.
+    #[must_use]
+    pub fn paid(&self, or_at: i64) -> PaidOrderSuccess {
+        PaidOrderSuccess {
+            order_id: OrderId(self.id),
+            user_id: UserId(self.user_id),
+            pay_amount: self.state.total,
+            pay_time: self.pay_time.unwrap_or(or_at),
+        }
+    }
+
+    /// ORDER_CANCELED.
+    #[must_use]
+    pub fn canceled(&self, cancel_type: CancelType) -> OrderCanceled {
+        OrderCanceled {
+            order_id: OrderId(self.id),
+            user_id: UserId(self.user_id),
+            cancel_type,
+            cancel_reason: self.cancel_reason.clone().unwrap_or_default(),
+        }
+    }
+
+    /// TRIGGER_ORDER_FULFILL.
+    #[must_use]
+    pub fn trigger(&self, items: &[Item]) -> TriggerOrderFulfill {
+        TriggerOrderFulfill {
+            order_id: OrderId(self.id),
+            user_id: UserId(self.user_id),
+            lines: items.iter().map(|item| Line { sku: item.sku.clone(), quantity: item.quantity }).collect(),
+            address: self.address.clone(),
+        }
+    }
+
+    /// REFUND_REQUESTED, for all that was paid.
+    #[must_use]
+    pub fn refund_requested(&self) -> RefundRequested {
+        let reason = self.cancel_reason.clone().or_else(|| self.cancel_type.clone());
+        RefundRequested {
+            order_id: OrderId(self.id),
+            payment_id: self.state.payment_id,
+            amount: self.state.total,
+            reason: reason.unwrap_or_default(),
+        }
+    }
+}
+
+impl RefundRow {
+    /// REFUND_SUCCESS, to this user; 0 is nobody.
+    #[must_use]
+    pub fn success(&self, user_id: i64) -> RefundSuccess {
+        RefundSuccess {
+            order_id: OrderId(self.order_id),
+            refund_id: RefundId(self.id),
+            amount: self.amount,
+            kind: self.kind,
+            user_id: (user_id > 0).then_some(UserId(user_id)),
+        }
+    }
+}
