@@ -1,8 +1,7 @@
 //! Sending: one lane per queue keeps order, lanes run side by side.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,8 +31,9 @@ pub(super) type Queues = Arc<Vec<MessageQueue>>;
 #[derive(Default)]
 pub(super) struct Routes {
     known: RwLock<HashMap<String, (Queues, Instant)>>,
-    /// Spreads messages without a key.
-    turn: AtomicUsize,
+    /// Spreads messages without a key. One counter a topic: with one for all, two topics that take turns would each
+    /// use every second queue.
+    turns: Mutex<HashMap<String, usize>>,
 }
 
 /// The messages of one queue, in order; or one delayed message.
@@ -82,7 +82,7 @@ impl RocketMq {
         let mut routes: HashMap<&str, Result<Queues, PublishError>> = HashMap::new();
         let mut lanes: Vec<Lane> = Vec::new();
         let mut lane_of: HashMap<(&str, usize), usize> = HashMap::new();
-        let keyless = self.shared.routes.turn.fetch_add(1, Ordering::Relaxed);
+        let mut keyless: HashMap<&str, usize> = HashMap::new();
         for (index, message) in batch.iter().enumerate() {
             if let Err(error) = check(message, &self.shared.config) {
                 results[index] = Err(error);
@@ -100,7 +100,11 @@ impl RocketMq {
                 }
                 None => continue,
             };
-            let hash = if message.key.is_empty() { keyless } else { key_hash(&message.key) };
+            let hash = if message.key.is_empty() {
+                *keyless.entry(topic).or_insert_with(|| self.shared.routes.turn(topic))
+            } else {
+                key_hash(&message.key)
+            };
             let queue = hash % queues.len();
             let lane = Lane { topic: topic.to_owned(), queues: Arc::clone(queues), hash, items: vec![index] };
             if message.delay != Delay::None {
@@ -222,6 +226,18 @@ impl RocketMq {
 impl Routes {
     fn get(&self, topic: &str) -> Option<(Queues, Instant)> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
+    }
+
+    /// Counts up with every batch that has messages without a key for this topic.
+    fn turn(&self, topic: &str) -> usize {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        match turns.get_mut(topic) {
+            Some(turn) => {
+                *turn = turn.wrapping_add(1);
+                *turn
+            }
+            None => *turns.entry(topic.to_owned()).or_default(),
+        }
     }
 
     fn put(&self, topic: &str, mut queues: Vec<MessageQueue>) -> Queues {
