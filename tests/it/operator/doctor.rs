@@ -319,18 +319,19 @@ async fn java_members_that_differ_and_members_without_work_are_told_on_rocketmq(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_ruyi_on_the_embedded_broker_is_well() {
     let operator = Operator::with(&["mq.embedded.namesrv_port=0", "mq.embedded.broker_port=0", "http.all=127.0.0.1:0"]);
-    let broker = operator.embedded_broker().await;
+    let mut broker = operator.embedded_broker().await;
     let (code, items) = doctor(&operator, &[]).await;
     assert_eq!((code, of_kind(&items, "topic.none")), (0, vec!["info topics".to_owned()]), "{items:#?}");
     assert_eq!(told(&items, |item| item["severity"] == "error"), Vec::<String>::new());
     let text = operator.run(&["doctor", "--output", "table"]).await;
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.lines().last().unwrap().starts_with("0 errors, "), "{text}");
-    drop(broker);
+    // Waits for its end: until then it holds the data directory.
+    broker.kill().await.unwrap();
 
     std::fs::remove_file(operator.data_dir().join("broker.addr")).unwrap();
     let mut command = operator.command(&["serve", "all"]);
-    let _shop = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut shop = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(120);
     let items = loop {
         let (code, items) = doctor(&operator, &["--timeout", "60s"]).await;
@@ -339,6 +340,7 @@ async fn a_running_ruyi_on_the_embedded_broker_is_well() {
         if code == 0 && alive && of_kind(&items, "group.offline").is_empty() {
             break items;
         }
+        assert_eq!(shop.try_wait().unwrap(), None, "it has ended");
         assert!(Instant::now() < deadline, "{items:#?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
