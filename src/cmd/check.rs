@@ -156,7 +156,7 @@ impl Plugin {
             Err(error) => error,
         };
         // Nothing can be done when stdout is gone, too.
-        let _ = self.write(&Report::failed(self.name, Status::Unknown, &chain(&error)));
+        let _ = self.write(&Report::failed(self.name, Status::Unknown, &format!("{error:#}")));
         ExitCode::from(Status::Unknown.code())
     }
 
@@ -219,7 +219,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     });
     let report = match tokio::time::timeout(limit.duration(), work).await {
         Ok(Ok(Ok(report))) => report,
-        Ok(Ok(Err(error))) => Report::failed(plugin.name, Status::Unknown, &chain(&error)),
+        Ok(Ok(Err(error))) => Report::failed(plugin.name, Status::Unknown, &format!("{error:#}")),
         Ok(Err(stopped)) => Report::failed(plugin.name, Status::Unknown, &stopped.to_string()),
         Err(_) => Report::failed(plugin.name, Status::Unknown, &format!("not done within {limit}")),
     };
@@ -227,11 +227,6 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     // At once: clients and pools would take their time to close, and a plugin has no time and nothing to lose.
     let code = if written.is_ok() { report.status().code() } else { Status::Unknown.code() };
     std::process::exit(code.into())
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What the two options say, or else the defaults.

@@ -18,6 +18,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Context, WithHelp};
+use crate::domain::event::Kind;
 use crate::mq::rocketmq::RocketMq;
 
 /// Work with a cluster
@@ -61,6 +62,19 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         Command::Broker(args) => broker::run(context, &args).await,
         Command::Tx(args) => tx::run(context, args).await,
     }
+}
+
+/// An event of the catalogue by its name, or what to say about one that it lacks.
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::from_name(text).ok_or_else(|| match nearest(text, Kind::ALL.into_iter().map(Kind::name)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "no such event: docs/events.md lists them".to_owned(),
+    })
+}
+
+/// A group's name as part of a file's.
+fn file_name(group: &str) -> String {
+    group.replace(['/', '\\'], "_")
 }
 
 /// The error for a topic that no broker has, with the nearest name that one has.

@@ -24,6 +24,14 @@ pub struct BrokerNode {
     pub addr: String,
 }
 
+impl BrokerNode {
+    /// The one of its group that takes messages.
+    #[must_use]
+    pub const fn is_master(&self) -> bool {
+        self.id == 0
+    }
+}
+
 /// What may be done with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -190,6 +198,12 @@ impl StoredMessage {
     pub fn property(&self, name: &str) -> Option<&str> {
         let found = self.properties.binary_search_by(|(key, _)| key.as_str().cmp(name));
         found.ok().and_then(|index| self.properties.get(index)).map(|(_, value)| value.as_str())
+    }
+
+    /// True when one of its KEYS is `key`.
+    #[must_use]
+    pub fn has_key(&self, key: &str) -> bool {
+        self.key.split(' ').any(|one| one == key)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Limits, Range, Report, Status, Where, chain, float, limits};
+use super::{Limits, Range, Report, Status, Where, float, limits};
 use crate::cmd::Context;
 use crate::cmd::mq::cluster::Cluster;
+use crate::mq::operate::BrokerNode;
 use crate::mq::rocketmq::RocketMq;
 
 /// How full a broker's disk may be before it takes no more messages, if it does not say so itself.
@@ -26,11 +27,11 @@ pub(super) struct Broker {
 pub(super) async fn run(context: &Context, args: &Broker) -> anyhow::Result<Report> {
     let cluster = match Cluster::open(context, &args.place).await {
         Ok(cluster) => cluster,
-        Err(error) => return Ok(Report::failed("BROKER", Status::Critical, &chain(&error))),
+        Err(error) => return Ok(Report::failed("BROKER", Status::Critical, &format!("{error:#}"))),
     };
     let mq = &cluster.mq;
     let masters: BTreeMap<String, String> =
-        mq.brokers().await?.into_iter().filter(|node| node.id == 0).map(|node| (node.addr, node.name)).collect();
+        mq.brokers().await?.into_iter().filter(BrokerNode::is_master).map(|node| (node.addr, node.name)).collect();
     let answers = mq.probe().await;
     let mut report = Report::new("BROKER");
     let mut good = 0;

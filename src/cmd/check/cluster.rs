@@ -1,14 +1,11 @@
 //! What is asked of the brokers about groups.
 
-use std::collections::BTreeMap;
-
 use super::{Limits, Range, Report, Status, Where, float, limits, seconds_since};
 use crate::cmd::Context;
 use crate::cmd::mq::cluster::Cluster;
 use crate::config::Millis;
 use crate::domain::event::Group;
 use crate::mq::message::QueueId;
-use crate::mq::operate::Committed;
 use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
 
 /// Arguments of `ruyi check backlog`.
@@ -126,22 +123,14 @@ async fn age(report: &mut Report, mq: &RocketMq, group: &str, limits: &Limits, n
 
 async fn oldest(mq: &RocketMq, group: &str) -> Result<Option<i64>, MqError> {
     let group = mq.on_brokers(group);
-    let addrs = master_addrs(mq).await?;
+    let addrs = mq.master_addrs().await?;
     let mut oldest: Option<i64> = None;
     for topic in mq.topics_of(&group).await? {
-        for Committed { queue, broker_offset, consumer_offset, .. } in mq.committed(&group, &topic).await? {
-            let (Some(next), Some(addr)) = (consumer_offset, addrs.get(&queue.broker)) else { continue };
-            if next < broker_offset {
-                let page = mq.read_queue(addr, &queue, next, 1).await?;
-                oldest = oldest.into_iter().chain(page.messages.first().map(|message| message.stored_ms)).min();
-            }
+        for queue in mq.committed(&group, &topic).await? {
+            oldest = oldest.into_iter().chain(mq.oldest_unconsumed(&addrs, &queue).await?).min();
         }
     }
     Ok(oldest)
-}
-
-async fn master_addrs(mq: &RocketMq) -> Result<BTreeMap<String, String>, MqError> {
-    Ok(mq.brokers().await?.into_iter().filter(|node| node.id == 0).map(|node| (node.name, node.addr)).collect())
 }
 
 pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report> {

@@ -27,7 +27,7 @@ pub(super) async fn look(context: &Context, mq: &RocketMq, findings: &Findings) 
     // The others are asked without those that do not answer.
     let silent = mq.leave_out_silent().await;
     let mut told = Told::new();
-    for node in nodes.iter().filter(|node| node.id == 0) {
+    for node in nodes.iter().filter(|node| node.is_master()) {
         if silent.as_ref().is_ok_and(|silent| !silent.contains(node)) {
             let settings = one(context, mq, node, findings).await;
             told.insert(node.name.clone(), settings);
@@ -43,7 +43,7 @@ pub(super) async fn look(context: &Context, mq: &RocketMq, findings: &Findings) 
 /// Broker groups of which only replicas are left.
 fn masterless(nodes: &[BrokerNode]) -> Vec<Finding> {
     let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-    let without = names.into_iter().filter(|name| !nodes.iter().any(|node| node.name == *name && node.id == 0));
+    let without = names.into_iter().filter(|name| !nodes.iter().any(|node| node.name == *name && node.is_master()));
     let message = "it has no master: its queues take no messages";
     without
         .map(|name| Finding::error("broker.master", name, message).fix("start its master, or promote a replica"))

@@ -19,11 +19,7 @@ pub(super) async fn look(context: &Context, place: &Where, findings: &Findings) 
         findings.add(settings::retention(config, None));
         return;
     }
-    let mut at = config.clone();
-    if let Some(namesrv) = &place.namesrv {
-        at.mq.namesrv.clone_from(namesrv);
-    }
-    let addrs = match process::cluster_config(&at) {
+    let addrs = match process::cluster_config(&place.applied_to(config)) {
         Ok(known) => known.namesrv,
         Err(error) => {
             let message = "no broker is configured, and no embedded one runs on this data directory";
@@ -83,18 +79,13 @@ async fn name_servers(addrs: &str, findings: &Findings) -> bool {
 }
 
 fn not_open(addrs: &str, error: &anyhow::Error) -> Finding {
-    let seen = chain(error);
+    let seen = format!("{error:#}");
     if seen.contains("the cluster denies it") {
         let fix = "set mq.access_key and mq.secret_key to those of a user that may read the cluster";
         return Finding::error("broker.denied", addrs, "the cluster does not let us in").seen(seen).fix(fix);
     }
     let fix = "see that a broker runs and is registered with these name servers, and whether they want TLS (mq.tls)";
     Finding::error("broker.connect", addrs, "the cluster cannot be read").seen(seen).fix(fix)
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

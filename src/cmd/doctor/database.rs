@@ -2,7 +2,6 @@
 
 use super::{Finding, Findings, clock};
 use crate::cmd::Context;
-use crate::cmd::doctor::cluster::chain;
 use crate::config::SecretUrl;
 use crate::db::look::{self, Settings};
 use crate::db::{self, Db, DbError, migrate};
@@ -43,7 +42,7 @@ pub(super) async fn look(context: &Context, url: &SecretUrl, roles: &[Role], fin
         }
         Err(error) => {
             let message = format!("it cannot be reached, and {whose} cannot work without it");
-            let evidence = chain(&anyhow::Error::new(error));
+            let evidence = format!("{:#}", anyhow::Error::new(error));
             let fix = "check database.url and database.roles (host, port, user, password, name), and that it runs";
             findings.add(Finding::error("database.connect", subject, message).seen(evidence).fix(fix));
             return;

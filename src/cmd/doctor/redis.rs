@@ -18,7 +18,7 @@ pub(super) async fn look(config: &config::Cache, findings: &Findings) {
         Ok(look) => look,
         Err(error) => {
             let message = "Redis cannot be used: every read goes to the database until it can";
-            let evidence = super::cluster::chain(&anyhow::Error::new(error));
+            let evidence = format!("{:#}", anyhow::Error::new(error));
             let fix = "check cache.url (host, password, database number) and cache.ca_file, and that Redis runs";
             findings.add(Finding::warning("redis.connect", subject, message).seen(evidence).fix(fix));
             return;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::cmd::{Context, WithHelp};
+use crate::config::Config;
 use crate::mq::rocketmq::RocketMq;
 use crate::mq::runtime::MqRuntime;
 use crate::process;
@@ -18,8 +19,20 @@ const STOP: Duration = Duration::from_secs(5);
 #[command(next_help_heading = "Cluster options")]
 pub struct Where {
     /// Name servers, host:port;host:port [default: mq.namesrv, else the broker embedded in data_dir]
-    #[arg(long, value_name = "ADDRESSES")]
+    #[arg(long, global = true, value_name = "ADDRESSES")]
     pub namesrv: Option<String>,
+}
+
+impl Where {
+    /// The configuration with what the options say.
+    #[must_use]
+    pub fn applied_to(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        if let Some(namesrv) = &self.namesrv {
+            config.mq.namesrv.clone_from(namesrv);
+        }
+        config
+    }
 }
 
 /// A connection to it.
@@ -35,11 +48,7 @@ impl Cluster {
     /// # Errors
     /// No name server answers, none knows a broker, or the keys are refused.
     pub async fn open(context: &Context, place: &Where) -> anyhow::Result<Self> {
-        let mut config = context.config.clone();
-        if let Some(namesrv) = &place.namesrv {
-            config.mq.namesrv.clone_from(namesrv);
-        }
-        let settings = process::cluster_config(&config)?;
+        let settings = process::cluster_config(&place.applied_to(&context.config))?;
         let namesrv = settings.namesrv.clone();
         let runtime = MqRuntime::start("ruyi-mq")?;
         let mq = RocketMq::connect(settings, &runtime).await?;

@@ -19,7 +19,7 @@ use serde::Serialize;
 pub(super) use letter::LetterId;
 
 use self::filter::Filter;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Where};
 use crate::cmd::Context;
 
 /// What the journal says of a bulk.
@@ -33,6 +33,8 @@ struct What<'a> {
 /// Arguments of `ruyi mq dlq`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    place: Where,
     #[command(subcommand)]
     command: Command,
 }
@@ -93,33 +95,16 @@ enum Command {
 /// # Errors
 /// The cluster cannot be read or refuses.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
-        Command::List(args) => {
-            Cluster::with(context, &args.place, async |mq| show::list(context, mq, &args).await).await
-        }
-        Command::Browse(args) => {
-            Cluster::with(context, &args.chosen.place, async |mq| show::browse(context, mq, &args).await).await
-        }
-        Command::Show(args) => {
-            Cluster::with(context, &args.place, async |mq| show::one(context, mq, &args).await).await
-        }
-        Command::Group(args) => {
-            Cluster::with(context, &args.chosen.place, async |mq| show::group(context, mq, &args).await).await
-        }
-        Command::Replay(args) => {
-            Cluster::with(context, &args.chosen.place, async |mq| replay::run(context, mq, &args).await).await
-        }
-        Command::Edit(args) => {
-            Cluster::with(context, &args.place, async |mq| edit::run(context, mq, &args).await).await
-        }
-        Command::Export(args) => {
-            Cluster::with(context, &args.chosen.place, async |mq| transfer::export(context, mq, &args).await).await
-        }
-        Command::Import(args) => {
-            Cluster::with(context, &args.place, async |mq| transfer::import(context, mq, &args).await).await
-        }
-        Command::Discard(args) => {
-            Cluster::with(context, &args.chosen.place, async |mq| discard::run(context, mq, &args).await).await
-        }
-    }
+    Cluster::with(context, &args.place, async |mq| match args.command {
+        Command::List(args) => show::list(context, mq, &args).await,
+        Command::Browse(args) => show::browse(context, mq, &args).await,
+        Command::Show(args) => show::one(context, mq, &args).await,
+        Command::Group(args) => show::group(context, mq, &args).await,
+        Command::Replay(args) => replay::run(context, mq, &args).await,
+        Command::Edit(args) => edit::run(context, mq, &args).await,
+        Command::Export(args) => transfer::export(context, mq, &args).await,
+        Command::Import(args) => transfer::import(context, mq, &args).await,
+        Command::Discard(args) => discard::run(context, mq, &args).await,
+    })
+    .await
 }

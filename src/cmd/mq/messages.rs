@@ -16,12 +16,14 @@ pub(in crate::cmd) use row::{Row, Whole};
 pub(in crate::cmd) use scan::Scan;
 pub(in crate::cmd) use send::Sent;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Where};
 use crate::cmd::Context;
 
 /// Arguments of `ruyi mq messages`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    place: Where,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,16 +67,11 @@ enum Command {
 /// # Errors
 /// The cluster cannot be read or refuses.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
-        Command::Get(args) => Cluster::with(context, &args.place, async |mq| find::get(context, mq, &args).await).await,
-        Command::Query(args) => {
-            Cluster::with(context, &args.place, async |mq| find::query(context, mq, &args).await).await
-        }
-        Command::Tail(args) => {
-            Cluster::with(context, &args.place, async |mq| tail::run(context, mq, &args).await).await
-        }
-        Command::Send(args) => {
-            Cluster::with(context, &args.place, async |mq| send::run(context, mq, &args).await).await
-        }
-    }
+    Cluster::with(context, &args.place, async |mq| match args.command {
+        Command::Get(args) => find::get(context, mq, &args).await,
+        Command::Query(args) => find::query(context, mq, &args).await,
+        Command::Tail(args) => tail::run(context, mq, &args).await,
+        Command::Send(args) => send::run(context, mq, &args).await,
+    })
+    .await
 }

@@ -19,12 +19,13 @@ use crate::cmd::{Context, Failed};
 use crate::mq::operate::{Committed, Member};
 use crate::mq::rocketmq::{MqError, RocketMq};
 pub(in crate::cmd) use plan::Move;
-use plan::addrs;
 pub(in crate::cmd) use position::Position;
 
 /// Arguments of `ruyi mq offsets`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    place: Where,
     #[command(subcommand)]
     command: Command,
 }
@@ -66,8 +67,6 @@ struct List {
     /// Only groups whose name contains this
     #[arg(long, value_name = "TEXT")]
     matching: Option<String>,
-    #[command(flatten)]
-    place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,8 +76,6 @@ struct Show {
     /// Only this topic [default: every topic that it has consumed from]
     #[arg(long)]
     topic: Option<String>,
-    #[command(flatten)]
-    place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,8 +83,6 @@ struct Lag {
     /// Consumer groups
     #[arg(required = true, value_name = "GROUP")]
     groups: Vec<String>,
-    #[command(flatten)]
-    place: Where,
 }
 
 /// A group in the list. What cannot be known is null, never 0.
@@ -137,26 +132,17 @@ pub(in crate::cmd) struct QueueLag {
 /// # Errors
 /// The cluster cannot be read or refuses.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
-        Command::List(args) => Cluster::with(context, &args.place, async |mq| list(context, mq, &args).await).await,
-        Command::Show(args) => Cluster::with(context, &args.place, async |mq| show(context, mq, &args).await).await,
-        Command::Lag(args) => Cluster::with(context, &args.place, async |mq| lag(context, mq, &args).await).await,
-        Command::Reset(args) => {
-            Cluster::with(context, &args.place, async |mq| change::reset(context, mq, &args).await).await
-        }
-        Command::Snapshot(args) => {
-            Cluster::with(context, &args.place, async |mq| snapshot::take(context, mq, &args).await).await
-        }
-        Command::Restore(args) => {
-            Cluster::with(context, &args.place, async |mq| snapshot::restore(context, mq, &args).await).await
-        }
-        Command::Skip(args) => {
-            Cluster::with(context, &args.place, async |mq| change::skip(context, mq, &args).await).await
-        }
-        Command::Clone(args) => {
-            Cluster::with(context, &args.place, async |mq| change::clone(context, mq, &args).await).await
-        }
-    }
+    Cluster::with(context, &args.place, async |mq| match args.command {
+        Command::List(args) => list(context, mq, &args).await,
+        Command::Show(args) => show(context, mq, &args).await,
+        Command::Lag(args) => lag(context, mq, &args).await,
+        Command::Reset(args) => change::reset(context, mq, &args).await,
+        Command::Snapshot(args) => snapshot::take(context, mq, &args).await,
+        Command::Restore(args) => snapshot::restore(context, mq, &args).await,
+        Command::Skip(args) => change::skip(context, mq, &args).await,
+        Command::Clone(args) => change::clone(context, mq, &args).await,
+    })
+    .await
 }
 
 /// Lag of one queue; none where the group has committed nothing. Of a queue that never held anything nothing is missing.
@@ -208,7 +194,7 @@ async fn show(context: &Context, mq: &RocketMq, args: &Show) -> anyhow::Result<E
     let topics = plan::topics(mq, &args.group, args.topic.as_deref()).await?;
     let members = mq.members(&args.group).await?;
     let now_ms = context.clock.now_ms();
-    let addrs = addrs(mq).await?;
+    let addrs = mq.master_addrs().await?;
     let mut output = context.output();
     for topic in topics {
         match queues(mq, &addrs, &members, (&args.group, &topic), now_ms).await {
@@ -229,7 +215,7 @@ async fn queues(
 ) -> Result<Vec<QueueLag>, MqError> {
     let mut rows = Vec::new();
     for queue in mq.committed(group, topic).await? {
-        let oldest = plan::oldest_unconsumed(mq, addrs, &queue).await?;
+        let oldest = mq.oldest_unconsumed(addrs, &queue).await?;
         rows.push(QueueLag {
             lag: lag_of(&queue),
             lag_seconds: age(&queue, oldest, now_ms),
@@ -249,7 +235,7 @@ async fn lag(context: &Context, mq: &RocketMq, args: &Lag) -> anyhow::Result<Exi
     let mut failed = Failed::default();
     silent::leave_out(mq, &mut failed).await?;
     let now_ms = context.clock.now_ms();
-    let addrs = addrs(mq).await?;
+    let addrs = mq.master_addrs().await?;
     let mut output = context.output();
     for group in &args.groups {
         let topics = match plan::topics(mq, group, None).await {
@@ -280,7 +266,7 @@ async fn topic_lag(
     let queues = mq.committed(group, topic).await?;
     let mut oldest = Some(0.0_f64);
     for queue in &queues {
-        let at = plan::oldest_unconsumed(mq, addrs, queue).await?;
+        let at = mq.oldest_unconsumed(addrs, queue).await?;
         oldest = oldest.zip(age(queue, at, now_ms)).map(|(a, b)| a.max(b));
     }
     Ok(TopicLag { group: group.to_owned(), topic: topic.to_owned(), lag: sum(&queues), lag_seconds: oldest })

@@ -13,6 +13,7 @@ pub(in crate::cmd) use list::Row;
 use crate::cmd::{Context, audit};
 use crate::db::Db;
 use crate::domain::event::Role;
+use crate::mq::rocketmq::DLQ_PREFIX;
 
 /// Arguments of `ruyi mq outbox`.
 #[derive(Debug, clap::Args)]
@@ -125,11 +126,9 @@ impl Since {
 
 /// A topic of the outbox as it is stored: the event's name.
 fn event(text: &str) -> Result<String, String> {
-    use crate::domain::event::Kind;
-    if text.starts_with("%DLQ%") || Kind::from_name(text).is_some() {
-        return Ok(text.to_owned());
+    if text.starts_with(DLQ_PREFIX) {
+        Ok(text.to_owned())
+    } else {
+        super::kind(text).map(|kind| kind.name().to_owned())
     }
-    let near = super::nearest(text, Kind::ALL.into_iter().map(Kind::name));
-    Err(near
-        .map_or_else(|| "no such event: docs/events.md lists them".to_owned(), |near| format!("did you mean {near}?")))
 }

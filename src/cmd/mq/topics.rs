@@ -27,6 +27,8 @@ const BROKERS_OWN: [&str; 4] = ["TBW102", "BenchmarkTest", "OFFSET_MOVED_EVENT",
 /// Arguments of `ruyi mq topics`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    place: Where,
     #[command(subcommand)]
     command: Command,
 }
@@ -77,16 +79,12 @@ struct List {
     /// Only topics whose name contains this
     #[arg(long, value_name = "TEXT")]
     matching: Option<String>,
-    #[command(flatten)]
-    place: Where,
 }
 
 #[derive(Debug, clap::Args)]
 struct Show {
     /// Topic as it is called on the broker
     topic: String,
-    #[command(flatten)]
-    place: Where,
 }
 
 /// A topic in the list.
@@ -128,27 +126,16 @@ pub(in crate::cmd) struct Queue {
 /// # Errors
 /// The cluster cannot be read or refuses.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
-        Command::List(args) => Cluster::with(context, &args.place, async |mq| list(context, mq, &args).await).await,
-        Command::Show(args) => {
-            Cluster::with(context, &args.place, async |mq| show(context, mq, &args.topic).await).await
-        }
-        Command::Create(args) => {
-            Cluster::with(context, &args.place, async |mq| edit::create(context, mq, &args).await).await
-        }
-        Command::Update(args) => {
-            Cluster::with(context, &args.place, async |mq| edit::update(context, mq, &args).await).await
-        }
-        Command::Delete(args) => {
-            Cluster::with(context, &args.place, async |mq| edit::delete(context, mq, &args).await).await
-        }
-        Command::Plan(args) => {
-            Cluster::with(context, &args.place, async |mq| plan::plan(context, mq, &args).await).await
-        }
-        Command::Apply(args) => {
-            Cluster::with(context, &args.place, async |mq| plan::apply(context, mq, &args).await).await
-        }
-    }
+    Cluster::with(context, &args.place, async |mq| match args.command {
+        Command::List(args) => list(context, mq, &args).await,
+        Command::Show(args) => show(context, mq, &args.topic).await,
+        Command::Create(args) => edit::create(context, mq, &args).await,
+        Command::Update(args) => edit::update(context, mq, &args).await,
+        Command::Delete(args) => edit::delete(context, mq, &args).await,
+        Command::Plan(args) => plan::plan(context, mq, &args).await,
+        Command::Apply(args) => plan::apply(context, mq, &args).await,
+    })
+    .await
 }
 
 async fn list(context: &Context, mq: &RocketMq, args: &List) -> anyhow::Result<ExitCode> {
@@ -231,12 +218,7 @@ async fn show(context: &Context, mq: &RocketMq, topic: &str) -> anyhow::Result<E
 /// When the oldest message of a queue was stored.
 async fn oldest(mq: &RocketMq, part: Option<&TopicPart>, range: &QueueRange) -> Result<Option<i64>, MqError> {
     let (Some(part), true) = (part, range.max > range.min) else { return Ok(None) };
-    let mut page = mq.read_queue(&part.addr, &range.queue, range.min, 1).await?;
-    if page.messages.is_empty() && !page.is_end {
-        // The first ones have expired meanwhile: go on with what is left.
-        page = mq.read_queue(&part.addr, &range.queue, page.next, 1).await?;
-    }
-    Ok(page.messages.first().map(|message| message.stored_ms))
+    mq.stored_at(&part.addr, &range.queue, range.min).await
 }
 
 /// The topic on its brokers.

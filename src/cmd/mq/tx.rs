@@ -27,6 +27,8 @@ const LIMIT: usize = 100_000;
 /// answered by then it puts the message aside. Which payments are written is read from the payment role's database.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    place: Where,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,8 +52,6 @@ struct StuckArgs {
     /// Also those that were resumed, and those of other programs
     #[arg(long)]
     all: bool,
-    #[command(flatten)]
-    place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,8 +61,6 @@ struct ResumeArgs {
     events: Vec<String>,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    place: Where,
 }
 
 /// A half message.
@@ -109,11 +107,8 @@ pub(in crate::cmd) struct Done<'a> {
 /// The cluster or the database cannot be read.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let db = open_role(context, Role::Payment).await?;
-    let place = match &args.command {
-        Command::Stuck(args) => args.place.clone(),
-        Command::Resume(args) => args.place.clone(),
-    };
-    let done = Cluster::with(context, &place, async |cluster| run_on(context, &db, cluster, args.command).await).await;
+    let done =
+        Cluster::with(context, &args.place, async |cluster| run_on(context, &db, cluster, args.command).await).await;
     db.close().await;
     done
 }

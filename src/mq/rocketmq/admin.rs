@@ -20,7 +20,7 @@ const ROUTE_WAIT: Duration = Duration::from_secs(10);
 /// How long a broker may take to answer that it is there.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// RocketMQ numbers the master of a broker group 0.
-const MASTER_ID: u64 = 0;
+pub(super) const MASTER_ID: u64 = 0;
 
 impl RocketMq {
     /// Makes the topics (catalogue names) that are missing, with `queues` queues on every broker, and waits until they

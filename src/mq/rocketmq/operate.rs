@@ -12,12 +12,11 @@ use std::sync::PoisonError;
 use rocketmq_client_rust::{ClientError, DefaultMQAdminExt, RouteAdmin};
 use rocketmq_model::common::message::message_queue::MessageQueue;
 
+use super::admin::MASTER_ID;
 use super::{ADMIN_TIMEOUT, MqError, RocketMq, within};
 use crate::mq::message::QueueId;
 use crate::mq::operate::BrokerNode;
 
-/// RocketMQ numbers the master of a broker group 0.
-const MASTER_ID: u64 = 0;
 /// Response codes that are answers rather than failures.
 const TOPIC_NOT_EXIST: i32 = 17;
 const QUERY_NOT_FOUND: i32 = 22;
@@ -54,7 +53,7 @@ impl RocketMq {
     pub async fn leave_out_silent(&self) -> Result<Vec<BrokerNode>, MqError> {
         let mut silent = Vec::new();
         let mut masters = 0;
-        for node in self.brokers().await?.into_iter().filter(|node| node.id == MASTER_ID) {
+        for node in self.brokers().await?.into_iter().filter(|node| node.is_master()) {
             masters += 1;
             if !self.answers(&node.addr).await {
                 silent.push(node);
@@ -76,12 +75,20 @@ impl RocketMq {
         self.shared.left_out.lock().unwrap_or_else(PoisonError::into_inner).contains(addr)
     }
 
-    /// Broker name → address of its master. Brokers without a master are missing.
-    async fn master_addrs(&self) -> Result<BTreeMap<String, String>, MqError> {
-        let masters = self.brokers().await?.into_iter().filter(|node| node.id == MASTER_ID);
+    /// Broker name → address of its master. Brokers without a master, and those that were left out, are missing.
+    ///
+    /// # Errors
+    /// [`MqError`] when no name server answers, or none knows a master.
+    pub async fn master_addrs(&self) -> Result<BTreeMap<String, String>, MqError> {
+        let masters = self.brokers().await?.into_iter().filter(BrokerNode::is_master);
         let masters = masters.filter(|node| !self.is_left_out(&node.addr));
         let masters: BTreeMap<String, String> = masters.map(|node| (node.name, node.addr)).collect();
         if masters.is_empty() { Err(MqError::NoBroker) } else { Ok(masters) }
+    }
+
+    /// Address of the master that has this queue.
+    async fn master_of(&self, queue: &QueueId) -> Result<String, MqError> {
+        self.master_addrs().await?.remove(&queue.broker).ok_or(MqError::NoBroker)
     }
 
     /// One call of the administration client. `call` must not ask for another one: the client serves one at a time.

@@ -15,7 +15,6 @@ use super::letter::{Letter, LetterId};
 use super::read::one;
 use super::state::{self, Edit, Mark, State};
 use crate::cmd::confirm::Change;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::{Context, Usage, WithHelp, body, journal};
 use crate::mq::rocketmq::RocketMq;
 
@@ -30,8 +29,6 @@ pub(super) struct Args {
     fields: Vec<(String, String)>,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 fn field(text: &str) -> Result<(String, String), String> {
@@ -147,7 +144,8 @@ struct Draft {
 
 impl Draft {
     fn of(data_dir: &Path, group: &str, id: &LetterId) -> Self {
-        let name = format!("{}-{}.draft.json", state::file_name(group), state::file_name(&id.to_string()));
+        let name =
+            format!("{}-{}.draft.json", crate::cmd::mq::file_name(group), crate::cmd::mq::file_name(&id.to_string()));
         Self { path: state::folder(data_dir).join(name.replace(':', "-")) }
     }
 

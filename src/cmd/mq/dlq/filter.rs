@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::letter::{Letter, LetterId};
 use super::read::Span;
 use crate::cmd::WithHelp;
-use crate::cmd::mq::cluster::Where;
 use crate::config::Millis;
 use crate::mq::rocketmq::RocketMq;
 
@@ -45,7 +44,7 @@ impl Filter {
     pub fn takes(&self, letter: &Letter, now_ms: i64) -> bool {
         let age_ms = now_ms - letter.message.stored_ms;
         self.event.as_ref().is_none_or(|event| letter.event() == event)
-            && self.key.as_ref().is_none_or(|key| letter.message.key.split(' ').any(|one| one == key))
+            && self.key.as_ref().is_none_or(|key| letter.message.has_key(key))
             && self.because.as_ref().is_none_or(|text| letter.reason().unwrap_or_default().contains(text.as_str()))
             && self.fingerprint.as_ref().is_none_or(|print| letter.fingerprint().short() == *print)
             && self.since.is_none_or(|span| age_ms <= span.ms())
@@ -61,8 +60,6 @@ pub struct Chosen {
     pub group: String,
     #[command(flatten)]
     pub filter: Filter,
-    #[command(flatten)]
-    pub place: Where,
 }
 
 impl Chosen {

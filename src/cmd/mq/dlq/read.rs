@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::letter::{Letter, LetterId, topic_of};
 use crate::cmd::WithHelp;
 use crate::cmd::mq::nearest;
-use crate::cmd::mq::offsets::plan;
+
 use crate::mq::message::QueueId;
 use crate::mq::operate::Page;
 use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     /// The cluster is away.
     pub async fn of_topic(mq: &'a RocketMq, topic: String, span: &Span) -> Result<Self, MqError> {
         let queues = span.queues.iter().map(|(queue, (from, to))| (queue.clone(), *from, *to)).collect();
-        Ok(Self { mq, topic, addrs: plan::addrs(mq).await?, queues, page: VecDeque::new() })
+        Ok(Self { mq, topic, addrs: mq.master_addrs().await?, queues, page: VecDeque::new() })
     }
 
     /// The next letter; none at the end.
@@ -121,7 +121,7 @@ impl<'a> Shelf<'a> {
     /// # Errors
     /// The cluster is away.
     pub async fn new(mq: &'a RocketMq, group: &str) -> Result<Self, MqError> {
-        Ok(Self { mq, topic: topic_of(group), addrs: plan::addrs(mq).await?, pages: BTreeMap::new() })
+        Ok(Self { mq, topic: topic_of(group), addrs: mq.master_addrs().await?, pages: BTreeMap::new() })
     }
 
     /// The letter at this place; none when it is not there (any more).

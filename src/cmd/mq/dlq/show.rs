@@ -12,11 +12,9 @@ use super::letter::{Fingerprint, Letter, LetterId};
 use super::read::{self, Reader, Span};
 use super::state::{Mark, State};
 use crate::cmd::journal::rfc3339;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::messages::Body;
-use crate::cmd::mq::offsets::plan;
+
 use crate::cmd::{Context, Failed, body};
-use crate::mq::message::QueueId;
 use crate::mq::rocketmq::{DLQ_PREFIX, RocketMq};
 use crate::output::Format;
 
@@ -24,10 +22,7 @@ use crate::output::Format;
 const MAX_FINGERPRINTS: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct List {
-    #[command(flatten)]
-    pub(super) place: Where,
-}
+pub(super) struct List {}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Browse {
@@ -47,8 +42,6 @@ pub(super) struct Show {
     group: String,
     /// The letter, as `browse` prints its id
     id: LetterId,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -140,7 +133,7 @@ pub(in crate::cmd) struct Count<'a> {
 }
 
 pub(super) async fn list(context: &Context, mq: &RocketMq, _: &List) -> anyhow::Result<ExitCode> {
-    let addrs = plan::addrs(mq).await?;
+    let addrs = mq.master_addrs().await?;
     let now_ms = context.clock.now_ms();
     let mut output = context.output();
     let mut failed = Failed::default();
@@ -170,7 +163,7 @@ async fn listed(
     for range in &ranges {
         span.queues.insert((range.queue.broker.clone(), range.queue.queue), (range.min, range.max));
         if let Some(addr) = addrs.get(&range.queue.broker).filter(|_| range.max > range.min) {
-            let at = first_stored(mq, addr, &range.queue, range.min).await?;
+            let at = mq.stored_at(addr, &range.queue, range.min).await?;
             oldest = oldest.into_iter().chain(at).min();
         }
     }
@@ -184,16 +177,6 @@ async fn listed(
         oldest_seconds: oldest.map(|at| (now_ms - at).max(0) / 1000),
         newest: ranges.iter().filter_map(|range| range.last_stored_ms).max().map(rfc3339),
     })
-}
-
-/// When the first message at or after `offset` was stored.
-async fn first_stored(mq: &RocketMq, addr: &str, queue: &QueueId, offset: i64) -> anyhow::Result<Option<i64>> {
-    let mut page = mq.read_queue(addr, queue, offset, 1).await?;
-    if page.messages.is_empty() && !page.is_end {
-        // Its oldest messages have expired meanwhile.
-        page = mq.read_queue(addr, queue, page.next, 1).await?;
-    }
-    Ok(page.messages.first().map(|message| message.stored_ms))
 }
 
 pub(super) async fn browse(context: &Context, mq: &RocketMq, args: &Browse) -> anyhow::Result<ExitCode> {

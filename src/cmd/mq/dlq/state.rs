@@ -69,19 +69,13 @@ pub fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join("dlq")
 }
 
-/// A name of a file for a group, whose name may come from anywhere.
-#[must_use]
-pub fn file_name(group: &str) -> String {
-    group.replace(['/', '\\'], "_")
-}
-
 impl State {
     /// Reads it. A line that was cut off by a crash is left out.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn open(data_dir: &Path, group: &str) -> anyhow::Result<Self> {
-        let path = folder(data_dir).join(format!("{}.jsonl", file_name(group)));
+        let path = folder(data_dir).join(format!("{}.jsonl", crate::cmd::mq::file_name(group)));
         let mut state = Self { path, known: BTreeMap::new(), file: None, lock: None };
         let shown = state.path.display().to_string();
         match File::open(&state.path) {
@@ -105,7 +99,7 @@ impl State {
     pub fn lock(data_dir: &Path, group: &str) -> anyhow::Result<Self> {
         let folder = folder(data_dir);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let path = folder.join(format!("{}.lock", file_name(group)));
+        let path = folder.join(format!("{}.lock", crate::cmd::mq::file_name(group)));
         let shown = path.display().to_string();
         let lock = OpenOptions::new().create(true).append(true).open(&path);
         let lock = lock.with_context(|| format!("cannot write {shown}"))?;

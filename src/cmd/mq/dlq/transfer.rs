@@ -18,7 +18,6 @@ use super::pace::{self, Pace, Rate};
 use super::read::Reader;
 use super::state::{self, State};
 use crate::cmd::confirm::Change;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::{Context, Failed, WithHelp, journal};
 use crate::mq::message::{Delay, Outgoing};
 use crate::mq::rocketmq::RocketMq;
@@ -41,8 +40,6 @@ pub(super) struct Import {
     rate: Rate,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 /// A letter in a file. Exactly one of `body` (UTF-8) and `bodyHex` is there.

@@ -31,7 +31,7 @@ pub(super) fn property(text: &str) -> Result<(String, String), String> {
 impl Filter {
     pub(super) fn takes(&self, message: &StoredMessage) -> bool {
         self.tag.as_ref().is_none_or(|tag| message.tag == *tag)
-            && self.key.as_ref().is_none_or(|key| message.key.split(' ').any(|one| one == key))
+            && self.key.as_ref().is_none_or(|key| message.has_key(key))
             && self.properties.iter().all(|(name, value)| message.property(name) == Some(value))
             && self.contains.as_ref().is_none_or(|text| memchr::memmem::find(&message.body, text.as_bytes()).is_some())
     }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use super::filter::Filter;
 use super::row::{Row, Whole};
 use super::scan::Scan;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::dlq::LetterId;
 use crate::cmd::mq::offsets::{Position, plan};
 use crate::cmd::{Context, Usage, WithHelp};
@@ -27,8 +26,6 @@ pub(super) struct Get {
     topic: String,
     /// BROKER:QUEUE:OFFSET, the id of the producer's client (UNIQ_KEY), or Apache's msgId (the offset id)
     id: String,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,8 +46,6 @@ pub(super) struct Query {
     scan: bool,
     #[command(flatten)]
     filter: Filter,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 pub(super) async fn get(context: &Context, mq: &RocketMq, args: &Get) -> anyhow::Result<ExitCode> {
@@ -72,7 +67,7 @@ pub(super) async fn get(context: &Context, mq: &RocketMq, args: &Get) -> anyhow:
 }
 
 async fn at(mq: &RocketMq, topic: &str, place: &LetterId) -> anyhow::Result<Option<StoredMessage>> {
-    let addrs = plan::addrs(mq).await?;
+    let addrs = mq.master_addrs().await?;
     let Some(addr) = addrs.get(&place.broker) else {
         let known = addrs.keys().cloned().collect::<Vec<_>>().join(", ");
         let unknown: anyhow::Result<_> = Err(anyhow::anyhow!("there is no broker {} with a master", place.broker));

@@ -37,7 +37,7 @@ impl<'a> Scan<'a> {
         (from, to): (Position, Position),
         now_ms: i64,
     ) -> anyhow::Result<Self> {
-        let addrs = plan::addrs(mq).await?;
+        let addrs = mq.master_addrs().await?;
         let starts = plan::positions(mq, topic, from, now_ms).await?;
         let ends = plan::positions(mq, topic, to, now_ms).await?;
         let mut queues = Vec::with_capacity(starts.len());

@@ -13,7 +13,6 @@ use super::filter::property;
 use crate::cmd::body;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::offsets::{Position, plan};
 use crate::cmd::pace::Pace;
 use crate::cmd::{Context, Failed, Usage, WithHelp};
@@ -60,7 +59,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", group = "when")]
     at: Option<Position>,
     /// The event whose schema bodies have to follow [default: the one that the topic is for]
-    #[arg(long, value_name = "EVENT", value_parser = kind)]
+    #[arg(long, value_name = "EVENT", value_parser = crate::cmd::mq::kind)]
     event: Option<Kind>,
     /// Send bodies as they are, whatever the event's schema says
     #[arg(long, conflicts_with = "event")]
@@ -73,18 +72,6 @@ pub(super) struct Args {
     skip: u64,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
-}
-
-fn kind(text: &str) -> Result<Kind, String> {
-    Kind::from_name(text).ok_or_else(|| {
-        let near = crate::cmd::mq::nearest(text, Kind::ALL.into_iter().map(Kind::name));
-        near.map_or_else(
-            || "no such event: docs/events.md lists them".to_owned(),
-            |near| format!("did you mean {near}?"),
-        )
-    })
 }
 
 /// What was sent.

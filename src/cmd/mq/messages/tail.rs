@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::filter::Filter;
 use super::row::Row;
 use crate::cmd::Context;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::offsets::{Position, plan};
 use crate::config::Millis;
 use crate::mq::message::QueueId;
@@ -44,8 +43,6 @@ pub(super) struct Args {
     limit: Option<u64>,
     #[command(flatten)]
     filter: Filter,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 /// Follows until it is told to stop, or has shown enough. A broker that goes away is told on stderr, and waited for.
@@ -57,7 +54,7 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
     let mut follower = Follower {
         mq,
         topic: &args.topic,
-        addrs: plan::addrs(mq).await?,
+        addrs: mq.master_addrs().await?,
         looked: Instant::now(),
         queues,
         away: HashMap::new(),
@@ -130,7 +127,7 @@ impl Follower<'_> {
             return Ok(());
         }
         self.looked = Instant::now();
-        if let Ok(addrs) = plan::addrs(self.mq).await {
+        if let Ok(addrs) = self.mq.master_addrs().await {
             self.addrs.extend(addrs);
         }
         // While a broker is away there is no whole answer; what is known goes on.

@@ -11,7 +11,6 @@ use super::position::Position;
 use super::snapshot::Snapshot;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::silent;
 use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::mq::message::QueueId;
@@ -45,8 +44,6 @@ pub(super) struct Reset {
     guard: Guard,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,8 +66,6 @@ pub(super) struct Skip {
     guard: Guard,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,8 +81,6 @@ pub(super) struct CloneFrom {
     guard: Guard,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 fn queue_of(text: &str) -> Result<(String, i32), String> {
@@ -231,7 +224,7 @@ fn shown(one: &Move) -> String {
 
 /// Brokers take offsets of groups that they know, and a group that was never online may be new to them.
 async fn make_group(mq: &RocketMq, group: &str, moves: &[Move]) -> anyhow::Result<()> {
-    let (addrs, known) = (plan::addrs(mq).await?, mq.group_table().await?);
+    let (addrs, known) = (mq.master_addrs().await?, mq.group_table().await?);
     for broker in moves.iter().filter(|one| one.changes()).map(|one| &one.broker).collect::<BTreeSet<_>>() {
         if let Some(addr) = addrs.get(broker).filter(|_| known.get(broker).is_none_or(|groups| !groups.contains(group)))
         {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::position::Position;
 use crate::cmd::WithHelp;
 use crate::mq::message::QueueId;
-use crate::mq::operate::{Committed, QueueRange};
+use crate::mq::operate::QueueRange;
 use crate::mq::rocketmq::{MqError, RocketMq};
 
 /// What is to happen to one queue.
@@ -58,13 +58,6 @@ impl Move {
     pub fn changes(&self) -> bool {
         self.before != Some(self.after)
     }
-}
-
-/// Broker name → address of its master.
-pub async fn addrs(mq: &RocketMq) -> Result<BTreeMap<String, String>, MqError> {
-    let mut nodes = mq.brokers().await?;
-    nodes.retain(|node| node.id == 0 && !mq.is_left_out(&node.addr));
-    Ok(nodes.into_iter().map(|node| (node.name, node.addr)).collect())
 }
 
 /// The topics of a group: the one that was asked for, else all that it has consumed from.
@@ -147,24 +140,6 @@ async fn resolve(
         Position::By(count) => base.saturating_add(count),
         Position::Offset(offset) => offset,
     })
-}
-
-/// When the oldest message that the group has not consumed in this queue was stored.
-pub async fn oldest_unconsumed(
-    mq: &RocketMq,
-    addrs: &BTreeMap<String, String>,
-    queue: &Committed,
-) -> Result<Option<i64>, MqError> {
-    let (Some(offset), Some(addr)) = (queue.consumer_offset, addrs.get(&queue.queue.broker)) else { return Ok(None) };
-    if offset >= queue.broker_offset {
-        return Ok(None);
-    }
-    let mut page = mq.read_queue(addr, &queue.queue, offset, 1).await?;
-    if page.messages.is_empty() && !page.is_end {
-        // Its oldest messages have expired: go on with what is left.
-        page = mq.read_queue(addr, &queue.queue, page.next, 1).await?;
-    }
-    Ok(page.messages.first().map(|message| message.stored_ms))
 }
 
 /// Where each queue of `topic` is to be.

@@ -12,7 +12,6 @@ use super::change::{Guard, Job, carry_out};
 use super::plan::{self, Move};
 use super::position::Position;
 use crate::cmd::confirm::Change;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::silent;
 use crate::cmd::{Context, WithHelp};
 use crate::mq::message::QueueId;
@@ -26,8 +25,6 @@ pub(super) struct Take {
     /// Only this topic [default: every topic that it has consumed from]
     #[arg(long)]
     topic: Option<String>,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -38,8 +35,6 @@ pub(super) struct Restore {
     guard: Guard,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 /// The offsets of a group at one moment.
@@ -106,7 +101,7 @@ impl Snapshot {
     /// The file cannot be written.
     pub fn save(&self, data_dir: &Path) -> anyhow::Result<PathBuf> {
         let dir = data_dir.join("snapshots");
-        let file = dir.join(format!("{}-{}.json", self.group.replace(['/', '\\'], "_"), self.taken_ms));
+        let file = dir.join(format!("{}-{}.json", crate::cmd::mq::file_name(&self.group), self.taken_ms));
         let write = || -> anyhow::Result<()> {
             std::fs::create_dir_all(&dir)?;
             let text = serde_json::to_vec_pretty(self)?;

@@ -11,7 +11,6 @@ use super::existing;
 use super::wanted::MAX_QUEUES;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::silent;
 use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::mq::operate::{Permission, TopicSpec};
@@ -78,8 +77,6 @@ pub(super) struct Put {
     broker: Option<String>,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,8 +85,6 @@ pub(super) struct Delete {
     topic: String,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 /// What is done with a topic on a broker.
@@ -249,7 +244,7 @@ async fn carry_out(
 
 async fn masters(mq: &RocketMq, only: Option<&str>) -> anyhow::Result<Vec<crate::mq::operate::BrokerNode>> {
     let mut nodes = mq.brokers().await?;
-    nodes.retain(|node| node.id == 0 && !mq.is_left_out(&node.addr));
+    nodes.retain(|node| node.is_master() && !mq.is_left_out(&node.addr));
     if let Some(only) = only {
         let names = nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>().join(", ");
         nodes.retain(|node| node.name == only);

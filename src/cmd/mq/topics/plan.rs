@@ -8,7 +8,6 @@ use super::edit::MessageType;
 use super::wanted::{Source, Wanted};
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
-use crate::cmd::mq::cluster::Where;
 use crate::cmd::mq::silent;
 use crate::cmd::{Context, Failed};
 use crate::mq::operate::{Permission, TopicPart, TopicSpec};
@@ -34,8 +33,6 @@ pub(super) struct Plan {
     /// Exit with 1 when there are differences
     #[arg(long)]
     exit_code: bool,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,8 +44,6 @@ pub(super) struct Apply {
     force: bool,
     #[command(flatten)]
     change: Change,
-    #[command(flatten)]
-    pub(super) place: Where,
 }
 
 /// Prints the differences.
@@ -96,8 +91,7 @@ pub(super) async fn apply(context: &Context, mq: &RocketMq, args: &Apply) -> any
 
 /// Looks at the cluster: its topics, its groups, and what their members subscribe to.
 async fn seen(mq: &RocketMq) -> Result<Seen, MqError> {
-    let nodes = mq.brokers().await?.into_iter().filter(|node| node.id == 0 && !mq.is_left_out(&node.addr));
-    let brokers = nodes.map(|node| (node.name, node.addr)).collect();
+    let brokers = mq.master_addrs().await?;
     let (topics, groups) = (mq.topic_table().await?, mq.group_table().await?);
     let mut members = BTreeMap::new();
     for group in groups.values().flatten().collect::<BTreeSet<_>>() {

@@ -151,14 +151,31 @@ impl RocketMq {
         Ok(committed.collect())
     }
 
+    /// When the oldest message that the group has not consumed in this queue was stored; `addrs` as
+    /// [`RocketMq::master_addrs`] gives them. None where the group has committed nothing, or is at the end.
+    ///
+    /// # Errors
+    /// [`MqError`] when the broker is away.
+    pub async fn oldest_unconsumed(
+        &self,
+        addrs: &BTreeMap<String, String>,
+        queue: &Committed,
+    ) -> Result<Option<i64>, MqError> {
+        match (queue.consumer_offset, addrs.get(&queue.queue.broker)) {
+            (Some(offset), Some(addr)) if offset < queue.broker_offset => {
+                self.stored_at(addr, &queue.queue, offset).await
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Sets what a group consumes next in one queue. A member that has the queue commits over it: stop the group
     /// before.
     ///
     /// # Errors
     /// [`MqError`] when the broker is away or refuses.
     pub async fn set_offset(&self, group: &str, queue: &QueueId, offset: i64) -> Result<(), MqError> {
-        let masters = self.master_addrs().await?;
-        let Some(addr) = masters.get(&queue.broker) else { return Err(MqError::NoBroker) };
+        let addr = self.master_of(queue).await?;
         let offset = u64::try_from(offset).map_err(|_| MqError::Config(format!("offset {offset} is below 0")))?;
         let queue = message_queue(queue);
         self.ask("write an offset", async |admin| {
@@ -174,8 +191,7 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when the broker is away or refuses: it takes offsets only of what the queue holds.
     pub async fn move_members(&self, group: &str, queue: &QueueId, offset: i64) -> Result<(), MqError> {
-        let masters = self.master_addrs().await?;
-        let Some(addr) = masters.get(&queue.broker) else { return Err(MqError::NoBroker) };
+        let addr = self.master_of(queue).await?;
         let offset = u64::try_from(offset).map_err(|_| MqError::Config(format!("offset {offset} is below 0")))?;
         self.ask("move a group", async |admin| {
             let (group, topic) = (group.into(), queue.topic.as_str().into());
@@ -189,8 +205,7 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when the broker is away.
     pub async fn offset_at(&self, queue: &QueueId, time_ms: i64) -> Result<i64, MqError> {
-        let masters = self.master_addrs().await?;
-        let Some(addr) = masters.get(&queue.broker) else { return Err(MqError::NoBroker) };
+        let addr = self.master_of(queue).await?;
         let (time_ms, timeout_ms) = (u64::try_from(time_ms).unwrap_or(0), 5_000);
         let found = self
             .ask("look up an offset by time", async |admin| {

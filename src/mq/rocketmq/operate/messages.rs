@@ -45,6 +45,19 @@ impl RocketMq {
         Ok(Page { messages, next, is_end })
     }
 
+    /// When the first message of a queue at or after `offset` was stored; none when there is none.
+    ///
+    /// # Errors
+    /// [`MqError`] when the broker is away or refuses.
+    pub async fn stored_at(&self, addr: &str, queue: &QueueId, offset: i64) -> Result<Option<i64>, MqError> {
+        let mut page = self.read_queue(addr, queue, offset, 1).await?;
+        if page.messages.is_empty() && !page.is_end {
+            // The oldest messages have expired meanwhile: go on with what is left.
+            page = self.read_queue(addr, queue, page.next, 1).await?;
+        }
+        Ok(page.messages.first().map(|message| message.stored_ms))
+    }
+
     /// Messages of a topic with this key (one of KEYS) stored in a span of time, newest first, as the brokers' index
     /// knows them: at most `max`; and whether it gave all that it has (of one second, Apache RocketMQ's gives 64). The
     /// embedded broker's index may lag behind, and a broker may have none.
@@ -69,7 +82,7 @@ impl RocketMq {
                 let seen = full.entry(message.queue.broker.clone()).or_insert((0, i64::MAX));
                 *seen = (seen.0 + 1, seen.1.min(message.stored_ms));
                 // The index knows hashes only.
-                if message.key.split(' ').any(|one| one == key) {
+                if message.has_key(key) {
                     found.insert((message.queue.clone(), message.offset), message);
                 }
             }

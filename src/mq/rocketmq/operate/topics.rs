@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rocketmq_client_rust::TopicAdmin;
 use rocketmq_model::topic::TopicConfig;
 
-use super::{TOPIC_NOT_EXIST, known, queue_id, says};
+use super::{MASTER_ID, TOPIC_NOT_EXIST, known, queue_id, says};
 use crate::mq::operate::{Permission, QueueRange, TopicPart, TopicSpec};
 use crate::mq::rocketmq::{ADMIN_TIMEOUT, MqError, RocketMq};
 
@@ -103,7 +103,7 @@ impl RocketMq {
         let route =
             self.ask("read the route", async |admin| admin.examine_topic_route_info(topic.into()).await).await?;
         let brokers = route.map(|route| route.broker_datas).unwrap_or_default();
-        let addrs = brokers.iter().filter_map(|broker| broker.broker_addrs().get(&super::MASTER_ID));
+        let addrs = brokers.iter().filter_map(|broker| broker.broker_addrs().get(&MASTER_ID));
         let addrs: Vec<String> = addrs.map(ToString::to_string).filter(|addr| !self.is_left_out(addr)).collect();
         self.ranges_on(topic, addrs.iter().map(String::as_str)).await
     }
