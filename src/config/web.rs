@@ -76,6 +76,12 @@ pub enum Scope {
     /// Read points, notifications and statistics.
     #[serde(rename = "notify:read")]
     NotifyRead,
+    /// Read what was sent, handled and parked.
+    #[serde(rename = "message:read")]
+    MessageRead,
+    /// Have parked messages tried again.
+    #[serde(rename = "message:write")]
+    MessageWrite,
     /// Everything.
     #[serde(rename = "admin")]
     Admin,
@@ -93,6 +99,8 @@ impl Scope {
             Self::StockRead => "stock:read",
             Self::StockWrite => "stock:write",
             Self::NotifyRead => "notify:read",
+            Self::MessageRead => "message:read",
+            Self::MessageWrite => "message:write",
             Self::Admin => "admin",
         }
     }

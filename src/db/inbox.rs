@@ -1,5 +1,7 @@
 //! `message_process_log`: the inbox. A row says that a group has handled an event; it is written with the effects.
 
+pub mod log;
+
 use std::collections::{HashMap, HashSet};
 
 use sqlx::AnyConnection;

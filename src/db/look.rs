@@ -1,9 +1,10 @@
-//! What an operator wants to know of a database server. No row is written.
+//! What an operator wants to know of a database server and its tables. No row is written.
 
 use sqlx::AnyConnection;
 
 use super::sql::{self, Columns};
 use super::{DbError, Dialect};
+use crate::vals;
 
 /// Settings of a MySQL or MariaDB server that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,4 +86,18 @@ pub async fn may_write(conn: &mut AnyConnection) -> Result<(), DbError> {
     }
     sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await?;
     result
+}
+
+/// The id of the row that is `depth` rows before row `before` of a table of messages; `None` when there are not so many.
+///
+/// # Errors
+/// The database's.
+pub async fn floor(
+    conn: &mut AnyConnection,
+    table: &'static str,
+    before: i64,
+    depth: i64,
+) -> Result<Option<i64>, DbError> {
+    let text = format!("SELECT id FROM {table} WHERE id < ? ORDER BY id DESC LIMIT 1 OFFSET ?");
+    sql::fetch_one(conn, text, vals![before, depth]).await?.map(|row| row.int(0)).transpose()
 }

@@ -1,6 +1,8 @@
 //! `message_retry_log`: messages that wait for another attempt. Of one (group, key) only the first that blocks is
 //! tried; those behind it have no `next_at` until it is their turn.
 
+pub mod log;
+
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
@@ -144,8 +146,9 @@ pub async fn claim(tx: &mut Tx, group: &str, limit: i64, lease_ms: i64) -> Resul
     let rows = sql::fetch(tx, text, vals![group, now_ms, limit]).await?;
     let rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
     let ids = rows.iter().map(|row| Val::Int(row.id)).collect();
-    sql::execute_in(tx, "UPDATE message_retry_log SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids)
-        .await?;
+    let until = Val::Int(now_ms + lease_ms);
+    let set = "UPDATE message_retry_log SET next_at = ?, leased_until = ? WHERE id";
+    sql::execute_in(tx, set, "", &[until.clone(), until], ids).await?;
     Ok(rows)
 }
 
@@ -183,8 +186,8 @@ pub async fn lock_waiting(tx: &mut Tx, claimed: &Parked) -> Result<bool, DbError
 /// The database's.
 pub async fn finish(tx: &mut Tx, group: &str, row: &Parked, status: Status, error: &str) -> Result<(), DbError> {
     let now_ms = tx.now_ms();
-    let text = "UPDATE message_retry_log SET status = ?, attempts = ?, next_at = NULL, open_key = NULL, last_error = ?, \
-                updated_at = ? WHERE id = ?";
+    let text = "UPDATE message_retry_log SET status = ?, attempts = ?, next_at = NULL, open_key = NULL, \
+                leased_until = NULL, last_error = ?, updated_at = ? WHERE id = ?";
     sql::execute(tx, text, vals![status as i64, row.attempts, shorten(error), now_ms, row.id]).await?;
     let text = "SELECT MIN(id) FROM message_retry_log WHERE consumer_group = ? AND open_key = ? AND next_at IS NULL";
     let next = match sql::fetch_one(tx, text, vals![group, &row.key]).await? {
@@ -213,7 +216,8 @@ pub async fn finish(tx: &mut Tx, group: &str, row: &Parked, status: Status, erro
 /// The database's.
 pub async fn postpone(tx: &mut Tx, row: &Parked, next_at: i64, error: &str) -> Result<(), DbError> {
     let now_ms = tx.now_ms();
-    let text = "UPDATE message_retry_log SET attempts = ?, next_at = ?, last_error = ?, updated_at = ? WHERE id = ?";
+    let text = "UPDATE message_retry_log SET attempts = ?, next_at = ?, leased_until = NULL, last_error = ?, updated_at = ? \
+                WHERE id = ?";
     sql::execute(tx, text, vals![row.attempts, next_at, shorten(error), now_ms, row.id]).await.map(|_| ())
 }
 

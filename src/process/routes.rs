@@ -13,7 +13,7 @@ use crate::http::{App, Auth, Limits, ReadyCheck};
 use crate::mq::Broker;
 use crate::mq::health::Reach;
 use crate::roles::payment::transaction::Publish;
-use crate::roles::{notify, order, payment, sandbox, stock};
+use crate::roles::{messages, notify, order, payment, sandbox, stock};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -33,6 +33,8 @@ pub(super) fn app(
         for database in databases {
             api = api.merge(of_database(config, database, targets, &auth, publish, shutdown));
         }
+        let all = databases.iter().map(|database| database.db.clone()).collect();
+        api = api.merge(messages::router(all, &auth));
     }
     let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
     let cache = databases.first().and_then(|database| database.db.cache());

@@ -5,6 +5,7 @@ mod lost;
 mod messages;
 mod nodes;
 mod operator;
+mod records;
 mod schema;
 mod stocked;
 mod tidb;
@@ -74,6 +75,9 @@ on_each! {
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
     operator::the_story_of_an_order_is_read,
+    records::the_inbox_is_read_from_its_end,
+    records::parked_messages_are_read_page_by_page,
+    records::a_parked_message_is_tried_again,
     lost::what_was_lost_is_due_again,
     lost::sums_are_made_anew,
     nodes::numbers_are_unique,

@@ -24,6 +24,7 @@ mod interop;
 mod kinds;
 mod layers;
 mod manual;
+mod message_api;
 mod model;
 mod operator;
 mod order_flow;

@@ -107,6 +107,8 @@ pub struct Filter {
     pub topic: Option<String>,
     /// Of this business key.
     pub key: Option<String>,
+    /// Only rows from this one on.
+    pub from_id: Option<i64>,
 }
 
 impl Filter {
@@ -119,6 +121,10 @@ impl Filter {
             // The first bounds the walk over the primary key, the second is exact.
             text.push_str(" AND id >= ? AND created_at >= ?");
             vals.extend(vals![first_id_of(since_ms - ID_SLACK_MS, 0), since_ms]);
+        }
+        if let Some(from_id) = self.from_id {
+            text.push_str(" AND id >= ?");
+            vals.push(Val::Int(from_id));
         }
         for (column, wanted) in [("topic", &self.topic), ("msg_key", &self.key)] {
             if let Some(wanted) = wanted {
@@ -188,7 +194,8 @@ impl Again {
             "((status = 1 AND sent_at >= ? AND sent_at < ?) OR (status = 2 AND created_at >= ? AND created_at < ?))",
         );
         let mut vals = vals![self.since_ms, self.before_ms, self.since_ms, self.before_ms];
-        let rest = Filter { status: self.status, since_ms: None, topic: self.topic.clone(), key: self.key.clone() };
+        let (topic, key) = (self.topic.clone(), self.key.clone());
+        let rest = Filter { status: self.status, topic, key, ..Filter::default() };
         rest.put(&mut text, &mut vals);
         (text, vals)
     }

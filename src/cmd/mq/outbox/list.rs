@@ -128,6 +128,7 @@ async fn list(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Result<
         since_ms: args.since.map(|since| since.at_ms(context.clock.now_ms())),
         topic: args.event.clone(),
         key: args.key.clone(),
+        from_id: None,
     };
     let mut walks: Vec<Walk<'_>> =
         parts.iter().map(|part| Walk { part, before: i64::MAX, ahead: VecDeque::new(), is_end: false }).collect();
