@@ -44,6 +44,25 @@ pub enum Alert {
         /// Its row in `message_record`.
         record_id: String,
     },
+    /// An outgoing call was given up: it failed too often, or was refused for good.
+    CallGivenUp {
+        /// What the call was for.
+        kind: String,
+        /// Its idempotency key.
+        reference: String,
+        /// The order that it is about.
+        business_id: String,
+        /// Host and port.
+        target: String,
+        /// How often it was tried.
+        retry_count: i64,
+        /// Why the last try failed.
+        error_message: String,
+        /// When.
+        alert_time: i64,
+        /// Its row in `delivery`: `ruyi delivery show`.
+        delivery_id: String,
+    },
     /// A group has more messages before it than it should.
     Backlog {
         /// Which group.
@@ -101,6 +120,27 @@ impl Alert {
                 record_id,
                 "a message could not be sent"
             ),
+            Self::CallGivenUp {
+                kind,
+                reference,
+                business_id,
+                target,
+                retry_count,
+                error_message,
+                alert_time,
+                delivery_id,
+            } => tracing::error!(
+                alert = "CALL_GIVEN_UP",
+                kind,
+                reference,
+                business_id,
+                target,
+                retry_count,
+                error_message,
+                alert_time,
+                delivery_id,
+                "an outgoing call was given up"
+            ),
             Self::Backlog { consumer_group, lag, threshold, wanted, alert_time } => {
                 tracing::error!(
                     alert = "BACKLOG",
@@ -119,9 +159,9 @@ impl Alert {
     #[must_use]
     pub fn order_id(&self) -> i64 {
         match self {
-            Self::DeadLetter { business_id, .. } | Self::OutboxGivenUp { business_id, .. } => {
-                business_id.parse().unwrap_or(0)
-            }
+            Self::DeadLetter { business_id, .. }
+            | Self::OutboxGivenUp { business_id, .. }
+            | Self::CallGivenUp { business_id, .. } => business_id.parse().unwrap_or(0),
             Self::Backlog { .. } => 0,
         }
     }

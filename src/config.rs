@@ -6,6 +6,7 @@ mod check;
 mod error;
 mod load;
 mod operate;
+mod outgoing;
 mod schema;
 mod secret;
 mod units;
@@ -23,6 +24,7 @@ pub use check::NotExposable;
 pub use error::{ConfigError, Fault};
 pub use load::{ENV_PREFIX, Sources};
 pub use operate::{Alerts, Backlog, BacklogOverride, Limit};
+pub use outgoing::{Breaker, Delivery, DeliveryKind};
 pub use secret::{MASK, SecretUrl};
 pub use units::{ByteSize, Millis, UnitError};
 pub use web::{ApiKey, Client, Http, Scope};
@@ -419,26 +421,6 @@ pub struct Sandbox {
 pub struct SandboxWarehouse {
     /// Time between two steps of a parcel.
     pub step_delay: Millis,
-}
-
-/// Outgoing calls.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Delivery {
-    /// Calls at once.
-    pub concurrency: usize,
-    /// Calls at once to one target.
-    pub per_target: usize,
-    /// One call.
-    pub timeout: Millis,
-    /// Waits before each retry; after the last one the delivery has failed.
-    pub schedule: Vec<Millis>,
-    /// Random share of a wait, 0 to 1.
-    pub jitter: f64,
-    /// How long a claim holds.
-    pub lease: Millis,
-    /// Allow targets on private, loopback and link-local addresses.
-    pub allow_private: bool,
 }
 
 /// How long rows are kept.

@@ -4,9 +4,11 @@
 //! together with the effects that their kinds have. What happens between a call and its record is made good by the
 //! call being made again, with the same `Idempotency-Key`.
 
+mod breaker;
 mod call;
 mod engine;
 mod lanes;
+pub mod mask;
 mod post;
 mod record;
 mod schedule;

@@ -2,6 +2,7 @@
 //! Knows std, serde, thiserror and the schemas of utoipa; no runtime, no database, no clock.
 
 pub mod asyncapi;
+pub mod call;
 pub mod doc;
 pub mod event;
 pub mod id;

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::error::Fault;
 use super::{Config, MASK, Millis, PublishVia};
+use crate::domain::call::Kind;
 use crate::domain::event::Role;
 use crate::domain::id::Sku;
 
@@ -233,14 +234,7 @@ impl Config {
         if self.warehouse.secret.expose_secret().is_empty() {
             faults.add("warehouse.secret", "empty: its callbacks could not be told from forged ones", "set it");
         }
-        faults.at_least("delivery.concurrency", as_i64(self.delivery.concurrency), 1);
-        faults.at_least("delivery.per_target", as_i64(self.delivery.per_target), 1);
-        faults.positive("delivery.timeout", self.delivery.timeout);
-        faults.schedule("delivery.schedule", &self.delivery.schedule);
-        faults.share("delivery.jitter", self.delivery.jitter);
-        if self.delivery.lease <= self.delivery.timeout {
-            faults.add("delivery.lease", "a claim must outlive one call (delivery.timeout)", "raise delivery.lease");
-        }
+        self.check_outgoing(faults);
         faults.at_least("audit.page", self.audit.page, 1);
     }
 
@@ -270,6 +264,33 @@ impl Config {
                     None => {}
                 }
             }
+        }
+    }
+
+    fn check_outgoing(&self, faults: &mut Faults) {
+        let delivery = &self.delivery;
+        faults.at_least("delivery.concurrency", as_i64(delivery.concurrency), 1);
+        faults.at_least("delivery.per_target", as_i64(delivery.per_target), 1);
+        faults.positive("delivery.timeout", delivery.timeout);
+        faults.schedule("delivery.schedule", &delivery.schedule);
+        faults.share("delivery.jitter", delivery.jitter);
+        faults.positive("delivery.give_up_after", delivery.give_up_after);
+        faults.positive("delivery.breaker.open_for", delivery.breaker.open_for);
+        for (name, kind) in &delivery.kinds {
+            let key = format!("delivery.kinds.{name}");
+            if Kind::from_name(name).is_none() {
+                let known = Kind::ALL.map(Kind::name).join(", ");
+                faults.add(&key, "there is no such kind of call", &format!("one of {known}"));
+            }
+            if let Some(schedule) = &kind.schedule {
+                faults.schedule(&format!("{key}.schedule"), schedule);
+            }
+            if let Some(timeout) = kind.timeout {
+                faults.positive(&format!("{key}.timeout"), timeout);
+            }
+        }
+        if delivery.lease <= delivery.timeout {
+            faults.add("delivery.lease", "a claim must outlive one call (delivery.timeout)", "raise delivery.lease");
         }
     }
 

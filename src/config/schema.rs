@@ -3,11 +3,12 @@
 use figment::value::{Dict, Value};
 
 /// Tables whose keys are chosen by the user: any name goes, with the shape of the entry named here.
-const OPEN: [(&str, Option<&str>); 4] = [
+const OPEN: [(&str, Option<&str>); 5] = [
     ("mq.topics", None),
     ("consumers", Some("default")),
     ("payment.channels", Some("sandbox")),
     ("backlog.groups", Some("default")),
+    ("delivery.kinds", Some("merchant")),
 ];
 
 /// What the example says about a key.

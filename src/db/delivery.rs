@@ -1,58 +1,16 @@
 //! `delivery` and `delivery_attempt`: outgoing HTTP calls, recorded in the transaction that wants them.
 
+mod order;
+
 use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
 use crate::vals;
 
-/// What an outgoing call is for (`delivery.kind`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// A payment to its channel.
-    ChannelSubmit = 1,
-    /// A refund to its channel.
-    ChannelRefund = 2,
-    /// An order to the warehouse.
-    Warehouse = 3,
-    /// The sandbox channel's call back to us.
-    SandboxPayment = 4,
-    /// The sandbox warehouse's call back to us.
-    SandboxFulfilment = 5,
-    /// An alert to whoever watches.
-    Alert = 6,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::ChannelSubmit,
-        Self::ChannelRefund,
-        Self::Warehouse,
-        Self::SandboxPayment,
-        Self::SandboxFulfilment,
-        Self::Alert,
-    ];
-
-    /// For people and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChannelSubmit => "channel_submit",
-            Self::ChannelRefund => "channel_refund",
-            Self::Warehouse => "warehouse",
-            Self::SandboxPayment => "sandbox_payment",
-            Self::SandboxFulfilment => "sandbox_fulfilment",
-            Self::Alert => "alert",
-        }
-    }
-
-    /// From the stored code.
-    #[must_use]
-    pub fn from_code(code: i64) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| *kind as i64 == code)
-    }
-}
+pub use crate::domain::call::Kind;
+pub use order::release_next;
 
 /// Where a call stands (`delivery.status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +23,8 @@ pub enum Status {
     Dead = 2,
     /// Refused for good by the other side.
     Refused = 3,
+    /// Taken back by hand.
+    Canceled = 4,
 }
 
 /// `next_at` of a call that was given up or refused: no real time, so that the index by which work is found finds these.
@@ -137,9 +97,9 @@ fn among(kinds: &[Kind]) -> String {
 /// The database's.
 pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<u64, DbError> {
     let now_ms = tx.now_ms();
-    let before =
-        "UPDATE delivery SET status = 0, next_at = ?, updated_at = ? WHERE kind = ? AND status IN (2, 3) AND ref";
-    let fixed = [Val::Int(now_ms), Val::Int(now_ms), Val::Int(kind as i64)];
+    let before = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
+         WHERE kind = ? AND status IN (2, 3, 4) AND ref";
+    let fixed = [Val::Int(now_ms), Val::Int(now_ms), Val::Int(now_ms), Val::Int(kind as i64)];
     let keys = references.into_iter().map(Val::Text).collect();
     let revived = sql::execute_in(tx, before, "", &fixed, keys).await?;
     if revived > 0 {
@@ -149,38 +109,65 @@ pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<
 }
 
 /// Takes up to `limit` calls of `kinds` (at least one) that are due, and keeps others from making them for `lease_ms`.
+/// Of calls that keep their order only the first that is to be made is taken; the others wait for its end.
 ///
 /// # Errors
 /// The database's.
 pub async fn claim(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
+    loop {
+        let mut calls = claim_due(tx, kinds, limit, lease_ms).await?;
+        let found = calls.len();
+        order::hold_back(tx, &mut calls, lease_ms).await?;
+        // Those that wait are no longer due: there may be others behind them.
+        if found == 0 || !calls.is_empty() {
+            return Ok(calls);
+        }
+    }
+}
+
+const CALL: &str = "SELECT id, kind, ref, order_id, url, body, attempts, next_at, trace FROM delivery";
+
+fn call(row: &AnyRow) -> Result<Delivery, DbError> {
+    let id = row.int(0)?;
+    Ok(Delivery {
+        id,
+        kind: kind(row.int(1)?, id)?,
+        reference: row.text(2)?,
+        order_id: row.int(3)?,
+        url: row.text(4)?,
+        body: row.text(5)?,
+        attempts: row.int(6)?,
+        next_at: row.maybe_int(7)?.unwrap_or(GIVEN_UP),
+        trace: row.maybe_text(8)?,
+    })
+}
+
+fn kind(code: i64, id: i64) -> Result<Kind, DbError> {
+    let what = format!("unknown kind {code}");
+    Kind::from_code(code).ok_or_else(|| DbError::Row { table: "delivery", key: id.to_string(), what })
+}
+
+/// These calls, in the order of their ids.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<Delivery>, DbError> {
+    let keys = ids.into_iter().map(Val::Int).collect();
+    let rows = sql::select_in(conn, &format!("{CALL} WHERE id"), "", &[], keys).await?;
+    let mut calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;
+    calls.sort_unstable_by_key(|call| call.id);
+    Ok(calls)
+}
+
+async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
     let now_ms = tx.now_ms();
     let text = format!(
-        "SELECT id, kind, ref, order_id, url, body, attempts, next_at, trace FROM delivery \
-         WHERE next_at <= ? AND {} ORDER BY next_at, id LIMIT ?{}",
+        "{CALL} WHERE next_at <= ? AND {} ORDER BY next_at, id LIMIT ?{}",
         among(kinds),
         tx.dialect().skip_locked()
     );
     let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
-    let mut calls = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (id, code) = (row.int(0)?, row.int(1)?);
-        let kind = Kind::from_code(code).ok_or_else(|| DbError::Row {
-            table: "delivery",
-            key: id.to_string(),
-            what: format!("unknown kind {code}"),
-        })?;
-        calls.push(Delivery {
-            id,
-            kind,
-            reference: row.text(2)?,
-            order_id: row.int(3)?,
-            url: row.text(4)?,
-            body: row.text(5)?,
-            attempts: row.int(6)?,
-            next_at: row.int(7)?,
-            trace: row.maybe_text(8)?,
-        });
-    }
+    let calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;
     let ids = calls.iter().map(|call| Val::Int(call.id)).collect();
     sql::execute_in(tx, "UPDATE delivery SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids).await?;
     Ok(calls)
@@ -201,6 +188,10 @@ pub struct Attempt {
     pub http_status: Option<i64>,
     /// Why it failed.
     pub error: Option<String>,
+    /// What was sent, as people may see it.
+    pub request: Option<String>,
+    /// What was answered, as people may see it.
+    pub answer: Option<String>,
     /// Where the call stands now.
     pub status: Status,
     /// When to try again.
@@ -213,15 +204,27 @@ pub struct Attempt {
 /// The database's.
 pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
     let now_ms = tx.now_ms();
-    let rows = attempts
-        .iter()
+    // Number 0 is no attempt: the call was given up without one.
+    let made = attempts.iter().filter(|one| one.attempt > 0);
+    let rows = made
         .map(|one| {
             let error = one.error.as_deref().map(super::retry::shorten);
-            vals![one.delivery_id, one.attempt, one.started_at, one.duration_ms, one.http_status, error]
+            let (request, answer) = (one.request.as_deref(), one.answer.as_deref());
+            vals![
+                one.delivery_id,
+                one.attempt,
+                one.started_at,
+                one.duration_ms,
+                one.http_status,
+                error,
+                request,
+                answer
+            ]
         })
         .collect();
     // Ignored where it exists: an attempt whose lease ran out is made, and counted, again.
-    let columns = "delivery_attempt (delivery_id, attempt, started_at, duration_ms, http_status, error)";
+    let columns =
+        "delivery_attempt (delivery_id, attempt, started_at, duration_ms, http_status, error, request, answer)";
     sql::insert_ignore(tx, columns, rows).await?;
     let rows = attempts
         .iter()
@@ -268,17 +271,40 @@ pub async fn release(tx: &mut Tx, kind: Kind, prefix: &str, from: i64) -> Result
     Ok(released)
 }
 
-/// Which of these calls are still to be made, as (id, attempts on record), locked until the commit: the others were
-/// finished by somebody who held the lease before.
+/// A call that is still to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Row.
+    pub id: i64,
+    /// Attempts on record.
+    pub attempts: i64,
+    /// Those of them before somebody asked for it once more: its schedule begins after them.
+    pub base: i64,
+}
+
+/// Which of these calls are still to be made, by id, locked until the commit: the others were finished by somebody who
+/// held the lease before.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<(i64, i64)>, DbError> {
+pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<Open>, DbError> {
     ids.sort_unstable();
     let after = format!(" AND status = 0 ORDER BY id{}", tx.dialect().for_update());
-    let before = "SELECT id, attempts FROM delivery WHERE id";
+    let before = "SELECT id, attempts, COALESCE(base_attempts, 0) FROM delivery WHERE id";
     let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
-    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?))).collect()
+    rows.iter().map(|row| Ok(Open { id: row.int(0)?, attempts: row.int(1)?, base: row.int(2)? })).collect()
+}
+
+/// Which of these calls are to be made since `before` or longer, epoch ms.
+///
+/// # Errors
+/// The database's.
+pub async fn armed_before(tx: &mut Tx, mut ids: Vec<i64>, before: i64) -> Result<Vec<i64>, DbError> {
+    ids.sort_unstable();
+    let text = "SELECT id FROM delivery WHERE COALESCE(armed_at, created_at) <= ? AND id";
+    let keys = ids.into_iter().map(Val::Int).collect();
+    let rows = sql::select_in(tx, text, "", &[Val::Int(before)], keys).await?;
+    rows.iter().map(|row| row.int(0)).collect()
 }
 
 /// When the next call of `kinds` (at least one) falls due, epoch ms.
@@ -322,7 +348,7 @@ pub async fn standing(conn: &mut AnyConnection, id: i64) -> Result<Option<State>
     row.await?.map(state).transpose()
 }
 
-fn state(row: sqlx::any::AnyRow) -> Result<State, DbError> {
+fn state(row: AnyRow) -> Result<State, DbError> {
     let (next_at, last_error) = (row.maybe_int(2)?, row.maybe_text(3)?);
     let next_at = next_at.filter(|at| *at != GIVEN_UP);
     Ok(State { status: row.int(0)?, attempts: row.int(1)?, next_at, last_error })

@@ -1,18 +1,21 @@
 //! One HTTP call.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
+use super::mask;
 use super::schedule::{Outcome, judge};
 use super::sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
 use super::target::{Prepared, Targets, Unprepared};
 use crate::clock::Clock;
-use crate::db::delivery::Delivery;
+use crate::db::delivery::{Delivery, Kind};
 
 /// Header by which the other side tells a repeated call.
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
@@ -30,6 +33,8 @@ pub(super) struct Caller {
     own: Client,
     other: Client,
     targets: Targets,
+    /// Of the kinds that have their own.
+    timeouts: Arc<HashMap<Kind, Duration>>,
     clock: Clock,
 }
 
@@ -41,69 +46,95 @@ pub(super) struct Made {
     pub duration_ms: i64,
     pub http_status: Option<i64>,
     pub outcome: Outcome,
+    /// What was sent, as people may see it; none when nothing was.
+    pub request: Option<String>,
+    /// What was answered, as people may see it.
+    pub answer: Option<String>,
 }
 
 impl Caller {
-    pub fn new(timeout: Duration, targets: Targets, clock: Clock) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        timeout: Duration,
+        timeouts: HashMap<Kind, Duration>,
+        targets: Targets,
+        clock: Clock,
+    ) -> Result<Self, reqwest::Error> {
         let builder = || {
             let agent = concat!("ruyi/", env!("CARGO_PKG_VERSION"));
             Client::builder().timeout(timeout).redirect(Policy::none()).user_agent(agent)
         };
-        Ok(Self { own: builder().no_proxy().build()?, other: builder().build()?, targets, clock })
+        let timeouts = Arc::new(timeouts);
+        Ok(Self { own: builder().no_proxy().build()?, other: builder().build()?, targets, timeouts, clock })
     }
 
     /// Makes one attempt.
     pub async fn make(self, call: Delivery) -> Made {
         let (started_at, started) = (self.clock.now_ms(), Instant::now());
-        let (http_status, outcome) = self.attempt(&call).await;
+        let attempt = self.attempt(&call).await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        Made { call, started_at, duration_ms, http_status, outcome }
+        let Attempt { http_status, outcome, request, answer } = attempt;
+        Made { call, started_at, duration_ms, http_status, outcome, request, answer }
     }
 
-    async fn attempt(&self, call: &Delivery) -> (Option<i64>, Outcome) {
+    async fn attempt(&self, call: &Delivery) -> Attempt {
         let prepared = match self.targets.prepare(call) {
             Ok(prepared) => prepared,
-            Err(Unprepared::Later(why)) => return (None, again(why.to_owned())),
-            Err(Unprepared::Never(why)) => return (None, Outcome::Refused(why)),
+            Err(Unprepared::Later(why)) => return Attempt::failed(again(why.to_owned())),
+            Err(Unprepared::Never(why)) => return Attempt::failed(Outcome::Refused(why)),
         };
-        let Ok(key) = HeaderValue::from_str(&call.reference) else {
-            return (None, Outcome::Refused("the reference cannot be sent as a header".to_owned()));
+        let Some(headers) = self.headers(call, &prepared) else {
+            return Attempt::failed(Outcome::Refused("the reference cannot be sent as a header".to_owned()));
         };
-        let trace = call.trace.as_deref().and_then(|trace| HeaderValue::from_str(trace).ok());
-        match self.send(prepared, key, trace).await {
+        let request = Some(mask::request(call.kind, prepared.url.as_str(), &headers, &prepared.body));
+        let client = if prepared.own { &self.own } else { &self.other };
+        let mut sending = client.post(prepared.url).headers(headers).body(prepared.body);
+        if let Some(timeout) = self.timeouts.get(&call.kind) {
+            sending = sending.timeout(*timeout);
+        }
+        match sending.send().await {
             Ok(mut response) => {
-                let excerpt = read(&mut response).await;
-                let status = response.status();
-                let outcome = judge(status, response.headers(), self.clock.now_ms(), &excerpt);
-                (Some(i64::from(status.as_u16())), outcome)
+                let text = read(&mut response).await;
+                let (status, headers) = (response.status(), response.headers());
+                let outcome = judge(call.kind, status, headers, self.clock.now_ms(), &excerpt(&text));
+                let answer = Some(mask::answer(status, headers, &text));
+                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer }
             }
-            Err(error) => (None, again(describe(error))),
+            Err(error) => Attempt { request, ..Attempt::failed(again(describe(error))) },
         }
     }
 
-    async fn send(
-        &self,
-        prepared: Prepared,
-        key: HeaderValue,
-        trace: Option<HeaderValue>,
-    ) -> Result<Response, reqwest::Error> {
-        let client = if prepared.own { &self.own } else { &self.other };
-        let mut request = client
-            .post(prepared.url)
-            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(IDEMPOTENCY_HEADER, key);
+    /// All that is sent besides the body; none when the reference cannot be.
+    fn headers(&self, call: &Delivery, prepared: &Prepared) -> Option<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(&call.reference).ok()?);
         if !prepared.secret.expose_secret().is_empty() {
             let timestamp_s = self.clock.now_ms() / 1000;
             let mut signature = sign(&prepared.secret, timestamp_s, prepared.body.as_bytes());
             if prepared.spoil_signature {
                 signature = "0".repeat(signature.len());
             }
-            request = request.header(TIMESTAMP_HEADER, timestamp_s).header(SIGNATURE_HEADER, signature);
+            headers.insert(TIMESTAMP_HEADER, HeaderValue::from(timestamp_s));
+            headers.insert(SIGNATURE_HEADER, HeaderValue::from_str(&signature).ok()?);
         }
-        if let Some(trace) = trace {
-            request = request.header("traceparent", trace);
+        if let Some(trace) = call.trace.as_deref().and_then(|trace| HeaderValue::from_str(trace).ok()) {
+            headers.insert("traceparent", trace);
         }
-        request.body(prepared.body).send().await
+        Some(headers)
+    }
+}
+
+/// What came of an attempt.
+struct Attempt {
+    http_status: Option<i64>,
+    outcome: Outcome,
+    request: Option<String>,
+    answer: Option<String>,
+}
+
+impl Attempt {
+    fn failed(outcome: Outcome) -> Self {
+        Self { http_status: None, outcome, request: None, answer: None }
     }
 }
 
@@ -111,8 +142,8 @@ fn again(error: String) -> Outcome {
     Outcome::Again { error, retry_after_ms: None }
 }
 
-/// Reads the answer, so that its connection can be used again, and keeps the beginning of a refusal. The status has
-/// said all that counts: an answer that breaks off is still an answer.
+/// Reads the answer, so that its connection can be used again. The status has said all that counts: an answer that
+/// breaks off is still an answer.
 async fn read(response: &mut Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -123,11 +154,13 @@ async fn read(response: &mut Response) -> String {
         }
         body.extend_from_slice(&chunk);
     }
-    if response.status().is_success() {
-        return String::new();
-    }
-    let text = String::from_utf8_lossy(&body);
-    text.trim().chars().take(EXCERPT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+/// The beginning of an answer, on one line.
+fn excerpt(text: &str) -> String {
+    let text = mask::body(text.trim());
+    text.chars().take(EXCERPT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The error with its causes, without the URL: that is in the row, and may carry a password.

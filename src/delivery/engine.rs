@@ -1,19 +1,19 @@
 //! The loop: claim, call, record.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::breaker::{Admit, Breakers, Limits};
 use super::call::{Caller, Made};
 use super::lanes::{Job, Lanes};
 use super::record::{self, Effects};
-use super::schedule::Schedule;
+use super::schedule::{Outcome, Schedules};
 use super::target::Targets;
 use crate::config;
-use crate::config::Millis;
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::db::{Db, DbError};
 use crate::progress::Progress;
@@ -41,14 +41,8 @@ pub struct EngineConfig {
     pub concurrency: usize,
     /// Calls at once to one host and port. This process itself may have half of `concurrency`.
     pub per_target: usize,
-    /// One call, to the end of its answer.
-    pub timeout: Duration,
-    /// Waits before each retry; after the last one the call is dead.
-    pub schedule: Vec<Millis>,
-    /// Random share of a wait, 0 to 1.
-    pub jitter: f64,
-    /// How long a claim holds; at least twice `timeout`.
-    pub lease: Millis,
+    /// Timeouts, schedules, breaker: as configured.
+    pub delivery: config::Delivery,
     /// Which calls: those that this process records or whose paths (`/...`) it serves. Processes that share a
     /// database must not make each other's: a path would lead to the wrong one.
     pub kinds: Vec<Kind>,
@@ -61,10 +55,7 @@ impl EngineConfig {
         Self {
             concurrency: config.concurrency,
             per_target: config.per_target,
-            timeout: config.timeout.duration(),
-            schedule: config.schedule.clone(),
-            jitter: config.jitter,
-            lease: config.lease,
+            delivery: config.clone(),
             kinds: kinds.to_vec(),
         }
     }
@@ -81,12 +72,16 @@ pub struct Engine {
     kinds: Arc<[Kind]>,
     timeout: Duration,
     lease_ms: i64,
-    schedule: Arc<Schedule>,
+    schedules: Arc<Schedules>,
+    breakers: Breakers,
+    give_up_after_ms: i64,
     effects: Effects,
     metrics: Arc<Metrics>,
     caller: Caller,
     lanes: Lanes,
     running: JoinSet<Made>,
+    /// Claimed calls to targets that are left alone, and until when.
+    held: Vec<(i64, i64)>,
     /// Made, and not recorded yet.
     made: Vec<Made>,
     /// The table may hold more than was claimed.
@@ -107,14 +102,23 @@ impl Engine {
         effects: Effects,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BuildError> {
-        let timeout_ms = i64::try_from(config.timeout.as_millis()).unwrap_or(i64::MAX);
+        let delivery = &config.delivery;
+        let own = delivery.kinds.iter().filter_map(|(name, kind)| Some((Kind::from_name(name)?, kind.timeout?)));
+        let own: HashMap<Kind, Duration> = own.map(|(kind, timeout)| (kind, timeout.duration())).collect();
+        let timeout = own.values().copied().fold(delivery.timeout.duration(), Duration::max);
+        let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let open_ms = delivery.breaker.open_for.ms();
+        let limits = Limits { failures: delivery.breaker.failures, open_ms, probe_ms: timeout_ms.min(open_ms) };
         Ok(Self {
-            caller: Caller::new(config.timeout, targets, db.clock().clone())?,
-            kinds: config.kinds.into(),
-            timeout: config.timeout,
+            caller: Caller::new(delivery.timeout.duration(), own, targets, db.clock().clone())?,
+            timeout,
             // A call is only begun when it ends within its lease.
-            lease_ms: config.lease.ms().max(timeout_ms.saturating_mul(2)),
-            schedule: Arc::new(Schedule::new(&config.schedule, config.jitter)),
+            lease_ms: delivery.lease.ms().max(timeout_ms.saturating_mul(2)),
+            schedules: Arc::new(Schedules::of(delivery)),
+            breakers: Breakers::new(limits),
+            give_up_after_ms: delivery.give_up_after.ms(),
+            held: Vec::new(),
+            kinds: config.kinds.into(),
             lanes: Lanes::new(config.concurrency, config.per_target),
             running: JoinSet::new(),
             made: Vec::new(),
@@ -146,13 +150,15 @@ impl Engine {
             self.record().await?;
             let claimed = self.claim().await?;
             self.begin();
-            if claimed == 0 && self.running.is_empty() {
+            self.hold().await?;
+            if claimed == 0 && self.running.is_empty() && self.made.is_empty() {
                 return Ok(total);
             }
             while let Some(ended) = self.running.join_next_with_id().await {
                 total += self.ended(ended);
                 self.begin();
             }
+            self.hold().await?;
         }
     }
 
@@ -193,6 +199,7 @@ impl Engine {
         }
         let mut did = self.record().await?;
         self.begin();
+        self.hold().await?;
         // A call that failed now may be due before what was known to be next.
         self.look |= did > 0;
         if self.look && self.lanes.has_room() {
@@ -202,6 +209,9 @@ impl Engine {
             self.look = claimed > 0;
             did += claimed;
             self.begin();
+            self.hold().await?;
+            // What is given up without a call is to be recorded.
+            did += self.made.len();
         }
         Ok(match self.next_due {
             _ if did > 0 => Progress::Did(did),
@@ -260,12 +270,18 @@ impl Engine {
 
     /// Begins as many calls as there are free places.
     fn begin(&mut self) {
-        let ends_ms = self.db.clock().now_ms() + i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX / 2);
+        let now_ms = self.db.clock().now_ms();
+        let ends_ms = now_ms + i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX / 2);
         while let Some((target, job)) = self.lanes.take() {
             if ends_ms > job.leased_until {
                 // It waited too long: whoever claims it next makes it.
                 tracing::debug!(reference = job.call.reference, "lease over before the call was begun");
                 self.lanes.done(&target);
+                continue;
+            }
+            if let Admit::Wait(until) = self.breakers.admit(&target, now_ms) {
+                self.lanes.done(&target);
+                self.held.push((job.call.id, until));
                 continue;
             }
             let task = self.running.spawn(self.caller.clone().make(job.call));
@@ -278,16 +294,71 @@ impl Engine {
         match ended {
             Ok((task, made)) => {
                 self.lanes.ended(task);
+                self.learn(&made);
                 self.made.push(made);
                 1
             }
             Err(error) => {
                 // Its lease runs out, and it is made again.
                 tracing::error!(%error, "a call was not finished");
-                self.lanes.ended(error.id());
+                if let Some(target) = self.lanes.ended(error.id()) {
+                    self.breakers.forgot(&target);
+                }
                 0
             }
         }
+    }
+
+    /// What a call says about its target.
+    fn learn(&mut self, made: &Made) {
+        let (target, now_ms) = (Targets::name(&made.call.url), self.db.clock().now_ms());
+        if !matches!(made.outcome, Outcome::Again { .. }) {
+            if self.breakers.answered(&target) {
+                tracing::info!(%target, "target answers again");
+            }
+        } else if self.breakers.failed(&target, now_ms) {
+            tracing::warn!(%target, "target fails again and again: its calls wait");
+        }
+    }
+
+    /// Gives back the calls to targets that are left alone, for a later time, and gives up those that have waited too
+    /// long; no attempt is counted.
+    async fn hold(&mut self) -> Result<(), DbError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held = Arc::new(std::mem::take(&mut self.held));
+        let give_up_after_ms = self.give_up_after_ms;
+        let write = self.db.write("delivery_claim", move |tx| {
+            let held = Arc::clone(&held);
+            Box::pin(async move {
+                let now_ms = tx.now_ms();
+                let ids: Vec<i64> = held.iter().map(|(id, _)| *id).collect();
+                let expired = delivery::armed_before(tx, ids, now_ms - give_up_after_ms).await?;
+                let expired: HashSet<i64> = expired.into_iter().collect();
+                let mut later: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+                for (id, until) in held.iter().filter(|(id, _)| !expired.contains(id)) {
+                    later.entry(*until).or_default().push(*id);
+                }
+                for (until, ids) in later {
+                    delivery::postpone(tx, ids, until).await?;
+                }
+                delivery::by_ids(tx, expired.into_iter().collect()).await
+            })
+        });
+        let started_at = self.db.clock().now_ms();
+        let why = "the target has not answered for too long";
+        let expired = write.await?.into_iter().map(|call| Made {
+            call,
+            started_at,
+            duration_ms: 0,
+            http_status: None,
+            outcome: Outcome::Expired(why.to_owned()),
+            request: None,
+            answer: None,
+        });
+        self.made.extend(expired);
+        Ok(())
     }
 
     /// Records what has ended, a batch at a time; how many calls. A call that makes its transaction fail is found by
@@ -306,7 +377,7 @@ impl Engine {
         while let Some(batch) = todo.pop() {
             let batch = Arc::new(batch);
             let write =
-                record::record(&self.db, Arc::clone(&batch), Arc::clone(&self.schedule), Arc::clone(&self.effects));
+                record::record(&self.db, Arc::clone(&batch), Arc::clone(&self.schedules), Arc::clone(&self.effects));
             match write.await {
                 Ok(done) => {
                     recorded += batch.len();

@@ -132,11 +132,11 @@ impl Lanes {
         self.tasks.insert(task, target);
     }
 
-    /// The task has ended: its place is free.
-    pub fn ended(&mut self, task: Id) {
-        if let Some(target) = self.tasks.remove(&task) {
-            self.done(&target);
-        }
+    /// The task has ended: its place is free; its target.
+    pub fn ended(&mut self, task: Id) -> Option<Arc<str>> {
+        let target = self.tasks.remove(&task)?;
+        self.done(&target);
+        Some(target)
     }
 
     /// The place of a call to `target` is free.

@@ -7,9 +7,11 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
 use super::call::Made;
-use super::schedule::{self, Outcome, Schedule};
-use crate::config::Millis;
-use crate::db::delivery::{self, Attempt, Delivery, Status};
+use super::schedule::{self, Outcome, Schedules};
+use super::target::Targets;
+use crate::alert::{Alert, without_values};
+use crate::config;
+use crate::db::delivery::{self, Attempt, Delivery, Kind, Open, Status};
 use crate::db::{Db, DbError, Tx};
 
 /// How a call ended.
@@ -63,6 +65,7 @@ impl Recorded {
             Status::Pending => "retry",
             Status::Dead => "dead",
             Status::Refused => "refused",
+            Status::Canceled => "canceled",
         }
     }
 
@@ -71,8 +74,9 @@ impl Recorded {
         let (kind, error) = (self.call.kind.name(), self.error.as_deref().unwrap_or_default());
         let Delivery { reference, order_id, attempts, .. } = &self.call;
         match self.status {
-            Status::Dead => tracing::error!(kind, reference, order_id, attempts, error, "call given up"),
+            Status::Dead => tracing::warn!(kind, reference, order_id, attempts, error, "call given up"),
             Status::Refused => tracing::warn!(kind, reference, order_id, attempts, error, "call refused"),
+            Status::Canceled => tracing::info!(kind, reference, order_id, attempts, "call taken back"),
             Status::Pending => tracing::debug!(kind, reference, order_id, attempts, error, "call failed for now"),
             Status::Done => tracing::debug!(kind, reference, order_id, attempts, "call made"),
         }
@@ -86,12 +90,12 @@ impl Recorded {
 pub(super) async fn record(
     db: &Db,
     made: Arc<Vec<Made>>,
-    schedule: Arc<Schedule>,
+    schedules: Arc<Schedules>,
     effects: Effects,
 ) -> Result<Vec<Recorded>, DbError> {
     db.write("delivery_result", move |tx| {
-        let (made, schedule, effects) = (Arc::clone(&made), Arc::clone(&schedule), Arc::clone(&effects));
-        Box::pin(async move { record_in(tx, &made, &schedule, &effects).await })
+        let (made, schedules, effects) = (Arc::clone(&made), Arc::clone(&schedules), Arc::clone(&effects));
+        Box::pin(async move { record_in(tx, &made, &schedules, &effects).await })
     })
     .await
 }
@@ -111,48 +115,50 @@ pub struct Answered {
     pub excerpt: String,
 }
 
-/// Judges and records answers just as the engine does: for tests that carry the calls themselves.
+/// Judges and records answers just as the engine with this configuration does: for tests that carry the calls
+/// themselves.
 ///
 /// # Errors
 /// The database's.
 pub async fn record_answers(
     db: &Db,
     answers: Vec<Answered>,
-    waits: &[Millis],
-    jitter: f64,
+    config: &config::Delivery,
     effects: Effects,
 ) -> Result<(), DbError> {
     let now_ms = db.clock().now_ms();
     let made = answers.into_iter().map(|answer| Made {
+        request: None,
+        answer: None,
+        outcome: schedule::judge(answer.call.kind, answer.status, &answer.headers, now_ms, &answer.excerpt),
         call: answer.call,
         started_at: answer.started_at,
         duration_ms: now_ms - answer.started_at,
         http_status: Some(i64::from(answer.status.as_u16())),
-        outcome: schedule::judge(answer.status, &answer.headers, now_ms, &answer.excerpt),
     });
-    let schedule = Arc::new(Schedule::new(waits, jitter));
-    record(db, Arc::new(made.collect()), schedule, effects).await.map(|_| ())
+    let schedules = Arc::new(Schedules::of(config));
+    record(db, Arc::new(made.collect()), schedules, effects).await.map(|_| ())
 }
 
 async fn record_in(
     tx: &mut Tx,
     made: &[Made],
-    schedule: &Schedule,
+    schedules: &Schedules,
     effects: &Effects,
 ) -> Result<Vec<Recorded>, DbError> {
     let by_id: BTreeMap<i64, &Made> = made.iter().map(|made| (made.call.id, made)).collect();
     let pending = delivery::lock_pending(tx, by_id.keys().copied().collect()).await?;
     let now_ms = tx.now_ms();
     let (mut attempts, mut recorded, mut settled) = (Vec::new(), Vec::new(), Vec::new());
-    for (id, on_record) in pending {
-        let Some(made) = by_id.get(&id) else { continue };
+    for open in pending {
+        let Some(made) = by_id.get(&open.id) else { continue };
         // Our lease ran out and somebody else has made the call since: only an answer that ends it still counts.
-        if on_record != made.call.attempts && matches!(made.outcome, Outcome::Again { .. }) {
+        if open.attempts != made.call.attempts && matches!(made.outcome, Outcome::Again { .. } | Outcome::Expired(_)) {
             continue;
         }
-        let (one, attempt) = judge(made, on_record + 1, now_ms, schedule);
+        let (one, attempt) = judge(made, open, now_ms, schedules);
         let verdict = match one.status {
-            Status::Pending => None,
+            Status::Pending | Status::Canceled => None,
             Status::Done => Some(Verdict::Delivered),
             Status::Dead => Some(Verdict::Dead),
             Status::Refused => Some(Verdict::Refused),
@@ -166,19 +172,45 @@ async fn record_in(
         recorded.push(one);
     }
     delivery::record(tx, &attempts).await?;
+    delivery::release_next(tx, settled.iter().map(|one| &one.delivery)).await?;
+    settled.iter().filter(|one| one.verdict != Verdict::Delivered).for_each(|one| tell(tx, one));
     if !settled.is_empty() {
         effects(tx, &settled).await?;
     }
     Ok(recorded)
 }
 
-fn judge(made: &Made, attempt: i64, now_ms: i64, schedule: &Schedule) -> (Recorded, Attempt) {
-    let id = made.call.id;
+/// Tells people of a call that was given up. Of an alert that did not arrive no alert tells.
+fn tell(tx: &mut Tx, settled: &Settled) {
+    let call = &settled.delivery;
+    if call.kind == Kind::Alert || call.kind.is_sandbox() {
+        return;
+    }
+    let alert = Alert::CallGivenUp {
+        kind: call.kind.name().to_owned(),
+        reference: call.reference.clone(),
+        business_id: call.order_id.to_string(),
+        target: Targets::name(&call.url).to_string(),
+        retry_count: call.attempts,
+        error_message: without_values(settled.error.as_deref().unwrap_or_default()),
+        alert_time: tx.now_ms(),
+        delivery_id: call.id.to_string(),
+    };
+    tx.alert(format!("call:{}:{}", call.id, call.attempts), alert);
+}
+
+fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Recorded, Attempt) {
+    let (id, attempt) = match made.outcome {
+        // Nothing was tried.
+        Outcome::Expired(_) => (open.id, open.attempts),
+        _ => (open.id, open.attempts + 1),
+    };
     let (status, next_at, error) = match &made.outcome {
         Outcome::Delivered => (Status::Done, None, None),
         Outcome::Refused(error) => (Status::Refused, None, Some(error.clone())),
+        Outcome::Expired(error) => (Status::Dead, None, Some(error.clone())),
         Outcome::Again { error, retry_after_ms } => {
-            let wait_ms = schedule.wait_ms(id, attempt, *retry_after_ms);
+            let wait_ms = schedules.wait_ms(made.call.kind, id, attempt - open.base, *retry_after_ms);
             let status = if wait_ms.is_some() { Status::Pending } else { Status::Dead };
             (status, wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms)), Some(error.clone()))
         }
@@ -190,6 +222,8 @@ fn judge(made: &Made, attempt: i64, now_ms: i64, schedule: &Schedule) -> (Record
         duration_ms: made.duration_ms,
         http_status: made.http_status,
         error: error.clone(),
+        request: made.request.clone(),
+        answer: made.answer.clone(),
         status,
         next_at,
     };

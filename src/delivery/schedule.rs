@@ -1,8 +1,11 @@
 //! What an answer means, and when to try again.
 
+use std::collections::HashMap;
+
 use http::{HeaderMap, StatusCode, header};
 
-use crate::config::Millis;
+use crate::config::{self, Millis};
+use crate::domain::call::Kind;
 
 /// A target that asks for more than this is asked again after this, ms.
 const RETRY_AFTER_MAX_MS: i64 = 3_600_000;
@@ -21,15 +24,20 @@ pub(super) enum Outcome {
     },
     /// Will never work.
     Refused(String),
+    /// Not tried: its target has been left alone for too long.
+    Expired(String),
 }
 
-/// What a status means. RFC 9110: 408, 425 and 429 ask for another attempt, other client errors do not.
-pub(super) fn judge(status: StatusCode, headers: &HeaderMap, now_ms: i64, excerpt: &str) -> Outcome {
-    if status.is_success() {
+/// What a status means. RFC 9110: 408, 425 and 429 ask for another attempt, other client errors do not; but merchants
+/// mend their servers, so only 410 ends a call to one (Standard Webhooks), and some say "success" in their own way.
+pub(super) fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms: i64, excerpt: &str) -> Outcome {
+    let merchant = kind == Kind::Merchant;
+    if status.is_success() || (merchant && !status.is_redirection() && excerpt.eq_ignore_ascii_case("success")) {
         return Outcome::Delivered;
     }
     let error = if excerpt.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {excerpt}") };
     let again = status.is_server_error()
+        || (merchant && status.is_client_error() && status != StatusCode::GONE)
         || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
     if again {
         Outcome::Again { error, retry_after_ms: retry_after(headers, now_ms) }
@@ -79,6 +87,28 @@ impl Schedule {
     }
 }
 
+/// The schedule of each kind of call.
+#[derive(Clone, Debug)]
+pub(super) struct Schedules {
+    general: Schedule,
+    kinds: HashMap<Kind, Schedule>,
+}
+
+impl Schedules {
+    /// As configured.
+    pub fn of(config: &config::Delivery) -> Self {
+        let one = |waits: &[Millis]| Schedule::new(waits, config.jitter);
+        let own =
+            config.kinds.iter().filter_map(|(name, kind)| Some((Kind::from_name(name)?, kind.schedule.as_ref()?)));
+        Self { general: one(&config.schedule), kinds: own.map(|(kind, waits)| (kind, one(waits))).collect() }
+    }
+
+    /// See [`Schedule::wait_ms`].
+    pub fn wait_ms(&self, kind: Kind, id: i64, attempt: i64, retry_after_ms: Option<i64>) -> Option<i64> {
+        self.kinds.get(&kind).unwrap_or(&self.general).wait_ms(id, attempt, retry_after_ms)
+    }
+}
+
 /// The finalizer of splitmix64: every bit of the input moves every bit of the output.
 fn mix(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -103,7 +133,11 @@ mod tests {
 
     #[test]
     fn statuses() {
-        let judge = |status: u16| judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), 0, "");
+        let judge =
+            |status: u16| judge(Kind::Warehouse, StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), 0, "");
+        let merchant = |status: u16, text: &str| {
+            super::judge(Kind::Merchant, StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), 0, text)
+        };
         assert_eq!(judge(204), Outcome::Delivered);
         for again in [408, 425, 429, 500, 503, 599, 302] {
             assert!(matches!(judge(again), Outcome::Again { .. }), "{again}");
@@ -111,6 +145,12 @@ mod tests {
         for refused in [400, 401, 404, 409, 422] {
             assert!(matches!(judge(refused), Outcome::Refused(_)), "{refused}");
         }
+        assert_eq!((merchant(200, "whatever"), merchant(500, "SUCCESS")), (Outcome::Delivered, Outcome::Delivered));
+        for again in [302, 401, 404, 500] {
+            let text = if again == 302 { "success" } else { "" };
+            assert!(matches!(merchant(again, text), Outcome::Again { .. }), "{again}");
+        }
+        assert!(matches!(merchant(410, ""), Outcome::Refused(_)));
     }
 
     #[test]

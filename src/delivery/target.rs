@@ -141,6 +141,7 @@ impl Targets {
         }
         let unreadable = |error: serde_json::Error| Unprepared::Never(format!("the body cannot be read: {error}"));
         let (body, channel_id, spoil_signature) = match call.kind {
+            Kind::Merchant => return Err(Unprepared::Never("merchants are not told yet".to_owned())),
             Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert => {
                 let secret = if call.kind == Kind::Alert { &self.0.alerts } else { &self.0.warehouse }.clone();
                 return Ok(Prepared { url, own, body: call.body.clone(), secret, spoil_signature: false });

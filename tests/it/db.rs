@@ -1,6 +1,7 @@
 //! The database layer: the same tests on SQLite, on MariaDB, and on TiDB where the environment names one.
 
 mod business;
+mod calls;
 mod lost;
 mod messages;
 mod nodes;
@@ -72,6 +73,8 @@ on_each! {
     messages::retry_,
     messages::delivery_,
     messages::tx_state_,
+    calls::the_next_of_an_order_waits_for_the_one_before,
+    calls::asked_for_once_more_its_schedule_begins_anew,
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
     operator::the_story_of_an_order_is_read,

@@ -1,14 +1,14 @@
 //! Outgoing calls against a real local server, with a clock that stands still.
 
+mod breaker;
 mod sandbox;
 pub mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use http::HeaderMap;
-use ruyi::config::Millis;
+use ruyi::config::{Config, Millis, Sources};
 use ruyi::db::DbError;
 use ruyi::db::delivery::{Kind, Status};
 use ruyi::delivery::sign::{self, SignatureError};
@@ -111,7 +111,7 @@ async fn dead_after_the_last_attempt() {
 async fn a_timeout_is_tried_again() {
     let (world, server) = (World::new().await, Server::start().await);
     world.insert(Kind::Warehouse, "7", &server.url("/hold"), "{}").await;
-    let mut engine = world.engine_with(no_effects(), |config| config.timeout = Duration::from_millis(50));
+    let mut engine = world.engine_with(no_effects(), |config| config.delivery.timeout = Millis::new(50));
     assert_eq!(engine.drain().await.unwrap(), 1);
     let state = world.state(Kind::Warehouse, "7").await;
     assert_eq!((state.status, state.next_at), (Status::Pending as i64, Some(START_MS + 10_000)));
@@ -285,7 +285,14 @@ fn signatures() {
     assert_eq!(verify(&twice, body, now_ms), Err(SignatureError::Missing(sign::SIGNATURE_HEADER)));
 }
 
-/// The waits of every engine here.
-fn schedule() -> Vec<Millis> {
-    vec![Millis::new(10_000), Millis::new(30_000)]
+/// The settings of every engine here.
+fn settings() -> ruyi::config::Delivery {
+    let config = Config::load(&Sources::default()).unwrap();
+    ruyi::config::Delivery {
+        timeout: Millis::new(20_000),
+        schedule: vec![Millis::new(10_000), Millis::new(30_000)],
+        jitter: 0.0,
+        lease: Millis::new(LEASE_MS),
+        ..config.delivery
+    }
 }

@@ -27,6 +27,7 @@ const SETTINGS: &[&str] = &[
     "mq.outbox.sweep_interval=500ms",
     r#"delivery.schedule=["200ms","200ms","300ms","500ms","500ms","500ms","1s","1s","1s","1s","1s","1s","1s","1s"]"#,
     "delivery.timeout=900ms",
+    "delivery.breaker.open_for=1s",
     "delivery.lease=1s",
     "http.request_timeout=5s",
     "log.filter=warn",

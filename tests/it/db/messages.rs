@@ -116,6 +116,8 @@ pub(super) async fn what_is_late_or_given_up_is_counted(test: TestDb) {
         duration_ms: 1,
         http_status: None,
         error: None,
+        request: None,
+        answer: None,
         status,
         next_at: None,
     };
@@ -509,15 +511,20 @@ pub(super) async fn delivery_(test: TestDb) {
         duration_ms: 3,
         http_status: next_at.is_none().then_some(200),
         error: next_at.is_some().then(|| "é".repeat(600)),
+        request: None,
+        answer: None,
         status,
         next_at,
     };
     let attempts =
         vec![attempt(1, delivery::Status::Done, None), attempt(2, delivery::Status::Pending, Some(START_MS + 50))];
     let done = write_tx!(test.db, [attempts], |tx| {
-        assert_eq!(delivery::lock_pending(tx, vec![2, 1, 3]).await?, [(1, 0), (2, 0)]);
+        assert_eq!(
+            delivery::lock_pending(tx, vec![2, 1, 3]).await?,
+            [delivery::Open { id: 1, attempts: 0, base: 0 }, delivery::Open { id: 2, attempts: 0, base: 0 }]
+        );
         delivery::record(tx, &attempts).await?;
-        assert_eq!(delivery::lock_pending(tx, vec![2, 1]).await?, [(2, 1)]);
+        assert_eq!(delivery::lock_pending(tx, vec![2, 1]).await?, [delivery::Open { id: 2, attempts: 1, base: 0 }]);
         Ok(())
     });
     done.unwrap();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -10,7 +9,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ruyi::clock::Clock;
-use ruyi::config::Millis;
 use ruyi::db::delivery::{self, Delivery, Kind};
 use ruyi::db::sql::{self, Columns};
 use ruyi::db::{Db, Options, migrate};
@@ -57,15 +55,8 @@ impl World {
     }
 
     pub fn engine_with(&self, effects: Effects, change: impl FnOnce(&mut EngineConfig)) -> Engine {
-        let mut config = EngineConfig {
-            concurrency: 32,
-            per_target: 4,
-            timeout: Duration::from_secs(20),
-            schedule: super::schedule(),
-            jitter: 0.0,
-            lease: Millis::new(super::LEASE_MS),
-            kinds: Kind::ALL.to_vec(),
-        };
+        let mut config =
+            EngineConfig { concurrency: 32, per_target: 4, delivery: super::settings(), kinds: Kind::ALL.to_vec() };
         change(&mut config);
         Engine::new(self.db.clone(), config, self.targets.clone(), effects, Arc::clone(&self.metrics)).unwrap()
     }
@@ -213,6 +204,11 @@ impl Server {
 
     pub fn script(&self, answers: impl IntoIterator<Item = Answer>) {
         self.inner.script.lock().unwrap().extend(answers);
+    }
+
+    /// Forgets what was scripted: from now on it answers well.
+    pub fn heal(&self) {
+        self.inner.script.lock().unwrap().clear();
     }
 
     pub fn seen(&self) -> Vec<Seen> {

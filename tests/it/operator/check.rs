@@ -248,6 +248,8 @@ async fn late_and_lost_rows_are_told() {
         duration_ms: 1,
         http_status: None,
         error: Some("no".into()),
+        request: None,
+        answer: None,
         status: Status::Dead,
         next_at: None,
     };

@@ -23,6 +23,7 @@ const SETTINGS: &[&str] = &[
     "mq.outbox.sweep_interval=500ms",
     "mq.outbox.lease=5s",
     r#"delivery.schedule=["200ms", "500ms", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]"#,
+    "delivery.breaker.open_for=1s",
     "delivery.lease=12s",
     "log.filter=warn",
     "log.format=human",

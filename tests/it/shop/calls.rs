@@ -105,8 +105,8 @@ impl Shop {
         }
         if !answers.is_empty() {
             self.db.fault("delivery", "called")?;
-            let delivery = &self.config.delivery;
-            record_answers(&self.db, answers, &delivery.schedule, 0.0, process::effects()).await?;
+            let delivery = ruyi::config::Delivery { jitter: 0.0, ..self.config.delivery.clone() };
+            record_answers(&self.db, answers, &delivery, process::effects()).await?;
         }
         Ok(count)
     }
@@ -133,7 +133,7 @@ impl Shop {
     /// What goes over the wire: the body, what it is signed with, and whether the signature is to be wrong.
     fn sealed(&self, call: &Delivery) -> (String, secrecy::SecretString, bool) {
         match call.kind {
-            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert => {
+            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert | Kind::Merchant => {
                 (call.body.clone(), self.targets.warehouse_secret().clone(), false)
             }
             Kind::ChannelSubmit | Kind::ChannelRefund => {

@@ -1,0 +1,72 @@
+//! Kinds of outgoing calls.
+
+/// What an outgoing call is for (`delivery.kind`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A payment to its channel.
+    ChannelSubmit = 1,
+    /// A refund to its channel.
+    ChannelRefund = 2,
+    /// An order to the warehouse.
+    Warehouse = 3,
+    /// The sandbox channel's call back to us.
+    SandboxPayment = 4,
+    /// The sandbox warehouse's call back to us.
+    SandboxFulfilment = 5,
+    /// An alert to whoever watches.
+    Alert = 6,
+    /// What became of an order, to its merchant.
+    Merchant = 7,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::ChannelSubmit,
+        Self::ChannelRefund,
+        Self::Warehouse,
+        Self::SandboxPayment,
+        Self::SandboxFulfilment,
+        Self::Alert,
+        Self::Merchant,
+    ];
+
+    /// For people and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChannelSubmit => "channel_submit",
+            Self::ChannelRefund => "channel_refund",
+            Self::Warehouse => "warehouse",
+            Self::SandboxPayment => "sandbox_payment",
+            Self::SandboxFulfilment => "sandbox_fulfilment",
+            Self::Alert => "alert",
+            Self::Merchant => "merchant",
+        }
+    }
+
+    /// From the stored code.
+    #[must_use]
+    pub fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as i64 == code)
+    }
+
+    /// ruyi's own stand-in calls back: what fails there is part of a test.
+    #[must_use]
+    pub fn is_sandbox(self) -> bool {
+        matches!(self, Self::SandboxPayment | Self::SandboxFulfilment)
+    }
+
+    /// From its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The calls of this kind about one order are made in the order in which they were recorded: the next one only
+    /// when the one before has been settled.
+    #[must_use]
+    pub fn is_ordered(self) -> bool {
+        self == Self::Merchant
+    }
+}
