@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod availability;
 mod bodies;
+pub mod coupons;
 pub mod delivery;
 pub mod dialect;
 pub mod error;

@@ -3,6 +3,7 @@
 
 pub mod asyncapi;
 pub mod call;
+pub mod coupon;
 pub mod doc;
 pub mod event;
 pub mod id;

@@ -3,9 +3,10 @@
 use super::orders::{Item, OrderRow};
 use super::payments::RefundRow;
 use crate::domain::event::{
-    Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundRequested, RefundSuccess, TriggerOrderFulfill,
+    CouponMoved, Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundRequested, RefundSuccess,
+    TriggerOrderFulfill,
 };
-use crate::domain::id::{MerchantId, OrderId, RefundId, UserId};
+use crate::domain::id::{CouponId, MerchantId, OrderId, RefundId, UserId};
 use crate::domain::order::CancelType;
 use crate::domain::stock::Lines;
 
@@ -57,6 +58,14 @@ impl OrderRow {
             lines: items.iter().map(|item| Line { sku: item.sku.clone(), quantity: item.quantity }).collect(),
             address: self.address.clone(),
         }
+    }
+
+    /// COUPON_LOCKED, COUPON_USED and COUPON_RELEASED, of an order that has a coupon.
+    #[must_use]
+    pub fn coupon_moved(&self) -> Option<CouponMoved> {
+        let coupon = self.coupon.as_ref()?;
+        let (order_id, user_id) = (OrderId(self.id), UserId(self.user_id));
+        Some(CouponMoved { coupon_id: CouponId(coupon.id), order_id, user_id })
     }
 
     /// REFUND_REQUESTED, for all that was paid.

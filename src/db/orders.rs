@@ -24,6 +24,15 @@ pub struct Item {
     pub unit_price: Money,
 }
 
+/// The coupon that an order was placed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CouponUse {
+    /// Coupon.
+    pub id: i64,
+    /// What it took off; the order's total is what is left.
+    pub discount: Money,
+}
+
 /// An order. Amounts in minor units, times in epoch ms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderRow {
@@ -37,6 +46,8 @@ pub struct OrderRow {
     pub state: OrderState,
     /// Grows with each change.
     pub version: i64,
+    /// The coupon that reduced it; never changes.
+    pub coupon: Option<CouponUse>,
     /// ISO 4217.
     pub currency: String,
     /// Who sells.
@@ -73,13 +84,14 @@ pub struct OrderRow {
 
 const COLUMNS: &str = "id, order_no, user_id, status, version, total_amount, currency, merchant_id, channel_id, remark, \
     address, hold_ms, idempotency_key, request_hash, expire_time, payment_id, pay_time, handed_over, refund_status, \
-    cancel_type, cancel_reason, carrier, tracking_no, created_at, updated_at";
+    cancel_type, cancel_reason, carrier, tracking_no, created_at, updated_at, coupon_id, discount";
 
 fn from_row(row: &AnyRow) -> Result<OrderRow, DbError> {
     let id = row.int(0)?;
     let broken = |what: String| DbError::Row { table: "orders", key: id.to_string(), what };
     let status = row.int(3)?;
     let refund = row.int(18)?;
+    let money = |minor| Money::from_minor(minor).map_err(|error| broken(error.to_string()));
     Ok(OrderRow {
         id,
         order_no: row.text(1)?,
@@ -88,10 +100,14 @@ fn from_row(row: &AnyRow) -> Result<OrderRow, DbError> {
             status: Status::from_code(status).ok_or_else(|| broken(format!("unknown status {status}")))?,
             refund: RefundState::from_code(refund).ok_or_else(|| broken(format!("unknown refund_status {refund}")))?,
             handed_over: row.int(17)? != 0,
-            total: Money::from_minor(row.int(5)?).map_err(|error| broken(error.to_string()))?,
+            total: money(row.int(5)?)?,
             payment_id: row.maybe_int(15)?.map(PaymentId),
         },
         version: row.int(4)?,
+        coupon: match row.maybe_int(25)? {
+            Some(id) => Some(CouponUse { id, discount: money(row.int(26)?)? }),
+            None => None,
+        },
         currency: row.text(6)?,
         merchant_id: row.int(7)?,
         channel_id: row.text(8)?,
@@ -145,12 +161,14 @@ pub async fn insert(conn: &mut AnyConnection, orders: &[(OrderRow, Vec<Item>)]) 
                 order.state.refund.code(),
                 order.created_at,
                 order.updated_at,
+                order.coupon.as_ref().map(|coupon| coupon.id),
+                order.coupon.as_ref().map_or(0, |coupon| coupon.discount.minor()),
             ]
         })
         .collect();
     let head = "INSERT INTO orders (id, order_no, user_id, status, version, total_amount, currency, merchant_id, \
                 channel_id, remark, address, hold_ms, idempotency_key, request_hash, expire_time, due_at, handed_over, \
-                refund_status, created_at, updated_at)";
+                refund_status, created_at, updated_at, coupon_id, discount)";
     sql::insert(conn, head, rows, "").await?;
     let lines = orders
         .iter()

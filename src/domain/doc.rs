@@ -23,6 +23,9 @@ pub fn events_md() -> String {
         if kind.producer() == Producer::Broadcast {
             groups.push("every process (broadcast)".to_owned());
         }
+        if kind.is_for_outside() {
+            groups.push("systems outside".to_owned());
+        }
         let fields = kind.fields().join(", ");
         let (name, to, summary) = (kind.name(), groups.join("<br>"), kind.summary());
         let _ = writeln!(text, "| {name} | {from} | {to} | {fields} | {summary} |");

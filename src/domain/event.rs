@@ -2,6 +2,8 @@
 //! `docs/events.md` is generated from this file.
 
 mod advice;
+mod coupon;
+mod stock;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,6 +14,8 @@ use super::order::CancelType;
 use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
+pub use self::coupon::CouponMoved;
+pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
 
 /// A role: a part of the business with its own tables and consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -209,6 +213,15 @@ catalogue! {
     CacheInvalidate = "CACHE_INVALIDATE", "What was read of an order or a SKU is out of date. Sent one-way: a lost one only costs time.",
         Producer::Broadcast => [],
         ["kind", "key", "version"];
+    CouponLocked = "COUPON_LOCKED", "An order was accepted with a coupon.",
+        Producer::Role(Role::Order) => [],
+        ["couponId", "orderId", "userId"];
+    CouponUsed = "COUPON_USED", "An order with a coupon is paid.",
+        Producer::Role(Role::Order) => [],
+        ["couponId", "orderId", "userId"];
+    CouponReleased = "COUPON_RELEASED", "An order with a coupon is canceled; the coupon is the user's again.",
+        Producer::Role(Role::Order) => [],
+        ["couponId", "orderId", "userId"];
     PayTimeoutDelay = "PAY_TIMEOUT_DELAY", "The time to pay an order may be over (with order.timeout.via = \"broker\").",
         Producer::Role(Role::Order) => [PayTimeout],
         ["orderId", "expireTime"];
@@ -254,6 +267,12 @@ catalogue! {
 }
 
 impl Kind {
+    /// No group of ruyi takes it: it is there for systems outside.
+    #[must_use]
+    pub fn is_for_outside(self) -> bool {
+        matches!(self.producer(), Producer::Role(_)) && self.groups().is_empty()
+    }
+
     /// From its name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -307,40 +326,6 @@ pub struct OrderCreated {
     pub merchant_id: MerchantId,
     /// Which channel is to take the money.
     pub channel_id: String,
-}
-
-/// Body of `STOCK_FROZEN`: all that payment needs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StockFrozen {
-    /// Order.
-    pub order_id: OrderId,
-    /// Its number for people.
-    pub order_no: String,
-    /// Who pays.
-    pub user_id: UserId,
-    /// What is to be paid.
-    pub total_amount: Money,
-    /// Epoch ms.
-    #[serde(deserialize_with = "epoch_ms")]
-    pub expire_time: i64,
-    /// Who sells.
-    pub merchant_id: MerchantId,
-    /// Which channel is to take the money.
-    pub channel_id: String,
-}
-
-/// Body of `STOCK_FREEZE_FAILED`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StockFreezeFailed {
-    /// Order.
-    pub order_id: OrderId,
-    /// Its number for people.
-    #[serde(default)]
-    pub order_no: String,
-    /// Why, for the user.
-    pub reason: String,
 }
 
 /// Body of `PAYMENT_SUCCESS`.
@@ -397,17 +382,6 @@ pub struct OrderCanceled {
     /// Why, for the user.
     #[serde(default)]
     pub cancel_reason: String,
-}
-
-/// Body of `INVENTORY_DEDUCT` and `INVENTORY_RELEASE`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Inventory {
-    /// Order.
-    pub order_id: OrderId,
-    /// What made it necessary: PAID, or the cancel's type.
-    #[serde(default)]
-    pub kind: String,
 }
 
 /// Body of `PAY_TIMEOUT_DELAY`.
@@ -572,7 +546,10 @@ mod tests {
     #[test]
     fn every_event_has_a_consumer_and_every_group_an_event() {
         for kind in Kind::ALL {
-            assert_eq!(kind.groups().is_empty(), kind.producer() == Producer::Broadcast, "{kind:?}");
+            let coupons = [Kind::CouponLocked, Kind::CouponUsed, Kind::CouponReleased];
+            assert_eq!(kind.is_for_outside(), coupons.contains(&kind), "{kind:?}");
+            let nobody = kind.producer() == Producer::Broadcast || kind.is_for_outside();
+            assert_eq!(kind.groups().is_empty(), nobody, "{kind:?}");
             assert_eq!(Kind::from_name(kind.name()), Some(kind));
         }
         for group in Group::ALL {

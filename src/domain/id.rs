@@ -29,6 +29,9 @@ pub enum ParseError {
         /// What stood there.
         got: i64,
     },
+    /// Not the name of a coupon template.
+    #[error("the name of a coupon template is 1 to 64 characters out of A-Z a-z 0-9 . _ -; got {0:?}")]
+    Template(String),
     /// Not an amount of money.
     #[error("{0}")]
     Money(&'static str),
@@ -129,6 +132,11 @@ id_type!(
     /// A user; numbers are given out by the shop's user system.
     UserId,
     "a user id"
+);
+id_type!(
+    /// A coupon that a user holds.
+    CouponId,
+    "a coupon id"
 );
 id_type!(
     /// A merchant; 1 is the shop itself.

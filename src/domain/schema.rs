@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::event::{self, Kind};
-use super::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
+use super::id::{CouponId, MerchantId, OrderId, PaymentId, RefundId, UserId};
 use super::money::Money;
 
 macro_rules! id_schema {
@@ -25,7 +25,7 @@ macro_rules! id_schema {
     };
 }
 
-id_schema!(OrderId, PaymentId, RefundId, UserId, MerchantId);
+id_schema!(CouponId, OrderId, PaymentId, RefundId, UserId, MerchantId);
 
 impl PartialSchema for Money {
     fn schema() -> RefOr<Schema> {
@@ -51,6 +51,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::InventoryDeduct | Kind::InventoryRelease | Kind::InventoryDeductRetry => body::<event::Inventory>(),
         Kind::InventorySync => body::<event::InventorySync>(),
         Kind::CacheInvalidate => body::<event::CacheInvalidate>(),
+        Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => body::<event::CouponMoved>(),
         Kind::PayTimeoutDelay => body::<event::PayTimeoutDelay>(),
         Kind::OrderAutoCancel => body::<event::OrderAutoCancel>(),
         Kind::TriggerOrderFulfill | Kind::TriggerOrderFulfillRetry => body::<event::TriggerOrderFulfill>(),

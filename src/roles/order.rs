@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod availability;
+mod coupons;
 pub mod events;
 pub mod flow;
 pub mod gate;

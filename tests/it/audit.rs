@@ -123,6 +123,7 @@ fn order(case: &Case) -> orders::OrderRow {
             payment_id,
         },
         version: 1,
+        coupon: None,
         currency: "CNY".into(),
         merchant_id: 1,
         channel_id: "sandbox".into(),

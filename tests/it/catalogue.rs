@@ -76,8 +76,16 @@ async fn every_path(serving: &Serving) -> Vec<String> {
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         order
     };
-    let signed = serving.place(&order(json!({}))).await;
-    let refunded = serving.place(&order(json!({"holdSeconds": 3_600}))).await;
+    let template = json!({"name": "n", "kind": "AMOUNT", "amountOff": 1, "stock": 2, "perUser": 2,
+        "validUntil": "2099-01-01T00:00:00Z"});
+    serving.fine(Method::PUT, "/coupons/ONE", &template).await;
+    let mut coupons = vec![];
+    for _ in 0..2 {
+        let coupon = serving.fine(Method::POST, "/coupons/ONE/issue", &json!({"userId": "1"})).await;
+        coupons.push(coupon["couponId"].clone());
+    }
+    let signed = serving.place(&order(json!({"couponId": coupons[0]}))).await;
+    let refunded = serving.place(&order(json!({"holdSeconds": 3_600, "couponId": coupons[1]}))).await;
     let canceled = serving.place(&order(json!({}))).await;
     let sold_out = serving.place(&order(json!({"items": [{"sku": "B2", "quantity": 9_999}]}))).await;
     for id in [&signed, &refunded, &canceled] {

@@ -2,6 +2,7 @@
 
 mod business;
 mod calls;
+mod coupons;
 mod lost;
 mod messages;
 mod nodes;
@@ -59,6 +60,8 @@ on_each! {
     stocked::newer_levels_win,
     business::payments_and_refunds,
     business::points_and_notices,
+    coupons::coupons_,
+    coupons::orders_keep_their_coupon,
     messages::outbox_,
     messages::outbox_claims_are_disjoint,
     messages::what_is_late_or_given_up_is_counted,

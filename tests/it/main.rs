@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod cluster;
 mod config;
+mod coupons;
 mod coverage;
 mod crash;
 mod database_away;

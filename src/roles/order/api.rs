@@ -1,6 +1,7 @@
 //! HTTP of the order role.
 
 mod callback;
+mod coupons;
 mod orders;
 mod products;
 
@@ -112,11 +113,15 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
         .routes(routes!(orders::get))
         .routes(routes!(orders::list))
         .routes(routes!(products::get))
+        .routes(routes!(coupons::get))
+        .routes(routes!(coupons::list))
         .route_layer(require(Scope::OrderRead, auth));
     let write = OpenApiRouter::new()
         .routes(routes!(orders::create))
         .routes(routes!(orders::cancel))
         .routes(routes!(products::put))
+        .routes(routes!(coupons::put))
+        .routes(routes!(coupons::issue))
         .route_layer(require(Scope::OrderWrite, auth));
     // Authenticated by its own signature.
     let callbacks = OpenApiRouter::new().routes(routes!(callback::fulfil));

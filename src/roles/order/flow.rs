@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::coupons::{self, Settled};
 use crate::db::delivery::{self, Delivery};
 use crate::db::orders::{self, OrderRow};
 use crate::db::tx::Draft;
@@ -54,7 +55,7 @@ pub enum Moved {
 pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError> {
     let mut found = orders::lock(tx, steps.iter().map(|step| step.order_id).collect()).await?;
     let mut changed = BTreeSet::new();
-    let mut calls = Vec::new();
+    let (mut calls, mut coupons) = (Vec::new(), Vec::new());
     let mut answers = Vec::with_capacity(steps.len());
     for step in steps {
         let Some(order) = found.get_mut(&step.order_id) else {
@@ -70,6 +71,7 @@ pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError>
                 for effect in &effects {
                     follow(tx, order, *effect, step, &mut calls)?;
                 }
+                coupons.extend(Settled::of(order, &effects, step.note.trace.as_deref()));
                 Decision::Apply((), vec![])
             }
             Decision::Ignore(why) => Decision::Ignore(why),
@@ -79,6 +81,7 @@ pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError>
         answers.push(Moved::Decided(decision, Box::new(order.clone())));
     }
     write(tx, &found, &changed, &calls).await?;
+    coupons::settle(tx, &coupons).await?;
     Ok(answers)
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::coupons::{self, Coupons};
 use super::pay_timeout::Reminders;
 use crate::db::orders::{self, Item, OrderRow};
 use crate::db::products::{self, Product};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
+use crate::domain::coupon::Refused;
 use crate::domain::event::Kind;
 use crate::domain::id::{Quantity, Sku, UserId};
 use crate::domain::money::Money;
@@ -32,6 +34,8 @@ pub struct NewOrder {
     pub address: String,
     /// Channel that is to take the money.
     pub channel_id: String,
+    /// Coupon that is to reduce it.
+    pub coupon_id: Option<i64>,
     /// Wait between payment and fulfilment.
     pub hold_ms: i64,
     /// Time to pay.
@@ -56,6 +60,9 @@ impl NewOrder {
         }
         let rest = (&self.remark, &self.address, &self.channel_id, self.hold_ms, self.pay_within_ms);
         hasher.update(format!("{rest:?}"));
+        if let Some(id) = self.coupon_id {
+            hasher.update(format!("coupon={id}"));
+        }
         hex::encode(hasher.finalize())
     }
 }
@@ -75,6 +82,8 @@ pub enum Placed {
     MixedCurrencies,
     /// The total is more than an order may have.
     TooExpensive,
+    /// It cannot have the coupon that it names.
+    Coupon(Refused),
 }
 
 /// Writes orders in one transaction, each with its reminder of the time to pay where the broker holds these.
@@ -99,6 +108,8 @@ pub async fn place(db: Db, reminders: Option<Reminders>, requests: Arc<Vec<NewOr
 }
 
 async fn place_all(tx: &mut Tx, reminders: Option<Reminders>, requests: &[NewOrder]) -> Result<Vec<Placed>, DbError> {
+    // Before the keys are looked up: an order that another writer places with the same key and coupon is there then.
+    let mut coupons = Coupons::lock(tx, requests).await?;
     let keys = requests.iter().filter_map(NewOrder::stored_key).collect();
     let known = orders::by_idempotency_keys(tx, keys).await?;
     let mut by_key: HashMap<String, OrderRow> =
@@ -115,10 +126,15 @@ async fn place_all(tx: &mut Tx, reminders: Option<Reminders>, requests: &[NewOrd
             answers.push(if same { Placed::Replayed(Box::new(earlier.clone())) } else { Placed::KeyReused });
             continue;
         }
-        match price(tx, request, &products) {
+        let priced = price(tx, request, &products).and_then(|(mut order, items)| {
+            coupons.reduce(&mut order, request.coupon_id, tx.now_ms()).map_err(Placed::Coupon)?;
+            Ok((order, items))
+        });
+        match priced {
             Err(refusal) => answers.push(refusal),
             Ok((order, items)) => {
                 announce(tx, request, &order)?;
+                coupons::tell_locked(tx, &order, request.trace.as_deref())?;
                 if let Some(reminders) = reminders {
                     reminders.first(tx, &order, request.trace.as_deref())?;
                 }
@@ -131,6 +147,7 @@ async fn place_all(tx: &mut Tx, reminders: Option<Reminders>, requests: &[NewOrd
         }
     }
     orders::insert(tx, &rows).await?;
+    coupons.write(tx).await?;
     Ok(answers)
 }
 
@@ -168,6 +185,7 @@ fn price(tx: &Tx, request: &NewOrder, products: &HashMap<String, Product>) -> Re
             payment_id: None,
         },
         version: 1,
+        coupon: None,
         currency: currency.unwrap_or("CNY").to_owned(),
         merchant_id: SHOP,
         channel_id: request.channel_id.clone(),

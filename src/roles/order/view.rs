@@ -3,10 +3,33 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::db::orders::{Item, OrderRow};
-use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
+use crate::db::orders::{CouponUse, Item, OrderRow};
+use crate::domain::id::{CouponId, MerchantId, OrderId, PaymentId, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::{Outcome, RefundState, Status};
+
+/// What a coupon did to an order; an order without one has none of these fields.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reduction {
+    /// The sum of the lines.
+    #[schema(value_type = f64, example = 64.8)]
+    pub original_amount: Money,
+    /// What the coupon took off it.
+    #[schema(value_type = f64, example = 5)]
+    pub discount_amount: Money,
+    /// Which coupon.
+    #[schema(value_type = String)]
+    pub coupon_id: CouponId,
+}
+
+impl Reduction {
+    fn of(order: &OrderRow) -> Option<Self> {
+        let CouponUse { id, discount } = order.coupon.clone()?;
+        let original_amount = [order.state.total, discount].into_iter().sum();
+        Some(Self { original_amount, discount_amount: discount, coupon_id: CouponId(id) })
+    }
+}
 
 /// The reply to an order that was accepted; a replay gets the same.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -26,6 +49,9 @@ pub struct Accepted {
     /// What is to be paid.
     #[schema(value_type = f64, example = 59.8)]
     pub total_amount: Money,
+    /// What its coupon did.
+    #[serde(flatten)]
+    pub reduction: Option<Reduction>,
     /// ISO 4217.
     pub currency: String,
     /// Unpaid by then, it is canceled; epoch ms.
@@ -42,6 +68,7 @@ impl From<&OrderRow> for Accepted {
             user_id: UserId(order.user_id),
             status: Status::Created,
             total_amount: order.state.total,
+            reduction: Reduction::of(order),
             currency: order.currency.clone(),
             expire_time: order.expire_time,
             created_at: order.created_at,
@@ -88,6 +115,9 @@ pub struct OrderView {
     /// What is to be paid.
     #[schema(value_type = f64)]
     pub total_amount: Money,
+    /// What its coupon did.
+    #[serde(flatten)]
+    pub reduction: Option<Reduction>,
     /// ISO 4217.
     pub currency: String,
     /// Lines; not in lists.
@@ -138,6 +168,7 @@ impl OrderView {
             items.into_iter().map(view).collect()
         };
         Self {
+            reduction: Reduction::of(&order),
             order_id: OrderId(order.id),
             order_no: order.order_no,
             user_id: UserId(order.user_id),

@@ -159,8 +159,10 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 format!("SELECT COUNT(*) FROM sku_availability WHERE sku = '{id}' AND available = 7 AND version = 4"),
             )],
         ),
-        // To every process, and no group.
-        Kind::CacheInvalidate => (Before::default(), json!({}), vec![]),
+        // To every process, or to systems outside, and no group.
+        Kind::CacheInvalidate | Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => {
+            (Before::default(), json!({}), vec![])
+        }
         Kind::OrderAutoCancel => (
             Before { held: Some(Held::Frozen), payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
             json!({ "reason": "risk control" }),
@@ -283,6 +285,7 @@ fn order(id: i64, state: OrderState, now_ms: i64) -> OrderRow {
         user_id: user_of(id),
         state,
         version: 1,
+        coupon: None,
         currency: "CNY".to_owned(),
         merchant_id: 1,
         channel_id: "sandbox".to_owned(),

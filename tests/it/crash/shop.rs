@@ -13,6 +13,7 @@ use super::world::{World, eventually};
 pub struct Totals {
     stock: Vec<Value>,
     points: Vec<Value>,
+    coupons: Vec<Value>,
 }
 
 /// Products and stock.
@@ -75,16 +76,28 @@ fn one(user: &str, sku: &str, quantity: i64, more: Value) -> Value {
     order
 }
 
+/// Gives a user a coupon, however often that takes; the field of an order that is to have it.
+async fn coupon(world: &World, user: &str) -> Value {
+    let (key, body) = (format!("coupon-{user}"), json!({"userId": user}).to_string());
+    let headers = [("idempotency-key", key.as_str())];
+    let (status, answer) = world.request(Method::POST, "/coupons/ONE/issue", &headers, Some(body.as_bytes())).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    json!({"couponId": answer["couponId"]})
+}
+
 /// An order of every kind, side by side.
 pub async fn script(world: &World) -> Totals {
     fill(world).await;
+    let template = json!({"name": "One off", "kind": "AMOUNT", "amountOff": 1, "stock": 3,
+        "validUntil": "2099-01-01T00:00:00Z"});
+    world.send(Method::PUT, "/coupons/ONE", &template).await;
     let bought = |key: &'static str, quantity| async move {
         let order = place(world, key, &one("1", "A1", quantity, json!({}))).await;
         pay(world, &order).await;
         ends(world, &order, "SIGNED").await;
     };
     let canceled = async {
-        let order = place(world, "canceled", &one("2", "A1", 1, json!({}))).await;
+        let order = place(world, "canceled", &one("2", "A1", 1, coupon(world, "2").await)).await;
         world.send(Method::POST, &format!("/orders/{order}/cancel"), &json!({"reason": "changed my mind"})).await;
         ends(world, &order, "CANCELED").await;
     };
@@ -104,7 +117,7 @@ pub async fn script(world: &World) -> Totals {
         ends(world, &order, "CANCELED").await;
     };
     let early = async {
-        let order = place(world, "early", &one("6", "A1", 1, json!({}))).await;
+        let order = place(world, "early", &one("6", "A1", 1, coupon(world, "6").await)).await;
         early_report(world, &order).await;
         let parked = format!("/payments/{order}");
         eventually("it is open", || async {
@@ -117,15 +130,20 @@ pub async fn script(world: &World) -> Totals {
     tokio::join!(bought("bought-1", 1), bought("bought-2", 2), canceled, refunded, timed_out, sold_out, early);
     // What has no end that an order shows: stock and points follow.
     world.audit().await;
-    let mut totals = Totals { stock: vec![], points: vec![] };
+    let mut totals = Totals { stock: vec![], points: vec![], coupons: vec![] };
     for sku in ["A1", "B2"] {
         totals.stock.push(world.get(&format!("/stock/{sku}")).await);
     }
     for user in 1..=6 {
         totals.points.push(world.get(&format!("/points/{user}")).await["balance"].clone());
     }
+    for user in [2, 6] {
+        let page = world.get(&format!("/coupons?userId={user}")).await;
+        totals.coupons.extend(page["items"].as_array().unwrap().iter().map(|one| one["state"].clone()));
+    }
+    assert_eq!(totals.coupons, ["AVAILABLE", "USED"].map(Value::from));
     assert_eq!(totals.stock[0], json!({"sku": "A1", "available": 99_996, "frozen": 0, "sold": 4}));
-    assert_eq!(totals.points, [178, 0, 0, 0, 0, 59].map(Value::from));
+    assert_eq!(totals.points, [178, 0, 0, 0, 0, 58].map(Value::from));
     totals
 }
 

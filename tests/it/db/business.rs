@@ -36,6 +36,7 @@ pub(super) fn order(id: i64) -> OrderRow {
             payment_id: None,
         },
         version: 1,
+        coupon: None,
         currency: "CNY".into(),
         merchant_id: 1,
         channel_id: "sandbox".into(),

@@ -19,6 +19,10 @@ const LATE_MS: i64 = 5 * 86_400_000;
 /// (SKU, price in minor units, pieces): the last one is scarce.
 const SKUS: [(&str, i64, i64); 3] = [("TEA", 2_990, 500), ("CUP", 505, 500), ("RARE", 10_000, 3)];
 
+/// Template of the coupons, and what they take off.
+const COUPON: &str = "FIVE";
+const COUPON_MINOR: i64 = 500;
+
 /// Something that is done to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -46,6 +50,8 @@ pub struct Wish {
     user: i64,
     items: Vec<(&'static str, i64)>,
     hold_s: i64,
+    /// Placed with a coupon of 5.00.
+    coupon: bool,
     commands: Vec<Command>,
 }
 
@@ -87,7 +93,8 @@ impl Plan {
                 items.push((SKUS[0].0, 1));
             }
             let hold_s = if chance.random_bool(0.3) { 600 } else { 0 };
-            Wish { user: chance.random_range(1..=3), items, hold_s, commands }
+            let coupon = chance.random_bool(0.4);
+            Wish { user: chance.random_range(1..=3), items, hold_s, coupon, commands }
         });
         Self(wishes.collect())
     }
@@ -98,6 +105,7 @@ impl Plan {
             user: 7,
             items: vec![("TEA", 2), ("CUP", 1)],
             hold_s: 0,
+            coupon: true,
             commands: commands.to_vec(),
         };
         Self(vec![
@@ -117,6 +125,7 @@ impl Plan {
 #[derive(Debug)]
 struct Placed {
     id: String,
+    coupon: Option<String>,
     /// Numbers of good transactions whose money comes in the end; "" is the channel's own.
     money: Vec<&'static str>,
     /// The channel was told of this order under its own number.
@@ -139,6 +148,7 @@ impl Run {
         for (sku, price, pieces) in SKUS {
             shop.sell(sku, price, pieces).await;
         }
+        shop.template(COUPON, json!({})).await;
         let next = vec![0; plan.0.len()];
         Self { wishes: plan.0, placed: vec![], next, waited: false }
     }
@@ -146,9 +156,13 @@ impl Run {
     /// Places the next order; false when all are placed.
     pub async fn place_next(&mut self, shop: &mut Shop) -> bool {
         let Some(wish) = self.wishes.get(self.placed.len()) else { return false };
-        let more = json!({ "holdSeconds": wish.hold_s, "payWithinSeconds": PAY_WITHIN_S });
+        let mut more = json!({ "holdSeconds": wish.hold_s, "payWithinSeconds": PAY_WITHIN_S });
+        let coupon = if wish.coupon { Some(shop.coupon(wish.user, COUPON).await) } else { None };
+        if let Some(coupon) = &coupon {
+            more["couponId"] = json!(coupon);
+        }
         let id = shop.place_order(wish.user, &wish.items, more).await;
-        self.placed.push(Placed { id, money: vec![], submitted: false, late: false, canceled: false });
+        self.placed.push(Placed { id, coupon, money: vec![], submitted: false, late: false, canceled: false });
         true
     }
 
@@ -237,6 +251,11 @@ impl Run {
             let none = vec![];
             check_told(outcome, placed, told.get(&placed.id).unwrap_or(&none), &about);
             check_money(shop, outcome, placed, &about).await;
+            if let Some(coupon) = &placed.coupon {
+                let used = ("USED".to_owned(), Some(placed.id.clone()));
+                let wanted = if outcome == "SIGNED" { used } else { ("AVAILABLE".to_owned(), None) };
+                assert_eq!(shop.coupon_state(wish.user, coupon).await, wanted, "{about}");
+            }
         }
         for (sku, _, pieces) in SKUS {
             let sold = sold.get(sku).copied().unwrap_or(0);
@@ -285,6 +304,9 @@ impl Run {
                 told.get(&placed.id)
             );
             all.insert(format!("order {number}"), what);
+            if let Some(coupon) = &placed.coupon {
+                all.insert(format!("coupon {number}"), shop.coupon_state(7, coupon).await.0);
+            }
         }
         for (sku, _, _) in SKUS {
             all.insert(sku.to_owned(), format!("{:?}", shop.stock(sku).await));
@@ -296,7 +318,7 @@ impl Run {
 
 fn total(wish: &Wish) -> i64 {
     let price = |sku: &str| SKUS.iter().find(|one| one.0 == sku).map_or(0, |one| one.1);
-    wish.items.iter().map(|(sku, pieces)| price(sku) * pieces).sum()
+    wish.items.iter().map(|(sku, pieces)| price(sku) * pieces).sum::<i64>() - if wish.coupon { COUPON_MINOR } else { 0 }
 }
 
 /// Everybody was told what happened to his order, once.

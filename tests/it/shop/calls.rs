@@ -69,6 +69,24 @@ impl Shop {
         order["orderId"].as_str().unwrap().to_owned()
     }
 
+    /// Makes a template of coupons that take 5.00 off, or changes it.
+    pub async fn template(&self, name: &str, more: Value) {
+        let mut body = json!({ "name": "Five off", "kind": "AMOUNT", "amountOff": 5, "stock": 1_000, "perUser": 1_000,
+            "validUntil": "2099-01-01T00:00:00Z" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, answer) = self.insist(Method::PUT, &format!("/coupons/{name}"), None, Some(body)).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+
+    /// Gives a user a coupon; its id.
+    pub async fn coupon(&self, user: i64, template: &str) -> String {
+        let key = format!("coupon-{}", self.db.ids().next());
+        let (path, body) = (format!("/coupons/{template}/issue"), json!({ "userId": user.to_string() }));
+        let (status, coupon) = self.insist(Method::POST, &path, Some(&key), Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{coupon}");
+        coupon["couponId"].as_str().unwrap().to_owned()
+    }
+
     /// Pays; `sandbox` says how the channel is to behave. 202 when it was submitted.
     pub async fn pay(&self, order: &str, sandbox: Value) -> StatusCode {
         let body = json!({ "method": "card", "sandbox": sandbox });

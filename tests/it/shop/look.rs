@@ -21,6 +21,13 @@ impl Shop {
         self.get(&format!("/orders/{order}")).await
     }
 
+    /// (state, order) of a coupon of a user.
+    pub async fn coupon_state(&self, user: i64, coupon: &str) -> (String, Option<String>) {
+        let page = self.get(&format!("/coupons?userId={user}&limit=100")).await;
+        let found = page["items"].as_array().unwrap().iter().find(|one| one["couponId"] == coupon).unwrap();
+        (found["state"].as_str().unwrap().to_owned(), found["orderId"].as_str().map(str::to_owned))
+    }
+
     /// Where an order stands: OPEN, SIGNED, CANCELED or REFUNDED.
     pub async fn outcome(&self, order: &str) -> String {
         self.order(order).await["outcome"].as_str().unwrap().to_owned()

@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{CancelRequest, State};
+use super::{CancelRequest, State, coupons};
 use crate::cache::{Taken, Verdict};
 use crate::db::orders::{self, Filter};
 use crate::domain::event::CacheKind;
-use crate::domain::id::{OrderId, Quantity, Sku, UserId};
+use crate::domain::id::{CouponId, OrderId, Quantity, Sku, UserId};
 use crate::domain::order::{Decision, Status};
 use crate::http::{ApiJson, Problem};
 use crate::roles::order::flow::Moved;
@@ -56,6 +56,10 @@ pub(super) struct NewOrderBody {
     /// Channel that is to take the money.
     #[serde(default = "sandbox")]
     channel_id: String,
+    /// Coupon of the user that is to reduce it; locked with the order.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    coupon_id: Option<CouponId>,
     /// Seconds between payment and fulfilment; the order can be canceled until then.
     #[serde(default)]
     hold_seconds: i64,
@@ -101,6 +105,7 @@ pub(super) async fn create(
         }
         Placed::MixedCurrencies => Err(Problem::invalid("the lines are priced in different currencies")),
         Placed::TooExpensive => Err(Problem::invalid("the total is more than an order may have")),
+        Placed::Coupon(refused) => Err(coupons::refusal(refused)),
     }
 }
 
@@ -149,6 +154,7 @@ fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOr
         remark: body.remark,
         address: body.address,
         channel_id: body.channel_id,
+        coupon_id: body.coupon_id.map(|id| id.0),
         hold_ms: seconds_ms("holdSeconds", 0, body.hold_seconds)?,
         pay_within_ms,
         idempotency_key: idempotency_key(headers)?,
@@ -164,7 +170,7 @@ fn seconds_ms(field: &str, least: i64, seconds: i64) -> Result<i64, Problem> {
     Err(Problem::invalid(&detail).field(field, detail))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim();
     if key.is_empty() || key.len() > 128 {
