@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes products.jsonl and orders.jsonl next to itself: always the same bytes, whatever the Python version.
+"""Writes products.jsonl and orders.jsonl next to itself (coupons.jsonl is written by hand): always the same bytes, whatever the Python version.
 
 usage: python3 examples/make_orders.py
 """
@@ -123,6 +123,37 @@ def order(dice, number, case, expect):
     return line
 
 
+# Orders with a coupon, put between the others: case, expected end, templates, how many.
+SMALL = ["DEMO-AMOUNT", "DEMO-PERCENT"]
+COUPON_CASES = [
+    ("coupon_used", "SIGNED", SMALL, 16), ("coupon_canceled", "CANCELED", SMALL, 8),
+    ("coupon_refunded", "REFUNDED", SMALL, 8), ("coupon_twice", "SIGNED", SMALL, 4),
+    ("coupon_too_small", "REJECTED", ["DEMO-HUGE"], 4),
+]
+
+
+def with_coupons(lines):
+    dice, number, extra = Dice(20250601), 2000, []
+    for case, expect, templates, count in COUPON_CASES:
+        for n in range(count):
+            number += 1
+            line = order(dice, number, case, expect)
+            if n % 4 == 3 and case == "coupon_used":
+                line["items"] = [{"sku": "TEA-LONGJING-100", "quantity": 1}]
+                line["coupon"] = "DEMO-THRESHOLD"
+            else:
+                line["coupon"] = templates[n % len(templates)]
+            if case == "coupon_refunded":
+                line["holdSeconds"] = 3600
+            extra.append(dump(line))
+    dice.shuffle(extra)
+    gap = len(lines) // len(extra)
+    for place, line in enumerate(extra):
+        # From the end on, so that earlier places stay what they are.
+        lines.insert((len(extra) - place) * gap - 1, line)
+    return lines
+
+
 def main():
     dice = Dice(20240601)
     products = [{"sku": sku, "name": name, "price": price, "available": 0 if sku == SOLD_OUT else 20000}
@@ -138,7 +169,7 @@ def main():
             # The same line twice: the customer pressed the button twice.
             orders.append([line, line] if case == "duplicate_key" else [line])
     dice.shuffle(orders)
-    lines = [line for group in orders for line in group]
+    lines = with_coupons([line for group in orders for line in group])
     (HERE / "products.jsonl").write_text("".join(dump(product) + "\n" for product in products), encoding="utf-8")
     (HERE / "orders.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

@@ -4,6 +4,7 @@
 //! the settle window, and looks a second time before it reports anything. What may still be on its way is a violation
 //! only once it is older than the bound.
 
+mod coupons;
 mod events;
 mod orders;
 mod payments;
@@ -114,6 +115,8 @@ pub enum Check {
     PaymentsHaveOrder,
     /// Points against orders, balances against records.
     Points,
+    /// Coupons against orders, templates against coupons.
+    Coupons,
     /// States against the outbox.
     EventsOfStates,
     /// Outbox against inboxes.
@@ -126,13 +129,14 @@ pub enum Check {
 
 impl Check {
     /// Every check, in report order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::StockLedger,
         Self::StockReservations,
         Self::ReservationsMatchOrders,
         Self::PaidOrdersHavePayment,
         Self::PaymentsHaveOrder,
         Self::Points,
+        Self::Coupons,
         Self::EventsOfStates,
         Self::EventsConsumed,
         Self::NothingStuck,
@@ -149,6 +153,7 @@ impl Check {
             Self::PaidOrdersHavePayment => "paid_orders_have_payment",
             Self::PaymentsHaveOrder => "payments_have_order",
             Self::Points => "points",
+            Self::Coupons => "coupons",
             Self::EventsOfStates => "events_of_states",
             Self::EventsConsumed => "events_consumed",
             Self::NothingStuck => "nothing_stuck",
@@ -166,6 +171,9 @@ impl Check {
             Self::PaidOrdersHavePayment => "each paid order has one successful payment of its amount",
             Self::PaymentsHaveOrder => "all money taken belongs to a paid order, or goes back once",
             Self::Points => "each paid order earned its points once, refunded ones none; balances add up",
+            Self::Coupons => {
+                "each coupon is free, or with the one order that it reduced; no more are issued than there are"
+            }
             Self::EventsOfStates => "each state has written its events",
             Self::EventsConsumed => "each event that was sent was handled by each of its groups",
             Self::NothingStuck => "nothing is past its time",
@@ -210,6 +218,10 @@ pub enum About {
     User(i64),
     /// The level of a SKU.
     Sku(String),
+    /// A coupon that a user holds.
+    Coupon(i64),
+    /// A coupon template.
+    Template(String),
     /// An event that the state of an order proves, and that is not there.
     Missing(i64, Kind),
     /// An event that a group has not handled.
@@ -336,6 +348,7 @@ pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
     for rule in walk::Rule::ALL {
         walk::walk(&mut auditor, rule).await?;
     }
+    coupons::templates(&mut auditor).await?;
     walk::orphans(&mut auditor).await?;
     events::consumed(&mut auditor).await?;
     stuck::check(&mut auditor).await?;

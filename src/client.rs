@@ -170,6 +170,30 @@ impl Api {
         self.call(Call::post(Role::Order, "/orders".to_owned(), body).key(key)).await
     }
 
+    /// `PUT /coupons/{template}`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_template(&self, template: &str, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::put(Role::Order, format!("/coupons/{template}"), body)).await
+    }
+
+    /// `POST /coupons/{template}/issue`. The key makes a repetition harmless.
+    ///
+    /// # Errors
+    /// [`CallError`]; 409 when there are none left.
+    pub async fn issue_coupon(&self, template: &str, body: impl Into<Bytes>, key: &str) -> Result<Reply, CallError> {
+        self.call(Call::post(Role::Order, format!("/coupons/{template}/issue"), body).key(key)).await
+    }
+
+    /// `GET /coupons` of a user: the newest one older than `before`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn coupon_before(&self, user_id: &str, before: i64) -> Result<Reply, CallError> {
+        self.call(Call::get(Role::Order, format!("/coupons?userId={user_id}&before={before}&limit=1"))).await
+    }
+
     /// `GET /orders/{id}`.
     ///
     /// # Errors

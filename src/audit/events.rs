@@ -74,6 +74,11 @@ fn of_order(order: &OrderFact) -> Vec<Kind> {
     if status.is_paid() {
         kinds.extend([Kind::PaidOrderSuccess, Kind::InventoryDeduct]);
     }
+    if order.coupon_id.is_some() {
+        kinds.push(Kind::CouponLocked);
+        kinds.extend(status.is_paid().then_some(Kind::CouponUsed));
+        kinds.extend((status == Status::Canceled).then_some(Kind::CouponReleased));
+    }
     match status {
         Status::Fulfill => kinds.push(Kind::OrderFulfillSuccess),
         Status::OutStock => kinds.push(Kind::OrderOutStock),

@@ -6,6 +6,7 @@
 //! handled one drops the copy. What a tool cannot know (what a channel took, what lies on a shelf) is left to a person.
 
 mod apply;
+mod coupons;
 mod events;
 mod plan;
 mod stock;
@@ -60,6 +61,12 @@ pub enum Action {
     Wake(usize, i64),
     /// An order without a time to pay: its own.
     Expire(i64),
+    /// Make the coupon of an order what the order says.
+    Coupon(i64),
+    /// Give a coupon that no order names back to its user.
+    FreeCoupon(i64),
+    /// Make the number of issued coupons of a template that of the rows.
+    Issued(String),
 }
 
 impl Action {
@@ -87,6 +94,9 @@ impl Action {
             Self::Refund(id) => format!("ask the channel for refund {id} again, with the same number"),
             Self::Call(id) => format!("make call {id} to the warehouse again, with the same number"),
             Self::Wake(_, id) => format!("try parked message {id} now"),
+            Self::Coupon(order_id) => format!("lock, use or release the coupon of order {order_id}, as the order says"),
+            Self::FreeCoupon(id) => format!("give coupon {id}, which no order names, back to its user"),
+            Self::Issued(name) => format!("make the number of issued coupons of {name} that of its coupons"),
             Self::Expire(id) => format!("let order {id} time out at its own time"),
         }
     }

@@ -1,6 +1,6 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
-use super::{About, Auditor, Check, Suspect, events, orders, payments, points, stock};
+use super::{About, Auditor, Check, Suspect, coupons, events, orders, payments, points, stock};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
 use crate::domain::event::Role;
@@ -15,13 +15,15 @@ pub(super) enum Rule {
     OrderOfPayment,
     PointsOfOrder,
     PointsOfUser,
+    CouponOfOrder,
+    OrderOfCoupon,
     EventsOfOrder,
     RepeatedMovements,
     RepeatedNotices,
 }
 
 impl Rule {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Reservations,
         Self::ReservationOfOrder,
         Self::PaymentOfOrder,
@@ -29,6 +31,8 @@ impl Rule {
         Self::OrderOfPayment,
         Self::PointsOfOrder,
         Self::PointsOfUser,
+        Self::CouponOfOrder,
+        Self::OrderOfCoupon,
         Self::EventsOfOrder,
         Self::RepeatedMovements,
         Self::RepeatedNotices,
@@ -41,6 +45,7 @@ impl Rule {
             Self::PaymentOfOrder => Check::PaidOrdersHavePayment,
             Self::RefundOfOrder | Self::OrderOfPayment => Check::PaymentsHaveOrder,
             Self::PointsOfOrder | Self::PointsOfUser => Check::Points,
+            Self::CouponOfOrder | Self::OrderOfCoupon => Check::Coupons,
             Self::EventsOfOrder => Check::EventsOfStates,
             Self::RepeatedMovements | Self::RepeatedNotices => Check::Duplicates,
         }
@@ -53,7 +58,9 @@ impl Rule {
             | Self::PaymentOfOrder
             | Self::RefundOfOrder
             | Self::PointsOfOrder
+            | Self::CouponOfOrder
             | Self::EventsOfOrder => (Role::Order, Ids::Orders),
+            Self::OrderOfCoupon => (Role::Order, Ids::Coupons),
             Self::OrderOfPayment => (Role::Payment, Ids::Payments),
             Self::PointsOfUser => (Role::Notify, Ids::PointsUsers),
             Self::RepeatedMovements => (Role::Stock, Ids::LedgerOrders),
@@ -70,6 +77,8 @@ impl Rule {
             Self::OrderOfPayment => payments::orders_of_payments(auditor, ids).await,
             Self::PointsOfOrder => points::of_orders(auditor, ids).await,
             Self::PointsOfUser => points::balances(auditor, ids).await,
+            Self::CouponOfOrder => coupons::of_orders(auditor, ids).await,
+            Self::OrderOfCoupon => coupons::of_coupons(auditor, ids).await,
             Self::EventsOfOrder => events::of_states(auditor, ids).await,
             Self::RepeatedMovements => {
                 let mut conn = auditor.dbs.stock.read().await?;

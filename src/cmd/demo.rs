@@ -2,6 +2,7 @@
 //! same orders through processes that run already.
 
 pub mod cases;
+mod coupon;
 pub mod drive;
 mod report;
 pub mod system;
@@ -30,6 +31,8 @@ use timeline::Moment;
 
 /// The orders that are fed if no others are given.
 pub const ORDERS: &str = include_str!("../../examples/orders.jsonl");
+/// The coupons of the demo.
+pub const COUPONS: &str = include_str!("../../examples/coupons.jsonl");
 /// What is sold in the demo.
 pub const PRODUCTS: &str = include_str!("../../examples/products.jsonl");
 
@@ -43,7 +46,7 @@ const AUDIT_PAUSE: Duration = Duration::from_millis(500);
     after_help = "Examples:\n  ruyi demo\n  ruyi demo --orders 5000 --output json\n  ruyi demo --external --patience 120s --set client.order=http://127.0.0.1:8081"
 )]
 pub struct Args {
-    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,200]
+    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,240]
     #[arg(long, value_name = "N|FILE")]
     orders: Option<String>,
     /// Keep the data in this directory [default: a temporary one, removed at the end]
@@ -137,7 +140,8 @@ async fn on(
     let setting_up = async {
         api.ready().await.context("the system is not ready")?;
         let products = cases::products(PRODUCTS)?;
-        drive::set_up(&api, &products, cases.rounds(options.count)).await.context("cannot set products and stock")
+        drive::set_up(&api, &products, cases.rounds(options.count)).await.context("cannot set products and stock")?;
+        drive::set_up_coupons(&api, &cases::coupons(COUPONS)?).await.context("cannot set coupons")
     };
     tokio::select! {
         result = setting_up => result?,

@@ -1,6 +1,7 @@
 //! What the audit reads: small facts by key, page by page. Nothing here locks or writes, and no statement looks into
 //! the tables of two roles, which may live in different databases.
 
+mod coupons;
 mod messages;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +14,7 @@ use super::sql::{self, Columns, Val};
 use crate::domain::stock::{Kind, Level, Lines};
 use crate::vals;
 
+pub use coupons::*;
 pub use messages::*;
 
 fn ints(ids: &[i64]) -> Vec<Val> {
@@ -38,6 +40,8 @@ pub enum Ids {
     NotifiedOrders,
     /// Every user with points.
     PointsUsers,
+    /// Every coupon that a user holds.
+    Coupons,
 }
 
 /// The next `limit` keys after `after`.
@@ -53,6 +57,7 @@ pub async fn ids(conn: &mut AnyConnection, which: Ids, after: i64, limit: i64) -
         Ids::NotifiedOrders => {
             "SELECT DISTINCT order_id FROM notification WHERE order_id > ? ORDER BY order_id LIMIT ?"
         }
+        Ids::Coupons => "SELECT id FROM coupon WHERE id > ? ORDER BY id LIMIT ?",
         Ids::PointsUsers => "SELECT user_id FROM user_points WHERE user_id > ? ORDER BY user_id LIMIT ?",
     };
     sql::fetch(conn, text, vals![after, limit]).await?.iter().map(|row| row.int(0)).collect()
@@ -88,6 +93,10 @@ pub struct OrderFact {
     pub handed_over: bool,
     /// Who canceled.
     pub cancel_type: Option<String>,
+    /// Coupon that it was placed with.
+    pub coupon_id: Option<i64>,
+    /// What that took off, minor units.
+    pub discount: i64,
     /// Epoch ms.
     pub created_at: i64,
     /// Epoch ms.
@@ -100,7 +109,7 @@ pub struct OrderFact {
 /// The database's.
 pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i64, OrderFact>, DbError> {
     let before = "SELECT id, user_id, status, total_amount, currency, payment_id, refund_status, cancel_type, \
-                  created_at, updated_at, handed_over FROM orders WHERE id";
+                  created_at, updated_at, handed_over, coupon_id, discount FROM orders WHERE id";
     let rows = sql::select_in(conn, before, "", &[], ints(ids)).await?;
     let fact = |row: &AnyRow| {
         Ok(OrderFact {
@@ -115,6 +124,8 @@ pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i6
             created_at: row.int(8)?,
             updated_at: row.int(9)?,
             handed_over: row.int(10)? != 0,
+            coupon_id: row.maybe_int(11)?,
+            discount: row.int(12)?,
         })
     };
     rows.iter().map(|row| fact(row).map(|order| (order.id, order))).collect()

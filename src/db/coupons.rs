@@ -280,6 +280,21 @@ pub async fn get(conn: &mut AnyConnection, id: i64) -> Result<Option<CouponRow>,
     sql::fetch_one(conn, text, vals![id]).await?.as_ref().map(coupon_of).transpose()
 }
 
+/// Makes the number of issued coupons of a template that of the rows; (before, after) where they differed.
+///
+/// # Errors
+/// The database's.
+pub async fn recount(tx: &mut Tx, name: &str) -> Result<Option<(i64, i64)>, DbError> {
+    let Some(template) = lock_template(tx, name).await? else { return Ok(None) };
+    let text = "SELECT COUNT(*) FROM coupon WHERE template = ?";
+    let after = sql::fetch_one(tx, text, vals![name]).await?.map_or(Ok(0), |row| row.int(0))?;
+    if after == template.issued {
+        return Ok(None);
+    }
+    sql::execute(tx, "UPDATE coupon_template SET issued = ? WHERE template = ?", vals![after, name]).await?;
+    Ok(Some((template.issued, after)))
+}
+
 /// Coupons of a user that are older than `before`, newest first.
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use ruyi::db::payments::{PaymentRow, RefundRow, RefundStatus};
 use ruyi::db::points::Record;
 use ruyi::db::stock::{Movement, Reservation};
 use ruyi::db::tx::Draft;
-use ruyi::db::{Db, DbError, Tx, inbox, orders, payments, points, sql, stock};
+use ruyi::db::{Db, DbError, Tx, coupons, inbox, orders, payments, points, sql, stock};
+use ruyi::domain::coupon::{self, Terms};
 use ruyi::domain::event::{Group, Kind, Producer, RefundKind, Role};
 use ruyi::domain::id::PaymentId;
 use ruyi::domain::money::Money;
@@ -109,6 +110,41 @@ fn money() -> Money {
     Money::from_minor(TOTAL).unwrap()
 }
 
+/// Orders with a coupon that takes 0.50 off.
+const COUPONS: [i64; 3] = [1, 3, 4];
+
+fn off() -> Money {
+    Money::from_minor(50).unwrap()
+}
+
+/// Issues the coupon of an order; its id.
+async fn write_coupon(tx: &mut Tx, case: &Case) -> Result<i64, DbError> {
+    let (zero, kind) = (Money::ZERO, coupon::Kind::Amount);
+    let template = coupons::Template {
+        template: "HALF".into(),
+        name: "n".into(),
+        terms: Terms { kind, amount_off: off(), basis_points: 0, max_off: None, min_amount: zero },
+        stock: 3,
+        per_user: 3,
+        valid_from: 0,
+        valid_until: i64::MAX,
+        active: true,
+        issued: 0,
+    };
+    coupons::put(tx, &template).await?.unwrap();
+    let coupons::Issued::New(mut held) = coupons::issue(tx, "HALF", USER, None).await? else { panic!() };
+    let kind = match case.status {
+        Status::Signed => Some(coupon::State::Used),
+        Status::Canceled => None,
+        _ => Some(coupon::State::Locked),
+    };
+    if let Some(state) = kind {
+        (held.held.state, held.held.order_id) = (state, Some(case.id));
+        coupons::update(tx, &[&held]).await?;
+    }
+    Ok(held.id)
+}
+
 fn order(case: &Case) -> orders::OrderRow {
     let payment_id = case.payment.is_some_and(payment::Status::has_money).then_some(PaymentId(100 + case.id));
     orders::OrderRow {
@@ -123,7 +159,7 @@ fn order(case: &Case) -> orders::OrderRow {
             payment_id,
         },
         version: 1,
-        coupon: None,
+        coupon: COUPONS.contains(&case.id).then(|| orders::CouponUse { id: 0, discount: off() }),
         currency: "CNY".into(),
         merchant_id: 1,
         channel_id: "sandbox".into(),
@@ -144,8 +180,17 @@ fn order(case: &Case) -> orders::OrderRow {
 }
 
 async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
-    let row = order(case);
-    let item = orders::Item { sku: "A".into(), quantity: 2, unit_price: Money::from_minor(TOTAL / 2).unwrap() };
+    let mut row = order(case);
+    let mut lines = TOTAL;
+    let mut events = case.events.to_vec();
+    if let Some(reduced) = &mut row.coupon {
+        reduced.id = write_coupon(tx, case).await?;
+        lines += off().minor();
+        events.push(Kind::CouponLocked);
+        events.extend((case.status == Status::Signed).then_some(Kind::CouponUsed));
+        events.extend((case.status == Status::Canceled).then_some(Kind::CouponReleased));
+    }
+    let item = orders::Item { sku: "A".into(), quantity: 2, unit_price: Money::from_minor(lines / 2).unwrap() };
     orders::insert(tx, &[(row.clone(), vec![item])]).await?;
     orders::update(tx, &[&row]).await?;
     let held = Reservation { status: case.held, lines: BTreeMap::from([("A".to_owned(), 2)]), reason: String::new() };
@@ -165,7 +210,7 @@ async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
     if let Some(status) = case.payment {
         write_payment(tx, case, status).await?;
     }
-    for kind in case.events {
+    for kind in &events {
         let body = serde_json::json!({"orderId": case.id.to_string()});
         tx.emit(&Draft::new(*kind, case.id, &body, None))?;
         for group in kind.groups() {
@@ -259,7 +304,7 @@ pub async fn execute(db: &Db, statements: &[&'static str]) {
 }
 
 /// What is broken, and the one check that has to see it.
-const BROKEN: [(&str, &[&str]); 27] = [
+const BROKEN: [(&str, &[&str]); 39] = [
     ("stock_ledger", &["UPDATE stock SET available = available - 1 WHERE sku = 'A'"]),
     ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
@@ -307,6 +352,18 @@ const BROKEN: [(&str, &[&str]); 27] = [
              VALUES ('3:PAYMENT_SUCCESS#1', '3:PAYMENT_SUCCESS', '3', 2, 1)",
         ],
     ),
+    ("coupons", &["UPDATE coupon SET state = 1 WHERE order_id = 1"]),
+    ("coupons", &["UPDATE coupon SET state = 0, order_id = NULL WHERE order_id = 4"]),
+    ("coupons", &["UPDATE coupon SET state = 1, order_id = 3 WHERE id = (SELECT coupon_id FROM orders WHERE id = 3)"]),
+    ("coupons", &["UPDATE coupon SET state = 2 WHERE order_id = 4"]),
+    ("coupons", &["DELETE FROM coupon WHERE order_id = 4"]),
+    ("coupons", &["UPDATE orders SET coupon_id = (SELECT id FROM coupon WHERE order_id = 1) WHERE id = 4"]),
+    ("coupons", &["UPDATE orders SET discount = discount + 1 WHERE id = 1"]),
+    ("coupons", &["UPDATE coupon SET state = 1, order_id = 2 WHERE id = (SELECT coupon_id FROM orders WHERE id = 3)"]),
+    ("coupons", &["UPDATE coupon_template SET issued = issued + 1"]),
+    ("coupons", &["UPDATE coupon_template SET stock = 2"]),
+    ("events_of_states", &["DELETE FROM message_record WHERE event_id = '1:COUPON_USED'"]),
+    ("events_of_states", &["DELETE FROM message_record WHERE event_id = '3:COUPON_RELEASED'"]),
     ("events_consumed", &["DELETE FROM message_process_log WHERE message_id = '1:ORDER_CREATED'"]),
     ("events_consumed", &["UPDATE message_process_log SET outcome = 3 WHERE message_id = '1:ORDER_CREATED'"]),
     ("nothing_stuck", &["UPDATE message_record SET status = 0, next_at = 1 WHERE event_id = '1:ORDER_CREATED'"]),
@@ -367,7 +424,7 @@ async fn reopen(file: &std::path::Path, clock: &Clock) -> Db {
 /// Takes away what is not a role's own.
 async fn keep_only(db: &Db, role: Role) {
     let tables: [(Role, &[&str]); 4] = [
-        (Role::Order, &["orders", "order_item"]),
+        (Role::Order, &["orders", "order_item", "coupon", "coupon_template"]),
         (Role::Payment, &["payment_record", "refund_record"]),
         (Role::Stock, &["stock", "stock_reservation", "stock_ledger"]),
         (Role::Notify, &["user_points", "points_record"]),

@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ruyi::client::Api;
-use ruyi::cmd::demo::cases::{Cases, End, products};
-use ruyi::cmd::demo::drive::{Driven, Options, drive, set_up};
-use ruyi::cmd::demo::{ORDERS, PRODUCTS};
+use ruyi::cmd::demo::cases::{Cases, End, coupons, products};
+use ruyi::cmd::demo::drive::{Driven, Options, drive, set_up, set_up_coupons};
+use ruyi::cmd::demo::{COUPONS, ORDERS, PRODUCTS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -258,6 +258,7 @@ async fn drive_example(base: &str, count: u64) -> Driven {
     let api = Api::at(base).unwrap();
     let cases = Cases::parse(ORDERS, "test").unwrap();
     set_up(&api, &products(PRODUCTS).unwrap(), 1).await.unwrap();
+    set_up_coupons(&api, &coupons(COUPONS).unwrap()).await.unwrap();
     let options = Options { count, concurrency: 256, patience: Duration::from_secs(60) };
     drive(&api, &cases, options, &CancellationToken::new(), |_| ()).await
 }

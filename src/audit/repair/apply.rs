@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Action, Mended, events, plan, stock};
+use super::{Action, Mended, coupons, events, plan, stock};
 use crate::audit::RoleDbs;
+use crate::db::coupons as coupon_rows;
 use crate::db::delivery::{self, Kind as Call};
 use crate::db::inbox::{self, Claim, Outcome};
 use crate::db::orders::{self, OrderRow};
@@ -49,6 +50,12 @@ pub(super) async fn apply(dbs: &RoleDbs, action: &Action) -> Result<Mended, DbEr
             if_any(woken)
         }),
         Action::Expire(id) => write!(dbs.order, [], |tx| if_any(orders::expire_at_its_time(tx, id).await?)),
+        Action::Coupon(order_id) => write!(dbs.order, [], |tx| coupons::settle(tx, order_id).await),
+        Action::FreeCoupon(id) => write!(dbs.order, [], |tx| coupons::free(tx, id).await),
+        Action::Issued(name) => write!(dbs.order, [name], |tx| match coupon_rows::recount(tx, &name).await? {
+            Some((before, after)) => done(format!("{before} → {after}")),
+            None => Ok(Mended::Healed),
+        }),
         Action::Rewrite(order_id, kind) => rewrite(dbs, order_id, kind).await,
         Action::Redeliver { group, event, anew } => {
             write!(dbs.of(group.role()), [event], |tx| redeliver(tx, group, &event, anew).await)

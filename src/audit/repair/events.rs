@@ -66,6 +66,9 @@ pub(super) fn of_order(kind: Kind, order: &OrderRow, items: &[orders::Item]) -> 
         Kind::OrderCreated => {
             json(&order.created(items.iter().map(|item| (item.sku.clone(), item.quantity)).collect()))
         }
+        Kind::CouponLocked => order.coupon_moved().map_or(Ok(None), |body| json(&body)),
+        Kind::CouponUsed if status.is_paid() => order.coupon_moved().map_or(Ok(None), |body| json(&body)),
+        Kind::CouponReleased if canceled => order.coupon_moved().map_or(Ok(None), |body| json(&body)),
         Kind::PaidOrderSuccess if status.is_paid() => json(&order.paid(order.updated_at)),
         Kind::InventoryDeduct if status.is_paid() => json(&Inventory { order_id, kind: "PAID".to_owned() }),
         Kind::TriggerOrderFulfill if status == Status::Paid && !order.state.handed_over => json(&order.trigger(items)),

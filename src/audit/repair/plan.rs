@@ -1,6 +1,6 @@
 //! What to do about each violation, from what the databases say now.
 
-use super::{Action, Plan, Repair, events, stock};
+use super::{Action, Plan, Repair, coupons, events, stock};
 use crate::audit::{About, Check, RoleDbs, Violation};
 use crate::db::audit::{self as facts, Stuck};
 use crate::db::orders::{self, OrderRow};
@@ -30,6 +30,8 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
             "what it belongs to is gone from its table: restore that row from a backup, or look with `ruyi trace`; \
              nothing says what it was",
         ),
+        About::Coupon(id) => coupons::of_coupon(dbs, *id).await,
+        About::Template(name) => coupons::of_template(dbs, name).await,
         About::User(user_id) => mend(Action::Balance(*user_id)),
         About::Sku(sku) if repair.doubtful.contains(sku) => leave(format!(
             "movements of {sku} are left to a person: its level can only follow them. Count the pieces, then \
@@ -45,6 +47,8 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
                 movements(repair, *order_id).await
             } else if is(Check::Points) {
                 points(dbs, *order_id).await
+            } else if is(Check::Coupons) {
+                coupons::of_order(dbs, *order_id).await
             } else if is(Check::PaidOrdersHavePayment) {
                 paid(dbs, *order_id).await
             } else if is(Check::PaymentsHaveOrder) {

@@ -12,7 +12,7 @@ use crate::domain::id::Sku;
 use crate::domain::order::{CancelType, Outcome};
 
 /// Fields of a line that are the demo's own and no part of the request.
-const OWN_FIELDS: [&str; 3] = ["case", "expect", "idempotencyKey"];
+const OWN_FIELDS: [&str; 4] = ["case", "expect", "idempotencyKey", "coupon"];
 
 /// What an order is put through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +54,16 @@ pub enum Kind {
     WrongType,
     /// The same line, with the same key, twice.
     DuplicateKey,
+    /// Placed with a coupon, paid, delivered.
+    CouponUsed,
+    /// Placed with a coupon, canceled when it could be paid.
+    CouponCanceled,
+    /// Placed with a coupon, canceled when it was paid.
+    CouponRefunded,
+    /// Two orders at once for one coupon: one of them is delivered.
+    CouponTwice,
+    /// Costs less than its coupon asks for.
+    CouponTooSmall,
 }
 
 impl Kind {
@@ -61,19 +71,26 @@ impl Kind {
     #[must_use]
     pub fn end(self) -> End {
         match self {
-            Self::Normal | Self::CallbackRepeated | Self::TwoTransactions | Self::DuplicateKey => End::Signed,
+            Self::Normal
+            | Self::CallbackRepeated
+            | Self::TwoTransactions
+            | Self::DuplicateKey
+            | Self::CouponUsed
+            | Self::CouponTwice => End::Signed,
             Self::SoldOut
             | Self::NeverPaid
             | Self::CanceledAtOnce
             | Self::CanceledBeforePaying
+            | Self::CouponCanceled
             | Self::WrongAmount
             | Self::BadSignature => End::Canceled,
-            Self::CanceledAfterPaying | Self::PaidAfterCancel => End::Refunded,
+            Self::CanceledAfterPaying | Self::PaidAfterCancel | Self::CouponRefunded => End::Refunded,
             Self::UnknownSku
             | Self::Malformed
             | Self::QuantityZero
             | Self::QuantityOver
             | Self::TooManyLines
+            | Self::CouponTooSmall
             | Self::WrongType => End::Rejected,
         }
     }
@@ -84,9 +101,12 @@ impl Kind {
         match self {
             Self::SoldOut => Some(CancelType::Stock),
             Self::NeverPaid | Self::WrongAmount | Self::BadSignature => Some(CancelType::Timeout),
-            Self::CanceledAtOnce | Self::CanceledBeforePaying | Self::CanceledAfterPaying | Self::PaidAfterCancel => {
-                Some(CancelType::User)
-            }
+            Self::CanceledAtOnce
+            | Self::CanceledBeforePaying
+            | Self::CanceledAfterPaying
+            | Self::PaidAfterCancel
+            | Self::CouponCanceled
+            | Self::CouponRefunded => Some(CancelType::User),
             _ => None,
         }
     }
@@ -148,8 +168,10 @@ pub struct Case {
     pub expect: End,
     /// Its idempotency key in this run.
     pub key: String,
-    /// The body of POST /orders.
+    /// The body of POST /orders, without a coupon.
     pub body: Bytes,
+    /// Template of the coupon that its user is given for it.
+    pub coupon: Option<String>,
 }
 
 /// A file of orders, repeated as often as needed.
@@ -166,6 +188,7 @@ struct Template {
     expect: End,
     key: String,
     body: Bytes,
+    coupon: Option<String>,
 }
 
 impl Cases {
@@ -204,6 +227,7 @@ impl Cases {
             expect: template.expect,
             key: format!("{}-{}-{}", self.run_id, n / self.lines(), template.key),
             body: template.body.clone(),
+            coupon: template.coupon.clone(),
         })
     }
 }
@@ -211,14 +235,16 @@ impl Cases {
 fn template(number: u64, line: &str) -> anyhow::Result<Template> {
     let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(line) else {
         let body = Bytes::copy_from_slice(line.as_bytes());
-        return Ok(Template { kind: Kind::Malformed, expect: End::Rejected, key: format!("line-{number}"), body });
+        let key = format!("line-{number}");
+        return Ok(Template { kind: Kind::Malformed, expect: End::Rejected, key, body, coupon: None });
     };
     let kind = fields.get("case").map_or(Ok(Kind::Normal), Kind::deserialize).context("case")?;
     let expect = fields.get("expect").map_or_else(|| Ok(kind.end()), End::deserialize).context("expect")?;
     let key = fields.get("idempotencyKey").and_then(Value::as_str);
     let key = key.map_or_else(|| format!("line-{number}"), str::to_owned);
+    let coupon = fields.get("coupon").and_then(Value::as_str).map(str::to_owned);
     fields.retain(|name, _| !OWN_FIELDS.contains(&name.as_str()));
-    Ok(Template { kind, expect, key, body: serde_json::to_vec(&fields)?.into() })
+    Ok(Template { kind, expect, key, body: serde_json::to_vec(&fields)?.into(), coupon })
 }
 
 /// A product of the demo.
@@ -238,16 +264,38 @@ pub struct Product {
 /// # Errors
 /// A line is not a product.
 pub fn products(text: &str) -> anyhow::Result<Vec<Product>> {
+    each_line(text, "products")
+}
+
+/// A coupon template of the demo.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CouponTemplate {
+    /// Its name.
+    pub template: String,
+    /// The body of PUT /coupons/{template}.
+    #[serde(flatten)]
+    pub body: HashMap<String, Value>,
+}
+
+/// Reads a file of coupon templates.
+///
+/// # Errors
+/// A line is not a template.
+pub fn coupons(text: &str) -> anyhow::Result<Vec<CouponTemplate>> {
+    each_line(text, "coupons")
+}
+
+fn each_line<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> anyhow::Result<Vec<T>> {
     (1..)
         .zip(text.lines())
-        .map(|(number, line)| serde_json::from_str(line).with_context(|| format!("line {number} of the products")))
+        .map(|(number, line)| serde_json::from_str(line).with_context(|| format!("line {number} of the {what}")))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cmd::demo::{ORDERS, PRODUCTS};
+    use crate::cmd::demo::{COUPONS, ORDERS, PRODUCTS};
 
     #[test]
     fn the_example_is_large_enough_and_expects_what_its_cases_mean() {
@@ -257,9 +305,10 @@ mod tests {
         for n in 0..cases.lines() {
             let case = cases.nth(n).unwrap();
             assert_eq!(case.expect, case.kind.end(), "{case:?}");
+            assert!(case.coupon.is_none_or(|name| coupons(COUPONS).unwrap().iter().any(|one| one.template == name)));
             *seen.entry(case.kind).or_insert(0) += 1;
         }
-        assert_eq!(seen.len(), 18, "every kind is there: {seen:?}");
+        assert_eq!(seen.len(), 23, "every kind is there: {seen:?}");
         assert!(seen[&Kind::Normal] * 4 > cases.lines() * 3);
         assert_eq!(products(PRODUCTS).unwrap().len(), 50);
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::cases::{Case, Cases, End, Kind, Product};
+use super::cases::{Case, Cases, CouponTemplate, End, Kind, Product};
 use crate::client::{Api, CallError, OrderView, Watch};
 use crate::cmd::payment::pay_when_open;
 use crate::domain::id::OrderId;
@@ -20,7 +20,7 @@ use crate::domain::order::{Outcome, Status};
 
 /// Unmet expectations that are kept with their details; the others are only counted.
 const FAILURES_KEPT: usize = 100;
-const REFUND_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const REFUND_PAUSE: Duration = Duration::from_millis(100);
 const SETUP_CONCURRENCY: usize = 8;
 
 /// How to drive.
@@ -142,6 +142,17 @@ pub async fn set_up(api: &Api, products: &[Product], rounds: u64) -> anyhow::Res
     Ok(())
 }
 
+/// Sets the coupon templates.
+///
+/// # Errors
+/// The order role refuses or does not answer.
+pub async fn set_up_coupons(api: &Api, templates: &[CouponTemplate]) -> anyhow::Result<()> {
+    for one in templates {
+        api.put_template(&one.template, serde_json::to_vec(&one.body)?).await?;
+    }
+    Ok(())
+}
+
 /// Drives `options.count` orders, or fewer when `stop` is cancelled; `progress` is called for each one that ended.
 pub async fn drive(
     api: &Api,
@@ -171,10 +182,10 @@ pub async fn drive(
     driven
 }
 
-struct Driver<'a> {
-    api: &'a Api,
+pub(super) struct Driver<'a> {
+    pub(super) api: &'a Api,
     watch: Watch,
-    patience: Duration,
+    pub(super) patience: Duration,
     /// The order that each key led to.
     placed: Mutex<HashMap<String, OrderId>>,
 }
@@ -198,7 +209,11 @@ struct Payment {
 
 impl Driver<'_> {
     async fn one(&self, case: &Case) -> Done {
-        let created = match self.api.create_order(case.body.clone(), &case.key).await {
+        let body = match self.body(case).await {
+            Ok(body) => body,
+            Err(error) => return failed(None, End::Open, "no coupon", &error),
+        };
+        let created = match self.place(case, body).await {
             Ok(reply) => serde_json::from_str::<Created>(reply.get()),
             Err(CallError::Refused(problem)) if problem.status_code().is_client_error() => {
                 let why = format!("{} {}", problem.status, problem.kind.rsplit(':').next().unwrap_or_default());
@@ -248,17 +263,19 @@ impl Driver<'_> {
     /// Everything that happens to the order from outside; afterwards it only has to end.
     async fn put_through(&self, kind: Kind, id: OrderId) -> anyhow::Result<()> {
         match kind {
-            Kind::Normal | Kind::DuplicateKey => self.pay(id, &json!({})).await.map(drop),
+            Kind::Normal | Kind::DuplicateKey | Kind::CouponUsed | Kind::CouponTwice => {
+                self.pay(id, &json!({})).await.map(drop)
+            }
             Kind::CallbackRepeated => self.pay(id, &json!({"repeat": 3})).await.map(drop),
             Kind::WrongAmount => self.pay_in_vain(id, &json!({"amountDelta": -1})).await,
             Kind::BadSignature => self.pay_in_vain(id, &json!({"badSignature": true})).await,
             Kind::SoldOut | Kind::NeverPaid => Ok(()),
             Kind::CanceledAtOnce => self.cancel(id).await,
-            Kind::CanceledBeforePaying => {
+            Kind::CanceledBeforePaying | Kind::CouponCanceled => {
                 self.until(id, |order| order.status != Status::Created).await?;
                 self.cancel(id).await
             }
-            Kind::CanceledAfterPaying => {
+            Kind::CanceledAfterPaying | Kind::CouponRefunded => {
                 self.pay(id, &json!({})).await?;
                 self.until(id, |order| order.status >= Status::Paid).await?;
                 self.cancel(id).await
@@ -282,6 +299,7 @@ impl Driver<'_> {
             | Kind::QuantityZero
             | Kind::QuantityOver
             | Kind::TooManyLines
+            | Kind::CouponTooSmall
             | Kind::WrongType => self.cancel(id).await,
         }
     }
@@ -300,7 +318,7 @@ impl Driver<'_> {
                 anyhow::ensure!(refunds == 0, "a repeated report of one payment led to {refunds} refunds");
                 Ok(())
             }
-            _ => Ok(()),
+            _ => self.check_coupon(kind, order).await,
         }
     }
 

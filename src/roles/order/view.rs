@@ -9,25 +9,28 @@ use crate::domain::money::Money;
 use crate::domain::order::{Outcome, RefundState, Status};
 
 /// What a coupon did to an order; an order without one has none of these fields.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reduction {
     /// The sum of the lines.
-    #[schema(value_type = f64, example = 64.8)]
-    pub original_amount: Money,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 64.8)]
+    pub original_amount: Option<Money>,
     /// What the coupon took off it.
-    #[schema(value_type = f64, example = 5)]
-    pub discount_amount: Money,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 5)]
+    pub discount_amount: Option<Money>,
     /// Which coupon.
-    #[schema(value_type = String)]
-    pub coupon_id: CouponId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub coupon_id: Option<CouponId>,
 }
 
 impl Reduction {
-    fn of(order: &OrderRow) -> Option<Self> {
-        let CouponUse { id, discount } = order.coupon.clone()?;
-        let original_amount = [order.state.total, discount].into_iter().sum();
-        Some(Self { original_amount, discount_amount: discount, coupon_id: CouponId(id) })
+    fn of(order: &OrderRow) -> Self {
+        let Some(CouponUse { id, discount }) = order.coupon.clone() else { return Self::default() };
+        let original = [order.state.total, discount].into_iter().sum();
+        Self { original_amount: Some(original), discount_amount: Some(discount), coupon_id: Some(CouponId(id)) }
     }
 }
 
@@ -51,7 +54,7 @@ pub struct Accepted {
     pub total_amount: Money,
     /// What its coupon did.
     #[serde(flatten)]
-    pub reduction: Option<Reduction>,
+    pub reduction: Reduction,
     /// ISO 4217.
     pub currency: String,
     /// Unpaid by then, it is canceled; epoch ms.
@@ -117,7 +120,7 @@ pub struct OrderView {
     pub total_amount: Money,
     /// What its coupon did.
     #[serde(flatten)]
-    pub reduction: Option<Reduction>,
+    pub reduction: Reduction,
     /// ISO 4217.
     pub currency: String,
     /// Lines; not in lists.

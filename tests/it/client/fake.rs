@@ -25,6 +25,7 @@ struct NewOrder {
     remark: Option<String>,
     #[expect(dead_code, reason = "only its type matters")]
     address: Option<String>,
+    coupon_id: Option<String>,
     hold_seconds: Option<u64>,
     pay_within_seconds: Option<u64>,
 }
@@ -57,6 +58,7 @@ struct Order {
     transactions: Vec<String>,
     refunds: usize,
     looks: u32,
+    coupon: Option<u64>,
 }
 
 impl Order {
@@ -94,7 +96,7 @@ impl Order {
 
     fn json(&self, id: u64) -> Value {
         json!({"orderId": id.to_string(), "userId": self.user, "status": self.status, "outcome": self.outcome(),
-            "refundStatus": self.refund, "cancelType": self.cancel})
+            "refundStatus": self.refund, "cancelType": self.cancel, "couponId": self.coupon.map(|id| id.to_string())})
     }
 }
 
@@ -104,6 +106,8 @@ pub struct World {
     keys: HashMap<String, u64>,
     pub products: HashMap<String, Value>,
     pub stock: HashMap<String, i64>,
+    /// The template of each coupon, and the order that has it.
+    coupons: Vec<(String, Option<u64>)>,
     /// Every new key is refused once with 503.
     pub flaky: bool,
     /// A sold-out order goes through: what the driver must notice.
@@ -128,6 +132,9 @@ pub async fn start() -> (String, Shared) {
         .route("/orders", post(create).get(list))
         .route("/orders/{id}", get(one))
         .route("/orders/{id}/cancel", post(cancel))
+        .route("/coupons", get(coupons))
+        .route("/coupons/{template}", put(|Json(body): Json<Value>| async { Json(body) }))
+        .route("/coupons/{template}/issue", post(issue))
         .route("/products/{sku}", put(product))
         .route("/stock/{sku}", put(set_stock))
         .route("/payments/{id}", get(payment))
@@ -168,6 +175,17 @@ async fn create(State(world): State<Shared>, headers: HeaderMap, body: Bytes) ->
         return (StatusCode::CREATED, Json(json!({"orderId": id.to_string(), "status": "CREATED"}))).into_response();
     }
     let id = world.orders.len() as u64 + 1;
+    let coupon: Option<u64> = order.coupon_id.map(|id| id.parse().unwrap());
+    if let Some(number) = coupon {
+        let (template, held) = world.coupons[number as usize - 1].clone();
+        if template == "DEMO-HUGE" {
+            return Problem::invalid("too small").into_response();
+        }
+        if held.is_some_and(|other| world.orders[&other].status != "CANCELED") {
+            return Problem::new(StatusCode::CONFLICT, "coupon-taken", "taken").into_response();
+        }
+        world.coupons[number as usize - 1].1 = Some(id);
+    }
     let sold_out = order.items.iter().any(|item| world.stock.get(&item.sku) == Some(&0));
     let oversold = sold_out && world.oversells;
     world.orders.insert(
@@ -180,6 +198,7 @@ async fn create(State(world): State<Shared>, headers: HeaderMap, body: Bytes) ->
             paid: oversold,
             hold: order.hold_seconds.is_some(),
             times_out: order.pay_within_seconds.is_some(),
+            coupon,
             ..Order::default()
         },
     );
@@ -231,6 +250,23 @@ async fn cancel(State(world): State<Shared>, Path(id): Path<u64>, body: Bytes) -
         _ => return Problem::conflict("the warehouse has it").into_response(),
     }
     Json(order.json(id)).into_response()
+}
+
+async fn issue(State(world): State<Shared>, Path(template): Path<String>, Json(body): Json<Value>) -> Response {
+    assert!(body["userId"].is_string());
+    let mut world = world.lock().unwrap();
+    world.coupons.push((template, None));
+    let id = world.coupons.len().to_string();
+    (StatusCode::CREATED, Json(json!({"couponId": id, "state": "AVAILABLE"}))).into_response()
+}
+
+async fn coupons(State(world): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    let world = world.lock().unwrap();
+    let id = query["before"].parse::<u64>().unwrap() - 1;
+    let held = world.coupons[id as usize - 1].1.filter(|order| world.orders[order].status != "CANCELED");
+    let state = if held.is_some() { "USED" } else { "AVAILABLE" };
+    let order = held.map(|order| order.to_string());
+    Json(json!({"items": [{"couponId": id.to_string(), "state": state, "orderId": order}], "next": null}))
 }
 
 async fn product(State(world): State<Shared>, Path(sku): Path<String>, Json(body): Json<Value>) -> Json<Value> {

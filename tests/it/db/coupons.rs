@@ -68,7 +68,7 @@ pub(super) async fn coupons_(test: TestDb) {
     let listed = coupons::of_user(&mut conn, 7, third.id, 10).await.unwrap();
     assert_eq!(listed.iter().map(|coupon| coupon.id).collect::<Vec<_>>(), [second.id, first.id]);
     assert!(listed.iter().all(|coupon| coupon.held.state == State::Locked && coupon.updated_at == START_MS + 1_000));
-    assert_eq!(coupons::of_user(&mut conn, 7, i64::MAX, 1).await.unwrap(), [third.clone()]);
+    assert_eq!(coupons::of_user(&mut conn, 7, i64::MAX, 1).await.unwrap(), std::slice::from_ref(&third));
     assert_eq!(coupons::get(&mut conn, third.id).await.unwrap(), Some(third.clone()));
     drop(conn);
 

@@ -257,21 +257,65 @@ const CASES: &[Case] = &[
         mended: true,
         breaks: &[(Role::Order, "UPDATE orders SET due_at = NULL WHERE id = $")],
     },
+    Case {
+        name: "a coupon still locked",
+        needs: Needs::Signed,
+        check: "coupons",
+        mended: true,
+        breaks: &[(Role::Order, "UPDATE coupon SET state = 1 WHERE order_id = $")],
+    },
+    Case {
+        name: "a coupon not released",
+        needs: Needs::Canceled,
+        check: "coupons",
+        mended: true,
+        breaks: &[(
+            Role::Order,
+            "UPDATE coupon SET state = 1, order_id = $ WHERE id = (SELECT coupon_id FROM orders WHERE id = $)",
+        )],
+    },
+    Case {
+        name: "a coupon lost on the way",
+        needs: Needs::Reserved,
+        check: "coupons",
+        mended: true,
+        breaks: &[(Role::Order, "UPDATE coupon SET state = 0, order_id = NULL WHERE order_id = $")],
+    },
+    Case {
+        name: "a coupon event lost",
+        needs: Needs::Signed,
+        check: "events_of_states",
+        mended: true,
+        breaks: &[(Role::Order, "DELETE FROM message_record WHERE event_id = '$:COUPON_USED'")],
+    },
 ];
 
+/// Template of the coupons that the orders of these cases are placed with.
+const WITH_COUPON: [&str; 4] =
+    ["a coupon still locked", "a coupon not released", "a coupon lost on the way", "a coupon event lost"];
+
 /// Corruptions that are of no order: (check, key, what breaks it).
-const OTHERS: [(&str, &str, Role, &str); 2] = [
+const OTHERS: [(&str, &str, Role, &str); 3] = [
+    ("coupons", "TENTH", Role::Order, "UPDATE coupon_template SET issued = issued + 5"),
     ("stock_ledger", "B2", Role::Stock, "UPDATE stock SET available = available + 5 WHERE sku = 'B2'"),
     ("points", "8", Role::Notify, "UPDATE user_points SET balance = balance + 7 WHERE user_id = 8"),
 ];
 
 /// The order of each case, where the case wants it.
 async fn orders(serving: &Serving) -> Vec<String> {
+    let template = json!({"name": "n", "kind": "AMOUNT", "amountOff": 0.1, "stock": 99, "perUser": 99,
+        "validUntil": "2099-01-01T00:00:00Z"});
+    serving.fine(Method::PUT, "/coupons/TENTH", &template).await;
     let mut ids = Vec::new();
     for case in CASES {
         let hold = matches!(case.needs, Needs::Held | Needs::Refunded);
-        let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 2}],
+        let mut order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 2}],
             "holdSeconds": if hold { 3_600 } else { 0 }});
+        if WITH_COUPON.contains(&case.name) {
+            let issue = json!({"userId": "7"});
+            let coupon = serving.fine(Method::POST, "/coupons/TENTH/issue", &issue).await;
+            order["couponId"] = coupon["couponId"].clone();
+        }
         let id = serving.place(&order).await;
         serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
         serving.until(&format!("/orders/{id}"), "status", "RESERVED").await;
