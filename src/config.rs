@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::event::Role;
 
-pub use check::NotExposable;
+pub use check::{NotExposable, is_host_port};
 pub use error::{ConfigError, Fault};
 pub use load::{ENV_PREFIX, Sources};
 pub use operate::{Alerts, Backlog, BacklogOverride, Limit};
@@ -139,6 +139,8 @@ pub struct Mq {
     pub enabled: bool,
     /// `host:port;host:port`; empty is the embedded broker of this data directory (see [`Config::broker_addr_file`]).
     pub namesrv: String,
+    /// Names of the cluster's brokers, so that one that is gone is missed; empty: whoever the name servers know.
+    pub brokers: Vec<String>,
     /// ACL access key; empty for none.
     #[serde(serialize_with = "secret::masked")]
     pub access_key: SecretString,

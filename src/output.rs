@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
@@ -146,7 +146,8 @@ fn json_head() -> String {
 }
 
 /// The fields of a row in the order in which the struct declares them; `serde_json::Map` would sort them.
-struct Row(Vec<(String, Value)>);
+/// A value stays as it is written: a number may be larger than any that we can hold.
+struct Row(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Row {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -201,15 +202,28 @@ fn heading(name: &str) -> String {
     heading
 }
 
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => printable(text),
-        other => printable(&other.to_string()),
+fn cell(value: &RawValue) -> String {
+    match value.get() {
+        "null" => "-".to_owned(),
+        raw => printable(&serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned())),
     }
 }
 
 /// Keys and bodies of messages come from anyone: no control characters to the terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stands_in_a_table_as_it_was_written() {
+        let row: Row =
+            serde_json::from_str(r#"{"body":{"n":1e400,"b":[1, "x"]},"lastOne":null,"text":"a\tb"}"#).unwrap();
+        let text = table(&[row]);
+        assert!(text.contains("LAST ONE") && text.contains(r#"{"n":1e400,"b":[1, "x"]}"#), "{text}");
+        assert!(text.contains(r"a\tb") && text.contains(" - "), "{text}");
+    }
 }

@@ -31,10 +31,10 @@ impl Change {
         Err(Usage(format!("about to {what}: say --yes, or --dry-run to only look")).into())
     }
 
-    /// True when it is to be done. `what` completes "About to ...".
+    /// True when it is to be done, false with `--dry-run`. `what` completes "About to ...".
     ///
     /// # Errors
-    /// [`Usage`] when nobody can be asked and nobody said yes; the terminal's own.
+    /// [`Usage`] when nobody can be asked and nobody said yes; somebody said no; the terminal's own.
     pub fn approved(&self, what: &str) -> anyhow::Result<bool> {
         if self.dry_run {
             return Ok(false);
@@ -48,6 +48,10 @@ impl Change {
         stderr.flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(true),
+            // What comes after it in a script counts on its being done.
+            _ => anyhow::bail!("the answer was not yes, so nothing was done"),
+        }
     }
 }

@@ -52,11 +52,17 @@ fn open(path: PathBuf) -> std::io::Result<File> {
 /// Who runs this: the user, and the one before `sudo`.
 fn who() -> String {
     let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
-    let user = name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| String::from("unknown"));
+    let user = name("USER").or_else(|| name("LOGNAME")).or_else(user_id).unwrap_or_else(|| String::from("unknown"));
     match name("SUDO_USER") {
         Some(before) => format!("{before} as {user}"),
         None => user,
     }
+}
+
+/// Containers and service managers name no user in the environment.
+fn user_id() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    Some(format!("uid {}", std::fs::metadata("/proc/self").ok()?.uid()))
 }
 
 /// Epoch milliseconds as people read them, UTC.

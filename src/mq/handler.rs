@@ -68,7 +68,7 @@ impl Event {
         let resent_at = resent_at(&message);
         // The event, and whether this is an inlet for it.
         let (inlet, kind) = (kind.repeats().is_some(), kind.repeats().unwrap_or(kind));
-        let (id, key) = identity(&message, kind);
+        let (id, key) = identity(message.property("eventId"), &message.key, &message.body, kind);
         let id = match id {
             Some(id) if id.len() <= 96 => id,
             Some(_) => return Err(Box::new((message, "eventId is longer than 96 characters".to_owned()))),
@@ -141,16 +141,17 @@ struct InBody {
     sku: Option<Text>,
 }
 
-/// The id that duplicates share, and the business key. The id is the property `eventId`, else the body's, else key
+/// The id that duplicates share, and the business key, from the property `eventId`, KEYS and the body. The id is the property `eventId`, else the body's, else key
 /// and kind, never the broker's message id, which differs between copies. The key is KEYS, else what the body names.
-fn identity(message: &Incoming, kind: Kind) -> (Option<String>, String) {
-    let property = message.property("eventId").filter(|id| !id.is_empty());
-    if let (Some(id), false) = (property, message.key.is_empty()) {
-        return (Some(id.to_owned()), message.key.clone());
+#[must_use]
+pub fn identity(property: Option<&str>, key: &str, body: &[u8], kind: Kind) -> (Option<String>, String) {
+    let property = property.filter(|id| !id.is_empty());
+    if let (Some(id), false) = (property, key.is_empty()) {
+        return (Some(id.to_owned()), key.to_owned());
     }
-    let body = serde_json::from_slice::<InBody>(&message.body).unwrap_or_default();
+    let body = serde_json::from_slice::<InBody>(body).unwrap_or_default();
     let named = [body.order_id, body.order_no, body.sku].into_iter().flatten().find_map(Text::filled);
-    let key = if message.key.is_empty() { named.unwrap_or_default() } else { message.key.clone() };
+    let key = if key.is_empty() { named.unwrap_or_default() } else { key.to_owned() };
     let id = property
         .map(str::to_owned)
         .or_else(|| body.event_id.and_then(Text::filled))

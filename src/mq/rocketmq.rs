@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use super::operate::RUYI_INSTANCE;
 use super::runtime::MqRuntime;
 pub use consume::GroupConsumer;
+pub use publish::is_reserved_property;
 pub use rocketmq_model::topic::is_system_topic;
 pub use send::Sending;
 pub use stuck::StuckHalf;
@@ -77,6 +78,8 @@ const LIFECYCLE_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct RocketMqConfig {
     /// Name servers, `host:port` separated by `;`.
     pub namesrv: String,
+    /// Names of brokers that belong to the cluster, whether the name servers know them or not.
+    pub brokers: Vec<String>,
     /// ACL user; needs `secret_key`.
     pub access_key: Option<String>,
     /// ACL secret of `access_key`.
@@ -128,6 +131,7 @@ impl Default for RocketMqConfig {
     fn default() -> Self {
         Self {
             namesrv: String::from("127.0.0.1:9876"),
+            brokers: Vec::new(),
             access_key: None,
             secret_key: None,
             namespace: None,
@@ -574,7 +578,10 @@ fn client_error(operation: &'static str) -> impl FnOnce(ClientError) -> MqError 
 
 /// What a cluster that does not let us in said, and what to do.
 fn denied(said: &str) -> String {
-    format!("the cluster denies it ({said}): check mq.access_key and mq.secret_key, and what it allows this user")
+    format!(
+        "the cluster denies it ({said}): check mq.access_key and mq.secret_key, what it allows this user, and the \
+             topic's permission (`ruyi mq topics show`)"
+    )
 }
 
 async fn within<T>(

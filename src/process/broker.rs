@@ -259,6 +259,7 @@ fn client_config(config: &Config, namesrv: &str) -> RocketMqConfig {
     let fits = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     RocketMqConfig {
         namesrv: namesrv.to_owned(),
+        brokers: mq.brokers.clone(),
         access_key: (!access_key.is_empty()).then(|| access_key.to_owned()),
         secret_key: (!access_key.is_empty()).then(|| mq.secret_key.clone()),
         namespace: (!mq.namespace.is_empty()).then(|| mq.namespace.clone()),

@@ -66,13 +66,23 @@ fn shell_lines(document: &str) -> Vec<&str> {
     document.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).flat_map(str::lines).collect()
 }
 
+/// The commands with options in running text, between backticks; not those that stand for several (`mq tx stuck|resume`).
+fn inline_commands(document: &str) -> impl Iterator<Item = &str> {
+    let text = document.split("```").step_by(2);
+    let code = text.flat_map(|text| text.split('`').skip(1).step_by(2));
+    code.filter(|code| {
+        code.starts_with("ruyi ") && code.contains(" --") && !code.contains(['|', '[', '\n']) && !code.contains("...")
+    })
+}
+
 #[test]
 fn commands_in_the_documents_are_commands() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut faults = Vec::new();
     for name in ["README.md", "docs/operations.md", "docs/scaling.md", "docs/architecture.md"] {
         let text = std::fs::read_to_string(top.join(name)).unwrap();
-        for line in shell_lines(&text).iter().flat_map(|line| command_lines(line)) {
+        let blocks = shell_lines(&text);
+        for line in blocks.into_iter().chain(inline_commands(&text)).flat_map(command_lines) {
             if let Err(error) = Cli::command().try_get_matches_from(&line) {
                 faults.push(format!("{name}: {}: {}", line.join(" "), error.kind()));
             }

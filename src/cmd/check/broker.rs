@@ -47,7 +47,9 @@ pub(super) async fn run(context: &Context, args: &Broker) -> anyhow::Result<Repo
             Err(why) => faults.push(format!("{label} {why}")),
         }
     }
-    let all = i64::try_from(masters.len()).unwrap_or(i64::MAX);
+    let gone = mq.missing_brokers().await?;
+    let all = i64::try_from(masters.len() + gone.len()).unwrap_or(i64::MAX);
+    faults.extend(gone.into_iter().map(|name| format!("{name} is known to no name server")));
     let wanted: Limits = limits(args.warn, args.crit, Range::from(float(all)), Range::from(1.0));
     let about = match faults.as_slice() {
         [] => format!("only {good} brokers are known"),

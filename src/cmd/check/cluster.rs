@@ -3,6 +3,7 @@
 use super::{Limits, Range, Report, Status, Where, float, limits, seconds_since};
 use crate::cmd::Context;
 use crate::cmd::mq::cluster::Cluster;
+use crate::cmd::mq::dlq::Depth;
 use crate::config::Millis;
 use crate::domain::event::Group;
 use crate::mq::message::QueueId;
@@ -58,6 +59,7 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
     };
     let topics = mq.topics().await?;
     let mut report = Report::new("BACKLOG");
+    missing_brokers(&mut report, mq).await?;
     let mut sum = 0;
     for group in &groups {
         let threshold = float(context.config.backlog.limit(group).threshold);
@@ -76,6 +78,14 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
     }
     report.summary = format!("{sum} messages behind in {} groups", groups.len());
     Ok(report)
+}
+
+/// What a broker has that the name servers have forgotten is not counted.
+async fn missing_brokers(report: &mut Report, mq: &RocketMq) -> anyhow::Result<()> {
+    for name in mq.missing_brokers().await? {
+        report.trouble(Status::Unknown, None, &format!("broker {name} is known to no name server"));
+    }
+    Ok(())
 }
 
 /// The topics of a group of ruyi that the cluster does not have, in words: the client says less.
@@ -138,18 +148,19 @@ pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report>
     let mq = &cluster.mq;
     let limits = limits(args.warn, args.crit, Range::up_to(0.0), Range::up_to(100.0));
     let from_ms = args.since.map(|since| context.clock.now_ms() - since.ms());
-    let topics = mq.topics().await?;
+    let (addrs, topics) = (mq.master_addrs().await?, mq.topics().await?);
     let groups: Vec<String> = match args.groups.as_slice() {
         [] => topics.iter().filter_map(|topic| topic.strip_prefix(DLQ_PREFIX)).map(str::to_owned).collect(),
         named => named.iter().map(|name| mq.on_brokers(name)).collect(),
     };
     let known = if args.groups.is_empty() { Vec::new() } else { mq.groups().await? };
     let mut report = Report::new("DLQ");
+    missing_brokers(&mut report, mq).await?;
     let mut sum = 0;
     for group in &groups {
         let topic = format!("{DLQ_PREFIX}{group}");
         let counted = match topics.contains(&topic) {
-            true => letters(mq, &topic, from_ms).await,
+            true => Depth::of(mq, &context.config.data_dir, &addrs, group, from_ms).await.map(|depth| depth.open),
             // A group that nothing has died of has no such topic.
             false if known.contains(group) => Ok(0),
             false => {
@@ -164,7 +175,7 @@ pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report>
                 report.measured(group, float(count), "", &limits, &about);
                 sum += count;
             }
-            Err(error) => report.trouble(Status::Unknown, Some(group), &format!("{topic} cannot be read: {error}")),
+            Err(error) => report.trouble(Status::Unknown, Some(group), &format!("{topic} cannot be read: {error:#}")),
         }
     }
     if groups.is_empty() {
@@ -173,18 +184,4 @@ pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report>
     }
     report.summary = format!("{sum} dead letters in {} groups", groups.len());
     Ok(report)
-}
-
-/// Messages of a topic, or those stored since `from_ms`.
-async fn letters(mq: &RocketMq, topic: &str, from_ms: Option<i64>) -> Result<i64, MqError> {
-    let (ranges, _) = mq.queue_ranges(topic).await?;
-    let mut count = 0;
-    for range in ranges.iter().filter(|range| range.max > range.min) {
-        let first = match from_ms {
-            Some(at) => mq.offset_at(&range.queue, at).await?.clamp(range.min, range.max),
-            None => range.min,
-        };
-        count += range.max - first;
-    }
-    Ok(count)
 }

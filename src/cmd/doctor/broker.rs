@@ -24,6 +24,20 @@ pub(super) async fn look(context: &Context, mq: &RocketMq, findings: &Findings) 
     for finding in masterless(&nodes) {
         findings.add(finding);
     }
+    for name in mq.missing_brokers().await.unwrap_or_default() {
+        let message = "it is one of mq.brokers, and no name server knows it";
+        findings
+            .add(Finding::error("broker.missing", name, message).fix("start it; see that it finds the name servers"));
+    }
+    if context.config.mq.brokers.is_empty() && !context.config.mq.namesrv.is_empty() {
+        let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+        let message = "name servers forget a broker that dies, and nobody would miss it";
+        let fix = format!(
+            "set mq.brokers = [{}]",
+            names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+        );
+        findings.add(Finding::info("broker.names", "mq.brokers", message).fix(fix));
+    }
     // The others are asked without those that do not answer.
     let silent = mq.leave_out_silent().await;
     let mut told = Told::new();

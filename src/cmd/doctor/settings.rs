@@ -7,6 +7,7 @@ use url::{Host, Url};
 
 use super::{Finding, Findings};
 use crate::config::{Config, Millis, TimeoutVia};
+use crate::domain::event::Role;
 
 /// The secret of the example file.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -204,10 +205,14 @@ fn operation(config: &Config) -> Vec<Finding> {
             make("config.broker", "mq.enabled", message.to_owned()).fix("set mq.enabled = true where roles run apart"),
         );
     }
-    if !config.mq.namesrv.is_empty() && config.database_url().scheme() == Some("sqlite") {
-        let message = "a cluster for many hosts, and a database file that only this one has";
-        let fix = "set database.url to a mysql:// server, unless every role runs here";
-        found.push(Finding::info("config.database", "database.url", message).fix(fix));
+    if !config.mq.namesrv.is_empty() {
+        for (url, roles) in config.databases(&Role::ALL).into_iter().filter(|(url, _)| url.scheme() == Some("sqlite")) {
+            let message = "a cluster for many hosts, and a database file that only this one has";
+            let fix = "set its URL to a mysql:// server, unless every role runs here";
+            let roles = roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(", ");
+            let seen = format!("{} of {roles}", url.masked());
+            found.push(Finding::info("config.database", "database.url", message).seen(seen).fix(fix));
+        }
     }
     found
 }

@@ -1,12 +1,13 @@
 //! The cluster that an operator's command works on.
 
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::cmd::{Context, WithHelp};
-use crate::config::Config;
+use crate::config::{Config, is_host_port};
 use crate::mq::rocketmq::RocketMq;
 use crate::mq::runtime::MqRuntime;
 use crate::process;
@@ -19,8 +20,15 @@ const STOP: Duration = Duration::from_secs(5);
 #[command(next_help_heading = "Cluster options")]
 pub struct Where {
     /// Name servers, host:port;host:port [default: mq.namesrv, else the broker embedded in data_dir]
-    #[arg(long, global = true, value_name = "ADDRESSES")]
+    #[arg(long, global = true, value_name = "ADDRESSES", value_parser = addresses)]
     pub namesrv: Option<String>,
+}
+
+fn addresses(text: &str) -> Result<String, String> {
+    match text.split(';').map(str::trim).find(|addr| !is_host_port(addr)) {
+        Some(bad) => Err(format!("{bad:?} is not host:port")),
+        None => Ok(text.to_owned()),
+    }
 }
 
 impl Where {
@@ -62,7 +70,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Runs `work` on it, and closes it whatever came out.
+    /// Runs `work` on it, and closes it whatever came out. A broker of mq.brokers that the name servers have forgotten
+    /// is told, and makes the exit code 1: `work` knows nothing of what it has.
     ///
     /// # Errors
     /// Those of opening it, and those of `work`.
@@ -72,9 +81,21 @@ impl Cluster {
         work: impl AsyncFnOnce(&RocketMq) -> anyhow::Result<ExitCode>,
     ) -> anyhow::Result<ExitCode> {
         let cluster = Self::open(context, place).await?;
-        let done = work(&cluster.mq).await;
+        let done = cluster.tell_missing(work).await;
         cluster.close().await;
         done
+    }
+
+    async fn tell_missing(
+        &self,
+        work: impl AsyncFnOnce(&RocketMq) -> anyhow::Result<ExitCode>,
+    ) -> anyhow::Result<ExitCode> {
+        let missing = self.mq.missing_brokers().await?;
+        for name in &missing {
+            writeln!(stderr(), "broker {name} is known to no name server: what it has is missing here")?;
+        }
+        let code = work(&self.mq).await?;
+        Ok(if missing.is_empty() { code } else { ExitCode::FAILURE })
     }
 
     async fn close(self) {

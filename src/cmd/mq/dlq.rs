@@ -17,6 +17,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 pub(super) use letter::LetterId;
+pub(in crate::cmd) use show::Depth;
 
 use self::filter::Filter;
 use super::cluster::{Cluster, Where};

@@ -23,8 +23,13 @@ pub(super) async fn leave_out(mq: &RocketMq, failed: &mut Failed) -> anyhow::Res
 /// # Errors
 /// A broker does not answer.
 pub(super) async fn refuse(mq: &RocketMq, only: Option<&str>) -> anyhow::Result<()> {
+    let concerns = |name: &str| only.is_none_or(|only| only == name);
+    if let Some(gone) = mq.missing_brokers().await?.into_iter().find(|name| concerns(name)) {
+        let text = anyhow::anyhow!("broker {gone} is known to no name server, so nothing was changed");
+        return Err(text).help("start it; if it is gone for good, take it out of mq.brokers");
+    }
     let mut silent = mq.leave_out_silent().await.help("start a broker")?;
-    silent.retain(|node| only.is_none_or(|only| only == node.name));
+    silent.retain(|node| concerns(&node.name));
     let Some(first) = silent.first() else { return Ok(()) };
     Err(anyhow::anyhow!("{} does not answer, so nothing was changed", shown(first))).help(HELP)
 }

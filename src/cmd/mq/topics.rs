@@ -48,7 +48,7 @@ enum Command {
     Create(edit::Put),
     /// Change the queues, permission or type of a topic
     #[command(after_help = "Example:\n  ruyi mq topics update order-created --permission read --reason drain --yes")]
-    Update(edit::Put),
+    Update(edit::Update),
     /// Remove a topic and all its messages
     #[command(after_help = "Example:\n  ruyi mq topics delete old-topic --dry-run")]
     Delete(edit::Delete),

@@ -40,7 +40,8 @@ enum Command {
         after_help = "Example:\n  ruyi mq tx stuck --output json | jq '.items[] | select(.state == \"committed\")'"
     )]
     Stuck(StuckArgs),
-    /// Publish the committed ones, with the same event ids; the others are reported and left
+    /// Publish the committed ones, with the same event ids; give up undecided attempts, so that none of them can commit
+    /// any more; what is rolled back or not ours is reported and left
     #[command(
         after_help = "Examples:\n  ruyi mq tx resume --dry-run\n  ruyi mq tx resume --event 1001:PAYMENT_SUCCESS --yes"
     )]
@@ -173,6 +174,9 @@ async fn resume(
     }
     let mut output = context.output();
     let mut failed = Failed::default();
+    for event in args.events.iter().filter(|event| !found.iter().any(|stuck| stuck.half.event_id == **event)) {
+        failed.note(event, "no half message of this event is stuck")?;
+    }
     for stuck in &found {
         let done = if go { stuck::resume(db, cluster, stuck).await } else { Ok(stuck.state) };
         let (state, result, error) = match done {

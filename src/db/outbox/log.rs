@@ -186,6 +186,8 @@ pub struct Again {
     pub topic: Option<String>,
     /// Of this business key.
     pub key: Option<String>,
+    /// Dead letters as well.
+    pub dead_letters: bool,
 }
 
 impl Again {
@@ -197,6 +199,9 @@ impl Again {
         let (topic, key) = (self.topic.clone(), self.key.clone());
         let rest = Filter { status: self.status, topic, key, ..Filter::default() };
         rest.put(&mut text, &mut vals);
+        if !self.dead_letters {
+            text.push_str(" AND topic NOT LIKE '|%DLQ|%%' ESCAPE '|'");
+        }
         (text, vals)
     }
 }

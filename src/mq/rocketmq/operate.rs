@@ -45,6 +45,16 @@ impl RocketMq {
         if nodes.is_empty() { Err(MqError::NoBroker) } else { Ok(nodes) }
     }
 
+    /// Names of the brokers that belong to the cluster as it is configured, and of which no name server knows a master.
+    ///
+    /// # Errors
+    /// [`MqError`] when no name server answers, or none knows a broker.
+    pub async fn missing_brokers(&self) -> Result<Vec<String>, MqError> {
+        let nodes = self.brokers().await?;
+        let is_there = |name: &String| nodes.iter().any(|node| node.name == *name && node.is_master());
+        Ok(self.shared.config.brokers.iter().filter(|name| !is_there(name)).cloned().collect())
+    }
+
     /// Asks every master whether it is there. Those that do not answer are returned, for the caller to tell, and are
     /// left out of all that is asked from now on; unless this was called, a silent broker makes every question fail.
     ///
@@ -53,7 +63,7 @@ impl RocketMq {
     pub async fn leave_out_silent(&self) -> Result<Vec<BrokerNode>, MqError> {
         let mut silent = Vec::new();
         let mut masters = 0;
-        for node in self.brokers().await?.into_iter().filter(|node| node.is_master()) {
+        for node in self.brokers().await?.into_iter().filter(BrokerNode::is_master) {
             masters += 1;
             if !self.answers(&node.addr).await {
                 silent.push(node);

@@ -345,6 +345,12 @@ const KEPT_BY_GROUPS: &[&str] = &[
     MessageConst::PROPERTY_BUYER_ID,
 ];
 
+/// True for a property that RocketMQ itself sets and reads: nobody else's value of it is sent.
+#[must_use]
+pub fn is_reserved_property(name: &str) -> bool {
+    STRING_HASH_SET.contains(name)
+}
+
 /// The RocketMQ message, with the topic's own tag if it has one. Properties that RocketMQ keeps for itself (a message
 /// that is sent again carries them) are left out, except in a group's own topics; so are empty ones, which it can not
 /// carry.
@@ -364,7 +370,7 @@ pub(super) fn encode(names: &TopicNames, message: &Outgoing) -> Result<Message, 
         Delay::Until(at_ms) => builder.deliver_time_ms(u64::try_from(at_ms).unwrap_or(0)),
     };
     for (name, value) in &message.properties {
-        if !value.is_empty() && !name.is_empty() && !STRING_HASH_SET.contains(name.as_str()) {
+        if !value.is_empty() && !name.is_empty() && !is_reserved_property(name) {
             builder = builder.raw_property(name.as_str(), value.as_str()).map_err(illegal)?;
         }
     }

@@ -100,6 +100,19 @@ pub(super) async fn what_was_sent_or_given_up_is_sent_again(test: TestDb) {
     assert_eq!(log::next_again(&mut conn, &of_key, 0, 9).await.unwrap(), [row(6).id]);
     drop(conn);
 
+    // Dead letters are left out, unless they are wanted.
+    let topic = async |topic: &'static str| {
+        let text = "UPDATE message_record SET topic = ? WHERE event_id = '4:E'";
+        write_tx!(test.db, [], |tx| { sql::execute(tx, text, vals![topic]).await }).unwrap();
+    };
+    topic("%DLQ%g").await;
+    let mut conn = test.db.read().await.unwrap();
+    assert_eq!(log::next_again(&mut conn, &again, 0, 2).await.unwrap(), [row(3).id, row(5).id]);
+    let with_dead = Again { dead_letters: true, ..again.clone() };
+    assert_eq!(log::next_again(&mut conn, &with_dead, 0, 2).await.unwrap(), [row(3).id, row(4).id]);
+    drop(conn);
+    topic("EVEN").await;
+
     // What is pending or taken back stays so, and what was sent too late does; rows are due in their order.
     let all: Vec<i64> = (1..=9).rev().map(|number| row(number).id).collect();
     let before_ms = START_MS + 6 * MINUTE + 1;

@@ -297,6 +297,62 @@ async fn a_member_of_ruyi_follows_on_rocketmq() {
     bench.stop().await;
 }
 
+/// What is asked for and cannot be is told, and not done in part.
+async fn cannot_be(operator: &Operator, topic: &str, group: &str) {
+    let before = by_ruyi(operator, group, topic).await;
+    let reset = ["mq", "offsets", "reset", group, "--topic", topic, "--yes", "--to"];
+    let said = operator.refuses(&[&reset[..], &["@2199-01-01T00:00"]].concat(), 2).await;
+    assert!(said.contains("still to come"), "{said}");
+    let output = operator.run(&[&reset[..], &["+1000000", "--queue", "ruyi:0", "--dry-run"]].concat()).await;
+    assert_eq!(output.status.code(), Some(2), "--yes and --dry-run exclude one another");
+    let far =
+        ["mq", "offsets", "skip", group, "--topic", topic, "--queue", "ruyi:0", "--count", "1000000", "--dry-run"];
+    let (code, _, said) = operator.items_and_code(&far).await;
+    assert!(code == 0 && said.contains("as far as it goes"), "{said}");
+    operator.refuses(&["mq", "offsets", "clone", "other-group", "third-group", "--topic", "NONE", "--yes"], 1).await;
+
+    // A snapshot of another topic of this name.
+    let file = operator.dir().join("other.json").display().to_string();
+    let mut snapshot: Value =
+        serde_json::from_slice(&operator.run(&["mq", "offsets", "snapshot", group]).await.stdout).unwrap();
+    for wrong in [-5, 1_000_000] {
+        snapshot["offsets"][0]["offset"] = wrong.into();
+        std::fs::write(&file, snapshot.to_string()).unwrap();
+        let said = operator.refuses(&["mq", "offsets", "restore", &file, "--dry-run"], 1).await;
+        assert!(said.contains("ends at"), "{said}");
+    }
+    assert_eq!(by_ruyi(operator, group, topic).await, before);
+
+    // Nothing was committed: brokers cannot take back what a reset sets, and it is said.
+    let wanted = operator.dir().join("fresh.toml").display().to_string();
+    std::fs::write(&wanted, format!("[groups.fresh-group.subscriptions]\n{topic} = \"*\"\n")).unwrap();
+    operator.items(&["mq", "topics", "apply", "--no-catalogue", "--file", &wanted, "--yes"]).await;
+    operator.items(&["mq", "offsets", "reset", "fresh-group", "--topic", topic, "--to", "end", "--yes"]).await;
+    let snapshots =
+        std::fs::read_dir(operator.data_dir().join("snapshots")).unwrap().map(|entry| entry.unwrap().path());
+    let own = snapshots.filter(|path| path.to_str().unwrap().contains("fresh-group-")).collect::<Vec<_>>();
+    let (code, _, said) =
+        operator.items_and_code(&["mq", "offsets", "restore", own[0].to_str().unwrap(), "--yes"]).await;
+    assert!(code == 1 && said.contains("4 queues are not as they were"), "{code} {said}");
+
+    // A broker that the name servers have forgotten is missed where it is named.
+    let brokers = r#"mq.brokers=["ruyi","gone"]"#;
+    let named = |args: &[&str]| [args, &["--set", brokers]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let shown = named(&["mq", "offsets", "show", group]);
+    let (code, items, said) = operator.items_and_code(&shown.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(code == 1 && !items.is_empty() && said.contains("broker gone is known to no name server"), "{said}");
+    let to_end = named(&[&reset[..], &["end"]].concat());
+    let said = operator.refuses(&to_end.iter().map(String::as_str).collect::<Vec<_>>(), 1).await;
+    assert!(said.contains("gone") && said.contains("nothing was changed"), "{said}");
+    assert_eq!(by_ruyi(operator, group, topic).await, before);
+    let checked = operator.run(&["check", "broker", "--set", brokers]).await;
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(
+        (checked.status.code(), text.as_str()),
+        (Some(1), "BROKER WARNING - gone is known to no name server | 'brokers'=1;2:;1:;0\n")
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_of_the_embedded_broker() {
     let bench = Bench::embedded().await;
@@ -321,6 +377,7 @@ async fn offsets_of_the_embedded_broker() {
     assert_eq!(by_ruyi(&operator, group, topic).await, before);
     operator.items(&["mq", "offsets", "clone", group, "other-group", "--yes"]).await;
     assert_eq!(by_ruyi(&operator, "other-group", topic).await, before);
+    cannot_be(&operator, topic, group).await;
     // Who comes next gets what was not consumed, and nothing else.
     let consumer = bench.mq.subscribe(group, &[topic.to_owned()]).await.unwrap();
     let rest = bench.take(&consumer, 60).await;

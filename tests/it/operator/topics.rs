@@ -68,8 +68,11 @@ async fn made_changed_and_removed(operator: &Operator) {
     assert!(said.contains(&format!("there is no topic {topic}")) && said.contains("help: "), "{said}");
     let made = items(run("create", &["--queues", "2", "--type", "fifo", "--yes", "--reason", "test"])).await;
     assert_eq!((&made[0]["action"], &made[0]["done"]), (&json!("create"), &json!(true)));
-    let again = items(run("create", &["--queues", "7", "--yes"])).await;
+    let again = items(run("create", &["--yes"])).await;
     assert_eq!((&again[0]["action"], &again[0]["queues"]), (&json!("exists"), &json!(2)));
+    let other = run("create", &["--queues", "7", "--yes"]);
+    let (code, other, said) = operator.items_and_code(&other.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(code == 1 && other[0]["action"] == "exists" && said.contains("with 2 queues"), "{said}");
     refuses(run("update", &["--yes"]), 2).await;
     let changed = items(run("update", &["--queues", "3", "--permission", "read", "--yes"])).await;
     assert_eq!((&changed[0]["action"], &changed[0]["done"]), (&json!("update"), &json!(true)));
@@ -79,6 +82,10 @@ async fn made_changed_and_removed(operator: &Operator) {
     let is = |queue: &Value| queue["type"] == "FIFO" && queue["permission"] == "read" && queue["oldest"].is_null();
     assert!(queues.len() == 3 && queues.iter().all(is), "{queues:?}");
     refuses(run("update", &["--queues", "3", "--broker", "nobody", "--yes"]), 1).await;
+    let said = refuses(run("update", &["--queues", "1", "--yes"]), 1).await;
+    assert!(said.contains("0 messages lie in the queues that go away") && said.contains("--force"), "{said}");
+    let fewer = items(run("update", &["--queues", "1", "--force", "--yes"])).await;
+    assert_eq!((&fewer[0]["queues"], &fewer[0]["done"]), (&json!(1), &json!(true)));
     let said = refuses(run("delete", &[]), 2).await;
     assert!(said.contains("with 0 messages"), "{said}");
     let gone = items(run("delete", &["--yes"])).await;
@@ -90,7 +97,7 @@ async fn made_changed_and_removed(operator: &Operator) {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["command"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(commands, ["mq topics create", "mq topics update", "mq topics delete"]);
+    assert_eq!(commands, ["mq topics create", "mq topics update", "mq topics update", "mq topics delete"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,7 @@ use super::letter::{Letter, LetterId};
 use super::read::one;
 use super::state::{self, Edit, Mark, State};
 use crate::cmd::confirm::Change;
+use crate::cmd::mq::file_name;
 use crate::cmd::{Context, Usage, WithHelp, body, journal};
 use crate::mq::rocketmq::RocketMq;
 
@@ -62,7 +63,7 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
     let data_dir = &context.config.data_dir;
     let letter = one(mq, &args.group, &args.id).await?;
     let before = current(&State::open(data_dir, &args.group)?, &letter)?;
-    let draft = args.fields.is_empty().then(|| Draft::of(data_dir, &args.group, &args.id));
+    let draft = args.fields.is_empty().then(|| Draft::of(data_dir, &args.group, &letter));
     let stored = match &draft {
         Some(draft) => draft.written(&before).and_then(|after| store(context, args, &letter, &before, after)),
         None => with_fields(&before, &args.fields).and_then(|after| store(context, args, &letter, &before, after)),
@@ -143,10 +144,10 @@ struct Draft {
 }
 
 impl Draft {
-    fn of(data_dir: &Path, group: &str, id: &LetterId) -> Self {
-        let name =
-            format!("{}-{}.draft.json", crate::cmd::mq::file_name(group), crate::cmd::mq::file_name(&id.to_string()));
-        Self { path: state::folder(data_dir).join(name.replace(':', "-")) }
+    /// Its name says when the letter was stored as well: another one may lie in its place one day.
+    fn of(data_dir: &Path, group: &str, letter: &Letter) -> Self {
+        let name = format!("{group}-{}-{}.draft.json", letter.id, letter.message.stored_ms);
+        Self { path: state::folder(data_dir).join(file_name(&name).replace(':', "-")) }
     }
 
     /// The body as somebody leaves it in `$EDITOR`.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::event::Kind;
+use crate::mq::handler::identity;
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::DLQ_PREFIX;
 
@@ -62,19 +63,16 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// What duplicates share: the property, else the body's, else the producer's id.
+    /// What duplicates share: as the handlers of the catalogue's events see it, else the producer's id.
     #[must_use]
     pub fn event_id(&self) -> String {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct InBody {
-            event_id: Option<String>,
-        }
-        let property = self.message.property("eventId").map(str::to_owned);
-        property
-            .or_else(|| serde_json::from_slice::<InBody>(&self.message.body).ok().and_then(|body| body.event_id))
-            .filter(|id| !id.is_empty())
-            .unwrap_or_else(|| self.message.unique_id.clone())
+        let message = &self.message;
+        let property = message.property("eventId");
+        let known = match self.kind() {
+            Some(kind) => identity(property, &message.key, &message.body, kind.repeats().unwrap_or(kind)).0,
+            None => property.filter(|id| !id.is_empty()).map(str::to_owned),
+        };
+        known.unwrap_or_else(|| message.unique_id.clone())
     }
 
     /// The topic that it was consumed from.
@@ -210,6 +208,7 @@ pub fn topic_of(group: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mq::message::QueueId;
 
     #[test]
     fn masked_reasons_differ_in_words_only() {
@@ -230,5 +229,33 @@ mod tests {
         for wrong in ["", "a", "a:1", "a:b:1", "a:1:b", ":1:2", "a:-1:2", "a:1:-2"] {
             assert!(wrong.parse::<LetterId>().is_err(), "{wrong}");
         }
+    }
+    #[test]
+    fn an_event_is_known_by_the_id_that_its_group_knows() {
+        let letter = |properties: &[(&str, &str)], body: &str| {
+            let mut properties: Vec<_> = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            properties.sort();
+            let queue = QueueId { topic: "%DLQ%g".to_owned(), broker: "a".to_owned(), queue: 0 };
+            let message = StoredMessage {
+                queue,
+                offset: 1,
+                offset_id: String::new(),
+                unique_id: "UNIQUE".to_owned(),
+                tag: String::new(),
+                key: "p5".to_owned(),
+                body: body.to_owned().into(),
+                properties,
+                born_ms: 0,
+                stored_ms: 0,
+                reconsumed: 0,
+                size: 0,
+            };
+            Letter { id: "a:0:1".parse().unwrap(), message }.event_id()
+        };
+        let of_ruyi = ("dlqOriginTopic", "ORDER_CREATED");
+        assert_eq!(letter(&[of_ruyi], "{"), "p5:ORDER_CREATED");
+        assert_eq!(letter(&[of_ruyi], r#"{"eventId": "e1"}"#), "e1");
+        assert_eq!(letter(&[of_ruyi, ("eventId", "e2")], "{}"), "e2");
+        assert_eq!(letter(&[("dlqOriginTopic", "java-orders")], "{}"), "UNIQUE");
     }
 }

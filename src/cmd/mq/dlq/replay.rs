@@ -101,7 +101,7 @@ pub(in crate::cmd) struct Summary {
 
 impl Summary {
     fn code(&self) -> ExitCode {
-        let clean = self.failed + self.refused_replays + self.refused_age + self.refused_origin == 0;
+        let clean = self.failed + self.came_back + self.refused_replays + self.refused_age + self.refused_origin == 0;
         if clean && self.stopped.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::filter::Chosen;
-use super::letter::{Fingerprint, Letter, LetterId};
-use super::read::{self, Reader, Span};
+use super::letter::{Fingerprint, Letter, LetterId, topic_of};
+use super::read::{self, Reader};
 use super::state::{Mark, State};
 use crate::cmd::journal::rfc3339;
 use crate::cmd::mq::messages::Body;
+use crate::cmd::mq::silent;
 
 use crate::cmd::{Context, Failed, body};
 use crate::mq::rocketmq::{DLQ_PREFIX, RocketMq};
@@ -133,14 +135,22 @@ pub(in crate::cmd) struct Count<'a> {
 }
 
 pub(super) async fn list(context: &Context, mq: &RocketMq, _: &List) -> anyhow::Result<ExitCode> {
+    let mut failed = Failed::default();
+    silent::leave_out(mq, &mut failed).await?;
     let addrs = mq.master_addrs().await?;
     let now_ms = context.clock.now_ms();
     let mut output = context.output();
-    let mut failed = Failed::default();
     for topic in mq.topics().await? {
         let Some(group) = topic.strip_prefix(DLQ_PREFIX) else { continue };
-        match listed(context, mq, &addrs, &topic, group, now_ms).await {
-            Ok(row) if row.depth > 0 => output.row(&row)?,
+        match Depth::of(mq, &context.config.data_dir, &addrs, group, None).await {
+            Ok(depth) if depth.all > 0 => output.row(&Listed {
+                group: group.to_owned(),
+                depth: depth.all,
+                open: depth.open,
+                oldest: depth.oldest_ms.map(rfc3339),
+                oldest_seconds: depth.oldest_ms.map(|at| (now_ms - at).max(0) / 1000),
+                newest: depth.newest_ms.map(rfc3339),
+            })?,
             Ok(_) => {}
             Err(error) => failed.note(group, &error)?,
         }
@@ -149,34 +159,53 @@ pub(super) async fn list(context: &Context, mq: &RocketMq, _: &List) -> anyhow::
     Ok(failed.code())
 }
 
-async fn listed(
-    context: &Context,
-    mq: &RocketMq,
-    addrs: &BTreeMap<String, String>,
-    topic: &str,
-    group: &str,
-    now_ms: i64,
-) -> anyhow::Result<Listed> {
-    let (ranges, _) = mq.queue_ranges(topic).await?;
-    let mut oldest: Option<i64> = None;
-    let mut span = Span::default();
-    for range in &ranges {
-        span.queues.insert((range.queue.broker.clone(), range.queue.queue), (range.min, range.max));
-        if let Some(addr) = addrs.get(&range.queue.broker).filter(|_| range.max > range.min) {
-            let at = mq.stored_at(addr, &range.queue, range.min).await?;
-            oldest = oldest.into_iter().chain(at).min();
+/// How many dead letters a group has.
+pub(in crate::cmd) struct Depth {
+    /// All.
+    all: i64,
+    /// Those that were neither replayed nor discarded from this data directory.
+    pub open: i64,
+    oldest_ms: Option<i64>,
+    newest_ms: Option<i64>,
+}
+
+impl Depth {
+    /// Of those stored at or after `from_ms`; `addrs` as [`RocketMq::master_addrs`] gives them.
+    ///
+    /// # Errors
+    /// The cluster is away, or what was done with the letters cannot be read.
+    pub async fn of(
+        mq: &RocketMq,
+        data_dir: &Path,
+        addrs: &BTreeMap<String, String>,
+        group: &str,
+        from_ms: Option<i64>,
+    ) -> anyhow::Result<Self> {
+        let (ranges, _) = mq.queue_ranges(&topic_of(group)).await?;
+        let mut depth = Self { all: 0, open: 0, oldest_ms: None, newest_ms: None };
+        let mut state = None;
+        for range in ranges.iter().filter(|range| range.max > range.min) {
+            depth.newest_ms = depth.newest_ms.max(range.last_stored_ms);
+            let from = match from_ms {
+                Some(at) => mq.offset_at(&range.queue, at).await?.clamp(range.min, range.max),
+                None => range.min,
+            };
+            let first_ms = match addrs.get(&range.queue.broker) {
+                Some(addr) => mq.stored_at(addr, &range.queue, from).await?,
+                None => None,
+            };
+            let state: &State = match &state {
+                Some(state) => state,
+                None => state.insert(State::open(data_dir, group)?),
+            };
+            let place = (range.queue.broker.clone(), range.queue.queue);
+            let closed = first_ms.map_or(0, |first_ms| state.closed_in(&place, from, range.max, first_ms));
+            depth.all += range.max - from;
+            depth.open += (range.max - from - closed).max(0);
+            depth.oldest_ms = depth.oldest_ms.into_iter().chain(first_ms).min();
         }
+        Ok(depth)
     }
-    let depth = ranges.iter().map(|range| range.max - range.min).sum();
-    let closed = if depth == 0 { 0 } else { State::open(&context.config.data_dir, group)?.closed_in(&span) };
-    Ok(Listed {
-        group: group.to_owned(),
-        depth,
-        open: depth - i64::try_from(closed).unwrap_or(depth),
-        oldest: oldest.map(rfc3339),
-        oldest_seconds: oldest.map(|at| (now_ms - at).max(0) / 1000),
-        newest: ranges.iter().filter_map(|range| range.last_stored_ms).max().map(rfc3339),
-    })
 }
 
 pub(super) async fn browse(context: &Context, mq: &RocketMq, args: &Browse) -> anyhow::Result<ExitCode> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::letter::{Letter, LetterId};
-use super::read::{Place, Span};
+use super::read::Place;
 use crate::cmd::WithHelp;
 
 /// What was done.
@@ -139,15 +139,14 @@ impl State {
         self.of(letter).and_then(|known| known.body.as_deref())
     }
 
-    /// How many letters of `span` were replayed or discarded.
+    /// How many letters of a queue were replayed or discarded, of those from `from` to before `to`, of which the first
+    /// was stored at `first_ms`. What was stored before that lay there before the topic was made anew.
     #[must_use]
-    pub fn closed_in(&self, span: &Span) -> usize {
-        let queues = span.queues.iter().filter_map(|(place, range)| Some((self.known.get(place)?, range)));
-        let closed = queues.map(|(queue, (from, to))| {
-            let inside = queue.iter().filter(|(offset, _)| (*from..*to).contains(offset));
-            inside.filter(|(_, known)| known.mark != Mark::Edited).count()
-        });
-        closed.sum()
+    pub fn closed_in(&self, place: &Place, from: i64, to: i64, first_ms: i64) -> i64 {
+        let Some(queue) = self.known.get(place) else { return 0 };
+        let inside = queue.iter().filter(|(offset, known)| (from..to).contains(*offset) && known.stored_ms >= first_ms);
+        let closed = inside.filter(|(_, known)| known.mark != Mark::Edited).count();
+        i64::try_from(closed).unwrap_or(i64::MAX)
     }
 
     fn of(&self, letter: &Letter) -> Option<&Known> {
@@ -242,7 +241,8 @@ mod tests {
         assert_eq!(state.mark(&letter(3, 10)), Some(Mark::Discarded));
         // Another letter at the same place.
         assert_eq!((state.mark(&letter(3, 11)), state.is_open(&letter(3, 11))), (None, true));
-        let span = Span { queues: [(("a".to_owned(), 0), (2, 4))].into() };
-        assert_eq!(state.closed_in(&span), 1);
+        let place = ("a".to_owned(), 0);
+        assert_eq!((state.closed_in(&place, 2, 4, 10), state.closed_in(&place, 2, 4, 11)), (1, 0));
+        assert_eq!((state.closed_in(&place, 1, 4, 5), state.closed_in(&place, 4, 9, 5)), (2, 0));
     }
 }

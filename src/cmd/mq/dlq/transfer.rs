@@ -36,6 +36,9 @@ pub(super) struct Export {
 pub(super) struct Import {
     /// File that `export` wrote; - is stdin
     file: PathBuf,
+    /// Also letters that an earlier run with the same file has put there
+    #[arg(long)]
+    again: bool,
     #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
@@ -130,10 +133,14 @@ pub(super) async fn import(context: &Context, mq: &RocketMq, args: &Import) -> a
     if summary.read > 0 && args.change.approved(&what)? {
         let what = What { file: &args.file, sha256: sha256.clone(), letters: summary.read };
         let mut progress = Progress::open(&context.config.data_dir, &sha256)?;
+        if args.again {
+            progress.begin_anew()?;
+        }
         journal::record(context, "mq dlq import", args.change.reason.as_deref(), &what)?;
         send(mq, args.rate, &mut source, &mut progress, &mut summary, &mut failed).await?;
-        if summary.failed == 0 {
-            progress.done()?;
+        if summary.already > 0 {
+            let text = "were put there by an earlier run with this file; --again puts them there once more";
+            writeln!(std::io::stderr(), "{} of {} {text}", summary.already, summary.read)?;
         }
     }
     context.output().rows([summary])?;
@@ -250,7 +257,8 @@ fn outgoing(letter: Exported) -> anyhow::Result<Outgoing> {
     Ok(Outgoing { topic, tag: letter.tag, key: letter.key, body: body.into(), properties, delay: Delay::None })
 }
 
-/// The lines of a file that are in the cluster already, for a run that goes on after another one died.
+/// The lines of a file that are in the cluster already, for a run that goes on after another one died, or that is
+/// repeated by mistake.
 struct Progress {
     path: PathBuf,
     file: File,
@@ -280,8 +288,8 @@ impl Progress {
         self.file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// All is there: the same file may be imported again.
-    fn done(self) -> anyhow::Result<()> {
-        std::fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+    fn begin_anew(&mut self) -> anyhow::Result<()> {
+        self.known.clear();
+        self.file.set_len(0).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

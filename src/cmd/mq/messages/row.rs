@@ -19,8 +19,12 @@ pub enum Body<'a> {
     Json(&'a RawValue),
     /// Any other text.
     Text(&'a str),
-    /// Bytes.
-    Hex(String),
+    /// Bytes: `{"$hex": "00ff"}`, which no text is.
+    Hex {
+        /// In hexadecimal.
+        #[serde(rename = "$hex")]
+        hex: String,
+    },
 }
 
 impl<'a> Body<'a> {
@@ -31,7 +35,7 @@ impl<'a> Body<'a> {
             // A line feed inside would break a JSON line apart.
             (Ok(json), _) if !json.get().contains(['\n', '\r']) => Self::Json(json),
             (_, Ok(text)) => Self::Text(text),
-            _ => Self::Hex(hex::encode(body)),
+            _ => Self::Hex { hex: hex::encode(body) },
         }
     }
 
@@ -39,7 +43,7 @@ impl<'a> Body<'a> {
         match self {
             Self::Json(json) => json.get(),
             Self::Text(text) => text,
-            Self::Hex(text) => text,
+            Self::Hex { hex } => hex,
         }
     }
 }
@@ -58,7 +62,7 @@ pub(in crate::cmd) struct Row<'a> {
     event_id: Option<&'a str>,
     /// When the broker stored it.
     stored: String,
-    /// JSON as it is, other text as a text, other bytes in hexadecimal.
+    /// JSON as it is, other text as a text, other bytes as {"$hex": "00ff"}.
     #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
 }
@@ -112,7 +116,7 @@ pub(in crate::cmd) struct Whole<'a> {
     size: i32,
     /// All properties, RocketMQ's own as well.
     properties: BTreeMap<&'a str, &'a str>,
-    /// JSON as it is, other text as a text, other bytes in hexadecimal.
+    /// JSON as it is, other text as a text, other bytes as {"$hex": "00ff"}.
     #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
 }

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
@@ -19,7 +21,8 @@ use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::config::Millis;
 use crate::domain::event::Kind;
 use crate::mq::message::{Delay, DelayLevel, Outgoing};
-use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
+use crate::mq::rocketmq::{RocketMq, RocketMqConfig, is_reserved_property};
+use crate::shutdown::Shutdown;
 
 /// Lines sent together at most.
 const TOGETHER: u32 = 256;
@@ -47,7 +50,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY", default_value = "")]
     key: String,
     /// A user property; may be repeated
-    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
+    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = user_property)]
     properties: Vec<(String, String)>,
     /// Kept back by the broker for one of its levels: 1s 5s 10s 30s 1m..10m 20m 30m 1h 2h
     #[arg(long, value_name = "LEVEL", group = "when")]
@@ -74,14 +77,32 @@ pub(super) struct Args {
     change: Change,
 }
 
+/// One that is not RocketMQ's own: the client would leave it out without a word.
+fn user_property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = property(text)?;
+    match name.as_str() {
+        "KEYS" => Err("say --key".to_owned()),
+        "TAGS" => Err("say --tag".to_owned()),
+        "DELAY" | "TIMER_DELIVER_MS" | "TIMER_DELAY_SEC" | "TIMER_DELAY_MS" => {
+            Err("say --delay, --after or --at".to_owned())
+        }
+        name if is_reserved_property(name) => Err(format!("{name} is one that RocketMQ sets itself")),
+        _ if value.is_empty() => Err("it has no value, and would not be kept".to_owned()),
+        _ => Ok((name, value)),
+    }
+}
+
 /// What was sent.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cmd) struct Sent<'a> {
     /// Topic as it is called on the broker.
     topic: &'a str,
-    /// Messages that the broker has stored; with --dry-run, that it would be given.
+    /// Messages that the broker has stored.
     sent: u64,
+    /// With --dry-run: messages that it would be given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_send: Option<u64>,
     /// Messages that were refused or got no answer.
     failed: u64,
     /// Where it lies, of a single message without delay: BROKER:QUEUE:OFFSET.
@@ -115,11 +136,14 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
         });
         journal::record(context, "mq messages send", args.change.reason.as_deref(), &what)?;
     }
-    let mut summary = Sent { topic: &args.topic, sent: 0, failed: 0, id: None, unique_id: None };
+    let mut summary = Sent { topic: &args.topic, sent: 0, would_send: None, failed: 0, id: None, unique_id: None };
     let failed = match &args.body {
         Some(text) => one(mq, args, delay, text, &mut summary).await?,
         None => many(mq, args, (event, delay), &mut summary).await?,
     };
+    if args.change.dry_run {
+        summary.would_send = Some(std::mem::take(&mut summary.sent));
+    }
     context.output().rows([summary])?;
     Ok(failed.code())
 }
@@ -158,6 +182,7 @@ async fn many(
     let mut pace = Pace::new(args.rps);
     let together = usize::try_from(args.rps.min(TOGETHER)).unwrap_or(1);
     let progress = bar(args);
+    let dealt_with = tell_when_interrupted()?;
     loop {
         let mut numbers = Vec::new();
         let mut batch = Vec::new();
@@ -196,6 +221,7 @@ async fn many(
                 }
             }
         }
+        dealt_with.fetch_add(read, Ordering::Relaxed);
         if !args.change.dry_run {
             pace.wait(batch.len()).await;
         }
@@ -205,6 +231,24 @@ async fn many(
         writeln!(std::io::stderr(), "nothing came from stdin")?;
     }
     Ok(failed)
+}
+
+/// Counts lines; a signal says how many, for `--skip`, and ends the process: reading stdin cannot be interrupted.
+fn tell_when_interrupted() -> anyhow::Result<Arc<AtomicU64>> {
+    let dealt_with = Arc::new(AtomicU64::new(0));
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let count = Arc::clone(&dealt_with);
+    tokio::spawn(async move {
+        shutdown.token.cancelled().await;
+        let lines = count.load(Ordering::Relaxed);
+        eprintln!(
+            "interrupted: the first {lines} lines were dealt with, and up to {TOGETHER} after them may be as well; \
+             --skip {lines} goes on from there"
+        );
+        std::process::exit(130)
+    });
+    Ok(dealt_with)
 }
 
 fn bar(args: &Args) -> ProgressBar {

@@ -95,10 +95,13 @@ pub(super) async fn reset(context: &Context, mq: &RocketMq, args: &Reset) -> any
     if matches!(args.to, Position::Offset(_)) && args.queue.is_none() {
         return Err(Usage("=N is the offset of one queue: name it with --queue BROKER:N".to_owned()).into());
     }
+    let now_ms = context.clock.now_ms();
+    if matches!(args.to, Position::At(at_ms) if at_ms > now_ms) {
+        return Err(Usage("this time is still to come: say end for the end".to_owned()).into());
+    }
     silent::refuse(mq, args.queue.as_ref().map(|(broker, _)| broker.as_str())).await?;
     plan::topics(mq, &args.group, Some(&args.topic)).await?;
     let only = args.queue.clone().map(|(broker, queue)| QueueId { topic: args.topic.clone(), broker, queue });
-    let now_ms = context.clock.now_ms();
     let moves = plan::moves(mq, &args.group, &args.topic, args.to, only.as_ref(), now_ms).await?;
     expect(&moves, &args.topic, only.as_ref(), args.expect_current)?;
     let job = Job { command: "mq offsets reset", group: &args.group, guard: &args.guard, change: &args.change };
@@ -133,6 +136,13 @@ pub(super) async fn clone(context: &Context, mq: &RocketMq, args: &CloneFrom) ->
             let again = one.before.unwrap_or(after) - after;
             moves.push(Move { after, again, ..one });
         }
+    }
+    if moves.is_empty() {
+        return Err(anyhow::anyhow!("{} has committed nothing that {} could get", args.from, args.to))
+            .help("`ruyi mq offsets show` tells where a group is");
+    }
+    if !mq.groups().await?.contains(&args.to) {
+        writeln!(stderr(), "no broker knows the group {} yet: it is made", args.to)?;
     }
     let job = Job { command: "mq offsets clone", group: &args.to, guard: &args.guard, change: &args.change };
     carry_out(context, mq, &job, moves).await
@@ -187,6 +197,9 @@ pub(super) async fn carry_out(
     mut moves: Vec<Move>,
 ) -> anyhow::Result<ExitCode> {
     let due = moves.iter().filter(|one| one.changes()).count();
+    for one in moves.iter().filter(|one| one.is_cut) {
+        writeln!(stderr(), "{}: there are not so many messages: {} is as far as it goes", shown(one), one.after)?;
+    }
     let mut failed = Failed::default();
     let online = if due > 0 { look_for_members(mq, job).await? } else { Online::Nobody };
     if due > 0 && job.change.approved(&format!("{}: set {due} queues of {}", job.command, job.group))? {

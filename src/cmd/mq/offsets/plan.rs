@@ -29,6 +29,9 @@ pub struct Move {
     pub again: i64,
     /// It was done.
     pub done: bool,
+    /// What was asked for lies outside of what the queue holds.
+    #[serde(skip)]
+    pub is_cut: bool,
 }
 
 impl Move {
@@ -44,6 +47,7 @@ impl Move {
             after,
             again: before.unwrap_or(range.min).max(range.min) - after,
             done: false,
+            is_cut: wanted != after,
         }
     }
 

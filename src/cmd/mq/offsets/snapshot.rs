@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub group: String,
     /// When it was taken, epoch ms.
     pub taken_ms: i64,
+    /// Topics that were looked at.
+    pub topics: Vec<String>,
     /// Queues where the group had committed something.
     pub offsets: Vec<Saved>,
 }
@@ -76,15 +78,16 @@ impl Snapshot {
         topics: impl IntoIterator<Item = &str>,
         now_ms: i64,
     ) -> anyhow::Result<Self> {
-        let mut offsets = Vec::new();
+        let (mut seen, mut offsets) = (Vec::new(), Vec::new());
         for topic in topics {
+            seen.push(topic.to_owned());
             for queue in mq.committed(group, topic).await? {
                 let Some(offset) = queue.consumer_offset else { continue };
                 let QueueId { topic, broker, queue } = queue.queue;
                 offsets.push(Saved { topic, broker, queue, offset });
             }
         }
-        Ok(Self { version: VERSION, group: group.to_owned(), taken_ms: now_ms, offsets })
+        Ok(Self { version: VERSION, group: group.to_owned(), taken_ms: now_ms, topics: seen, offsets })
     }
 
     /// Where the group was in a queue; none: it had committed nothing there.
@@ -137,16 +140,27 @@ pub(super) async fn restore(context: &Context, mq: &RocketMq, args: &Restore) ->
     }
     silent::refuse(mq, None).await?;
     let now_ms = context.clock.now_ms();
-    let topics: BTreeSet<&str> = snapshot.offsets.iter().map(|saved| saved.topic.as_str()).collect();
-    let mut moves = Vec::new();
+    let topics: BTreeSet<&str> =
+        snapshot.offsets.iter().map(|saved| &saved.topic).chain(&snapshot.topics).map(String::as_str).collect();
+    let (mut moves, mut left) = (Vec::new(), 0);
     for topic in topics {
         plan::topics(mq, &snapshot.group, Some(topic)).await?;
+        let (ranges, _) = mq.queue_ranges(topic).await?;
         let current = plan::moves(mq, &snapshot.group, topic, Position::By(0), None, now_ms).await?;
         for saved in snapshot.offsets.iter().filter(|saved| saved.topic == topic) {
             let found = current.iter().find(|one| one.broker == saved.broker && one.queue == saved.queue);
             let Some(found) = found else {
                 anyhow::bail!("{topic} has no queue {} on broker {} any more", saved.queue, saved.broker);
             };
+            let end = ranges.iter().find(|range| range.queue == found.queue_id()).map_or(0, |range| range.max);
+            if !(0..=end).contains(&saved.offset) {
+                let text = format!(
+                    "{topic} {}:{} ends at {end}, and {shown} says {}",
+                    saved.broker, saved.queue, saved.offset
+                );
+                return Err(anyhow::anyhow!(text))
+                    .help("it was taken of another topic of this name, or changed; nothing was done");
+            }
             // Exactly what was saved, also where the messages have expired: the broker corrects it as it would have.
             let again = found.before.unwrap_or(saved.offset) - saved.offset;
             moves.push(Move { after: saved.offset, again, ..found.clone() });
@@ -155,9 +169,20 @@ pub(super) async fn restore(context: &Context, mq: &RocketMq, args: &Restore) ->
             if snapshot.offset_of(&one.queue_id()).is_none() {
                 let queue = format!("{topic} {}:{}", one.broker, one.queue);
                 writeln!(stderr(), "{queue}: nothing was committed there when the snapshot was taken: left as it is")?;
+                left += 1;
             }
         }
     }
     let job = Job { command: "mq offsets restore", group: &snapshot.group, guard: &args.guard, change: &args.change };
-    carry_out(context, mq, &job, moves).await
+    let code = carry_out(context, mq, &job, moves).await?;
+    if left > 0 {
+        // Brokers forget no offset of a single queue.
+        let command = format!("ruyi mq offsets reset {} --topic TOPIC --queue BROKER:N --to start|end", snapshot.group);
+        writeln!(
+            stderr(),
+            "{left} queues are not as they were; `{command}` sets one where its consumer would have begun"
+        )?;
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(code)
 }

@@ -44,6 +44,10 @@ pub(super) struct Args {
     /// Only of this business key
     #[arg(long, value_name = "KEY", conflicts_with = "ids")]
     key: Option<String>,
+    /// Dead letters of that time as well, where they were lost too: they come back as new ones, also those that were
+    /// replayed or discarded
+    #[arg(long, conflicts_with_all = ["ids", "event"])]
+    dead_letters: bool,
     /// Only the database of this role
     #[arg(long, value_name = "ROLE", value_parser = super::role)]
     role: Option<Role>,
@@ -97,8 +101,8 @@ impl Progress {
     /// Of an earlier run of the same command that was stopped; else of a new one.
     fn open(context: &Context, args: &Args) -> anyhow::Result<Self> {
         let asked = format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-            args.since, args.until, args.ids, args.status, args.event, args.key, args.role
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            args.since, args.until, args.ids, args.status, args.event, args.key, args.role, args.dead_letters
         );
         let path = context.config.data_dir.join("outbox-redrive.json");
         let stopped = match fs::read(&path) {
@@ -198,6 +202,8 @@ async fn plan<'a>(
         status: args.status,
         topic: args.event.clone(),
         key: args.key.clone(),
+        // One that is named is meant.
+        dead_letters: args.dead_letters || args.event.is_some(),
     };
     let mut unknown: BTreeSet<&str> = args.ids.iter().map(String::as_str).collect();
     let mut tasks = Vec::new();

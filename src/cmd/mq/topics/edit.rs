@@ -80,6 +80,15 @@ pub(super) struct Put {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct Update {
+    #[command(flatten)]
+    put: Put,
+    /// Also fewer queues: what lies in those that go away is read by nobody any more
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct Delete {
     /// Topic as it is called on the broker
     topic: String,
@@ -123,6 +132,9 @@ pub(super) async fn create(context: &Context, mq: &RocketMq, args: &Put) -> anyh
                 message_type: Some(part.message_type.clone()),
                 ..spec
             };
+            if args.queues.is_some_and(|wanted| wanted != is.queues) {
+                failed.note(&node.name, &format!("has {} with {} queues: `update` changes it", is.name, is.queues))?;
+            }
             steps.push((node.addr, step(&is, node.name, "exists"), is));
         } else {
             steps.push((node.addr, step(&spec, node.name, "create"), spec));
@@ -132,7 +144,8 @@ pub(super) async fn create(context: &Context, mq: &RocketMq, args: &Put) -> anyh
 }
 
 /// Changes a topic where it exists.
-pub(super) async fn update(context: &Context, mq: &RocketMq, args: &Put) -> anyhow::Result<ExitCode> {
+pub(super) async fn update(context: &Context, mq: &RocketMq, update: &Update) -> anyhow::Result<ExitCode> {
+    let args = &update.put;
     if args.queues.is_none() && args.permission.is_none() && args.message_type.is_none() {
         return Err(Usage("say what to change: --queues, --permission or --type".to_owned()).into());
     }
@@ -154,7 +167,16 @@ pub(super) async fn update(context: &Context, mq: &RocketMq, args: &Put) -> anyh
             && spec.permission == part.permission
             && spec.message_type.as_ref().is_none_or(|kind| *kind == part.message_type);
         if spec.queues < part.read_queues && !same {
-            writeln!(stderr(), "{}: what is in the queues that go away will not be read any more", part.broker)?;
+            let (ranges, _) = mq.ranges_on(&args.topic, [part.addr.as_str()]).await?;
+            let gone = ranges.iter().filter(|range| i64::from(range.queue.queue) >= i64::from(spec.queues));
+            let lost: i64 = gone.map(|range| range.max - range.min).sum();
+            let text =
+                format!("{}: {lost} messages lie in the queues that go away, and will be read by nobody", part.broker);
+            if !update.force && !args.change.dry_run {
+                return Err(anyhow::anyhow!(text))
+                    .help("set the topic to read only until its groups are through, then say --force");
+            }
+            writeln!(stderr(), "{text}")?;
         }
         let action = if same { "unchanged" } else { "update" };
         steps.push((part.addr, step(&spec, part.broker, action), spec));
@@ -198,7 +220,14 @@ pub(super) async fn delete(context: &Context, mq: &RocketMq, args: &Delete) -> a
                     let there = steps.iter_mut().filter(|step| of(step).as_ref() == Some(&cluster));
                     there.for_each(|step| step.done = true);
                 }
-                Err(error) => failed.note(&format!("cluster {cluster}"), &error)?,
+                Err(error) => {
+                    // It may be gone from brokers all the same: a name server that is away is asked as well.
+                    for step in steps.iter_mut().filter(|step| of(step).as_ref() == Some(&cluster)) {
+                        let left = mq.topic(&args.topic).await;
+                        step.done = left.is_ok_and(|left| !left.iter().any(|part| part.broker == step.broker));
+                    }
+                    failed.note(&format!("cluster {cluster}"), &error)?;
+                }
             }
         }
     }
