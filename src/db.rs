@@ -25,6 +25,7 @@ pub mod points;
 pub mod pool;
 pub mod products;
 pub mod prune;
+pub mod refunds;
 pub mod retry;
 pub mod sql;
 pub mod stock;

@@ -11,6 +11,7 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod points;
+pub mod refund;
 pub mod schema;
 pub mod stock;
 pub mod time;

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 20] = [
+pub const TRANSACTIONS: [&str; 21] = [
     "node",
     "product_set",
     "coupon_template_set",
     "coupon_issue",
     "create_order",
     "cancel_order",
+    "refund_order",
     "timeout",
     "consume",
     "retry",

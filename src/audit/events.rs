@@ -47,7 +47,8 @@ pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<
         let has = |kind: Kind| has_event(events, order_id, kind);
         missing.extend(kinds.into_iter().filter(|kind| !has(*kind)).map(|kind| (order_id, kind)));
         if let Some(order) = orders.get(&order_id) {
-            let asked = has(Kind::RefundRequested);
+            // Not by the id of a part that was asked for before.
+            let asked = events.is_some_and(|events| events.contains(&Kind::RefundRequested.event_id(order_id)));
             if (order.refund == RefundState::Requested.code() && !asked)
                 || (order.refund == RefundState::Done.code() && !asked && !has(Kind::RefundSuccess))
             {

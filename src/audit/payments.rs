@@ -6,6 +6,7 @@ use super::{About, Auditor, Moment, Suspect, orders};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, OrderFact, PaymentFact, RefundFact};
 use crate::db::payments::RefundStatus;
+use crate::db::refunds::{self, OrderRefund, Standing};
 use crate::domain::event::RefundKind;
 use crate::domain::order::{RefundState, Status};
 use crate::domain::payment::Status as PaymentStatus;
@@ -24,18 +25,71 @@ pub(super) async fn refunds_of_orders(auditor: &Auditor<'_>, ids: &[i64]) -> Res
             let late = moment.overdue(order.updated_at);
             return late.then(|| format!("refund asked for, and not done since {}", order.updated_at));
         }
-        let back = refunds.get(&order.id).into_iter().flatten().any(|refund| {
-            is(refund, RefundKind::Order)
-                && refund.status == RefundStatus::Success as i64
-                && refund.amount == order.total
-        });
-        (!back).then(|| format!("refunded, but no successful refund of {}", order.total))
+        let back = sum(refunds.get(&order.id).into_iter().flatten(), is_done);
+        (back != order.total).then(|| format!("refunded, but {back} of {} went back", order.total))
     };
     Ok(orders.values().filter_map(|order| judge(order).map(|text| Suspect::of(order.id, text))).collect())
 }
 
 fn is(refund: &RefundFact, kind: RefundKind) -> bool {
     refund.kind == kind as i64
+}
+
+fn is_done(refund: &RefundFact) -> bool {
+    refund.status == RefundStatus::Success as i64
+}
+
+fn is_alive(refund: &RefundFact) -> bool {
+    refund.status != RefundStatus::Failed as i64
+}
+
+/// Minor units of these refunds, of the money that paid the order.
+pub(super) fn sum<'a>(refunds: impl Iterator<Item = &'a RefundFact>, of: impl Fn(&RefundFact) -> bool) -> i64 {
+    let own = refunds.filter(|refund| !is(refund, RefundKind::Extra) && of(refund));
+    own.fold(0, |sum, refund| sum.saturating_add(refund.amount))
+}
+
+/// What an order asked to go back of its money, against what payment made of it.
+pub(super) async fn parts_of_orders(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
+    let moment = auditor.moment();
+    let mut conn = auditor.dbs.order.read().await?;
+    let totals: BTreeMap<i64, i64> =
+        facts::orders(&mut conn, ids).await?.into_values().map(|order| (order.id, order.total)).collect();
+    let rows = refunds::of_orders(&mut conn, ids.to_vec()).await?;
+    drop(conn);
+    let mut conn = auditor.dbs.payment.read().await?;
+    let made = facts::refunds(&mut conn, ids).await?;
+    drop(conn);
+    let mut suspects = Vec::new();
+    for id in ids {
+        let (rows, made) = (rows.get(id).map_or(&[][..], Vec::as_slice), made.get(id).map_or(&[][..], Vec::as_slice));
+        let total = totals.get(id).copied().unwrap_or(0);
+        suspects.extend(of_parts(moment, total, rows, made).map(|text| Suspect::of(*id, text)));
+    }
+    Ok(suspects)
+}
+
+fn of_parts(moment: Moment, total: i64, rows: &[OrderRefund], made: &[RefundFact]) -> Option<String> {
+    let back: i64 = rows.iter().filter(|row| row.status == Standing::Success).map(|row| row.amount.minor()).sum();
+    if back > total {
+        return Some(format!("{back} went back of {total}"));
+    }
+    for row in rows.iter().filter(|row| moment.overdue(row.updated_at)) {
+        let made = made.iter().find(|made| made.id == row.id);
+        let fits = match (row.status, made) {
+            (Standing::Requested, _) | (Standing::Success, None) => false,
+            (Standing::Success, Some(made)) => is_done(made) && made.amount == row.amount.minor(),
+            (Standing::Failed, made) => made.is_none_or(|made| !is_alive(made) || !moment.overdue(made.updated_at)),
+        };
+        if !fits {
+            let made =
+                made.map_or_else(|| "none".to_owned(), |made| format!("{} in state {}", made.amount, made.status));
+            return Some(format!("refund {} of {}: {:?}; payment has {made}", row.id, row.amount, row.status));
+        }
+    }
+    let known = |made: &RefundFact| rows.iter().any(|row| row.id == made.id);
+    let lost = made.iter().find(|made| is(made, RefundKind::Part) && moment.overdue(made.updated_at) && !known(made));
+    lost.map(|made| format!("refund {} of {}: the order did not ask for it", made.id, made.amount))
 }
 
 /// Every payment: its money belongs to a paid order, or is on its way back.
@@ -85,12 +139,12 @@ fn of_order(
             (late && !going_back).then(|| format!("SUCCESS since {}, order {state}", payment.updated_at))
         }
         PaymentStatus::Refunding | PaymentStatus::Refunded => {
-            let mut of_order = refunds.iter().filter(|refund| is(refund, RefundKind::Order)).peekable();
-            if of_order.peek().is_none() {
+            if refunds.iter().all(|refund| is(refund, RefundKind::Extra)) {
                 return Some(format!("{}, but no refund", status.name()));
             }
-            let back = of_order.any(|refund| refund.status == RefundStatus::Success as i64);
-            (status == PaymentStatus::Refunded && !back).then(|| "REFUNDED, but no successful refund".to_owned())
+            let back = sum(refunds.iter().copied(), is_done);
+            (status == PaymentStatus::Refunded && back != payment.amount)
+                .then(|| format!("REFUNDED, but {back} of {} went back", payment.amount))
         }
         PaymentStatus::Pending => {
             (late && canceled).then(|| format!("PENDING since {}, but the order is CANCELED", payment.updated_at))
@@ -101,15 +155,8 @@ fn of_order(
 
 /// Not more goes back than came in: once the amount, and once for each further transaction.
 fn of_refunds(payment: &PaymentFact, refunds: &[&RefundFact]) -> Option<String> {
-    let alive = refunds.iter().filter(|refund| refund.status != RefundStatus::Failed as i64);
-    let (mut back, mut extra) = (0_i64, Vec::new());
-    for refund in alive {
-        if is(refund, RefundKind::Order) {
-            back = back.saturating_add(refund.amount);
-        } else {
-            extra.push(refund);
-        }
-    }
+    let back = sum(refunds.iter().copied(), is_alive);
+    let mut extra = refunds.iter().filter(|refund| is(refund, RefundKind::Extra) && is_alive(refund));
     let has_money = PaymentStatus::from_code(payment.status).is_some_and(PaymentStatus::has_money);
     let came = if has_money { payment.amount } else { 0 };
     if back > came {
@@ -117,7 +164,6 @@ fn of_refunds(payment: &PaymentFact, refunds: &[&RefundFact]) -> Option<String> 
     }
     let own = payment.transaction_no.as_deref();
     let wrong = extra
-        .iter()
         .find(|refund| refund.amount > payment.amount || (own == Some(refund.transaction_no.as_str()) && back > 0))?;
     Some(format!("{} of transaction {} goes back, too", wrong.amount, wrong.transaction_no))
 }

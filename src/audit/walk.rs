@@ -73,7 +73,11 @@ impl Rule {
             Self::Reservations => stock::reservations(auditor, ids).await,
             Self::ReservationOfOrder => orders::reservations(auditor, ids).await,
             Self::PaymentOfOrder => orders::payments(auditor, ids).await,
-            Self::RefundOfOrder => payments::refunds_of_orders(auditor, ids).await,
+            Self::RefundOfOrder => {
+                let mut suspects = payments::refunds_of_orders(auditor, ids).await?;
+                suspects.extend(payments::parts_of_orders(auditor, ids).await?);
+                Ok(suspects)
+            }
             Self::OrderOfPayment => payments::orders_of_payments(auditor, ids).await,
             Self::PointsOfOrder => points::of_orders(auditor, ids).await,
             Self::PointsOfUser => points::balances(auditor, ids).await,

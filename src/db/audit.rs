@@ -302,6 +302,8 @@ pub async fn payments(
 /// A refund, as far as the audit looks.
 #[derive(Clone, Debug)]
 pub struct RefundFact {
+    /// Id.
+    pub id: i64,
     /// Payment.
     pub payment_id: i64,
     /// `refund_record.kind`.
@@ -312,6 +314,8 @@ pub struct RefundFact {
     pub status: i64,
     /// Transaction whose money goes back.
     pub transaction_no: String,
+    /// Epoch ms.
+    pub updated_at: i64,
 }
 
 /// Refunds by order.
@@ -319,7 +323,8 @@ pub struct RefundFact {
 /// # Errors
 /// The database's.
 pub async fn refunds(conn: &mut AnyConnection, order_ids: &[i64]) -> Result<HashMap<i64, Vec<RefundFact>>, DbError> {
-    let before = "SELECT order_id, payment_id, kind, amount, status, transaction_no FROM refund_record WHERE order_id";
+    let before = "SELECT order_id, payment_id, kind, amount, status, transaction_no, id, updated_at FROM refund_record \
+                  WHERE order_id";
     let rows = sql::select_in(conn, before, "", &[], ints(order_ids)).await?;
     let mut found: HashMap<i64, Vec<RefundFact>> = HashMap::new();
     for row in &rows {
@@ -329,6 +334,8 @@ pub async fn refunds(conn: &mut AnyConnection, order_ids: &[i64]) -> Result<Hash
             amount: row.int(3)?,
             status: row.int(4)?,
             transaction_no: row.text(5)?,
+            id: row.int(6)?,
+            updated_at: row.int(7)?,
         });
     }
     Ok(found)

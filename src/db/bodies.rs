@@ -2,11 +2,13 @@
 
 use super::orders::{Item, OrderRow};
 use super::payments::RefundRow;
+use super::refunds::OrderRefund;
 use crate::domain::event::{
-    CouponMoved, Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundRequested, RefundSuccess,
-    TriggerOrderFulfill,
+    CouponMoved, Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundFailed, RefundKind, RefundRequested,
+    RefundSuccess, TriggerOrderFulfill,
 };
-use crate::domain::id::{CouponId, MerchantId, OrderId, RefundId, UserId};
+use crate::domain::id::{CouponId, MerchantId, OrderId, PaymentId, RefundId, UserId};
+use crate::domain::money::Money;
 use crate::domain::order::CancelType;
 use crate::domain::stock::Lines;
 
@@ -75,22 +77,49 @@ impl OrderRow {
         RefundRequested {
             order_id: OrderId(self.id),
             payment_id: self.state.payment_id,
+            refund_id: None,
             amount: self.state.total,
             reason: reason.unwrap_or_default(),
         }
     }
 }
 
-impl RefundRow {
-    /// REFUND_SUCCESS, to this user; 0 is nobody.
+impl OrderRefund {
+    /// REFUND_REQUESTED, for a part of what this payment took.
     #[must_use]
-    pub fn success(&self, user_id: i64) -> RefundSuccess {
+    pub fn requested(&self, payment_id: Option<PaymentId>) -> RefundRequested {
+        RefundRequested {
+            order_id: OrderId(self.order_id),
+            payment_id,
+            refund_id: Some(RefundId(self.id)),
+            amount: self.amount,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+impl RefundRow {
+    /// REFUND_SUCCESS, to this user (0 is nobody), of all that was `paid`.
+    #[must_use]
+    pub fn success(&self, user_id: i64, paid: Money) -> RefundSuccess {
         RefundSuccess {
             order_id: OrderId(self.order_id),
             refund_id: RefundId(self.id),
             amount: self.amount,
             kind: self.kind,
             user_id: (user_id > 0).then_some(UserId(user_id)),
+            paid_amount: (self.kind != RefundKind::Extra).then_some(paid),
+        }
+    }
+
+    /// REFUND_FAILED.
+    #[must_use]
+    pub fn failure(&self, reason: &str) -> RefundFailed {
+        RefundFailed {
+            order_id: OrderId(self.order_id),
+            refund_id: RefundId(self.id),
+            amount: self.amount,
+            reason: reason.to_owned(),
         }
     }
 }

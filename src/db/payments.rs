@@ -212,9 +212,21 @@ pub struct RefundRow {
     pub status: RefundStatus,
     /// Transaction whose money goes back.
     pub transaction_no: String,
+    /// Why it did not.
+    pub error: Option<String>,
 }
 
-/// Writes refunds whose transaction is not being refunded already; the number written.
+impl RefundRow {
+    /// Of its key nothing goes back twice: the transaction, or, of a part of it, the refund.
+    fn key(&self) -> String {
+        match self.kind {
+            RefundKind::Part => format!("{}:#{}", self.payment_id, self.id),
+            RefundKind::Order | RefundKind::Extra => format!("{}:{}", self.payment_id, self.transaction_no),
+        }
+    }
+}
+
+/// Writes refunds whose key is not being refunded already; the number written.
 ///
 /// # Errors
 /// The database's.
@@ -225,7 +237,7 @@ pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, D
         .map(|refund| {
             vals![
                 refund.id,
-                format!("{}:{}", refund.payment_id, refund.transaction_no),
+                refund.key(),
                 refund.payment_id,
                 refund.order_id,
                 refund.kind as i64,
@@ -233,13 +245,14 @@ pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, D
                 &refund.reason,
                 refund.status as i64,
                 &refund.transaction_no,
+                refund.error.as_deref(),
                 now_ms,
                 now_ms,
             ]
         })
         .collect();
     let columns = "refund_record (id, refund_key, payment_id, order_id, kind, amount, reason, status, transaction_no, \
-                   created_at, updated_at)";
+                   error, created_at, updated_at)";
     sql::insert_ignore(tx, columns, rows).await
 }
 
@@ -250,9 +263,8 @@ pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, D
 pub async fn lock_refunds(tx: &mut Tx, mut ids: Vec<i64>) -> Result<HashMap<i64, RefundRow>, DbError> {
     ids.sort_unstable();
     let after = format!(" ORDER BY id{}", tx.dialect().for_update());
-    let before = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no \
-                  FROM refund_record WHERE id";
-    let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
+    let before = format!("{REFUNDS}id");
+    let rows = sql::select_in(tx, &before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
     rows.iter().map(|row| refund_from_row(row).map(|refund| (refund.id, refund))).collect()
 }
 
@@ -270,10 +282,32 @@ pub async fn has_refund(conn: &mut AnyConnection, payment_id: i64, transaction_n
 /// # Errors
 /// The database's.
 pub async fn refunds_of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Vec<RefundRow>, DbError> {
-    let text = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no FROM refund_record \
-                WHERE order_id = ? ORDER BY id LIMIT 1000";
+    let text = format!("{REFUNDS}order_id = ? ORDER BY id LIMIT 1000");
     sql::fetch(conn, text, vals![order_id]).await?.iter().map(refund_from_row).collect()
 }
+
+/// The refunds of orders, by payment.
+///
+/// # Errors
+/// The database's.
+pub async fn refunds_of_orders(
+    conn: &mut AnyConnection,
+    mut order_ids: Vec<i64>,
+) -> Result<HashMap<i64, Vec<RefundRow>>, DbError> {
+    order_ids.sort_unstable();
+    order_ids.dedup();
+    let before = format!("{REFUNDS}order_id");
+    let keys = order_ids.into_iter().map(Val::Int).collect();
+    let mut found: HashMap<i64, Vec<RefundRow>> = HashMap::new();
+    for row in &sql::select_in(conn, &before, " ORDER BY id", &[], keys).await? {
+        let refund = refund_from_row(row)?;
+        found.entry(refund.payment_id).or_default().push(refund);
+    }
+    Ok(found)
+}
+
+const REFUNDS: &str =
+    "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no, error FROM refund_record WHERE ";
 
 fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
     let id = row.int(0)?;
@@ -286,7 +320,7 @@ fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
         id,
         payment_id: row.int(1)?,
         order_id: row.int(2)?,
-        kind: if row.int(3)? == RefundKind::Extra as i64 { RefundKind::Extra } else { RefundKind::Order },
+        kind: RefundKind::from_code(row.int(3)?).unwrap_or_default(),
         amount,
         reason: row.text(5)?,
         status: match row.int(6)? {
@@ -295,6 +329,7 @@ fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
             _ => RefundStatus::Failed,
         },
         transaction_no: row.text(7)?,
+        error: row.maybe_text(8)?,
     })
 }
 
@@ -305,7 +340,16 @@ fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
 pub async fn set_refund_status(tx: &mut Tx, ids: &[i64], status: RefundStatus) -> Result<(), DbError> {
     let fixed = [Val::Int(status as i64), Val::Int(tx.now_ms())];
     let keys = ids.iter().copied().map(Val::Int).collect();
-    sql::execute_in(tx, "UPDATE refund_record SET status = ?, updated_at = ? WHERE id", "", &fixed, keys)
-        .await
-        .map(|_| ())
+    let before = "UPDATE refund_record SET status = ?, updated_at = ?, error = NULL WHERE id";
+    sql::execute_in(tx, before, "", &fixed, keys).await.map(|_| ())
+}
+
+/// A refund was given up.
+///
+/// # Errors
+/// The database's.
+pub async fn fail_refund(tx: &mut Tx, id: i64, error: &str) -> Result<(), DbError> {
+    let text = "UPDATE refund_record SET status = ?, updated_at = ?, error = ? WHERE id = ?";
+    let vals = vals![RefundStatus::Failed as i64, tx.now_ms(), super::retry::shorten(error), id];
+    sql::execute(tx, text, vals).await.map(|_| ())
 }

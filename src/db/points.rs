@@ -74,6 +74,63 @@ pub async fn apply(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
     sql::insert(tx, "INSERT INTO user_points (user_id, balance, updated_at)", rows, &tail).await.map(|_| ())
 }
 
+/// A refund whose points were taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reversal {
+    /// Refund.
+    pub refund_id: i64,
+    /// Order.
+    pub order_id: i64,
+    /// Money that went back, minor units.
+    pub amount: i64,
+    /// What was paid, minor units.
+    pub paid: i64,
+}
+
+/// The refunds of orders whose points were taken back, by order.
+///
+/// # Errors
+/// The database's.
+pub async fn reversals(
+    conn: &mut AnyConnection,
+    mut order_ids: Vec<i64>,
+) -> Result<HashMap<i64, Vec<Reversal>>, DbError> {
+    order_ids.sort_unstable();
+    order_ids.dedup();
+    let before = "SELECT refund_id, order_id, amount, paid FROM points_reversal WHERE order_id";
+    let keys = order_ids.into_iter().map(Val::Int).collect();
+    let mut found: HashMap<i64, Vec<Reversal>> = HashMap::new();
+    for row in &sql::select_in(conn, before, " ORDER BY refund_id", &[], keys).await? {
+        let one = Reversal { refund_id: row.int(0)?, order_id: row.int(1)?, amount: row.int(2)?, paid: row.int(3)? };
+        found.entry(one.order_id).or_default().push(one);
+    }
+    Ok(found)
+}
+
+/// Notes refunds whose points are taken back with this transaction.
+///
+/// # Errors
+/// The database's; a unique violation when one was noted before.
+pub async fn note_reversals(tx: &mut Tx, refunds: &[Reversal]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let row = |one: &Reversal| vals![one.refund_id, one.order_id, one.amount, one.paid, now_ms];
+    let head = "INSERT INTO points_reversal (refund_id, order_id, amount, paid, created_at)";
+    sql::insert(tx, head, refunds.iter().map(row).collect(), "").await.map(|_| ())
+}
+
+/// Adds to what was taken back of an order's points (a row that [`lock_of_orders`] has locked), and to the balance.
+///
+/// # Errors
+/// The database's.
+pub async fn take_more(tx: &mut Tx, more: &Record) -> Result<(), DbError> {
+    let text = "UPDATE points_record SET user_id = ?, points = points + ? WHERE order_id = ? AND kind = ?";
+    sql::execute(tx, text, vals![more.user_id, more.points, more.order_id, more.kind.code()]).await?;
+    let now_ms = tx.now_ms();
+    let tail = Dialect::of(tx).on_conflict("user_id", &["updated_at"], &["balance"]);
+    let rows = if more.user_id == 0 { vec![] } else { vec![vals![more.user_id, more.points, now_ms]] };
+    sql::insert(tx, "INSERT INTO user_points (user_id, balance, updated_at)", rows, &tail).await.map(|_| ())
+}
+
 /// Makes the balance of a user the sum of the records again, locked until the commit: (before, after), where they
 /// differed.
 ///

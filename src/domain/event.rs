@@ -4,11 +4,12 @@
 mod advice;
 mod coupon;
 mod stock;
+mod refund;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
+use super::id::{MerchantId, OrderId, PaymentId, UserId};
 use super::money::Money;
 use super::order::CancelType;
 use super::time::epoch_ms;
@@ -16,6 +17,7 @@ use super::time::epoch_ms;
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
 pub use self::coupon::CouponMoved;
 pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
+pub use self::refund::{RefundFailed, RefundKind, RefundRequested, RefundSuccess};
 
 /// A role: a part of the business with its own tables and consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -245,10 +247,13 @@ catalogue! {
         ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];
     RefundRequested = "REFUND_REQUESTED", "The money of an order is to go back.",
         Producer::Role(Role::Order) => [Payment],
-        ["orderId", "paymentId", "amount", "reason"];
+        ["orderId", "paymentId", "refundId", "amount", "reason"];
     RefundSuccess = "REFUND_SUCCESS", "Money of an order went back.",
         Producer::Role(Role::Payment) => [Order, Points, Notification],
-        ["orderId", "refundId", "amount", "kind", "userId"];
+        ["orderId", "refundId", "amount", "kind", "userId", "paidAmount"];
+    RefundFailed = "REFUND_FAILED", "A part of an order's money could not go back: it may be asked for again.",
+        Producer::Role(Role::Payment) => [Order],
+        ["orderId", "refundId", "amount", "reason"];
     PaidOrderSuccessRetry = "PAID_ORDER_SUCCESS_RETRY", "An operator wants a paid order handed to fulfilment again.",
         Producer::Outside => [PaidOrder],
         ["orderId", "userId", "payAmount", "payTime"];
@@ -447,51 +452,6 @@ pub struct Fulfilment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracking_no: Option<String>,
     /// Whose order it is, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<UserId>,
-}
-
-/// Body of `REFUND_REQUESTED`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RefundRequested {
-    /// Order.
-    pub order_id: OrderId,
-    /// Payment whose money goes back, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payment_id: Option<PaymentId>,
-    /// How much.
-    pub amount: Money,
-    /// Why.
-    #[serde(default)]
-    pub reason: String,
-}
-
-/// What a refund gives back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum RefundKind {
-    /// The money of a canceled order.
-    #[default]
-    Order,
-    /// Money that was paid a second time for an order that goes on.
-    Extra,
-}
-
-/// Body of `REFUND_SUCCESS`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RefundSuccess {
-    /// Order.
-    pub order_id: OrderId,
-    /// Refund.
-    pub refund_id: RefundId,
-    /// How much.
-    pub amount: Money,
-    /// What it gave back.
-    #[serde(default)]
-    pub kind: RefundKind,
-    /// Who paid, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
 }

@@ -204,8 +204,13 @@ pub enum Input {
     HandOver,
     /// The warehouse reports that it reached this state.
     Fulfilment(Status),
-    /// Its money went back.
-    Refunded,
+    /// Money of it went back.
+    Refunded {
+        /// It is a part of the money of an order that goes on.
+        part: bool,
+        /// With that, all of it is back.
+        all: bool,
+    },
 }
 
 /// What else has to happen when an order moves; the flow turns each into one event.
@@ -248,7 +253,7 @@ pub fn decide(order: &OrderState, input: &Input) -> Decision<OrderState, Effect>
         Input::Cancel(by) => cancel(order, *by),
         Input::HandOver => hand_over(order),
         Input::Fulfilment(reached) => fulfilment(order, *reached),
-        Input::Refunded => refunded(order),
+        Input::Refunded { part, all } => refunded(order, *part, *all),
     }
 }
 
@@ -330,13 +335,17 @@ fn fulfilment(order: &OrderState, reached: Status) -> Decision<OrderState, Effec
     }
 }
 
-fn refunded(order: &OrderState) -> Decision<OrderState, Effect> {
+fn refunded(order: &OrderState, part: bool, all: bool) -> Decision<OrderState, Effect> {
     match (order.status, order.refund) {
         (_, RefundState::Done) => Decision::Ignore("already refunded"),
         // Also from None: payment gives the money of a canceled order back by itself, and its news may overtake
         // the news of the payment.
-        (Status::Canceled, _) => Decision::Apply(OrderState { refund: RefundState::Done, ..order.clone() }, vec![]),
+        (Status::Canceled, _) if all => {
+            Decision::Apply(OrderState { refund: RefundState::Done, ..order.clone() }, vec![])
+        }
+        (Status::Canceled, _) => Decision::Ignore("noted: a part went back, the rest is on its way"),
         (Status::Created | Status::Reserved, _) => Decision::Early("the order is not canceled yet"),
+        _ if part => Decision::Ignore("noted: a part of the money went back, and the order goes on"),
         _ => Decision::Refuse("money of a live order went back"),
     }
 }
@@ -362,7 +371,9 @@ mod tests {
             Input::FreezeFailed,
             Input::Paid { payment_id: PaymentId(7), amount },
             Input::HandOver,
-            Input::Refunded,
+            Input::Refunded { part: false, all: true },
+            Input::Refunded { part: true, all: true },
+            Input::Refunded { part: true, all: false },
         ];
         all.extend([CancelType::User, CancelType::Timeout, CancelType::Stock, CancelType::Auto].map(Input::Cancel));
         all.extend([Status::Fulfill, Status::OutStock, Status::Delivery, Status::Signed].map(Input::Fulfilment));

@@ -93,8 +93,11 @@ pub enum Input {
     OrderCanceled,
     /// Its order asks for the money to go back.
     RefundRequested,
-    /// The channel gave the money back.
-    RefundDone,
+    /// The channel gave money of it back.
+    RefundDone {
+        /// With that, all of it is back.
+        all: bool,
+    },
 }
 
 /// What else has to happen.
@@ -123,9 +126,11 @@ pub fn decide(payment: &PaymentState, input: &Input) -> Decision<PaymentState, E
         (Input::RefundRequested, Status::Pending | Status::Closed) => {
             Decision::Early("there is no money to give back yet")
         }
-        (Input::RefundDone, Status::Refunding) => Decision::Apply(with(Status::Refunded), vec![]),
-        (Input::RefundDone, Status::Refunded) => Decision::Ignore("already refunded"),
-        (Input::RefundDone, _) => Decision::Refuse("no refund was asked for"),
+        (Input::RefundDone { all: true }, Status::Refunding) => Decision::Apply(with(Status::Refunded), vec![]),
+        (Input::RefundDone { .. }, Status::Refunded) => Decision::Ignore("already refunded"),
+        // A payment keeps its place while its order goes on, however much of it went back.
+        (Input::RefundDone { .. }, Status::Refunding | Status::Success) => Decision::Ignore("a part went back"),
+        (Input::RefundDone { .. }, _) => Decision::Refuse("no refund was asked for"),
     }
 }
 

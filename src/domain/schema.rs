@@ -45,6 +45,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::OrderCreated => body::<event::OrderCreated>(),
         Kind::StockFrozen => body::<event::StockFrozen>(),
         Kind::StockFreezeFailed => body::<event::StockFreezeFailed>(),
+        Kind::RefundFailed => body::<event::RefundFailed>(),
         Kind::PaymentSuccess => body::<event::PaymentSuccess>(),
         Kind::PaidOrderSuccess | Kind::PaidOrderSuccessRetry => body::<event::PaidOrderSuccess>(),
         Kind::OrderCanceled => body::<event::OrderCanceled>(),

@@ -9,6 +9,7 @@ use crate::delivery::{Effects, Verdict};
 use crate::domain::event::Role;
 use crate::mq::Handler;
 use crate::roles::payment::channels::Channels;
+use crate::roles::payment::refund::GivenUp;
 use crate::roles::{notify, order, payment, stock};
 
 /// The handlers of the consumer groups of `roles`.
@@ -48,20 +49,19 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
 pub fn effects() -> Effects {
     Arc::new(|tx, settled| {
         Box::pin(async move {
-            let refunds = |delivered: bool| {
-                settled
-                    .iter()
-                    .filter(|one| one.delivery.kind == Call::ChannelRefund)
-                    .filter(|one| (one.verdict == Verdict::Delivered) == delivered)
-                    .filter_map(|one| Some((one.delivery.reference.parse().ok()?, one.delivery.trace.clone())))
-                    .collect::<HashMap<i64, Option<String>>>()
-            };
-            let (done, failed) = (refunds(true), refunds(false));
+            let (mut done, mut failed) = (HashMap::new(), HashMap::new());
+            for one in settled.iter().filter(|one| one.delivery.kind == Call::ChannelRefund) {
+                let Ok(refund_id) = one.delivery.reference.parse::<i64>() else { continue };
+                let (trace, error) = (one.delivery.trace.clone(), one.error.clone().unwrap_or_default());
+                match one.verdict {
+                    Verdict::Delivered => drop(done.insert(refund_id, trace)),
+                    _ => drop(failed.insert(refund_id, GivenUp { error, trace })),
+                }
+            }
             if !done.is_empty() {
                 payment::refund::settle(tx, &done).await?;
             }
             if !failed.is_empty() {
-                let failed: Vec<i64> = failed.into_keys().collect();
                 payment::refund::give_up(tx, &failed).await?;
             }
             Ok(())

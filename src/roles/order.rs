@@ -8,5 +8,6 @@ pub mod flow;
 pub mod gate;
 pub mod pay_timeout;
 pub mod place;
+pub mod refunds;
 pub mod timeout;
 pub mod view;

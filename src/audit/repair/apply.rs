@@ -14,7 +14,7 @@ use crate::db::points::{self, Record};
 use crate::db::retry::{self, Parked};
 use crate::db::stock as stock_rows;
 use crate::db::{DbError, Tx};
-use crate::domain::event::{Group, Kind, PaymentSuccess, Producer, Role};
+use crate::domain::event::{Group, Kind, PaymentSuccess, Producer, RefundKind, Role};
 use crate::domain::id::PaymentId;
 use crate::domain::order::{Decision, Status};
 use crate::domain::payment::{self, Confirmation, Input, Status as Pay};
@@ -235,7 +235,10 @@ async fn name_payment(tx: &mut Tx, order_id: i64, payment_id: PaymentId) -> Resu
 /// Asks the channel once more; it knows the refund by its number, and pays once.
 async fn refund_again(tx: &mut Tx, id: i64) -> Result<Mended, DbError> {
     let Some(refund) = payments::lock_refunds(tx, vec![id]).await?.remove(&id) else { return Ok(Mended::Healed) };
-    if refund.status != RefundStatus::Failed {
+    let payment = payments::lock_by_id(tx, vec![refund.payment_id]).await?.remove(&refund.payment_id);
+    let owed = refund.kind != RefundKind::Part || payment.is_some_and(|one| one.state.status == Pay::Refunding);
+    // A part of a live order's money may have been asked for again.
+    if refund.status != RefundStatus::Failed || !owed {
         return Ok(Mended::Healed);
     }
     if delivery::revive(tx, Call::ChannelRefund, vec![id.to_string()]).await? == 0 {

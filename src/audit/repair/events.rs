@@ -8,6 +8,7 @@ use crate::audit::RoleDbs;
 use crate::db::orders::{self, OrderRow};
 use crate::db::outbox::{self, OutboxRow};
 use crate::db::payments::{self, PaymentRow, RefundRow};
+use crate::db::refunds::OrderRefund;
 use crate::db::stock::{self, Reservation};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
@@ -130,13 +131,25 @@ pub(super) fn of_payment(kind: Kind, payment: &PaymentRow) -> Result<Option<Valu
 }
 
 /// The event of a refund that went through, as it was or as it would be.
-pub(super) async fn of_refund(dbs: &RoleDbs, refund: &RefundRow, user_id: i64) -> Result<OutboxRow, DbError> {
+pub(super) async fn of_refund(dbs: &RoleDbs, refund: &RefundRow, order: &OrderRow) -> Result<OutboxRow, DbError> {
     let number = refund.id.to_string();
     let event_id = format!("{}:{number}", Kind::RefundSuccess.event_id(refund.order_id));
     if let Some(row) = find(dbs, &event_id).await? {
         return Ok(row);
     }
-    unwritten(Kind::RefundSuccess, refund.order_id, &number, &serde_json::to_value(refund.success(user_id))?)
+    let body = refund.success(order.user_id, order.state.total);
+    unwritten(Kind::RefundSuccess, refund.order_id, &number, &serde_json::to_value(body)?)
+}
+
+/// The event by which an order asked for a part of its money, as it was or as it would be.
+pub(super) async fn of_part(dbs: &RoleDbs, part: &OrderRefund, order: &OrderRow) -> Result<OutboxRow, DbError> {
+    let number = part.id.to_string();
+    let event_id = format!("{}:{number}", Kind::RefundRequested.event_id(order.id));
+    if let Some(row) = find(dbs, &event_id).await? {
+        return Ok(row);
+    }
+    let body = part.requested(order.state.payment_id);
+    unwritten(Kind::RefundRequested, order.id, &number, &serde_json::to_value(body)?)
 }
 
 /// The event of an order, from an outbox or, failing that, from the state that proves it.

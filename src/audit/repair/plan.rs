@@ -5,12 +5,15 @@ use crate::audit::{About, Check, RoleDbs, Violation};
 use crate::db::audit::{self as facts, Stuck};
 use crate::db::orders::{self, OrderRow};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
-use crate::db::{DbError, delivery, stock as stock_rows};
+use crate::db::refunds::{self, Standing};
+use crate::db::{DbError, delivery, points as points_rows, stock as stock_rows};
 use crate::domain::event::{Group, Kind, PaymentSuccess, RefundKind};
 use crate::domain::id::PaymentId;
+use crate::domain::money::Money;
 use crate::domain::order::{RefundState, Status};
 use crate::domain::payment::Status as Pay;
 use crate::domain::points::{Kind as Earned, earned};
+use crate::domain::refund::points_back;
 use crate::domain::stock::Status as Held;
 
 type Planned = Result<Plan, DbError>;
@@ -194,11 +197,18 @@ async fn money(dbs: &RoleDbs, order_id: i64) -> Planned {
         return leave("there is money without an order, or an order without its payment: restore the row that is gone");
     };
     let refund = refunds.iter().find(|refund| refund.kind == RefundKind::Order);
-    if let Some(wrong) = refund.filter(|refund| refund.amount != payment.state.amount) {
+    let alive = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status != RefundStatus::Failed);
+    let sum: Money = alive.map(|refund| refund.amount).sum();
+    if sum > payment.state.amount
+        || refund.is_some_and(|_| sum < payment.state.amount && !refunds.iter().any(is_failed))
+    {
         return leave(format!(
-            "refund {} is not of the amount that came in: the channel's statement says what went back",
-            wrong.id
+            "{sum} goes back, {} came in: the channel's statement says what went back",
+            payment.state.amount
         ));
+    }
+    if let Some(planned) = parts(dbs, &order, &payment, &refunds).await? {
+        return Ok(planned);
     }
     let (status, canceled) = (order.state.status, order.state.status == Status::Canceled);
     match payment.state.status {
@@ -227,6 +237,49 @@ async fn money(dbs: &RoleDbs, order_id: i64) -> Planned {
     }
 }
 
+fn is_failed(refund: &RefundRow) -> bool {
+    refund.status == RefundStatus::Failed
+}
+
+/// Parts of an order's money that its role and payment do not agree on.
+async fn parts(
+    dbs: &RoleDbs,
+    order: &OrderRow,
+    payment: &PaymentRow,
+    made: &[RefundRow],
+) -> Result<Option<Plan>, DbError> {
+    let rows = refunds::of_orders(&mut *dbs.order.read().await?, vec![order.id]).await?.remove(&order.id);
+    for row in rows.unwrap_or_default() {
+        let made = made.iter().find(|made| made.id == row.id);
+        let (group, event) = match (row.status, made.map(|made| made.status)) {
+            (Standing::Requested, None) if payment.state.status.has_money() => {
+                (Group::Payment, events::of_part(dbs, &row, order).await?)
+            }
+            (Standing::Requested | Standing::Failed, Some(RefundStatus::Success)) => {
+                let Some(made) = made else { continue };
+                (Group::Order, events::of_refund(dbs, made, order).await?)
+            }
+            (Standing::Requested, Some(RefundStatus::Pending)) => {
+                return Ok(Some(Plan::Leave(
+                    "the channel is being asked to give the money back: look at the call with `ruyi trace`".to_owned(),
+                )));
+            }
+            (Standing::Success, made) if made != Some(RefundStatus::Success) => {
+                return Ok(Some(Plan::Leave(
+                    "the order says that the money is back, payment does not: the channel's statement says which"
+                        .to_owned(),
+                )));
+            }
+            _ => continue,
+        };
+        return Ok(Some(Plan::Mend(Action::Redeliver { group, event: Box::new(event), anew: true })));
+    }
+    // Of a canceled order all has to go back, what the channel refused before, too.
+    let failed = made.iter().find(|one| one.kind == RefundKind::Part && is_failed(one));
+    let owed = failed.filter(|_| payment.state.status == Pay::Refunding);
+    Ok(owed.map(|refund| Plan::Mend(Action::Refund(refund.id))))
+}
+
 /// Money that is going back, or is back.
 async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund: Option<&RefundRow>) -> Planned {
     let Some(refund) = refund else {
@@ -248,7 +301,7 @@ async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund:
         }
         RefundStatus::Success if order.state.refund == RefundState::Done => Ok(Plan::Healed),
         RefundStatus::Success => {
-            let event = Box::new(events::of_refund(dbs, refund, order.user_id).await?);
+            let event = Box::new(events::of_refund(dbs, refund, order).await?);
             mend(Action::Redeliver { group: Group::Order, event, anew: true })
         }
     }
@@ -260,7 +313,11 @@ async fn points(dbs: &RoleDbs, order_id: i64) -> Planned {
     if !back && !order.state.status.is_paid() {
         return Ok(Plan::Healed);
     }
-    let due = if back { 0 } else { earned(order.state.total) };
+    let refunds = payments::refunds_of_order(&mut *dbs.payment.read().await?, order_id).await?;
+    let is_back = |one: &&RefundRow| one.kind != RefundKind::Extra && one.status == RefundStatus::Success;
+    let gone: Money = refunds.iter().filter(is_back).map(|refund| refund.amount).sum();
+    let granted = earned(order.state.total);
+    let due = if back { 0 } else { granted - points_back(granted, gone.minor(), order.state.total.minor()) };
     let found = facts::points(&mut *dbs.notify.read().await?, &[order_id]).await?;
     let records = found.get(&order_id).map_or(&[][..], Vec::as_slice);
     let has = |kind: Earned| records.iter().any(|(code, ..)| *code == kind.code());
@@ -276,14 +333,19 @@ async fn points(dbs: &RoleDbs, order_id: i64) -> Planned {
     if sum == due {
         return Ok(Plan::Healed);
     }
-    if back && !has(Earned::Reverse) {
-        let refunds = payments::refunds_of_order(&mut *dbs.payment.read().await?, order_id).await?;
-        let success = |one: &&RefundRow| one.kind == RefundKind::Order && one.status == RefundStatus::Success;
-        let Some(refund) = refunds.iter().find(success) else {
+    let taken = points_rows::reversals(&mut *dbs.notify.read().await?, vec![order_id]).await?.remove(&order_id);
+    let taken = taken.unwrap_or_default();
+    // Rows from before refunds were noted took everything back.
+    let untaken = |one: &&RefundRow| is_back(one) && !taken.iter().any(|row| row.refund_id == one.id);
+    match refunds.iter().find(untaken) {
+        Some(refund) if !has(Earned::Reverse) || !taken.is_empty() => {
+            let event = Box::new(events::of_refund(dbs, refund, &order).await?);
+            return mend(Action::Redeliver { group: Group::Points, event, anew: true });
+        }
+        None if back && gone == Money::ZERO => {
             return leave("the order says that its money is back, and there is no refund: clear that up first");
-        };
-        let event = Box::new(events::of_refund(dbs, refund, order.user_id).await?);
-        return mend(Action::Redeliver { group: Group::Points, event, anew: true });
+        }
+        _ => {}
     }
     if has(Earned::Correct) {
         return leave("the points were corrected before, and are wrong again: look for what changes them");

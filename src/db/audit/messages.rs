@@ -185,7 +185,12 @@ impl Stuck {
                 "FROM delivery WHERE kind = 3 AND status IN (2, 3) AND updated_at <= ? AND EXISTS \
                  (SELECT 1 FROM orders o WHERE o.id = delivery.order_id AND o.status = 20)",
             ),
-            Self::Refunds => ("refund_key, updated_at", "FROM refund_record WHERE status = 2 AND updated_at <= ?"),
+            // A part of a live order's money (kind 2) may be asked for again; that of a canceled one has to go back.
+            Self::Refunds => (
+                "refund_key, updated_at",
+                "FROM refund_record WHERE status = 2 AND updated_at <= ? AND (kind <> 2 OR EXISTS \
+                 (SELECT 1 FROM payment_record p WHERE p.id = refund_record.payment_id AND p.status = 3))",
+            ),
             Self::OrdersTimeless => {
                 ("order_no, updated_at", "FROM orders WHERE status IN (0, 10) AND due_at IS NULL AND updated_at <= ?")
             }

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
+use super::points_of;
 use crate::db::notification::{self, Notification};
-use crate::db::points::{self, Record};
+use crate::db::points::{self, Reversal};
 use crate::db::{DbError, Tx};
 use crate::domain::event::{
     Fulfilment, Group, Kind, OrderCanceled, OrderNotification, PaidOrderSuccess, RefundKind, RefundSuccess,
 };
 use crate::domain::id::UserId;
+use crate::domain::money::Money;
 use crate::domain::points as domain;
 use crate::mq::{Event, Handler, Outcome};
 
@@ -21,13 +23,13 @@ pub struct PointsEvents;
 
 enum Change {
     Grant { order_id: i64, user_id: i64, points: i64 },
-    Reverse { order_id: i64 },
+    Reverse { order_id: i64, refund: Reversal },
 }
 
 impl Change {
     fn order_id(&self) -> i64 {
         match self {
-            Self::Grant { order_id, .. } | Self::Reverse { order_id } => *order_id,
+            Self::Grant { order_id, .. } | Self::Reverse { order_id, .. } => *order_id,
         }
     }
 }
@@ -44,7 +46,10 @@ fn change(event: &Event) -> Result<Change, Outcome> {
             if body.kind == RefundKind::Extra {
                 return Err(Outcome::Ignored("money paid twice earned nothing".to_owned()));
             }
-            Ok(Change::Reverse { order_id: body.order_id.0 })
+            let amount = body.amount.minor();
+            let paid = body.paid_amount.map_or(amount, Money::minor);
+            let (refund_id, order_id) = (body.refund_id.0, body.order_id.0);
+            Ok(Change::Reverse { order_id, refund: Reversal { refund_id, order_id, amount, paid } })
         }
         other => Err(Outcome::Reject(format!("{} does not change points", other.name()))),
     }
@@ -58,46 +63,19 @@ impl Handler for PointsEvents {
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
             let changes: Vec<Result<Change, Outcome>> = events.iter().map(change).collect();
-            let ids = changes.iter().flatten().map(Change::order_id).collect();
-            let mut known = points::lock_of_orders(tx, ids).await?;
-            let mut records = Vec::new();
-            let mut outcomes = Vec::with_capacity(events.len());
-            for change in changes {
-                let (outcome, record) = match change {
-                    Err(outcome) => (outcome, None),
-                    Ok(change) => decide(&change, known.get(&change.order_id()).map_or(&[][..], Vec::as_slice)),
-                };
-                if let Some(record) = record {
-                    known.entry(record.order_id).or_default().push(record.clone());
-                    records.push(record);
-                }
-                outcomes.push(outcome);
-            }
-            points::apply(tx, &records).await?;
+            let ids: Vec<i64> = changes.iter().flatten().map(Change::order_id).collect();
+            let records = points::lock_of_orders(tx, ids.clone()).await?;
+            let reversals = points::reversals(tx, ids).await?;
+            let mut batch = points_of::Batch::new(records, reversals);
+            let outcomes = changes.into_iter().map(|change| match change {
+                Err(outcome) => outcome,
+                Ok(Change::Grant { order_id, user_id, points }) => batch.grant(order_id, user_id, points),
+                Ok(Change::Reverse { order_id, refund }) => batch.reverse(order_id, refund),
+            });
+            let outcomes = outcomes.collect();
+            batch.write(tx).await?;
             Ok(outcomes)
         })
-    }
-}
-
-/// A grant and its reversal end the same in either order.
-fn decide(change: &Change, known: &[Record]) -> (Outcome, Option<Record>) {
-    let find = |kind| known.iter().find(|record| record.kind == kind);
-    let reversed = find(domain::Kind::Reverse).is_some();
-    match (change, find(domain::Kind::Grant)) {
-        (Change::Grant { .. }, Some(_)) => (Outcome::Ignored("already granted".to_owned()), None),
-        (Change::Grant { .. }, None) if reversed => (Outcome::Ignored("the money went back before".to_owned()), None),
-        (Change::Grant { order_id, user_id, points }, None) => {
-            let record = Record { order_id: *order_id, kind: domain::Kind::Grant, user_id: *user_id, points: *points };
-            (Outcome::Done, Some(record))
-        }
-        (Change::Reverse { .. }, _) if reversed => (Outcome::Ignored("already taken back".to_owned()), None),
-        (Change::Reverse { order_id }, grant) => {
-            // With what an operator corrected of it.
-            let granted: i64 = known.iter().map(|record| record.points).sum();
-            let (user_id, points) = grant.map_or((0, 0), |grant| (grant.user_id, -granted));
-            let record = Record { order_id: *order_id, kind: domain::Kind::Reverse, user_id, points };
-            (Outcome::Done, Some(record))
-        }
     }
 }
 

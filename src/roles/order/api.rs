@@ -4,6 +4,7 @@ mod callback;
 mod coupons;
 mod orders;
 mod products;
+mod refunds;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::flow::{self, Moved, Note, Step};
 use super::gate::Gate;
 use super::pay_timeout::Reminders;
 use super::place::{self, NewOrder, Placed};
+use super::refunds::{Asked, Wish, ask};
 use crate::config::{Config, Scope};
 use crate::db::Db;
 use crate::db::group::Group;
@@ -45,6 +47,7 @@ pub struct State {
     gate: Option<Gate>,
     place: Group<NewOrder, Placed>,
     cancel: Group<CancelRequest, Moved>,
+    refund: Group<Wish, Asked>,
     report: Group<callback::Report, callback::Reported>,
 }
 
@@ -64,10 +67,11 @@ impl State {
     #[must_use]
     pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
         let batch = config.order.batch.max(1);
-        let (for_place, for_cancel, for_report) = (db.clone(), db.clone(), db.clone());
+        let (for_place, for_cancel, for_report, for_refund) = (db.clone(), db.clone(), db.clone(), db.clone());
         let reminders = Reminders::of(config);
         let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), reminders, new));
         let (cancel, canceling) = Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), wishes));
+        let (refund, refunding) = Group::new(WAITING, batch, move |wishes| ask(for_refund.clone(), wishes));
         let (report, reporting) =
             Group::new(WAITING, batch, move |reports| callback::write(for_report.clone(), reports));
         let settings = Settings {
@@ -77,9 +81,16 @@ impl State {
             warehouse_secret: config.warehouse.secret.clone(),
             tolerance_ms: config.payment.callback_tolerance.ms(),
         };
-        let state =
-            Self { db: db.clone(), settings: Arc::new(settings), gate: Gate::new(db, config), place, cancel, report };
-        (state, vec![Box::pin(placing), Box::pin(canceling), Box::pin(reporting)])
+        let state = Self {
+            db: db.clone(),
+            settings: Arc::new(settings),
+            gate: Gate::new(db, config),
+            place,
+            cancel,
+            refund,
+            report,
+        };
+        (state, vec![Box::pin(placing), Box::pin(canceling), Box::pin(refunding), Box::pin(reporting)])
     }
 }
 
@@ -112,6 +123,7 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
     let read = OpenApiRouter::new()
         .routes(routes!(orders::get))
         .routes(routes!(orders::list))
+        .routes(routes!(refunds::list))
         .routes(routes!(products::get))
         .routes(routes!(coupons::get))
         .routes(routes!(coupons::list))
@@ -119,6 +131,7 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
     let write = OpenApiRouter::new()
         .routes(routes!(orders::create))
         .routes(routes!(orders::cancel))
+        .routes(routes!(refunds::refund))
         .routes(routes!(products::put))
         .routes(routes!(coupons::put))
         .routes(routes!(coupons::issue))

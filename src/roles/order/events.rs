@@ -4,11 +4,12 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use super::flow::{self, Moved, Note, Step};
+use super::refunds::{self, Back};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, orders, outbox};
 use crate::domain::event::{
-    Fulfilment, Group, Kind, Line, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundKind, RefundSuccess,
-    StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
+    Fulfilment, Group, Kind, Line, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundFailed, RefundKind,
+    RefundSuccess, StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
 };
 use crate::domain::id::{OrderId, UserId};
 use crate::domain::order::{CancelType, Input, Status};
@@ -24,7 +25,10 @@ impl Handler for OrderEvents {
     }
 
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
-        Box::pin(async move { advance(tx, events.iter().map(plan).collect()).await })
+        Box::pin(async move {
+            let back = refunds::note(tx, events).await?;
+            advance(tx, events.iter().map(|event| plan(event, &back)).collect()).await
+        })
     }
 }
 
@@ -42,7 +46,7 @@ async fn advance(tx: &mut Tx, plans: Vec<Result<Step, Outcome>>) -> Result<Vec<O
     Ok(outcomes.collect())
 }
 
-fn plan(event: &Event) -> Result<Step, Outcome> {
+fn plan(event: &Event, back: &Back) -> Result<Step, Outcome> {
     let trace = event.trace.clone();
     let step = |order_id: OrderId, input, note| Ok(Step { order_id: order_id.0, input, note: Note { trace, ..note } });
     match event.kind {
@@ -73,7 +77,14 @@ fn plan(event: &Event) -> Result<Step, Outcome> {
             if body.kind == RefundKind::Extra {
                 return Err(Outcome::Ignored("money paid twice went back; the order goes on".to_owned()));
             }
-            step(body.order_id, Input::Refunded, Note::default())
+            let all = back.get(&body.order_id.0) == Some(&true);
+            step(body.order_id, Input::Refunded { part: body.kind == RefundKind::Part, all }, Note::default())
+        }
+        Kind::RefundFailed => {
+            let body: RefundFailed = event.read()?;
+            // Noted already, if there is such an order.
+            let known = back.contains_key(&body.order_id.0);
+            Err(if known { Outcome::Done } else { Outcome::Early(format!("there is no order {}", body.order_id)) })
         }
         other => Err(Outcome::Reject(format!("{} does not move orders", other.name()))),
     }

@@ -123,7 +123,7 @@ fn note(order: &mut OrderRow, step: &Step) {
             order.carrier = note.carrier.clone().or_else(|| order.carrier.take());
             order.tracking_no = note.tracking_no.clone().or_else(|| order.tracking_no.take());
         }
-        Input::StockFrozen | Input::HandOver | Input::Refunded => {}
+        Input::StockFrozen | Input::HandOver | Input::Refunded { .. } => {}
     }
 }
 

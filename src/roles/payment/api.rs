@@ -90,13 +90,16 @@ struct RefundView {
     /// How much.
     #[schema(value_type = f64)]
     amount: Money,
-    /// ORDER: of a canceled order. EXTRA: of money that was paid more than once.
+    /// ORDER: of a canceled order. PART: of an order that goes on. EXTRA: of money that was paid more than once.
     #[schema(value_type = String)]
     kind: RefundKind,
     /// PENDING, SUCCESS or FAILED.
     status: &'static str,
     /// Why.
     reason: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     /// Transaction whose money goes back.
     transaction_no: String,
 }
@@ -113,6 +116,7 @@ impl From<RefundRow> for RefundView {
                 RefundStatus::Failed => "FAILED",
             },
             reason: refund.reason,
+            error: refund.error,
             transaction_no: refund.transaction_no,
         }
     }

@@ -11,7 +11,7 @@ use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
-use crate::domain::event::{Kind, PaymentSuccess, RefundKind};
+use crate::domain::event::{Kind, PaymentSuccess};
 use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
@@ -170,8 +170,8 @@ async fn write(
     payments::update(tx, &rows).await?;
     for (payment_id, transaction_no, trace) in extras {
         let Some(payment) = found.get(&payment_id) else { continue };
-        let reason = "paid more than once";
-        refund::record(tx, channels, payment, RefundKind::Extra, &transaction_no, reason, trace.as_deref()).await?;
+        let wish = refund::Wish { reason: "paid more than once".to_owned(), trace };
+        refund::extra(tx, channels, payment, &transaction_no, &wish).await?;
     }
     Ok(())
 }

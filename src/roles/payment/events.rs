@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use futures_util::future::BoxFuture;
 
 use super::channels::Channels;
-use super::refund;
+use super::refund::{self, Part, Wish};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
-use crate::domain::event::{CallbackSubmit, Group, Kind, OrderCanceled, RefundKind, RefundRequested, StockFrozen};
-use crate::domain::id::MerchantId;
+use crate::domain::event::{CallbackSubmit, Group, Kind, OrderCanceled, RefundRequested, StockFrozen};
+use crate::domain::id::{MerchantId, RefundId};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Effect, Input, PaymentState, Status};
@@ -79,19 +79,12 @@ impl Handler for PaymentEvents {
                 });
             }
             batch.write(tx).await?;
-            for (order_id, reason, trace) in refunds {
+            for Refund { order_id, part, wish } in refunds {
                 let Some(payment) = batch.found.get(&order_id) else { continue };
-                let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
-                refund::record(
-                    tx,
-                    &self.channels,
-                    payment,
-                    RefundKind::Order,
-                    &transaction_no,
-                    &reason,
-                    trace.as_deref(),
-                )
-                .await?;
+                match part {
+                    Some(part) => refund::part(tx, &self.channels, payment, &part, &wish).await?,
+                    None => refund::rest(tx, &self.channels, payment, &wish).await?,
+                }
             }
             Ok(outcomes)
         })
@@ -144,8 +137,12 @@ impl PaymentEvents {
     }
 }
 
-/// An order whose money goes back, why, and the trace of what caused it.
-type Refund = (i64, String, Option<String>);
+/// An order whose money goes back: a part of it, or all that is left.
+struct Refund {
+    order_id: i64,
+    part: Option<Part>,
+    wish: Wish,
+}
 
 /// The payments of a batch, by order.
 struct Batch {
@@ -193,7 +190,31 @@ impl Batch {
         if !self.found.contains_key(&order_id) {
             return Outcome::Early("the order has no payment yet".to_owned());
         }
+        if let Some(RefundId(id)) = body.refund_id {
+            return self.part(order_id, id, body, event, refunds);
+        }
         self.apply(order_id, &Input::RefundRequested, &body.reason, event, refunds)
+    }
+
+    /// A part of the money: whether it is there is seen when it is written, after what came before it.
+    fn part(
+        &self,
+        order_id: i64,
+        id: i64,
+        body: &RefundRequested,
+        event: &Event,
+        refunds: &mut Vec<Refund>,
+    ) -> Outcome {
+        let refused = match self.found.get(&order_id).map(|payment| payment.state.status) {
+            None | Some(Status::Pending | Status::Closed) => {
+                return Outcome::Early("there is no money to give back yet".to_owned());
+            }
+            Some(Status::Success) => None,
+            Some(Status::Refunding | Status::Refunded) => Some("the order was canceled: all of its money goes back"),
+        };
+        let wish = Wish { reason: body.reason.clone(), trace: event.trace.clone() };
+        refunds.push(Refund { order_id, part: Some(Part { id, amount: body.amount, refused }), wish });
+        Outcome::Done
     }
 
     fn apply(
@@ -212,7 +233,8 @@ impl Batch {
             payment.state = next.clone();
             self.changed.insert(order_id);
             if effects.contains(&Effect::Refund) {
-                refunds.push((order_id, reason.to_owned(), event.trace.clone()));
+                let wish = Wish { reason: reason.to_owned(), trace: event.trace.clone() };
+                refunds.push(Refund { order_id, part: None, wish });
             }
         }
         Outcome::from(&decision)

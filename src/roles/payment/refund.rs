@@ -1,4 +1,7 @@
 //! Giving money back: recorded with what caused it, called outside, settled with the channel's answer.
+//!
+//! Of what a payment took, all that went back and all that is on its way is never more than that: whoever adds to it has
+//! locked the payment.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,37 +9,124 @@ use super::channels::Channels;
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::tx::Draft;
-use crate::db::{DbError, Tx};
+use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Kind, RefundKind};
+use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Input};
+use crate::domain::refund::left;
 
-/// Records the refund of one transaction, and the call to the channel; nothing where it is recorded already.
+/// Longest reason that is kept, characters.
+const REASON: usize = 200;
+
+/// What is to go back of a payment.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Why.
+    pub reason: String,
+    /// W3C trace context of what caused it.
+    pub trace: Option<String>,
+}
+
+/// A part of the money, under the number that the order gave it.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Refund.
+    pub id: i64,
+    /// How much.
+    pub amount: Money,
+    /// It is not to be: why.
+    pub refused: Option<&'static str>,
+}
+
+/// Gives the money of a second transaction back, once.
 ///
 /// # Errors
 /// The database's.
-pub async fn record(
+pub async fn extra(
     tx: &mut Tx,
     channels: &Channels,
     payment: &PaymentRow,
-    kind: RefundKind,
     transaction_no: &str,
-    reason: &str,
-    trace: Option<&str>,
+    wish: &Wish,
 ) -> Result<(), DbError> {
     if payments::has_refund(tx, payment.id, transaction_no).await? {
         return Ok(());
     }
-    let refund = RefundRow {
-        id: tx.next_id(),
+    let id = tx.next_id();
+    let refund = row(payment, id, RefundKind::Extra, payment.state.amount, transaction_no, wish);
+    record(tx, channels, payment, refund, wish).await
+}
+
+/// Gives all of the money back that is neither back nor on its way, once.
+///
+/// # Errors
+/// The database's.
+pub async fn rest(tx: &mut Tx, channels: &Channels, payment: &PaymentRow, wish: &Wish) -> Result<(), DbError> {
+    let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
+    let amount = left_of(tx, payment).await?;
+    if amount == Money::ZERO || payments::has_refund(tx, payment.id, &transaction_no).await? {
+        return Ok(());
+    }
+    let id = tx.next_id();
+    let refund = row(payment, id, RefundKind::Order, amount, &transaction_no, wish);
+    record(tx, channels, payment, refund, wish).await
+}
+
+/// Gives a part of the money back, or tells the order why not.
+///
+/// # Errors
+/// The database's.
+pub async fn part(
+    tx: &mut Tx,
+    channels: &Channels,
+    payment: &PaymentRow,
+    part: &Part,
+    wish: &Wish,
+) -> Result<(), DbError> {
+    let known = payments::lock_refunds(tx, vec![part.id]).await?;
+    if known.contains_key(&part.id) {
+        return Ok(());
+    }
+    let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
+    let refund = row(payment, part.id, RefundKind::Part, part.amount, &transaction_no, wish);
+    let left = left_of(tx, payment).await?;
+    let none = part.amount > left || part.amount == Money::ZERO;
+    match part.refused.map(str::to_owned).or_else(|| none.then(|| format!("only {left} is left of the payment"))) {
+        Some(why) => tell_failure(tx, &refund, &why, wish.trace.as_deref()).await,
+        None => record(tx, channels, payment, refund, wish).await,
+    }
+}
+
+/// What is neither back nor on its way, of the money that paid the order.
+async fn left_of(tx: &mut Tx, payment: &PaymentRow) -> Result<Money, DbError> {
+    let refunds =
+        payments::refunds_of_orders(tx, vec![payment.order_id]).await?.remove(&payment.id).unwrap_or_default();
+    let promised = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status != RefundStatus::Failed);
+    Ok(left(payment.state.amount, promised.map(|refund| refund.amount)))
+}
+
+fn row(payment: &PaymentRow, id: i64, kind: RefundKind, amount: Money, transaction_no: &str, wish: &Wish) -> RefundRow {
+    RefundRow {
+        id,
         payment_id: payment.id,
         order_id: payment.order_id,
         kind,
-        amount: payment.state.amount,
-        reason: reason.chars().take(200).collect(),
+        amount,
+        reason: wish.reason.chars().take(REASON).collect(),
         status: RefundStatus::Pending,
         transaction_no: transaction_no.to_owned(),
-    };
+        error: None,
+    }
+}
+
+async fn record(
+    tx: &mut Tx,
+    channels: &Channels,
+    payment: &PaymentRow,
+    refund: RefundRow,
+    wish: &Wish,
+) -> Result<(), DbError> {
     payments::insert_refunds(tx, std::slice::from_ref(&refund)).await?;
     let call = Delivery {
         id: tx.next_id(),
@@ -47,7 +137,7 @@ pub async fn record(
         body: Channels::refund(&refund)?,
         attempts: 0,
         next_at: tx.now_ms(),
-        trace: trace.or(payment.trace.as_deref()).map(str::to_owned),
+        trace: wish.trace.clone().or_else(|| payment.trace.clone()),
     };
     delivery::insert(tx, &[call]).await.map(|_| ())
 }
@@ -61,31 +151,71 @@ pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Resul
     let open: Vec<&RefundRow> = refunds.values().filter(|refund| refund.status != RefundStatus::Success).collect();
     let payment_ids = open.iter().map(|refund| refund.payment_id).collect();
     let mut found = payments::lock_by_id(tx, payment_ids).await?;
+    let ids: Vec<i64> = open.iter().map(|refund| refund.id).collect();
+    payments::set_refund_status(tx, &ids, RefundStatus::Success).await?;
+    let all = payments::refunds_of_orders(tx, open.iter().map(|refund| refund.order_id).collect()).await?;
     let mut changed = HashSet::new();
     for refund in &open {
         let Some(payment) = found.get_mut(&refund.payment_id) else { continue };
-        if refund.kind == RefundKind::Order
-            && let Decision::Apply(next, _) = payment::decide(&payment.state, &Input::RefundDone)
+        let input = Input::RefundDone { all: is_back(payment, all.get(&payment.id).map_or(&[][..], Vec::as_slice)) };
+        if refund.kind != RefundKind::Extra
+            && let Decision::Apply(next, _) = payment::decide(&payment.state, &input)
         {
             payment.state = next;
             changed.insert(payment.id);
         }
-        let body = refund.success(payment.user_id);
+        let body = refund.success(payment.user_id, payment.state.amount);
         let discriminator = refund.id.to_string();
         let trace = traces.get(&refund.id).and_then(Option::as_deref);
         let draft = Draft::new(Kind::RefundSuccess, refund.order_id, &body, trace);
         tx.emit(&Draft { discriminator: &discriminator, ..draft })?;
     }
     let changed: Vec<&PaymentRow> = found.values().filter(|payment| changed.contains(&payment.id)).collect();
-    payments::update(tx, &changed).await?;
-    let ids: Vec<i64> = open.iter().map(|refund| refund.id).collect();
-    payments::set_refund_status(tx, &ids, RefundStatus::Success).await
+    payments::update(tx, &changed).await
 }
 
-/// The channel could not be moved to give the money of these refunds back.
+/// All of the money that paid the order is back.
+fn is_back(payment: &PaymentRow, refunds: &[RefundRow]) -> bool {
+    let back = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status == RefundStatus::Success);
+    left(payment.state.amount, back.map(|refund| refund.amount)) == Money::ZERO
+}
+
+/// A call that was given up, or refused: why, and its trace.
+#[derive(Clone, Debug, Default)]
+pub struct GivenUp {
+    /// Why.
+    pub error: String,
+    /// W3C trace context of the call.
+    pub trace: Option<String>,
+}
+
+/// The channel would not give the money of these refunds back, or could not be moved to. A part may be asked for again
+/// then; what a canceled order is owed waits for somebody to see to it.
 ///
 /// # Errors
 /// The database's.
-pub async fn give_up(tx: &mut Tx, refund_ids: &[i64]) -> Result<(), DbError> {
-    payments::set_refund_status(tx, refund_ids, RefundStatus::Failed).await
+pub async fn give_up(tx: &mut Tx, given_up: &HashMap<i64, GivenUp>) -> Result<(), DbError> {
+    let refunds = payments::lock_refunds(tx, given_up.keys().copied().collect()).await?;
+    let mut open: Vec<&RefundRow> = refunds.values().filter(|one| one.status == RefundStatus::Pending).collect();
+    open.sort_by_key(|refund| refund.id);
+    for refund in open {
+        let Some(GivenUp { error, trace }) = given_up.get(&refund.id) else { continue };
+        payments::fail_refund(tx, refund.id, error).await?;
+        if refund.kind == RefundKind::Part {
+            tell_failure(tx, refund, error, trace.as_deref()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// REFUND_FAILED, once: a refund that is tried again may fail again.
+async fn tell_failure(tx: &mut Tx, refund: &RefundRow, why: &str, trace: Option<&str>) -> Result<(), DbError> {
+    let (body, discriminator) = (refund.failure(why), refund.id.to_string());
+    let draft =
+        Draft { discriminator: &discriminator, ..Draft::new(Kind::RefundFailed, refund.order_id, &body, trace) };
+    let id = format!("{}:{discriminator}", Kind::RefundFailed.event_id(refund.order_id));
+    if outbox::existing(tx, vec![id]).await?.is_empty() {
+        tx.emit(&draft)?;
+    }
+    Ok(())
 }

@@ -180,7 +180,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     Ok(Some(key.to_owned()))
 }
 
-fn unknown(order_id: OrderId) -> Problem {
+pub(super) fn unknown(order_id: OrderId) -> Problem {
     Problem::not_found(format!("there is no order {order_id}"))
 }
 
