@@ -72,12 +72,13 @@ REMARKS = ["", "", "", "", "请放门卫，谢谢", "工作日送货", "周末�
 
 # How many orders of each case, and what must come out.
 CASES = [
-    ("normal", "SIGNED", 942), ("sold_out", "CANCELED", 28), ("unknown_sku", "REJECTED", 12), ("malformed", "REJECTED", 8),
+    ("normal", "SIGNED", 931), ("sold_out", "CANCELED", 28), ("unknown_sku", "REJECTED", 12), ("malformed", "REJECTED", 8),
     ("never_paid", "CANCELED", 24), ("canceled_at_once", "CANCELED", 12), ("canceled_before_paying", "CANCELED", 20),
     ("canceled_after_paying", "REFUNDED", 28), ("callback_repeated", "SIGNED", 30), ("two_transactions", "SIGNED", 14),
     ("paid_after_cancel", "REFUNDED", 20), ("wrong_amount", "CANCELED", 10), ("bad_signature", "CANCELED", 10),
     ("quantity_zero", "REJECTED", 6), ("quantity_over", "REJECTED", 6), ("too_many_lines", "REJECTED", 4),
     ("wrong_type", "REJECTED", 6), ("duplicate_key", "SIGNED", 10),
+    ("partly_refunded", "SIGNED", 6), ("refunded_in_parts", "SIGNED", 5),
 ]
 MALFORMED = ['{"userId":"10001","items":[{"sku":"TEA-JASMINE-150","quantity":1', "userId=10001&sku=TEA-JASMINE-150",
              '{"userId":"10001",,}', "订单：两罐茉莉花茶", '["TEA-JASMINE-150",1', '{"userId":"10001" "items":[]}',

@@ -230,6 +230,22 @@ impl Api {
         self.call(Call::post(Role::Order, format!("/orders/{id}/cancel"), body)).await
     }
 
+    /// `POST /orders/{id}/refund`, under this number.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn refund(&self, id: OrderId, body: impl Into<Bytes>, key: &str) -> Result<Reply, CallError> {
+        self.call(Call::post(Role::Order, format!("/orders/{id}/refund"), body).key(key)).await
+    }
+
+    /// `GET /orders/{id}/refunds`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn refunds(&self, id: OrderId) -> Result<Reply, CallError> {
+        self.call(Call::get(Role::Order, format!("/orders/{id}/refunds"))).await
+    }
+
     /// `PUT /products/{sku}`.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 
 mod advice;
 mod coupon;
-mod stock;
 mod refund;
+mod stock;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,8 +16,8 @@ use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
 pub use self::coupon::CouponMoved;
-pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
 pub use self::refund::{RefundFailed, RefundKind, RefundRequested, RefundSuccess};
+pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
 
 /// A role: a part of the business with its own tables and consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

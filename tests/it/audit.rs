@@ -260,6 +260,7 @@ async fn write_payment(tx: &mut Tx, case: &Case, status: payment::Status) -> Res
             reason: String::new(),
             status: RefundStatus::Success,
             transaction_no: format!("T{}", case.id),
+            error: None,
         };
         payments::insert_refunds(tx, &[refund]).await?;
     }

@@ -8,6 +8,7 @@ mod messages;
 mod nodes;
 mod operator;
 mod records;
+mod refunds;
 mod schema;
 mod stocked;
 mod tidb;
@@ -81,6 +82,10 @@ on_each! {
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
     operator::the_story_of_an_order_is_read,
+    refunds::refunds_of_orders,
+    refunds::parts_of_a_payment_go_back_beside_each_other,
+    refunds::points_are_taken_back_in_parts,
+    refunds::never_more_goes_back_than_was_paid,
     records::the_inbox_is_read_from_its_end,
     records::parked_messages_are_read_page_by_page,
     records::a_parked_message_is_tried_again,

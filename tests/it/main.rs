@@ -34,6 +34,7 @@ mod poison;
 #[cfg(feature = "embedded")]
 mod processes;
 mod prune;
+mod refunds;
 mod resend;
 mod retry_lane;
 mod retry_park_dlq;

@@ -40,6 +40,10 @@ pub enum Kind {
     TwoTransactions,
     /// The channel reports its payment after it was canceled.
     PaidAfterCancel,
+    /// Parts of its money go back once it is signed for.
+    PartlyRefunded,
+    /// All of its money goes back once it is signed for, in parts.
+    RefundedInParts,
     /// The channel reports another amount.
     WrongAmount,
     /// The channel's report is not signed as it should be.
@@ -74,6 +78,8 @@ impl Kind {
             Self::Normal
             | Self::CallbackRepeated
             | Self::TwoTransactions
+            | Self::PartlyRefunded
+            | Self::RefundedInParts
             | Self::DuplicateKey
             | Self::CouponUsed
             | Self::CouponTwice => End::Signed,
@@ -308,7 +314,7 @@ mod tests {
             assert!(case.coupon.is_none_or(|name| coupons(COUPONS).unwrap().iter().any(|one| one.template == name)));
             *seen.entry(case.kind).or_insert(0) += 1;
         }
-        assert_eq!(seen.len(), 23, "every kind is there: {seen:?}");
+        assert_eq!(seen.len(), 25, "every kind is there: {seen:?}");
         assert!(seen[&Kind::Normal] * 4 > cases.lines() * 3);
         assert_eq!(products(PRODUCTS).unwrap().len(), 50);
     }

@@ -207,6 +207,15 @@ struct Payment {
     refunds: Vec<Value>,
 }
 
+/// What went back of an order's money; amounts as they stand in the answer.
+#[derive(Deserialize)]
+struct Money {
+    #[serde(rename = "refundedAmount")]
+    refunded: serde_json::Number,
+    #[serde(rename = "totalAmount")]
+    total: serde_json::Number,
+}
+
 impl Driver<'_> {
     async fn one(&self, case: &Case) -> Done {
         let body = match self.body(case).await {
@@ -286,6 +295,10 @@ impl Driver<'_> {
                 self.pay(id, &transaction(1)).await?;
                 self.pay(id, &transaction(2)).await.map(drop)
             }
+            Kind::PartlyRefunded => {
+                self.give_back(id, &[json!({"amount": 1.1}), json!({"amount": 1.1}), json!({"amount": 0.2})]).await
+            }
+            Kind::RefundedInParts => self.give_back(id, &[json!({"amount": 0.01}), json!({})]).await,
             Kind::PaidAfterCancel => {
                 let paid = self.pay(id, &json!({"silent": true})).await?;
                 self.cancel(id).await?;
@@ -313,12 +326,41 @@ impl Driver<'_> {
         }
         match kind {
             Kind::TwoTransactions => self.extra_refunded(order.order_id).await,
+            Kind::PartlyRefunded => self.money_back(order.order_id, |money| money.refunded.to_string() == "2.4").await,
+            Kind::RefundedInParts => self.money_back(order.order_id, |money| money.refunded == money.total).await,
             Kind::CallbackRepeated => {
                 let refunds = self.refunds(order.order_id).await?;
                 anyhow::ensure!(refunds == 0, "a repeated report of one payment led to {refunds} refunds");
                 Ok(())
             }
             _ => self.check_coupon(kind, order).await,
+        }
+    }
+
+    /// Pays, and asks for parts of the money when the goods are signed for; each part twice, as if an answer were lost.
+    async fn give_back(&self, id: OrderId, parts: &[Value]) -> anyhow::Result<()> {
+        self.pay(id, &json!({})).await?;
+        self.until(id, |order| order.status == Status::Signed).await?;
+        for (number, part) in parts.iter().enumerate() {
+            let body = serde_json::to_vec(part)?;
+            for _ in 0..2 {
+                self.api.refund(id, body.clone(), &format!("demo-{number}")).await.context("refund")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn money_back(&self, id: OrderId, is_back: impl Fn(&Money) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let reply = self.api.refunds(id).await?;
+            let money: Money = serde_json::from_str(reply.get())?;
+            if is_back(&money) {
+                return Ok(());
+            }
+            let (back, total) = (&money.refunded, &money.total);
+            anyhow::ensure!(Instant::now() < deadline, "{back} of {total} went back, which is not what was asked for");
+            tokio::time::sleep(REFUND_PAUSE).await;
         }
     }
 

@@ -206,6 +206,14 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 told("ORDER_REFUNDED"),
             ],
         ),
+        Kind::RefundFailed => (
+            Before { payment: Some(Paid::Success), ..Before::order(Status::Signed) },
+            json!({ "refundId": id + 3, "amount": 9.80, "reason": "the card is closed" }),
+            vec![(
+                Group::Order,
+                format!("SELECT COUNT(*) FROM order_refund WHERE order_id = {id} AND status = 2 AND amount = 980"),
+            )],
+        ),
         // What an operator asks for again, in the one group that the inlet is for.
         Kind::PaidOrderSuccessRetry | Kind::TriggerOrderFulfillRetry | Kind::InventoryDeductRetry => {
             let (before, body, mut effects) = case_of(kind.repeats().unwrap(), id, now_ms);

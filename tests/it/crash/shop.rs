@@ -127,14 +127,40 @@ pub async fn script(world: &World) -> Totals {
         pay(world, &order).await;
         ends(world, &order, "SIGNED").await;
     };
-    tokio::join!(bought("bought-1", 1), bought("bought-2", 2), canceled, refunded, timed_out, sold_out, early);
+    let gives_back = async {
+        let order = place(world, "gives-back", &one("8", "A1", 1, json!({}))).await;
+        pay(world, &order).await;
+        ends(world, &order, "SIGNED").await;
+        for (number, amount) in [("r1", json!(9.8)), ("r2", json!(0.01)), ("r3", json!(49.99))] {
+            let body = json!({"amount": amount, "reason": "broken"}).to_string();
+            let path = format!("/orders/{order}/refund");
+            let headers = [("idempotency-key", number)];
+            let (status, answer) = world.request(Method::POST, &path, &headers, Some(body.as_bytes())).await;
+            assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        }
+        let path = format!("/orders/{order}/refunds");
+        eventually("the money is back", || async {
+            (world.get(&path).await["refundedAmount"] == json!(59.8)).then_some(())
+        })
+        .await;
+    };
+    tokio::join!(
+        gives_back,
+        bought("bought-1", 1),
+        bought("bought-2", 2),
+        canceled,
+        refunded,
+        timed_out,
+        sold_out,
+        early
+    );
     // What has no end that an order shows: stock and points follow.
     world.audit().await;
     let mut totals = Totals { stock: vec![], points: vec![], coupons: vec![] };
     for sku in ["A1", "B2"] {
         totals.stock.push(world.get(&format!("/stock/{sku}")).await);
     }
-    for user in 1..=6 {
+    for user in [1, 2, 3, 4, 5, 6, 8] {
         totals.points.push(world.get(&format!("/points/{user}")).await["balance"].clone());
     }
     for user in [2, 6] {
@@ -142,8 +168,8 @@ pub async fn script(world: &World) -> Totals {
         totals.coupons.extend(page["items"].as_array().unwrap().iter().map(|one| one["state"].clone()));
     }
     assert_eq!(totals.coupons, ["AVAILABLE", "USED"].map(Value::from));
-    assert_eq!(totals.stock[0], json!({"sku": "A1", "available": 99_996, "frozen": 0, "sold": 4}));
-    assert_eq!(totals.points, [178, 0, 0, 0, 0, 58].map(Value::from));
+    assert_eq!(totals.stock[0], json!({"sku": "A1", "available": 99_995, "frozen": 0, "sold": 5}));
+    assert_eq!(totals.points, [178, 0, 0, 0, 0, 58, 0].map(Value::from));
     totals
 }
 

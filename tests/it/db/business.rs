@@ -176,6 +176,7 @@ pub(super) async fn payments_and_refunds(test: TestDb) {
         reason: "r".into(),
         status: RefundStatus::Pending,
         transaction_no: transaction_no.into(),
+        error: None,
     };
     let refunds = vec![refund(1, "T1"), refund(2, "T2")];
     let again = vec![refund(3, "T1"), refund(4, "T3")];
@@ -243,4 +244,26 @@ pub(super) async fn points_and_notices(test: TestDb) {
     let listed = notification::of_user(&mut conn, 7, i64::MAX, 2).await.unwrap();
     assert_eq!(listed.iter().map(|one| one.order_id).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(notification::of_user(&mut conn, 7, listed[1].id, 9).await.unwrap().len(), 1);
+}
+
+/// A payment of this order that has its money.
+pub(super) fn payment(id: i64, order_id: i64, amount: Money) -> PaymentRow {
+    PaymentRow {
+        id,
+        order_id,
+        order_no: format!("N{order_id}"),
+        user_id: 7,
+        state: PaymentState {
+            status: PaymentStatus::Success,
+            amount,
+            currency: "CNY".into(),
+            merchant_id: 1,
+            transaction_no: Some("T1".into()),
+        },
+        channel_id: "sandbox".into(),
+        expire_time: 5,
+        payment_method: None,
+        pay_time: None,
+        trace: None,
+    }
 }

@@ -1,6 +1,6 @@
 //! What is done to the orders of a run, and what must come of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
 use rand::RngExt;
@@ -40,6 +40,8 @@ pub enum Command {
     PayForged,
     /// The user cancels.
     Cancel,
+    /// So much of the money is to go back, minor units.
+    Refund(i64),
     /// Time passes: whatever is not paid times out.
     Wait,
 }
@@ -61,7 +63,7 @@ pub struct Plan(Vec<Wish>);
 
 impl Plan {
     pub fn random(chance: &mut StdRng) -> Self {
-        let menu: [&[Command]; 14] = [
+        let menu: [&[Command]; 17] = [
             &[Command::Pay],
             &[Command::Pay],
             &[Command::Pay, Command::Pay],
@@ -75,6 +77,9 @@ impl Plan {
             &[Command::Cancel],
             &[Command::Pay, Command::Cancel],
             &[Command::Cancel, Command::Pay],
+            &[Command::Pay, Command::Refund(333), Command::Refund(501)],
+            &[Command::Pay, Command::Refund(101), Command::Cancel, Command::Refund(99)],
+            &[Command::PayAs("T1"), Command::Refund(7), Command::PayAs("T2"), Command::Refund(100_000)],
             &[],
         ];
         let count = chance.random_range(3..=8);
@@ -113,6 +118,7 @@ impl Plan {
             wish(&[Command::PayRepeated, Command::PayAs("T2")]),
             wish(&[Command::PayLate]),
             wish(&[Command::PayWrongly]),
+            wish(&[Command::Pay, Command::Refund(333), Command::Refund(501), Command::Refund(5_651)]),
             wish(&[Command::Cancel]),
             Wish { hold_s: 86_400, ..wish(&[Command::Pay, Command::Cancel]) },
             Wish { items: vec![("TEA", 1), ("RARE", 4)], ..wish(&[]) },
@@ -132,6 +138,17 @@ struct Placed {
     submitted: bool,
     late: bool,
     canceled: bool,
+    /// Refunds that were taken, minor units.
+    parts: Vec<i64>,
+    /// The commands that they came of.
+    refunds: BTreeSet<usize>,
+}
+
+impl Placed {
+    /// The refund of this command was counted before.
+    fn again(&mut self, command: usize) -> bool {
+        !self.refunds.insert(command)
+    }
 }
 
 /// A plan that is being carried out.
@@ -162,7 +179,16 @@ impl Run {
             more["couponId"] = json!(coupon);
         }
         let id = shop.place_order(wish.user, &wish.items, more).await;
-        self.placed.push(Placed { id, coupon, money: vec![], submitted: false, late: false, canceled: false });
+        self.placed.push(Placed {
+            id,
+            coupon,
+            money: vec![],
+            submitted: false,
+            late: false,
+            canceled: false,
+            parts: vec![],
+            refunds: BTreeSet::new(),
+        });
         true
     }
 
@@ -190,6 +216,18 @@ impl Run {
                 let status = shop.cancel(&order).await;
                 assert!(matches!(status, StatusCode::OK | StatusCode::CONFLICT), "cancel {order}: {status}");
                 self.placed[one].canceled |= status == StatusCode::OK;
+                self.next[one] += 1;
+                return;
+            }
+            Command::Refund(minor) => {
+                // Half of them again, as if the answer had been lost.
+                for _ in 0..shop.chance.random_range(1..=2) {
+                    let status = shop.refund(&order, &format!("r{}", self.next[one]), minor).await.0;
+                    assert!(matches!(status, StatusCode::ACCEPTED | StatusCode::CONFLICT), "refund {order}: {status}");
+                    if status == StatusCode::ACCEPTED && !self.placed[one].again(self.next[one]) {
+                        self.placed[one].parts.push(minor);
+                    }
+                }
                 self.next[one] += 1;
                 return;
             }
@@ -246,7 +284,8 @@ impl Run {
                 for (sku, pieces) in &wish.items {
                     *sold.entry(sku).or_default() += pieces;
                 }
-                *points.entry(wish.user).or_default() += total(wish) / 100;
+                let (total, back) = (total(wish), placed.parts.iter().sum::<i64>());
+                *points.entry(wish.user).or_default() += total / 100 - (total / 100) * back / total;
             }
             let none = vec![];
             check_told(outcome, placed, told.get(&placed.id).unwrap_or(&none), &about);
@@ -324,7 +363,10 @@ fn total(wish: &Wish) -> i64 {
 /// Everybody was told what happened to his order, once.
 fn check_told(outcome: &str, placed: &Placed, told: &[String], about: &str) {
     let back = placed.money.len().saturating_sub(usize::from(outcome == "SIGNED"));
-    let mut wanted: Vec<&str> = vec!["ORDER_REFUNDED"; back];
+    let parts = told.iter().filter(|one| *one == "ORDER_REFUNDED").count().saturating_sub(back);
+    // A part that was overtaken by the cancel went back with the rest.
+    assert!(parts == placed.parts.len() || (outcome == "REFUNDED" && parts <= placed.parts.len()), "{about}");
+    let mut wanted: Vec<&str> = vec!["ORDER_REFUNDED"; back + parts];
     match outcome {
         "SIGNED" => wanted.extend([
             "ORDER_DELIVERY",
@@ -350,5 +392,19 @@ async fn check_money(shop: &Shop, outcome: &str, placed: &Placed, about: &str) {
     if outcome == "REFUNDED" {
         wanted.push(done("ORDER"));
     }
-    assert_eq!(shop.refunds(&placed.id).await, wanted, "{about}");
+    let mut found = shop.refunds(&placed.id).await;
+    let all = found.len();
+    found.retain(|(kind, _)| kind != "PART");
+    assert_eq!(found, wanted, "{about}");
+    let seen = shop.refunds_of(&placed.id).await;
+    let back = seen["refundedAmount"].as_f64().unwrap() * 100.0;
+    let parts: i64 = placed.parts.iter().sum();
+    match outcome {
+        "SIGNED" => {
+            assert_eq!((all - wanted.len(), back.round() as i64), (placed.parts.len(), parts), "{about} {seen}");
+        }
+        // All of it, in whichever parts.
+        "REFUNDED" => assert_eq!(seen["refundedAmount"], seen["totalAmount"], "{about} {seen}"),
+        _ => assert_eq!((all, parts), (0, 0), "{about} {seen}"),
+    }
 }

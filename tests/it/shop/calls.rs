@@ -99,6 +99,13 @@ impl Shop {
         self.insist(Method::POST, &format!("/orders/{order}/cancel"), None, Some(body)).await.0
     }
 
+    /// Asks for so much of an order's money to go back, minor units, under this number.
+    pub async fn refund(&self, order: &str, number: &str, minor: i64) -> Answer {
+        #[expect(clippy::cast_precision_loss, reason = "small amounts")]
+        let body = json!({ "amount": minor as f64 / 100.0, "reason": "too little tea" });
+        self.insist(Method::POST, &format!("/orders/{order}/refund"), Some(number), Some(body)).await
+    }
+
     /// The warehouse reports a step of a parcel.
     pub async fn report(&self, order: &str, step: &str) -> StatusCode {
         let now_ms = self.clock.now_ms();

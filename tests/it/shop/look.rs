@@ -53,6 +53,11 @@ impl Shop {
         all
     }
 
+    /// What of an order's money went back, as its role tells.
+    pub async fn refunds_of(&self, order: &str) -> Value {
+        self.get(&format!("/orders/{order}/refunds")).await
+    }
+
     /// (available, frozen, sold).
     pub async fn stock(&self, sku: &str) -> (i64, i64, i64) {
         let level = self.get(&format!("/stock/{sku}")).await;
