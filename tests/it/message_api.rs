@@ -44,7 +44,8 @@ async fn the_story_of_an_order_is_read() {
     let sent = serving.get(&format!("/message/send-records?key={}&size=100", ids[0])).await;
     assert_eq!((&sent["page"], &sent["size"], &sent["next"]), (&json!(1), &json!(100), &json!(null)));
     let topics = texts(&sent, "topic");
-    assert_eq!((topics.first(), topics.last()), (Some(&"ORDER_SIGNED"), Some(&"ORDER_CREATED")));
+    // The steps of a parcel may be reported at the same time.
+    assert_eq!((topics.contains(&"ORDER_SIGNED"), topics.last()), (true, Some(&"ORDER_CREATED")));
     assert!(texts(&sent, "status").iter().all(|status| *status == "SENT"));
     let created = serving.get("/message/send-records?topic=ORDER_CREATED&status=sent&page=2&size=1").await;
     assert_eq!(texts(&created, "key"), [&ids[0]]);

@@ -216,6 +216,8 @@ const CASES: &[Case] = &[
             (Role::Order, "UPDATE orders SET refund_status = 1 WHERE id = $"),
             (Role::Payment, "UPDATE payment_record SET status = 1 WHERE order_id = $"),
             (Role::Payment, "DELETE FROM refund_record WHERE order_id = $"),
+            (Role::Order, "DELETE FROM order_refund WHERE order_id = $"),
+            (Role::Notify, "DELETE FROM points_reversal WHERE order_id = $"),
             (Role::Payment, "DELETE FROM delivery WHERE kind = 2 AND order_id = $"),
             (Role::Payment, "DELETE FROM message_record WHERE msg_key = '$' AND topic = 'REFUND_SUCCESS'"),
             (Role::Order, "DELETE FROM message_process_log WHERE msg_key = '$' AND topic = 'REFUND_SUCCESS'"),
