@@ -2,6 +2,7 @@
 
 pub(super) mod repair;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -112,6 +113,11 @@ pub(super) async fn open_role(context: &Context, role: Role) -> anyhow::Result<D
 
 pub(super) async fn open_one(context: &Context, url: &SecretUrl) -> anyhow::Result<Db> {
     let shown = url.masked();
+    let file = url.expose().strip_prefix("sqlite://").and_then(|rest| rest.split('?').next());
+    if let Some(file) = file.filter(|file| !Path::new(file).exists()) {
+        return Err(anyhow::anyhow!("there is no database file {file}"))
+            .help("name the right one with database.url or data_dir; the first start of a role, or `ruyi db migrate`, makes one");
+    }
     let missing = migrate::pending(url.expose()).await.with_context(|| format!("cannot read {shown}"))?;
     if !missing.is_empty() {
         let problem = anyhow::anyhow!("{shown} lacks {} steps of the schema", missing.len());
