@@ -55,7 +55,10 @@ pub fn effects() -> Effects {
                 let (trace, error) = (one.delivery.trace.clone(), one.error.clone().unwrap_or_default());
                 match one.verdict {
                     Verdict::Delivered => drop(done.insert(refund_id, trace)),
-                    _ => drop(failed.insert(refund_id, GivenUp { error, trace })),
+                    verdict => {
+                        let refused = verdict == Verdict::Refused;
+                        failed.insert(refund_id, GivenUp { error, refused, trace });
+                    }
                 }
             }
             if !done.is_empty() {

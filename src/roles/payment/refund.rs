@@ -185,12 +185,15 @@ fn is_back(payment: &PaymentRow, refunds: &[RefundRow]) -> bool {
 pub struct GivenUp {
     /// Why.
     pub error: String,
+    /// The channel said no; else nobody knows what it did with what it was sent.
+    pub refused: bool,
     /// W3C trace context of the call.
     pub trace: Option<String>,
 }
 
-/// The channel would not give the money of these refunds back, or could not be moved to. A part may be asked for again
-/// then; what a canceled order is owed waits for somebody to see to it.
+/// The channel would not give the money of these refunds back, or could not be moved to. A part that it refused may be
+/// asked for again; one that it did not answer stays on its way, since its money may have gone: the call was alerted,
+/// and can be resent. What a canceled order is owed waits for somebody to see to it.
 ///
 /// # Errors
 /// The database's.
@@ -199,7 +202,10 @@ pub async fn give_up(tx: &mut Tx, given_up: &HashMap<i64, GivenUp>) -> Result<()
     let mut open: Vec<&RefundRow> = refunds.values().filter(|one| one.status == RefundStatus::Pending).collect();
     open.sort_by_key(|refund| refund.id);
     for refund in open {
-        let Some(GivenUp { error, trace }) = given_up.get(&refund.id) else { continue };
+        let Some(GivenUp { error, refused, trace }) = given_up.get(&refund.id) else { continue };
+        if refund.kind == RefundKind::Part && !refused {
+            continue;
+        }
         payments::fail_refund(tx, refund.id, error).await?;
         if refund.kind == RefundKind::Part {
             tell_failure(tx, refund, error, trace.as_deref()).await?;
