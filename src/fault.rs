@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 21] = [
+pub const TRANSACTIONS: [&str; 22] = [
     "node",
     "product_set",
     "coupon_template_set",
@@ -32,6 +32,7 @@ pub const TRANSACTIONS: [&str; 21] = [
     "outbox_mark",
     "stock_set",
     "stock_sync",
+    "points_spend",
 ];
 
 /// Transactions that only `payment.publish = "transaction"` has.

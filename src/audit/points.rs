@@ -6,7 +6,7 @@ use crate::db::audit::{self as facts, OrderFact};
 use crate::db::payments::RefundStatus;
 use crate::domain::money::Money;
 use crate::domain::order::RefundState;
-use crate::domain::points::{Kind, earned};
+use crate::domain::points::{Kind, Standing, earned};
 use crate::domain::refund::points_back;
 
 /// Each paid order earned its points once; a refunded one none.
@@ -57,13 +57,13 @@ fn wrong(moment: Moment, order: &OrderFact, back: i64, records: &[(i64, i64, i64
     }
 }
 
-/// The balance of each user is the sum of its records. Read in one statement, and so at one moment.
+/// The balance of each user, without its shortfall, is the sum of its records. Read in one statement, and so at one moment.
 pub(super) async fn balances(auditor: &Auditor<'_>, users: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
     let mut conn = auditor.dbs.notify.read().await?;
     let found = facts::points_balances(&mut conn, users).await?;
-    let wrong = found.into_iter().filter(|(_, balance, sum)| balance != sum);
-    let suspect = |(user, balance, sum)| {
-        let evidence = format!("balance {balance}, records {sum}");
+    let wrong = found.into_iter().filter(|(_, standing, sum)| *standing != Standing::of(*sum));
+    let suspect = |(user, standing, sum): (i64, Standing, i64)| {
+        let evidence = format!("balance {}, shortfall {}, records {sum}", standing.balance, standing.shortfall);
         Suspect { about: About::User(user), ..Suspect::of(user, evidence) }
     };
     Ok(wrong.map(suspect).collect())

@@ -128,6 +128,7 @@ pub(super) async fn orphans(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
         (Role::Stock, Orphans::LedgerSkus, Check::StockLedger, "ledger rows, but no such SKU"),
         (Role::Stock, Orphans::LedgerOrders, Check::StockReservations, "ledger rows, but no reservation of the order"),
         (Role::Notify, Orphans::PointsUsers, Check::Points, "points records, but no balance of the user"),
+        (Role::Notify, Orphans::PointsSources, Check::Points, "source of points, but no record"),
         (Role::Payment, Orphans::Refunds, Check::PaymentsHaveOrder, "refunds, but no such payment"),
     ];
     for (role, which, check, what) in all {
@@ -137,7 +138,7 @@ pub(super) async fn orphans(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
         let about = |key: &str| match which {
             Orphans::LedgerSkus => About::Sku(key.to_owned()),
             Orphans::PointsUsers => key.parse().map_or(About::Orphan, About::User),
-            Orphans::LedgerOrders | Orphans::Refunds => About::Orphan,
+            Orphans::LedgerOrders | Orphans::PointsSources | Orphans::Refunds => About::Orphan,
         };
         let suspect = |(key, rows): (String, i64)| {
             let about = about(&key);

@@ -76,6 +76,9 @@ pub enum Scope {
     /// Read points, notifications and statistics.
     #[serde(rename = "notify:read")]
     NotifyRead,
+    /// Spend points.
+    #[serde(rename = "notify:write")]
+    NotifyWrite,
     /// Read what was sent, handled and parked.
     #[serde(rename = "message:read")]
     MessageRead,
@@ -99,6 +102,7 @@ impl Scope {
             Self::StockRead => "stock:read",
             Self::StockWrite => "stock:write",
             Self::NotifyRead => "notify:read",
+            Self::NotifyWrite => "notify:write",
             Self::MessageRead => "message:read",
             Self::MessageWrite => "message:write",
             Self::Admin => "admin",

@@ -11,6 +11,7 @@ use sqlx::any::AnyRow;
 
 use super::DbError;
 use super::sql::{self, Columns, Val};
+use crate::domain::points::Standing;
 use crate::domain::stock::{Kind, Level, Lines};
 use crate::vals;
 
@@ -227,6 +228,10 @@ pub async fn orphans(conn: &mut AnyConnection, which: Orphans, limit: i64) -> Re
             "SELECT p.user_id, COUNT(*) FROM points_record p LEFT JOIN user_points u ON u.user_id = p.user_id \
              WHERE u.user_id IS NULL AND p.user_id <> 0 GROUP BY p.user_id ORDER BY p.user_id LIMIT ?"
         }
+        Orphans::PointsSources => {
+            "SELECT s.record_id, COUNT(*) FROM points_source s LEFT JOIN points_record p ON p.order_id = s.record_id \
+             AND p.kind >= 4 WHERE p.order_id IS NULL GROUP BY s.record_id ORDER BY s.record_id LIMIT ?"
+        }
         Orphans::Refunds => {
             "SELECT r.payment_id, COUNT(*) FROM refund_record r LEFT JOIN payment_record p ON p.id = r.payment_id \
              WHERE p.id IS NULL GROUP BY r.payment_id ORDER BY r.payment_id LIMIT ?"
@@ -248,6 +253,8 @@ pub enum Orphans {
     LedgerOrders,
     /// Points of a user without a balance.
     PointsUsers,
+    /// Sources of points without their record.
+    PointsSources,
     /// Refunds of a payment that does not exist.
     Refunds,
 }
@@ -350,7 +357,7 @@ pub async fn points(
     order_ids: &[i64],
 ) -> Result<HashMap<i64, Vec<(i64, i64, i64)>>, DbError> {
     let before = "SELECT order_id, kind, user_id, points FROM points_record WHERE order_id";
-    let rows = sql::select_in(conn, before, "", &[], ints(order_ids)).await?;
+    let rows = sql::select_in(conn, before, " AND kind < 4", &[], ints(order_ids)).await?;
     let mut found: HashMap<i64, Vec<(i64, i64, i64)>> = HashMap::new();
     for row in &rows {
         found.entry(row.int(0)?).or_default().push((row.int(1)?, row.int(2)?, row.int(3)?));
@@ -358,15 +365,17 @@ pub async fn points(
     Ok(found)
 }
 
-/// (user, balance, sum of the records), in one statement.
+/// (user, what the user has, sum of the records), in one statement.
 ///
 /// # Errors
 /// The database's.
-pub async fn points_balances(conn: &mut AnyConnection, users: &[i64]) -> Result<Vec<(i64, i64, i64)>, DbError> {
-    let before = "SELECT u.user_id, u.balance, CAST(COALESCE(SUM(p.points), 0) AS SIGNED) FROM user_points u \
+pub async fn points_balances(conn: &mut AnyConnection, users: &[i64]) -> Result<Vec<(i64, Standing, i64)>, DbError> {
+    let before = "SELECT u.user_id, u.balance, u.shortfall, CAST(COALESCE(SUM(p.points), 0) AS SIGNED) FROM user_points u \
                   LEFT JOIN points_record p ON p.user_id = u.user_id WHERE u.user_id";
-    let rows = sql::select_in(conn, before, " GROUP BY u.user_id, u.balance", &[], ints(users)).await?;
-    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.int(2)?))).collect()
+    let rows = sql::select_in(conn, before, " GROUP BY u.user_id, u.balance, u.shortfall", &[], ints(users)).await?;
+    rows.iter()
+        .map(|row| Ok((row.int(0)?, Standing { balance: row.int(1)?, shortfall: row.int(2)? }, row.int(3)?)))
+        .collect()
 }
 
 /// Movements of orders that the ledger has more than once, and that no correction (a row of the order of the kind

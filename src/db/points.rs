@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::AnyConnection;
 
-use super::sql::{self, Columns, Val};
-use super::{DbError, Dialect, Tx};
-use crate::domain::points::Kind;
+use super::sql::{self, Column, Columns, Val};
+use super::{DbError, Tx};
+use crate::domain::points::{Kind, Standing};
 use crate::vals;
+
+mod book;
+
+pub use book::*;
 
 /// A change of a balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Order that earned it.
+    /// Order that earned it; of a gift, or of what was spent, an id of its own.
     pub order_id: i64,
     /// What it was.
     pub kind: Kind,
@@ -39,7 +43,7 @@ pub async fn lock_of_orders(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<Hash
     order_ids.sort_unstable();
     order_ids.dedup();
     let before = "SELECT order_id, kind, user_id, points FROM points_record WHERE order_id";
-    let after = format!(" ORDER BY order_id, kind{}", tx.dialect().for_update());
+    let after = format!(" AND kind < 4 ORDER BY order_id, kind{}", tx.dialect().for_update());
     let rows = sql::select_in(tx, before, &after, &[], order_ids.into_iter().map(Val::Int).collect()).await?;
     let mut found: HashMap<i64, Vec<Record>> = HashMap::new();
     for row in &rows {
@@ -65,13 +69,7 @@ pub async fn apply(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
     for record in records {
         *changes.entry(record.user_id).or_default() += record.points;
     }
-    let rows: Vec<Vec<Val>> = changes
-        .into_iter()
-        .filter(|(user_id, _)| *user_id != 0)
-        .map(|(user_id, change)| vals![user_id, change, now_ms])
-        .collect();
-    let tail = Dialect::of(tx).on_conflict("user_id", &["updated_at"], &["balance"]);
-    sql::insert(tx, "INSERT INTO user_points (user_id, balance, updated_at)", rows, &tail).await.map(|_| ())
+    move_balances(tx, changes).await
 }
 
 /// A refund whose points were taken back.
@@ -125,56 +123,71 @@ pub async fn note_reversals(tx: &mut Tx, refunds: &[Reversal]) -> Result<(), DbE
 pub async fn take_more(tx: &mut Tx, more: &Record) -> Result<(), DbError> {
     let text = "UPDATE points_record SET user_id = ?, points = points + ? WHERE order_id = ? AND kind = ?";
     sql::execute(tx, text, vals![more.user_id, more.points, more.order_id, more.kind.code()]).await?;
-    let now_ms = tx.now_ms();
-    let tail = Dialect::of(tx).on_conflict("user_id", &["updated_at"], &["balance"]);
-    let rows = if more.user_id == 0 { vec![] } else { vec![vals![more.user_id, more.points, now_ms]] };
-    sql::insert(tx, "INSERT INTO user_points (user_id, balance, updated_at)", rows, &tail).await.map(|_| ())
+    move_balances(tx, BTreeMap::from([(more.user_id, more.points)])).await
 }
 
-/// Makes the balance of a user the sum of the records again, locked until the commit: (before, after), where they
-/// differed.
+/// Adds to what users have, each user once and in user order; user 0 is nobody. What was spent before it is taken back
+/// becomes a shortfall.
+///
+/// # Errors
+/// The database's.
+pub async fn move_balances(tx: &mut Tx, mut changes: BTreeMap<i64, i64>) -> Result<(), DbError> {
+    changes.remove(&0);
+    let now_ms = tx.now_ms();
+    let standings = lock_standings(tx, changes.keys().copied().collect()).await?;
+    let row = |(user_id, change): (i64, i64)| {
+        let next = Standing::of(standings.get(&user_id).copied().unwrap_or_default().sum() + change);
+        vals![user_id, next.balance, next.shortfall, now_ms]
+    };
+    let columns = [Column::Set("balance"), Column::Set("shortfall"), Column::Set("updated_at")];
+    sql::update(tx, "user_points", "user_id", &columns, changes.into_iter().map(row).collect()).await
+}
+
+/// What users have, locked until the commit; who had nothing yet has a row then.
+async fn lock_standings(tx: &mut Tx, users: Vec<i64>) -> Result<BTreeMap<i64, Standing>, DbError> {
+    let mut found = locked(tx, users.clone()).await?;
+    let missing: Vec<i64> = users.into_iter().filter(|user| !found.contains_key(user)).collect();
+    if !missing.is_empty() {
+        let now_ms = tx.now_ms();
+        let rows = missing.iter().map(|user| vals![*user, 0_i64, 0_i64, now_ms]).collect();
+        sql::insert_ignore(tx, "user_points (user_id, balance, shortfall, updated_at)", rows).await?;
+        // Another one may have been faster, and added something.
+        found.extend(locked(tx, missing).await?);
+    }
+    Ok(found)
+}
+
+async fn locked(tx: &mut Tx, users: Vec<i64>) -> Result<BTreeMap<i64, Standing>, DbError> {
+    let before = "SELECT user_id, balance, shortfall FROM user_points WHERE user_id";
+    let after = format!(" ORDER BY user_id{}", tx.dialect().for_update());
+    let rows = sql::select_in(tx, before, &after, &[], users.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, Standing { balance: row.int(1)?, shortfall: row.int(2)? }))).collect()
+}
+
+/// Makes what a user has the sum of the records again, locked until the commit: (before, after), where they differed.
 ///
 /// # Errors
 /// The database's.
 pub async fn rebalance(tx: &mut Tx, user_id: i64) -> Result<Option<(i64, i64)>, DbError> {
-    let now_ms = tx.now_ms();
-    // The row that every change of the user's points locks first.
-    let rows = vec![vals![user_id, 0_i64, now_ms]];
-    sql::insert_ignore(tx, "user_points (user_id, balance, updated_at)", rows).await?;
-    let lock = tx.dialect().for_update();
-    let text = format!("SELECT balance FROM user_points WHERE user_id = ?{lock}");
-    let before = sql::fetch_one(tx, text, vals![user_id]).await?.map_or(Ok(0), |row| row.int(0))?;
+    let before = lock_standings(tx, vec![user_id]).await?.remove(&user_id).unwrap_or_default();
     let text = "SELECT CAST(COALESCE(SUM(points), 0) AS SIGNED) FROM points_record WHERE user_id = ?";
-    let after = sql::fetch_one(tx, text, vals![user_id]).await?.map_or(Ok(0), |row| row.int(0))?;
+    let sum = sql::fetch_one(tx, text, vals![user_id]).await?.map_or(Ok(0), |row| row.int(0))?;
+    let after = Standing::of(sum);
     if before == after {
         return Ok(None);
     }
-    let text = "UPDATE user_points SET balance = ?, updated_at = ? WHERE user_id = ?";
-    sql::execute(tx, text, vals![after, now_ms, user_id]).await?;
-    Ok(Some((before, after)))
+    let text = "UPDATE user_points SET balance = ?, shortfall = ?, updated_at = ? WHERE user_id = ?";
+    let now_ms = tx.now_ms();
+    sql::execute(tx, text, vals![after.balance, after.shortfall, now_ms, user_id]).await?;
+    Ok(Some((before.sum(), after.sum())))
 }
 
-/// Balance of a user; 0 for one who never had points.
+/// What a user has; nothing for one who never had points.
 ///
 /// # Errors
 /// The database's.
-pub async fn balance(conn: &mut AnyConnection, user_id: i64) -> Result<i64, DbError> {
-    let found = sql::fetch_one(conn, "SELECT balance FROM user_points WHERE user_id = ?", vals![user_id]).await?;
-    found.map_or(Ok(0), |row| row.int(0))
-}
-
-/// The newest records of a user.
-///
-/// # Errors
-/// The database's.
-pub async fn of_user(conn: &mut AnyConnection, user_id: i64, limit: i64) -> Result<Vec<(Record, i64)>, DbError> {
-    let text = "SELECT order_id, kind, points, created_at FROM points_record WHERE user_id = ? \
-                ORDER BY created_at DESC, order_id DESC LIMIT ?";
-    let rows = sql::fetch(conn, text, vals![user_id, limit]).await?;
-    rows.iter()
-        .map(|row| {
-            let kind = kind_of(row.int(0)?, row.int(1)?)?;
-            Ok((Record { order_id: row.int(0)?, kind, user_id, points: row.int(2)? }, row.int(3)?))
-        })
-        .collect()
+pub async fn standing(conn: &mut AnyConnection, user_id: i64) -> Result<Standing, DbError> {
+    let text = "SELECT balance, shortfall FROM user_points WHERE user_id = ?";
+    let found = sql::fetch_one(conn, text, vals![user_id]).await?;
+    found.map_or(Ok(Standing::default()), |row| Ok(Standing { balance: row.int(0)?, shortfall: row.int(1)? }))
 }

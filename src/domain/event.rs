@@ -3,6 +3,7 @@
 
 mod advice;
 mod coupon;
+mod points;
 mod refund;
 mod stock;
 
@@ -16,6 +17,7 @@ use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
 pub use self::coupon::CouponMoved;
+pub use self::points::PointsGrant;
 pub use self::refund::{RefundFailed, RefundKind, RefundRequested, RefundSuccess};
 pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
 
@@ -254,6 +256,9 @@ catalogue! {
     RefundFailed = "REFUND_FAILED", "A part of an order's money could not go back: it may be asked for again.",
         Producer::Role(Role::Payment) => [Order],
         ["orderId", "refundId", "amount", "reason"];
+    PointsGrant = "POINTS_GRANT", "Another system grants a user points.",
+        Producer::Outside => [Points],
+        ["userId", "orderId", "points"];
     PaidOrderSuccessRetry = "PAID_ORDER_SUCCESS_RETRY", "An operator wants a paid order handed to fulfilment again.",
         Producer::Outside => [PaidOrder],
         ["orderId", "userId", "payAmount", "payTime"];

@@ -53,6 +53,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::InventorySync => body::<event::InventorySync>(),
         Kind::CacheInvalidate => body::<event::CacheInvalidate>(),
         Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => body::<event::CouponMoved>(),
+        Kind::PointsGrant => body::<event::PointsGrant>(),
         Kind::PayTimeoutDelay => body::<event::PayTimeoutDelay>(),
         Kind::OrderAutoCancel => body::<event::OrderAutoCancel>(),
         Kind::TriggerOrderFulfill | Kind::TriggerOrderFulfillRetry => body::<event::TriggerOrderFulfill>(),

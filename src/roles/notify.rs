@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod events;
+mod gifts;
 mod points_of;

@@ -62,6 +62,20 @@ pub fn trace(headers: &HeaderMap) -> Option<String> {
     }
 }
 
+/// The `Idempotency-Key` of a request, if it has one.
+///
+/// # Errors
+/// A 400 problem for one that is none.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    if key.is_empty() || key.len() > 128 {
+        let detail = "Idempotency-Key must have 1 to 128 visible ASCII characters";
+        return Err(Problem::bad_request(detail).field("Idempotency-Key", detail));
+    }
+    Ok(Some(key.to_owned()))
+}
+
 /// The answer to a request that could not be written.
 #[must_use]
 pub fn not_written(error: &GroupError) -> Problem {

@@ -305,7 +305,7 @@ pub async fn execute(db: &Db, statements: &[&'static str]) {
 }
 
 /// What is broken, and the one check that has to see it.
-const BROKEN: [(&str, &[&str]); 39] = [
+const BROKEN: [(&str, &[&str]); 41] = [
     ("stock_ledger", &["UPDATE stock SET available = available - 1 WHERE sku = 'A'"]),
     ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
@@ -342,6 +342,8 @@ const BROKEN: [(&str, &[&str]); 39] = [
             "UPDATE user_points SET balance = balance + 5",
         ],
     ),
+    ("points", &["UPDATE user_points SET balance = balance + 1, shortfall = shortfall + 1"]),
+    ("points", &["INSERT INTO points_source (record_id, source, reason) VALUES (1, 's', '')"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '1:PAID_ORDER_SUCCESS'"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '2:STOCK_FREEZE_FAILED'"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '1:PAYMENT_SUCCESS'"]),
@@ -428,7 +430,7 @@ async fn keep_only(db: &Db, role: Role) {
         (Role::Order, &["orders", "order_item", "coupon", "coupon_template"]),
         (Role::Payment, &["payment_record", "refund_record"]),
         (Role::Stock, &["stock", "stock_reservation", "stock_ledger"]),
-        (Role::Notify, &["user_points", "points_record"]),
+        (Role::Notify, &["user_points", "points_record", "points_source"]),
     ];
     let mut conn = db.read().await.unwrap();
     for table in tables.iter().filter(|(owner, _)| *owner != role).flat_map(|(_, tables)| *tables) {

@@ -7,6 +7,7 @@ mod lost;
 mod messages;
 mod nodes;
 mod operator;
+mod points;
 mod records;
 mod refunds;
 mod schema;
@@ -61,6 +62,9 @@ on_each! {
     stocked::newer_levels_win,
     business::payments_and_refunds,
     business::points_and_notices,
+    points::a_shortfall_is_paid_back_first,
+    points::spent_once_and_never_too_much,
+    points::the_book_page_by_page,
     coupons::coupons_,
     coupons::orders_keep_their_coupon,
     messages::outbox_,

@@ -30,6 +30,7 @@ mod model;
 mod operator;
 mod order_flow;
 mod pay_timeout;
+mod points;
 mod poison;
 #[cfg(feature = "embedded")]
 mod processes;

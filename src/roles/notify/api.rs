@@ -1,16 +1,17 @@
 //! HTTP of the notify role.
 
+mod points;
+
 use axum::Json;
-use axum::extract::{Path, Query, State as Extract};
+use axum::extract::{Query, State as Extract};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::Scope;
-use crate::db::{Db, notification, points};
+use crate::db::{Db, notification};
 use crate::domain::id::{OrderId, UserId, parse_id};
-use crate::domain::points::Kind;
 use crate::http::{Auth, Problem, require};
 use crate::roles::reply::{self, from_db};
 
@@ -20,63 +21,13 @@ const PAGE: i64 = 100;
 /// The routes.
 #[must_use]
 pub fn router(db: Db, auth: &Auth) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(balance))
+    let read = OpenApiRouter::new()
+        .routes(routes!(points::balance))
+        .routes(routes!(points::records))
         .routes(routes!(notifications))
-        .route_layer(require(Scope::NotifyRead, auth))
-        .with_state(db)
-}
-
-/// A change of a balance.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct RecordView {
-    /// Order that earned it.
-    #[schema(value_type = String)]
-    order_id: OrderId,
-    /// GRANT or REVERSE.
-    kind: &'static str,
-    /// Points, negative where they were taken back.
-    points: i64,
-    /// Epoch ms.
-    created_at: i64,
-}
-
-/// Points of a user.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct PointsView {
-    /// User.
-    #[schema(value_type = String)]
-    user_id: UserId,
-    /// Sum of all records.
-    balance: i64,
-    /// The newest 100.
-    records: Vec<RecordView>,
-}
-
-/// Read the points of a user.
-#[utoipa::path(get, path = "/points/{userId}", tag = "notify", params(("userId" = String, Path, description = "User id")),
-    responses((status = 200, body = PointsView)))]
-async fn balance(Extract(db): Extract<Db>, Path(id): Path<String>) -> Result<Json<PointsView>, Problem> {
-    let user_id: UserId = reply::path("userId", &id)?;
-    let mut conn = db.read().await.map_err(|error| from_db(&error))?;
-    let balance = points::balance(&mut conn, user_id.0).await.map_err(|error| from_db(&error))?;
-    let records = points::of_user(&mut conn, user_id.0, PAGE).await.map_err(|error| from_db(&error))?;
-    let records = records
-        .into_iter()
-        .map(|(record, created_at)| RecordView {
-            order_id: OrderId(record.order_id),
-            kind: match record.kind {
-                Kind::Grant => "GRANT",
-                Kind::Reverse => "REVERSE",
-                Kind::Correct => "CORRECT",
-            },
-            points: record.points,
-            created_at,
-        })
-        .collect();
-    Ok(Json(PointsView { user_id, balance, records }))
+        .route_layer(require(Scope::NotifyRead, auth));
+    let write = OpenApiRouter::new().routes(routes!(points::spend)).route_layer(require(Scope::NotifyWrite, auth));
+    read.merge(write).with_state(db)
 }
 
 /// Which messages to list.

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
+use super::gifts::Gifts;
 use super::points_of;
 use crate::db::notification::{self, Notification};
 use crate::db::points::{self, Reversal};
 use crate::db::{DbError, Tx};
 use crate::domain::event::{
-    Fulfilment, Group, Kind, OrderCanceled, OrderNotification, PaidOrderSuccess, RefundKind, RefundSuccess,
+    Fulfilment, Group, Kind, OrderCanceled, OrderNotification, PaidOrderSuccess, PointsGrant, RefundKind, RefundSuccess,
 };
 use crate::domain::id::UserId;
 use crate::domain::money::Money;
@@ -24,12 +25,14 @@ pub struct PointsEvents;
 enum Change {
     Grant { order_id: i64, user_id: i64, points: i64 },
     Reverse { order_id: i64, refund: Reversal },
+    Gift(PointsGrant),
 }
 
 impl Change {
     fn order_id(&self) -> i64 {
         match self {
             Self::Grant { order_id, .. } | Self::Reverse { order_id, .. } => *order_id,
+            Self::Gift(_) => 0,
         }
     }
 }
@@ -51,6 +54,7 @@ fn change(event: &Event) -> Result<Change, Outcome> {
             let (refund_id, order_id) = (body.refund_id.0, body.order_id.0);
             Ok(Change::Reverse { order_id, refund: Reversal { refund_id, order_id, amount, paid } })
         }
+        Kind::PointsGrant => event.read().map(Change::Gift),
         other => Err(Outcome::Reject(format!("{} does not change points", other.name()))),
     }
 }
@@ -67,13 +71,16 @@ impl Handler for PointsEvents {
             let records = points::lock_of_orders(tx, ids.clone()).await?;
             let reversals = points::reversals(tx, ids).await?;
             let mut batch = points_of::Batch::new(records, reversals);
-            let outcomes = changes.into_iter().map(|change| match change {
+            let mut gifts = Gifts::of(tx, events).await?;
+            let outcomes = events.iter().zip(changes).map(|(event, change)| match change {
                 Err(outcome) => outcome,
+                Ok(Change::Gift(body)) => gifts.take(tx, event, &body),
                 Ok(Change::Grant { order_id, user_id, points }) => batch.grant(order_id, user_id, points),
                 Ok(Change::Reverse { order_id, refund }) => batch.reverse(order_id, refund),
             });
             let outcomes = outcomes.collect();
             batch.write(tx).await?;
+            gifts.write(tx).await?;
             Ok(outcomes)
         })
     }

@@ -97,6 +97,10 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
         let text = format!("SELECT COUNT(*) FROM points_record WHERE order_id = {id} AND kind = {kind}");
         (Group::Points, format!("{text} AND user_id = {user} AND points = {points}"))
     };
+    let points_of = |kind: i64, points: i64| {
+        let text = format!("SELECT COUNT(*) FROM points_record WHERE user_id = {user} AND kind = {kind}");
+        (Group::Points, format!("{text} AND points = {points}"))
+    };
     let parcel = |before: Status, after: Status, kind: Kind| {
         let before = Before { handed_over: true, told: true, ..Before::order(before) };
         let body = json!({ "occurredAt": "2026-01-31T08:00:00+08:00", "carrier": "SF", "trackingNo": "S1" });
@@ -159,6 +163,7 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 format!("SELECT COUNT(*) FROM sku_availability WHERE sku = '{id}' AND available = 7 AND version = 4"),
             )],
         ),
+        Kind::PointsGrant => (Before::default(), json!({ "userId": user, "points": 20 }), vec![points_of(4, 20)]),
         // To every process, or to systems outside, and no group.
         Kind::CacheInvalidate | Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => {
             (Before::default(), json!({}), vec![])

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::State;
-use super::orders::idempotency_key;
 use crate::db::coupons::{self, CouponRow, Issued, Template};
 use crate::domain::coupon::{Kind, Refused, TemplateName, Terms};
 use crate::domain::id::{CouponId, OrderId, UserId, parse_id};
@@ -317,7 +316,7 @@ pub(super) async fn issue(
     ApiJson(body): ApiJson<IssueBody>,
 ) -> Result<Response, Problem> {
     let name: TemplateName = reply::path("template", &name)?;
-    let (key, user_id, template) = (idempotency_key(&headers)?, body.user_id.0, name.clone());
+    let (key, user_id, template) = (reply::idempotency_key(&headers)?, body.user_id.0, name.clone());
     let written = state.db.write("coupon_issue", move |tx| {
         let (key, template) = (key.clone(), template.clone());
         Box::pin(async move { coupons::issue(tx, template.as_str(), user_id, key.as_deref()).await })

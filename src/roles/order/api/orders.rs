@@ -157,7 +157,7 @@ fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOr
         coupon_id: body.coupon_id.map(|id| id.0),
         hold_ms: seconds_ms("holdSeconds", 0, body.hold_seconds)?,
         pay_within_ms,
-        idempotency_key: idempotency_key(headers)?,
+        idempotency_key: reply::idempotency_key(headers)?,
         trace: reply::trace(headers),
     })
 }
@@ -168,16 +168,6 @@ fn seconds_ms(field: &str, least: i64, seconds: i64) -> Result<i64, Problem> {
     }
     let detail = format!("{field} must be {least} to {LONGEST_S}");
     Err(Problem::invalid(&detail).field(field, detail))
-}
-
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().unwrap_or_default().trim();
-    if key.is_empty() || key.len() > 128 {
-        let detail = "Idempotency-Key must have 1 to 128 visible ASCII characters";
-        return Err(Problem::bad_request(detail).field("Idempotency-Key", detail));
-    }
-    Ok(Some(key.to_owned()))
 }
 
 pub(super) fn unknown(order_id: OrderId) -> Problem {

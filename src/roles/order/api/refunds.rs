@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::State;
-use super::orders::{idempotency_key, unknown};
+use super::orders::unknown;
 use crate::db::orders;
 use crate::db::refunds::{self as rows, OrderRefund, Standing};
 use crate::domain::id::{OrderId, RefundId};
@@ -120,7 +120,7 @@ pub(super) async fn refund(
     if body.amount == Some(Money::ZERO) {
         return Err(Problem::invalid("amount must be more than 0").field("amount", "more than 0"));
     }
-    let refund_no = match (idempotency_key(&headers)?, body.refund_no) {
+    let refund_no = match (reply::idempotency_key(&headers)?, body.refund_no) {
         (Some(key), _) => Some(key),
         (None, Some(number)) if (1..=128).contains(&number.len()) && number.trim() == number => Some(number),
         (None, Some(_)) => {
