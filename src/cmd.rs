@@ -8,6 +8,7 @@ pub mod completion;
 pub mod config;
 pub mod confirm;
 pub mod db;
+pub mod delivery;
 pub mod demo;
 pub mod doctor;
 mod exit;
@@ -92,6 +93,8 @@ enum Command {
     Stock(stock::Args),
     /// Look at and set products
     Product(product::Args),
+    /// Look at outgoing calls, make them once more, take them back
+    Delivery(delivery::Args),
     /// Start everything in this process, put a thousand orders through it, and prove that all is well
     Demo(demo::Args),
     /// Look at brokers, databases, Redis and the configuration, and say what is wrong
@@ -204,6 +207,7 @@ impl Cli {
             Command::Payment(args) => payment::run(&context, args).await,
             Command::Stock(args) => stock::run(&context, args).await,
             Command::Product(args) => product::run(&context, args).await,
+            Command::Delivery(args) => Box::pin(delivery::run(&context, args)).await,
             Command::Demo(args) => Box::pin(demo::run(&context, args)).await,
             Command::Doctor(args) => Box::pin(doctor::run(&context, args)).await,
             Command::Check(args) => Box::pin(check::run(&context, args)).await,

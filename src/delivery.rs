@@ -7,6 +7,8 @@
 mod breaker;
 mod call;
 mod engine;
+mod guard;
+mod hand;
 mod lanes;
 pub mod mask;
 mod post;
@@ -16,6 +18,8 @@ pub mod sign;
 mod target;
 
 pub use engine::{BuildError, Engine, EngineConfig};
+pub use guard::Resolve;
+pub use hand::{cancel, resend};
 pub use post::Poster;
 pub use record::{Answered, Effects, Settled, Verdict, no_effects, record_answers};
 pub use target::{SandboxCall, Targets};

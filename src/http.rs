@@ -9,7 +9,7 @@ mod observe;
 mod problem;
 mod server;
 
-pub use auth::{Auth, AuthError, Caller, Require, require};
+pub use auth::{Auth, AuthError, Caller, Require, require, require_any};
 pub use json::{ApiJson, parse as parse_json};
 pub use limits::Limits;
 pub use problem::{FieldError, Problem};

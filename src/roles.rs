@@ -1,5 +1,6 @@
 //! The roles: each has its flow (the transactions), its events (messages in) and its API (HTTP in).
 
+pub mod deliveries;
 pub mod messages;
 pub mod notify;
 pub mod order;

@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Schema};
 use super::audit::repair;
 use super::db::prune;
 use super::mq::{dlq, messages, offsets, outbox, topics, tx};
-use super::{check, doctor, trace};
+use super::{check, delivery, doctor, trace};
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.
@@ -48,6 +48,10 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<outbox::Row<'_>>("mq outbox list"),
         item::<outbox::Redriven>("mq outbox redrive"),
         item::<trace::Row>("trace"),
+        item::<delivery::Row>("delivery list"),
+        item::<delivery::Whole>("delivery show"),
+        item::<delivery::Changed>("delivery resend"),
+        item::<delivery::Changed>("delivery cancel"),
         item::<prune::Row>("db prune"),
         item::<repair::Row>("audit --repair"),
     ]

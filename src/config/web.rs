@@ -85,6 +85,9 @@ pub enum Scope {
     /// Have parked messages tried again.
     #[serde(rename = "message:write")]
     MessageWrite,
+    /// Merchants; make calls once more and take them back.
+    #[serde(rename = "notify:write")]
+    NotifyWrite,
     /// Everything.
     #[serde(rename = "admin")]
     Admin,
@@ -105,6 +108,7 @@ impl Scope {
             Self::NotifyWrite => "notify:write",
             Self::MessageRead => "message:read",
             Self::MessageWrite => "message:write",
+            Self::NotifyWrite => "notify:write",
             Self::Admin => "admin",
         }
     }

@@ -1,5 +1,6 @@
 //! `delivery` and `delivery_attempt`: outgoing HTTP calls, recorded in the transaction that wants them.
 
+pub mod log;
 mod order;
 
 use sqlx::AnyConnection;
@@ -280,19 +281,25 @@ pub struct Open {
     pub attempts: i64,
     /// Those of them before somebody asked for it once more: its schedule begins after them.
     pub base: i64,
+    /// Taken back by hand: only a good answer still counts.
+    pub is_canceled: bool,
 }
 
-/// Which of these calls are still to be made, by id, locked until the commit: the others were finished by somebody who
-/// held the lease before.
+/// Which of these calls are still to be made, or were taken back, by id, locked until the commit: the others were
+/// finished by somebody who held the lease before.
 ///
 /// # Errors
 /// The database's.
 pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<Open>, DbError> {
     ids.sort_unstable();
-    let after = format!(" AND status = 0 ORDER BY id{}", tx.dialect().for_update());
-    let before = "SELECT id, attempts, COALESCE(base_attempts, 0) FROM delivery WHERE id";
+    let after = format!(" AND status IN (0, 4) ORDER BY id{}", tx.dialect().for_update());
+    let before = "SELECT id, attempts, COALESCE(base_attempts, 0), status FROM delivery WHERE id";
     let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
-    rows.iter().map(|row| Ok(Open { id: row.int(0)?, attempts: row.int(1)?, base: row.int(2)? })).collect()
+    let open = |row: &AnyRow| {
+        let is_canceled = row.int(3)? == Status::Canceled as i64;
+        Ok(Open { id: row.int(0)?, attempts: row.int(1)?, base: row.int(2)?, is_canceled })
+    };
+    rows.iter().map(open).collect()
 }
 
 /// Which of these calls are to be made since `before` or longer, epoch ms.

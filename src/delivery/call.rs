@@ -32,6 +32,8 @@ pub(super) struct Caller {
     /// To this process: no proxy stands in between, whatever the environment says.
     own: Client,
     other: Client,
+    /// To addresses that users give.
+    guarded: Client,
     targets: Targets,
     /// Of the kinds that have their own.
     timeouts: Arc<HashMap<Kind, Duration>>,
@@ -64,7 +66,14 @@ impl Caller {
             Client::builder().timeout(timeout).redirect(Policy::none()).user_agent(agent)
         };
         let timeouts = Arc::new(timeouts);
-        Ok(Self { own: builder().no_proxy().build()?, other: builder().build()?, targets, timeouts, clock })
+        Ok(Self {
+            own: builder().no_proxy().build()?,
+            other: builder().build()?,
+            guarded: builder().no_proxy().dns_resolver(Arc::new(targets.guard().clone())).build()?,
+            targets,
+            timeouts,
+            clock,
+        })
     }
 
     /// Makes one attempt.
@@ -86,7 +95,11 @@ impl Caller {
             return Attempt::failed(Outcome::Refused("the reference cannot be sent as a header".to_owned()));
         };
         let request = Some(mask::request(call.kind, prepared.url.as_str(), &headers, &prepared.body));
-        let client = if prepared.own { &self.own } else { &self.other };
+        let client = match (prepared.own, prepared.guarded) {
+            (_, true) => &self.guarded,
+            (true, false) => &self.own,
+            (false, false) => &self.other,
+        };
         let mut sending = client.post(prepared.url).headers(headers).body(prepared.body);
         if let Some(timeout) = self.timeouts.get(&call.kind) {
             sending = sending.timeout(*timeout);

@@ -23,6 +23,8 @@ pub enum Verdict {
     Dead,
     /// The other side refused it for good.
     Refused,
+    /// Taken back by hand.
+    Canceled,
 }
 
 /// A call that has ended.
@@ -152,6 +154,9 @@ async fn record_in(
     let (mut attempts, mut recorded, mut settled) = (Vec::new(), Vec::new(), Vec::new());
     for open in pending {
         let Some(made) = by_id.get(&open.id) else { continue };
+        if open.is_canceled && made.outcome != Outcome::Delivered {
+            continue;
+        }
         // Our lease ran out and somebody else has made the call since: only an answer that ends it still counts.
         if open.attempts != made.call.attempts && matches!(made.outcome, Outcome::Again { .. } | Outcome::Expired(_)) {
             continue;

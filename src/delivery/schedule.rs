@@ -35,7 +35,9 @@ pub(super) fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms:
     if status.is_success() || (merchant && !status.is_redirection() && excerpt.eq_ignore_ascii_case("success")) {
         return Outcome::Delivered;
     }
-    let error = if excerpt.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {excerpt}") };
+    let redirected = if status.is_redirection() { " (redirects are not followed)" } else { "" };
+    let status_text = format!("HTTP {status}{redirected}");
+    let error = if excerpt.is_empty() { status_text } else { format!("{status_text}: {excerpt}") };
     let again = status.is_server_error()
         || (merchant && status.is_client_error() && status != StatusCode::GONE)
         || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);

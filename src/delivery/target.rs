@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
+use super::guard::{self, Guard, Resolve};
 use crate::config::Config;
 use crate::db::delivery::{Delivery, Kind};
 
@@ -40,6 +41,7 @@ struct Inner {
     channels: BTreeMap<String, SecretString>,
     warehouse: SecretString,
     alerts: SecretString,
+    guard: Guard,
 }
 
 impl fmt::Debug for Targets {
@@ -52,6 +54,8 @@ impl fmt::Debug for Targets {
 pub(super) struct Prepared {
     pub url: Url,
     pub own: bool,
+    /// Its address came from a user: only the guarded client may call it.
+    pub guarded: bool,
     pub body: String,
     /// Empty: it is not signed.
     pub secret: SecretString,
@@ -77,11 +81,28 @@ impl Targets {
     /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`.
     #[must_use]
     pub fn new(channels: BTreeMap<String, SecretString>, warehouse: SecretString) -> Self {
-        Self::with(channels, warehouse, SecretString::default())
+        Self::with(channels, warehouse, SecretString::default(), Guard::new(false, guard::system()))
     }
 
-    fn with(channels: BTreeMap<String, SecretString>, warehouse: SecretString, alerts: SecretString) -> Self {
-        Self(Arc::new(Inner { own: OnceLock::new(), channels, warehouse, alerts }))
+    fn with(
+        channels: BTreeMap<String, SecretString>,
+        warehouse: SecretString,
+        alerts: SecretString,
+        guard: Guard,
+    ) -> Self {
+        Self(Arc::new(Inner { own: OnceLock::new(), channels, warehouse, alerts, guard }))
+    }
+
+    /// With other rules for the addresses that users give: anywhere, or names as `resolve` knows them.
+    #[must_use]
+    pub fn guarded(self, allow_private: bool, resolve: Resolve) -> Self {
+        let Inner { channels, warehouse, alerts, .. } = &*self.0;
+        Self::with(channels.clone(), warehouse.clone(), alerts.clone(), Guard::new(allow_private, resolve))
+    }
+
+    /// Where calls to users' addresses may go.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     /// With the configured secrets.
@@ -89,7 +110,8 @@ impl Targets {
     pub fn from_config(config: &Config) -> Self {
         let channels =
             config.payment.channels.iter().map(|(id, channel)| (id.clone(), channel.secret.clone())).collect();
-        Self::with(channels, config.warehouse.secret.clone(), config.alerts.secret.clone())
+        let guard = Guard::new(config.delivery.allow_private, guard::system());
+        Self::with(channels, config.warehouse.secret.clone(), config.alerts.secret.clone(), guard)
     }
 
     /// Where this process listens, like `http://127.0.0.1:8080`: calls whose URL is a path go there. Only the first
@@ -113,7 +135,8 @@ impl Targets {
     }
 
     /// Host and port of a call, or [`OWN`]: calls to one of them share its bound.
-    pub(super) fn name(url: &str) -> Arc<str> {
+    #[must_use]
+    pub fn name(url: &str) -> Arc<str> {
         if url.starts_with('/') {
             return OWN.into();
         }
@@ -127,7 +150,7 @@ impl Targets {
     }
 
     pub(super) fn prepare(&self, call: &Delivery) -> Result<Prepared, Unprepared> {
-        let own = call.url.starts_with('/');
+        let own = call.url.starts_with('/') && !call.kind.is_guarded();
         let address = if own {
             let base = self.0.own.get().ok_or(Unprepared::Later("this process does not listen yet"))?;
             format!("{base}{}", call.url)
@@ -139,12 +162,20 @@ impl Targets {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Unprepared::Never(format!("cannot call {address:?}: neither http nor https")));
         }
+        let guarded = call.kind.is_guarded();
+        if guarded {
+            self.0.guard.check(&url).map_err(Unprepared::Never)?;
+        }
         let unreadable = |error: serde_json::Error| Unprepared::Never(format!("the body cannot be read: {error}"));
         let (body, channel_id, spoil_signature) = match call.kind {
-            Kind::Merchant => return Err(Unprepared::Never("merchants are not told yet".to_owned())),
-            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert => {
-                let secret = if call.kind == Kind::Alert { &self.0.alerts } else { &self.0.warehouse }.clone();
-                return Ok(Prepared { url, own, body: call.body.clone(), secret, spoil_signature: false });
+            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert | Kind::Merchant => {
+                let secret = match call.kind {
+                    Kind::Alert => self.0.alerts.clone(),
+                    // Signed by the merchant's own secrets.
+                    Kind::Merchant => SecretString::default(),
+                    _ => self.0.warehouse.clone(),
+                };
+                return Ok(Prepared { url, own, guarded, body: call.body.clone(), secret, spoil_signature: false });
             }
             Kind::ChannelSubmit | Kind::ChannelRefund => {
                 let named: NamesChannel = serde_json::from_str(&call.body).map_err(unreadable)?;
@@ -159,6 +190,6 @@ impl Targets {
             .channel_secret(&channel_id)
             .cloned()
             .ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))?;
-        Ok(Prepared { url, own, body, secret, spoil_signature })
+        Ok(Prepared { url, own, guarded, body, secret, spoil_signature })
     }
 }

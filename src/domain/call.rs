@@ -1,5 +1,7 @@
 //! Kinds of outgoing calls.
 
+use super::event::Role;
+
 /// What an outgoing call is for (`delivery.kind`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -49,6 +51,23 @@ impl Kind {
     #[must_use]
     pub fn from_code(code: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as i64 == code)
+    }
+
+    /// The role that makes it; none: whoever finds a reason for an alert.
+    #[must_use]
+    pub fn role(self) -> Option<Role> {
+        match self {
+            Self::Warehouse | Self::SandboxFulfilment => Some(Role::Order),
+            Self::ChannelSubmit | Self::ChannelRefund | Self::SandboxPayment => Some(Role::Payment),
+            Self::Merchant => Some(Role::Notify),
+            Self::Alert => None,
+        }
+    }
+
+    /// Its address comes from a user: it may lead to the public internet only.
+    #[must_use]
+    pub fn is_guarded(self) -> bool {
+        self == Self::Merchant
     }
 
     /// ruyi's own stand-in calls back: what fails there is part of a test.

@@ -66,8 +66,8 @@ impl Auth {
         Ok(Self { keys: keys.iter().map(read).collect::<Result<Vec<_>, _>>()?.into() })
     }
 
-    /// The caller behind `headers`, if it holds `scope`.
-    fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
+    /// The caller behind `headers`, if it holds one of `scopes`.
+    fn check(&self, headers: &HeaderMap, scopes: &[Scope]) -> Result<Caller, Problem> {
         if self.keys.is_empty() {
             return open(headers);
         }
@@ -75,11 +75,11 @@ impl Auth {
             Problem::unauthorized("this needs an API key: Authorization: Bearer <key>, or X-Api-Key: <key>")
         })?;
         let caller = self.find(presented).ok_or_else(|| Problem::unauthorized("this API key is not known"))?;
-        if caller.may(scope) {
-            Ok(caller)
-        } else {
-            Err(Problem::forbidden(format!("this API key lacks the scope {}", scope.as_str())))
+        if scopes.iter().any(|scope| caller.may(*scope)) {
+            return Ok(caller);
         }
+        let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+        Err(Problem::forbidden(format!("this API key lacks the scope {}", names.join(" or "))))
     }
 
     /// Compares with every key, whichever matches, so that timing tells nothing.
@@ -134,13 +134,19 @@ fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
 /// method router.
 #[must_use]
 pub fn require(scope: Scope, auth: &Auth) -> Require {
-    Require { scope, auth: auth.clone() }
+    require_any(vec![scope], auth)
+}
+
+/// As [`require`], for callers with one of `scopes`; what exactly they may do is the handler's to ask.
+#[must_use]
+pub fn require_any(scopes: Vec<Scope>, auth: &Auth) -> Require {
+    Require { scopes: scopes.into(), auth: auth.clone() }
 }
 
 /// The layer made by [`require`].
 #[derive(Clone, Debug)]
 pub struct Require {
-    scope: Scope,
+    scopes: Arc<[Scope]>,
     auth: Auth,
 }
 
@@ -174,7 +180,7 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match self.require.auth.check(request.headers(), self.require.scope) {
+        match self.require.auth.check(request.headers(), &self.require.scopes) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Box::pin(self.inner.call(request))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::databases::Database;
+use super::wiring::effects;
 use super::{Plan, StartError};
 use crate::config::Config;
 use crate::delivery::Targets;
@@ -13,7 +14,7 @@ use crate::http::{App, Auth, Limits, ReadyCheck};
 use crate::mq::Broker;
 use crate::mq::health::Reach;
 use crate::roles::payment::transaction::Publish;
-use crate::roles::{messages, notify, order, payment, sandbox, stock};
+use crate::roles::{deliveries, messages, notify, order, payment, sandbox, stock};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -35,6 +36,11 @@ pub(super) fn app(
         }
         let all = databases.iter().map(|database| database.db.clone()).collect();
         api = api.merge(messages::router(all, &auth));
+    }
+    if plan.work.api {
+        let databases = databases.iter().map(|database| (database.db.clone(), database.roles.clone())).collect();
+        let state = deliveries::State { databases, effects: effects() };
+        api = api.merge(deliveries::router(state, &auth));
     }
     let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
     let cache = databases.first().and_then(|database| database.db.cache());

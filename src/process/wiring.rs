@@ -75,12 +75,5 @@ pub fn effects() -> Effects {
 /// The kinds of calls that `roles` make.
 #[must_use]
 pub fn calls(roles: &[Role]) -> Vec<Call> {
-    let mut all = Vec::new();
-    if roles.contains(&Role::Order) {
-        all.extend([Call::Warehouse, Call::SandboxFulfilment]);
-    }
-    if roles.contains(&Role::Payment) {
-        all.extend([Call::ChannelSubmit, Call::ChannelRefund, Call::SandboxPayment]);
-    }
-    all
+    Call::ALL.into_iter().filter(|kind| kind.role().is_some_and(|role| roles.contains(&role))).collect()
 }

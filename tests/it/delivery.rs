@@ -1,6 +1,8 @@
 //! Outgoing calls against a real local server, with a clock that stands still.
 
 mod breaker;
+mod guard;
+mod hand;
 mod sandbox;
 pub mod world;
 
@@ -65,7 +67,7 @@ async fn failures_are_tried_again_by_the_schedule() {
 #[tokio::test]
 async fn retry_after_is_honoured() {
     let (world, server) = (World::new().await, Server::start().await);
-    server.script([Answer { status: 503, retry_after: Some("120"), body: "" }]);
+    server.script([Answer { status: 503, retry_after: Some("120"), location: None, body: "" }]);
     world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
     world.engine(no_effects()).drain().await.unwrap();
     assert_eq!(world.state(Kind::Warehouse, "7").await.next_at, Some(START_MS + 120_000));
@@ -74,7 +76,7 @@ async fn retry_after_is_honoured() {
 #[tokio::test]
 async fn refusals_and_what_cannot_be_called_end_at_once() {
     let (world, server) = (World::new().await, Server::start().await);
-    server.script([Answer { status: 422, retry_after: None, body: "no such SKU" }]);
+    server.script([Answer { status: 422, retry_after: None, location: None, body: "no such SKU" }]);
     world.insert(Kind::Warehouse, "refused", &server.url("/"), "{}").await;
     world.insert(Kind::Warehouse, "no-url", "ftp://example.org/", "{}").await;
     let (effects, settled) = counting(&world).await;

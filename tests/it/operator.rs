@@ -3,6 +3,8 @@
 
 mod bench;
 mod check;
+#[cfg(feature = "embedded")]
+mod delivery;
 mod dlq;
 mod doctor;
 #[cfg(feature = "embedded")]

@@ -55,16 +55,16 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// A database and the roles that share it.
-struct Part {
+pub(in crate::cmd) struct Part {
     /// Their names, comma-separated.
-    roles: String,
+    pub roles: String,
     /// Without its password.
-    shown: String,
-    db: Db,
+    pub shown: String,
+    pub db: Db,
 }
 
 /// The databases of all roles, each once; or of one role.
-async fn open(context: &Context, only: Option<Role>) -> anyhow::Result<Vec<Part>> {
+pub(in crate::cmd) async fn open(context: &Context, only: Option<Role>) -> anyhow::Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (url, roles) in context.config.databases(&Role::ALL) {
         if only.is_some_and(|only| !roles.contains(&only)) {
@@ -76,21 +76,21 @@ async fn open(context: &Context, only: Option<Role>) -> anyhow::Result<Vec<Part>
     Ok(parts)
 }
 
-async fn close(parts: &[Part]) {
+pub(in crate::cmd) async fn close(parts: &[Part]) {
     for part in parts {
         part.db.close().await;
     }
 }
 
 /// A role by its name.
-fn role(text: &str) -> Result<Role, String> {
+pub(in crate::cmd) fn role(text: &str) -> Result<Role, String> {
     let known = Role::ALL.into_iter().find(|role| role.name() == text);
     known.ok_or_else(|| "say order, payment, stock or notify".to_owned())
 }
 
 /// A time gone by: how long ago, or `@2024-01-15T08:00`.
 #[derive(Clone, Copy, Debug)]
-enum Since {
+pub(in crate::cmd) enum Since {
     /// Milliseconds ago.
     Ago(i64),
     /// Epoch ms.
@@ -116,7 +116,7 @@ impl std::str::FromStr for Since {
 }
 
 impl Since {
-    fn at_ms(self, now_ms: i64) -> i64 {
+    pub fn at_ms(self, now_ms: i64) -> i64 {
         match self {
             Self::Ago(ms) => now_ms - ms,
             Self::At(at_ms) => at_ms,

@@ -521,10 +521,16 @@ pub(super) async fn delivery_(test: TestDb) {
     let done = write_tx!(test.db, [attempts], |tx| {
         assert_eq!(
             delivery::lock_pending(tx, vec![2, 1, 3]).await?,
-            [delivery::Open { id: 1, attempts: 0, base: 0 }, delivery::Open { id: 2, attempts: 0, base: 0 }]
+            [
+                delivery::Open { id: 1, attempts: 0, base: 0, is_canceled: false },
+                delivery::Open { id: 2, attempts: 0, base: 0, is_canceled: false }
+            ]
         );
         delivery::record(tx, &attempts).await?;
-        assert_eq!(delivery::lock_pending(tx, vec![2, 1]).await?, [delivery::Open { id: 2, attempts: 1, base: 0 }]);
+        assert_eq!(
+            delivery::lock_pending(tx, vec![2, 1]).await?,
+            [delivery::Open { id: 2, attempts: 1, base: 0, is_canceled: false }]
+        );
         Ok(())
     });
     done.unwrap();

@@ -165,7 +165,12 @@ async fn a_kind_has_a_schedule_and_a_timeout_of_its_own() {
 #[tokio::test]
 async fn attempts_keep_what_was_said_without_its_secrets() {
     let (world, server) = (World::new().await, Server::start().await);
-    server.script([Answer { status: 503, retry_after: Some("1"), body: r#"{"error":"later","token":"t0p"}"# }]);
+    server.script([Answer {
+        status: 503,
+        retry_after: Some("1"),
+        location: None,
+        body: r#"{"error":"later","token":"t0p"}"#,
+    }]);
     world.insert(Kind::Warehouse, "7", &server.url("/orders?key=t0p"), r#"{"orderId":"7","phone":"138001"}"#).await;
     world.engine(no_effects()).drain().await.unwrap();
     let text = "SELECT request, answer, error FROM delivery_attempt";

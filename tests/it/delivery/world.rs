@@ -136,12 +136,13 @@ pub async fn counting(world: &World) -> (Effects, Counted) {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<&'static str>,
+    pub location: Option<&'static str>,
     pub body: &'static str,
 }
 
 impl Answer {
     pub fn status(status: u16) -> Self {
-        Self { status, retry_after: None, body: "" }
+        Self { status, retry_after: None, location: None, body: "" }
     }
 }
 
@@ -248,6 +249,9 @@ async fn answer(State(server): State<Server>, uri: Uri, headers: HeaderMap, body
     }
     let answer = server.inner.script.lock().unwrap().pop_front().unwrap_or(Answer::status(200));
     let mut response = (StatusCode::from_u16(answer.status).unwrap(), answer.body).into_response();
+    if let Some(text) = answer.location {
+        response.headers_mut().insert("location", text.parse().unwrap());
+    }
     if let Some(text) = answer.retry_after {
         response.headers_mut().insert("retry-after", text.parse().unwrap());
     }

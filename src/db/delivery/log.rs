@@ -1,0 +1,264 @@
+//! Outgoing calls as people see them: the list, one with its attempts, made once more or taken back by hand.
+
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::{CALL, Delivery, GIVEN_UP, Kind, Status, among, call, kind};
+use crate::db::sql::{self, Columns, Val};
+use crate::db::{DbError, Tx};
+use crate::domain::id::first_id_of;
+use crate::vals;
+
+/// An id is at most so much older than its row.
+const ID_SLACK_MS: i64 = 3_600_000;
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Done, Self::Dead, Self::Refused, Self::Canceled];
+
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Refused => "refused",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// By its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+
+    pub(super) fn from_code(code: i64, id: i64) -> Result<Self, DbError> {
+        let what = format!("unknown status {code}");
+        let known = Self::ALL.into_iter().find(|status| *status as i64 == code);
+        known.ok_or_else(|| DbError::Row { table: "delivery", key: id.to_string(), what })
+    }
+}
+
+/// A call as it stands, without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Row.
+    pub id: i64,
+    /// What for.
+    pub kind: Kind,
+    /// Idempotency key.
+    pub reference: String,
+    /// Order that it is about.
+    pub order_id: i64,
+    /// Where to, with what may be secret in it.
+    pub url: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Attempts made.
+    pub attempts: i64,
+    /// When it is made next, epoch ms.
+    pub next_at: Option<i64>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// Epoch ms.
+    pub created_at: i64,
+    /// Epoch ms.
+    pub updated_at: i64,
+}
+
+const LOGGED: &str = "SELECT id, kind, ref, order_id, url, status, attempts, next_at, last_error, created_at, \
+                      updated_at FROM delivery WHERE ";
+
+fn logged(row: &AnyRow) -> Result<Logged, DbError> {
+    let id = row.int(0)?;
+    Ok(Logged {
+        id,
+        kind: kind(row.int(1)?, id)?,
+        reference: row.text(2)?,
+        order_id: row.int(3)?,
+        url: row.text(4)?,
+        status: Status::from_code(row.int(5)?, id)?,
+        attempts: row.int(6)?,
+        next_at: row.maybe_int(7)?.filter(|at| *at != GIVEN_UP),
+        last_error: row.maybe_text(8)?,
+        created_at: row.int(9)?,
+        updated_at: row.int(10)?,
+    })
+}
+
+/// Which calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of one of these kinds; none: of any.
+    pub kinds: Option<Vec<Kind>>,
+    /// Standing so.
+    pub status: Option<Status>,
+    /// To this `host` or `host:port`; `own` for this process.
+    pub target: Option<String>,
+    /// Recorded at or after this, epoch ms.
+    pub since_ms: Option<i64>,
+    /// About this order.
+    pub order_id: Option<i64>,
+}
+
+impl Filter {
+    fn put(&self, text: &mut String, vals: &mut Vec<Val>) {
+        match self.kinds.as_deref() {
+            None => {}
+            Some([]) => text.push_str(" AND id < 0"),
+            Some(kinds) => text.push_str(&format!(" AND {}", among(kinds))),
+        }
+        if let Some(status) = self.status {
+            text.push_str(" AND status = ?");
+            vals.push(Val::Int(status as i64));
+        }
+        if let Some(since_ms) = self.since_ms {
+            // The first bounds the walk over the primary key, the second is exact.
+            text.push_str(" AND id >= ? AND created_at >= ?");
+            vals.extend(vals![first_id_of(since_ms - ID_SLACK_MS, 0), since_ms]);
+        }
+        if let Some(order_id) = self.order_id {
+            text.push_str(" AND order_id = ?");
+            vals.push(Val::Int(order_id));
+        }
+        match self.target.as_deref() {
+            None => {}
+            Some("own") => text.push_str(" AND url LIKE '/%'"),
+            Some(target) => {
+                // A port may follow the host; then comes the path, or nothing.
+                let ends = ["", "/%", "?%", ":%"];
+                let patterns =
+                    ["http", "https"].iter().flat_map(|scheme| ends.map(|end| format!("{scheme}://{target}{end}")));
+                let patterns: Vec<Val> = patterns.map(Val::Text).collect();
+                text.push_str(&format!(" AND ({})", vec!["url LIKE ?"; patterns.len()].join(" OR ")));
+                vals.extend(patterns);
+            }
+        }
+    }
+}
+
+/// The `limit` newest calls before row `before`, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn newest(
+    conn: &mut AnyConnection,
+    filter: &Filter,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Logged>, DbError> {
+    let (mut text, mut vals) = (format!("{LOGGED}id < ?"), vals![before]);
+    filter.put(&mut text, &mut vals);
+    text.push_str(" ORDER BY id DESC LIMIT ?");
+    vals.push(Val::Int(limit));
+    sql::fetch(conn, text, vals).await?.iter().map(logged).collect()
+}
+
+/// These calls as they stand, in the order of their ids.
+///
+/// # Errors
+/// The database's.
+pub async fn of_ids(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<Logged>, DbError> {
+    let keys = ids.into_iter().map(Val::Int).collect();
+    let rows = sql::select_in(conn, &format!("{LOGGED}id"), "", &[], keys).await?;
+    let mut calls = rows.iter().map(logged).collect::<Result<Vec<_>, _>>()?;
+    calls.sort_unstable_by_key(|call| call.id);
+    Ok(calls)
+}
+
+/// An attempt on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// Which, from 1.
+    pub attempt: i64,
+    /// When it began, epoch ms.
+    pub started_at: i64,
+    /// How long it took.
+    pub duration_ms: i64,
+    /// HTTP status of the answer, if there was one.
+    pub http_status: Option<i64>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// What was sent, as people may see it.
+    pub request: Option<String>,
+    /// What was answered, as people may see it.
+    pub answer: Option<String>,
+}
+
+/// The attempts of a call, oldest first.
+///
+/// # Errors
+/// The database's.
+pub async fn attempts(conn: &mut AnyConnection, id: i64) -> Result<Vec<Tried>, DbError> {
+    let text = "SELECT attempt, started_at, duration_ms, http_status, error, request, answer FROM delivery_attempt \
+                WHERE delivery_id = ? ORDER BY attempt";
+    let tried = |row: &AnyRow| {
+        Ok(Tried {
+            attempt: row.int(0)?,
+            started_at: row.int(1)?,
+            duration_ms: row.int(2)?,
+            http_status: row.maybe_int(3)?,
+            error: row.maybe_text(4)?,
+            request: row.maybe_text(5)?,
+            answer: row.maybe_text(6)?,
+        })
+    };
+    sql::fetch(conn, text, vals![id]).await?.iter().map(tried).collect()
+}
+
+/// Makes these calls due now, wherever they stand, with the same idempotency keys; the schedule of those that were
+/// settled begins anew. Which ones.
+///
+/// # Errors
+/// The database's.
+pub async fn resend(tx: &mut Tx, ids: Vec<i64>) -> Result<Vec<i64>, DbError> {
+    let now_ms = tx.now_ms();
+    let (mut settled, mut waiting) = (Vec::new(), Vec::new());
+    for (id, status) in lock(tx, ids).await? {
+        if status == Status::Pending { waiting.push(id) } else { settled.push(id) }
+    }
+    let keys = |ids: &[i64]| ids.iter().copied().map(Val::Int).collect();
+    let text = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
+                WHERE id";
+    sql::execute_in(tx, text, "", &[Val::Int(now_ms), Val::Int(now_ms), Val::Int(now_ms)], keys(&settled)).await?;
+    sql::execute_in(tx, "UPDATE delivery SET next_at = ? WHERE id", "", &[Val::Int(now_ms)], keys(&waiting)).await?;
+    tx.wake_deliveries();
+    settled.extend(waiting);
+    settled.sort_unstable();
+    Ok(settled)
+}
+
+/// Takes back those of these calls that are still to be made; which ones. One that is being made just now still counts
+/// when it is answered well.
+///
+/// # Errors
+/// The database's.
+pub async fn cancel(tx: &mut Tx, ids: Vec<i64>, why: &str) -> Result<Vec<Delivery>, DbError> {
+    let now_ms = tx.now_ms();
+    let pending: Vec<Val> = lock(tx, ids)
+        .await?
+        .into_iter()
+        .filter(|(_, status)| *status == Status::Pending)
+        .map(|(id, _)| Val::Int(id))
+        .collect();
+    let fixed = [Val::Int(Status::Canceled as i64), Val::Text(crate::db::retry::shorten(why)), Val::Int(now_ms)];
+    let text = "UPDATE delivery SET status = ?, next_at = NULL, last_error = ?, updated_at = ? WHERE id";
+    sql::execute_in(tx, text, "", &fixed, pending.clone()).await?;
+    let rows = sql::select_in(tx, &format!("{CALL} WHERE id"), "", &[], pending).await?;
+    let mut calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;
+    calls.sort_unstable_by_key(|call| call.id);
+    super::release_next(tx, calls.iter()).await?;
+    Ok(calls)
+}
+
+/// These calls, locked, and where each stands.
+async fn lock(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<(i64, Status)>, DbError> {
+    ids.sort_unstable();
+    ids.dedup();
+    let after = format!(" ORDER BY id{}", tx.dialect().for_update());
+    let keys = ids.into_iter().map(Val::Int).collect();
+    let rows = sql::select_in(tx, "SELECT id, status FROM delivery WHERE id", &after, &[], keys).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, Status::from_code(row.int(1)?, row.int(0)?)?))).collect()
+}
