@@ -18,6 +18,8 @@ mod database_away;
 mod db;
 #[cfg(feature = "embedded")]
 mod degraded;
+#[cfg(feature = "embedded")]
+mod deliveries;
 mod delivery;
 mod docs;
 mod http;
