@@ -42,15 +42,15 @@ enum Command {
     /// Make calls once more, now, with the same Idempotency-Key
     ///
     /// Those named, or those that a filter finds: without --state, what is dead, refused or canceled. Their schedule
-    /// begins anew. Whoever makes the calls of their role finds them within seconds.
+    /// begins anew. A refund that has failed is asked for in its own way. Whoever makes the calls of their role finds them within seconds.
     #[command(
         after_help = "Examples:\n  ruyi delivery resend 382402245859213314 --yes\n  ruyi delivery resend --kind merchant --state dead --since 2d --dry-run\n  ruyi delivery resend --target shop.example --reason 'their server is back' --rps 20 --yes"
     )]
     Resend(change::Args),
     /// Take back calls that are still to be made
     ///
-    /// A refund whose call is taken back has failed. A call that is being made at this moment counts all the same when
-    /// it is answered well.
+    /// Refunds are not taken back: their channel may have paid. A call that is being made at this moment counts all the
+    /// same when it is answered well.
     #[command(
         after_help = "Examples:\n  ruyi delivery cancel 382402245859213314 --reason 'sent by hand' --yes\n  ruyi delivery cancel --kind merchant --target gone.example --dry-run"
     )]

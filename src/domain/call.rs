@@ -64,6 +64,13 @@ impl Kind {
         }
     }
 
+    /// A refund that has failed may have been asked for anew, and one that is under way may be paid: neither is changed
+    /// by hand, or money could go back twice.
+    #[must_use]
+    pub fn is_refund(self) -> bool {
+        self == Self::ChannelRefund
+    }
+
     /// Its address comes from a user: it may lead to the public internet only.
     #[must_use]
     pub fn is_guarded(self) -> bool {

@@ -283,7 +283,9 @@ async fn resend(
 ) -> Result<Json<CallView>, Problem> {
     let (db, call) = find(&state, &caller, &text, writing).await?;
     tracing::info!(delivery_id = call.id, was = call.status.name(), by = &*caller.name, "call made once more by hand");
-    crate::delivery::resend(db, vec![call.id]).await.map_err(|error| from_db(&error))?;
+    if crate::delivery::resend(db, vec![call.id]).await.map_err(|error| from_db(&error))?.is_empty() {
+        return Err(Problem::conflict("this refund has failed: ask for it anew"));
+    }
     again(db, call.id).await
 }
 
@@ -310,7 +312,8 @@ async fn cancel(
     let why = format!("{} ({})", reason.as_deref().unwrap_or("by hand"), caller.name);
     let done = crate::delivery::cancel(db, vec![call.id], &why, state.effects.clone()).await;
     if done.map_err(|error| from_db(&error))?.is_empty() && call.status != Status::Canceled {
-        return Err(Problem::conflict(format!("the call is {}: nothing is left to take back", call.status.name())));
+        let why = if call.kind.is_refund() { "a refund may be paid already" } else { call.status.name() };
+        return Err(Problem::conflict(format!("the call is not taken back: {why}")));
     }
     tracing::info!(delivery_id = call.id, by = &*caller.name, "call taken back by hand");
     again(db, call.id).await

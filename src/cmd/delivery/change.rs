@@ -55,8 +55,20 @@ impl What {
         }
     }
 
-    fn refuses(self, status: Status) -> bool {
-        self == Self::Cancel && status != Status::Pending
+    /// Why such a call is not changed.
+    fn refuses(self, call: &Logged) -> Option<String> {
+        match self {
+            Self::Resend if !log::may_resend(call.kind, call.status) => {
+                Some("this refund has failed: ask for it anew, or see `ruyi audit --repair`".to_owned())
+            }
+            Self::Cancel if call.kind.is_refund() => {
+                Some("a refund is not taken back: it may be paid already".to_owned())
+            }
+            Self::Cancel if call.status != Status::Pending => {
+                Some(format!("is {}: nothing is left to take back", call.status.name()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -103,7 +115,7 @@ struct Task<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: &Args, what: What) -> anyhow::Result<ExitCode> {
-    if args.ids.is_empty() == !args.which.is_any() {
+    if args.ids.is_empty() != args.which.is_any() {
         return Err(
             Usage("name calls, or say which by --kind, --state, --target, --since or --order".to_owned()).into()
         );
@@ -161,9 +173,8 @@ async fn plan<'a>(
         let mut walks: Vec<Walk<'_>> = parts.iter().map(|part| Walk::new(part, i64::MAX)).collect();
         let mut left = args.limit;
         while let Some((index, call)) = next(&mut walks, &filter).await? {
-            let concerned =
-                if filter.status.is_some() { !what.refuses(call.status) } else { what.concerns(call.status) };
-            if concerned {
+            let concerned = filter.status.is_some() || what.concerns(call.status);
+            if concerned && what.refuses(&call).is_none() {
                 if left == 0 {
                     writeln!(std::io::stderr(), "there are more than {}: the same command goes on", args.limit)?;
                     break;
@@ -182,9 +193,8 @@ async fn plan<'a>(
         };
         for call in read.await.with_context(|| format!("cannot read {}", part.shown))? {
             unknown.remove(&call.id);
-            if what.refuses(call.status) {
-                failed
-                    .note(&call.id.to_string(), &format!("is {}: nothing is left to take back", call.status.name()))?;
+            if let Some(why) = what.refuses(&call) {
+                failed.note(&call.id.to_string(), &why)?;
             } else {
                 add(index, &call);
             }

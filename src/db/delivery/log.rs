@@ -208,6 +208,12 @@ pub async fn attempts(conn: &mut AnyConnection, id: i64) -> Result<Vec<Tried>, D
     sql::fetch(conn, text, vals![id]).await?.iter().map(tried).collect()
 }
 
+/// Whether such a call may be made once more by hand (see [`Kind::is_refund`]).
+#[must_use]
+pub fn may_resend(kind: Kind, status: Status) -> bool {
+    !kind.is_refund() || matches!(status, Status::Pending | Status::Done)
+}
+
 /// Makes these calls due now, wherever they stand, with the same idempotency keys; the schedule of those that were
 /// settled begins anew. Which ones.
 ///
@@ -216,7 +222,10 @@ pub async fn attempts(conn: &mut AnyConnection, id: i64) -> Result<Vec<Tried>, D
 pub async fn resend(tx: &mut Tx, ids: Vec<i64>) -> Result<Vec<i64>, DbError> {
     let now_ms = tx.now_ms();
     let (mut settled, mut waiting) = (Vec::new(), Vec::new());
-    for (id, status) in lock(tx, ids).await? {
+    for (id, kind, status) in lock(tx, ids).await? {
+        if !may_resend(kind, status) {
+            continue;
+        }
         if status == Status::Pending { waiting.push(id) } else { settled.push(id) }
     }
     let keys = |ids: &[i64]| ids.iter().copied().map(Val::Int).collect();
@@ -240,8 +249,8 @@ pub async fn cancel(tx: &mut Tx, ids: Vec<i64>, why: &str) -> Result<Vec<Deliver
     let pending: Vec<Val> = lock(tx, ids)
         .await?
         .into_iter()
-        .filter(|(_, status)| *status == Status::Pending)
-        .map(|(id, _)| Val::Int(id))
+        .filter(|(_, kind, status)| *status == Status::Pending && !kind.is_refund())
+        .map(|(id, ..)| Val::Int(id))
         .collect();
     let fixed = [Val::Int(Status::Canceled as i64), Val::Text(crate::db::retry::shorten(why)), Val::Int(now_ms)];
     let text = "UPDATE delivery SET status = ?, next_at = NULL, last_error = ?, updated_at = ? WHERE id";
@@ -254,11 +263,15 @@ pub async fn cancel(tx: &mut Tx, ids: Vec<i64>, why: &str) -> Result<Vec<Deliver
 }
 
 /// These calls, locked, and where each stands.
-async fn lock(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<(i64, Status)>, DbError> {
+async fn lock(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<(i64, Kind, Status)>, DbError> {
     ids.sort_unstable();
     ids.dedup();
     let after = format!(" ORDER BY id{}", tx.dialect().for_update());
     let keys = ids.into_iter().map(Val::Int).collect();
-    let rows = sql::select_in(tx, "SELECT id, status FROM delivery WHERE id", &after, &[], keys).await?;
-    rows.iter().map(|row| Ok((row.int(0)?, Status::from_code(row.int(1)?, row.int(0)?)?))).collect()
+    let rows = sql::select_in(tx, "SELECT id, kind, status FROM delivery WHERE id", &after, &[], keys).await?;
+    let standing = |row: &AnyRow| {
+        let id = row.int(0)?;
+        Ok((id, kind(row.int(1)?, id)?, Status::from_code(row.int(2)?, id)?))
+    };
+    rows.iter().map(standing).collect()
 }

@@ -60,3 +60,16 @@ async fn what_is_taken_back_is_not_made_but_its_good_answer_counts() {
     assert_eq!(settled.texts().await, ["flying Canceled 0", "waiting Canceled 0", "flying Delivered 1"]);
     assert_eq!(server.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn refunds_that_failed_or_are_under_way_are_left_alone() {
+    let (world, server) = (World::new().await, Server::start().await);
+    world.insert(Kind::ChannelRefund, "1", &server.url("/"), "{}").await;
+    let refund = id(&world, "1").await;
+    assert!(cancel(&world.db, vec![refund], "no", no_effects()).await.unwrap().is_empty(), "it may be paid already");
+    server.script([Answer::status(400)]);
+    let mut engine = world.engine(no_effects());
+    engine.drain().await.unwrap();
+    assert!(resend(&world.db, vec![refund]).await.unwrap().is_empty(), "it may have been asked for anew");
+    assert_eq!(world.status(Kind::ChannelRefund, "1").await, Status::Refused as i64);
+}

@@ -14,7 +14,7 @@ async fn filled(now_ms: i64) -> (TestDb, Vec<String>) {
     let calls: Vec<Delivery> = (0..5_usize)
         .map(|n| Delivery {
             id: ids[n],
-            kind: if n == 4 { Kind::ChannelRefund } else { Kind::Warehouse },
+            kind: if n == 4 { Kind::ChannelSubmit } else { Kind::Warehouse },
             reference: format!("r{n}"),
             order_id: 70 + i64::try_from(n).unwrap(),
             url: format!("https://shop.example{}/n?key=t0p", if n == 3 { ":8443" } else { "" }),
@@ -60,7 +60,7 @@ async fn calls_are_listed_and_shown_without_secrets() {
     assert_eq!(column(&of(&["--limit", "2"]).await, "reference"), ["r4", "r3"]);
     assert_eq!(column(&of(&["--limit", "2", "--before", &ids[3]]).await, "reference"), ["r2", "r1"], "goes on");
     assert_eq!(column(&of(&["--state", "dead"]).await, "reference"), ["r0"]);
-    assert_eq!(column(&of(&["--kind", "channel_refund"]).await, "reference"), ["r4"]);
+    assert_eq!(column(&of(&["--kind", "channel_submit"]).await, "reference"), ["r4"]);
     assert_eq!(column(&of(&["--order", "71"]).await, "reference"), ["r1"]);
     assert_eq!(column(&of(&["--target", "shop.example:8443"]).await, "reference"), ["r3"]);
     assert_eq!(of(&["--target", "shop.example"]).await.len(), 5);
