@@ -6,12 +6,14 @@
 
 mod coupons;
 mod events;
+mod evidence;
 mod orders;
 mod payments;
 mod points;
 pub mod repair;
 mod stock;
 mod stuck;
+mod trust;
 mod walk;
 
 use serde::Serialize;
@@ -19,6 +21,7 @@ use serde::Serialize;
 use crate::db::audit::Stuck;
 use crate::db::{Db, DbError};
 use crate::domain::event::{Group, Kind, Role};
+use crate::domain::money::Money;
 
 /// The databases of the roles. They may all be the same.
 #[derive(Clone, Debug)]
@@ -103,6 +106,8 @@ pub struct Options {
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Check {
+    /// Orders against all that is known of them.
+    OrderRows,
     /// Levels against the ledger.
     StockLedger,
     /// Reservations against the ledger.
@@ -129,7 +134,8 @@ pub enum Check {
 
 impl Check {
     /// Every check, in report order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
+        Self::OrderRows,
         Self::StockLedger,
         Self::StockReservations,
         Self::ReservationsMatchOrders,
@@ -147,6 +153,7 @@ impl Check {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::OrderRows => "order_rows",
             Self::StockLedger => "stock_ledger",
             Self::StockReservations => "stock_reservations",
             Self::ReservationsMatchOrders => "reservations_match_orders",
@@ -165,6 +172,7 @@ impl Check {
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
+            Self::OrderRows => "the row of each order agrees with its events, its lines and its payment",
             Self::StockLedger => "the level of each SKU is the sum of its ledger, and never negative",
             Self::StockReservations => "what is frozen and sold is what the reservations hold",
             Self::ReservationsMatchOrders => "the stock of each order is held, sold or back, as its state says",
@@ -353,6 +361,13 @@ pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
     events::consumed(&mut auditor).await?;
     stuck::check(&mut auditor).await?;
     Ok(auditor.report)
+}
+
+/// Minor units for people.
+#[must_use]
+pub fn amount(minor: i64, currency: &str) -> String {
+    let amount = Money::from_minor(minor).map_or_else(|_| format!("{minor} minor units"), |money| money.to_string());
+    format!("{amount} {currency}").trim_end().to_owned()
 }
 
 /// `name` of a stored code, or the code itself.

@@ -4,6 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Epoch milliseconds as people read them, UTC.
+#[must_use]
+pub fn rfc3339(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| format!("{at:.3}"))
+}
+
 /// Source of "now", epoch milliseconds UTC. A cheap clone; clones of a manual clock share its time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {

@@ -1,6 +1,6 @@
 //! Coupons against orders, templates against what was issued of them.
 
-use super::{About, Auditor, Check, Moment, Suspect, orders};
+use super::{About, Auditor, Check, Moment, Suspect, amount, orders};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, CouponFact, OrderFact, TemplateFact};
 use crate::domain::coupon::State;
@@ -20,9 +20,10 @@ pub(super) async fn of_orders(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<
         let coupon = order.coupon_id.and_then(|id| found.get(&id));
         let lines = lines.get(&order.id).copied().unwrap_or(0);
         wrong(order, coupon).or_else(|| {
+            let money = |minor| amount(minor, &order.currency);
             let (total, discount) = (order.total, order.discount);
             (lines != total.saturating_add(discount))
-                .then(|| format!("its lines cost {lines}, it {total} + {discount}"))
+                .then(|| format!("its lines cost {}, it {} + {}", money(lines), money(total), money(discount)))
         })
     };
     Ok(orders.values().filter_map(|order| judge(order).map(|text| Suspect::of(order.id, text))).collect())

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::evidence::{self, has_event};
 use super::{About, Auditor, Check, Moment, Suspect, orders};
+use crate::clock::rfc3339;
 use crate::db::audit::{self as facts, OrderFact, SentFact};
 use crate::db::inbox::Outcome;
-use crate::db::{Db, DbError, tx_state};
+use crate::db::{Db, DbError};
 use crate::domain::event::{Group, Kind};
 use crate::domain::order::{CancelType, RefundState, Status};
 use crate::domain::payment::Status as PaymentStatus;
@@ -40,7 +42,7 @@ pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<
         }
     }
     drop(conn);
-    let written = written(auditor, &keys).await?;
+    let written = evidence::written(auditor.dbs, &keys).await?;
     let mut missing = Vec::new();
     for (order_id, kinds) in wanted {
         let events = written.get(&order_id);
@@ -94,35 +96,6 @@ fn of_order(order: &OrderFact) -> Vec<Kind> {
         Status::Created | Status::Reserved | Status::Paid => {}
     }
     kinds
-}
-
-/// Event ids in the outboxes of all databases, and those of committed transaction messages, by order.
-async fn written(auditor: &Auditor<'_>, ids: &[i64]) -> Result<HashMap<i64, HashSet<String>>, DbError> {
-    let keys: Vec<String> = ids.iter().map(i64::to_string).collect();
-    let mut found: HashMap<i64, HashSet<String>> = HashMap::with_capacity(ids.len());
-    for db in auditor.dbs.distinct() {
-        let mut conn = db.read().await?;
-        for (key, event_id, _) in facts::events_of_keys(&mut conn, &keys).await? {
-            if let Ok(order_id) = key.parse() {
-                found.entry(order_id).or_default().insert(event_id);
-            }
-        }
-    }
-    let mut conn = auditor.dbs.payment.read().await?;
-    let ids_of_events = ids.iter().map(|id| (Kind::PaymentSuccess.event_id(id), *id)).collect::<HashMap<_, _>>();
-    for event_id in tx_state::committed_events(&mut conn, ids_of_events.keys().cloned().collect()).await? {
-        if let Some(order_id) = ids_of_events.get(&event_id) {
-            found.entry(*order_id).or_default().insert(event_id);
-        }
-    }
-    Ok(found)
-}
-
-/// By its deterministic id; an aggregate that may emit it again appends to it.
-fn has_event(events: Option<&HashSet<String>>, order_id: i64, kind: Kind) -> bool {
-    let id = kind.event_id(order_id);
-    let again = format!("{id}:");
-    events.is_some_and(|events| events.contains(&id) || events.iter().any(|event| event.starts_with(&again)))
 }
 
 /// A warehouse may publish its events itself: then they are in the inbox only.
@@ -223,7 +196,7 @@ async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspe
                 None if !parked.contains(&row.event_id) => "not handled",
                 _ => continue,
             };
-            let evidence = format!("{text} by {}; sent at {}", group.name(), row.sent_at);
+            let evidence = format!("{text} by {}; sent at {}", group.name(), rfc3339(row.sent_at));
             let about = About::Unhandled(group, row.event_id.clone());
             suspects.push(Suspect { id: row.id, key: row.event_id.clone(), evidence, about });
         }

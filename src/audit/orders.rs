@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Auditor, Moment, Suspect, stock};
+use super::{Auditor, Moment, Suspect, amount, stock};
+use crate::clock::rfc3339;
 use crate::db::DbError;
 use crate::db::audit::{self as facts, OrderFact, PaymentFact};
 use crate::domain::event::Kind;
@@ -80,7 +81,7 @@ pub(super) async fn reservations(auditor: &Auditor<'_>, ids: &[i64]) -> Result<V
 
 fn evidence(order: &OrderFact, reservation: Option<i64>) -> String {
     let held = reservation.map_or_else(|| "none".to_owned(), stock::show_status);
-    format!("order {} since {}, reservation: {held}", show_status(order.status), order.updated_at)
+    format!("order {} since {}, reservation: {held}", show_status(order.status), rfc3339(order.updated_at))
 }
 
 /// `paid_orders_have_payment`.
@@ -102,14 +103,12 @@ pub(super) async fn payments(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<S
                 let same = one.amount == order.total && one.currency == order.currency;
                 (!same || order.payment_id != Some(one.id)).then(|| {
                     format!(
-                        "order {} of {} {} paid by {:?}, but payment {} is of {} {}",
+                        "order {} of {} paid by {:?}, but payment {} is of {}",
                         show_status(order.status),
-                        order.total,
-                        order.currency,
+                        amount(order.total, &order.currency),
                         order.payment_id.unwrap_or(0),
                         one.id,
-                        one.amount,
-                        one.currency
+                        amount(one.amount, &one.currency)
                     )
                 })
             }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{About, Auditor, Moment, Suspect, orders};
+use super::{About, Auditor, Moment, Suspect, amount, orders};
+use crate::clock::rfc3339;
 use crate::db::DbError;
 use crate::db::audit::{self as facts, OrderFact, PaymentFact, RefundFact};
 use crate::db::payments::RefundStatus;
@@ -23,10 +24,11 @@ pub(super) async fn refunds_of_orders(auditor: &Auditor<'_>, ids: &[i64]) -> Res
     let judge = |order: &OrderFact| {
         if order.refund == RefundState::Requested.code() {
             let late = moment.overdue(order.updated_at);
-            return late.then(|| format!("refund asked for, and not done since {}", order.updated_at));
+            return late.then(|| format!("refund asked for, and not done since {}", rfc3339(order.updated_at)));
         }
         let back = sum(refunds.get(&order.id).into_iter().flatten(), is_done);
-        (back != order.total).then(|| format!("refunded, but {back} of {} went back", order.total))
+        let money = |minor| amount(minor, &order.currency);
+        (back != order.total).then(|| format!("refunded, but {} of {} went back", money(back), money(order.total)))
     };
     Ok(orders.values().filter_map(|order| judge(order).map(|text| Suspect::of(order.id, text))).collect())
 }
@@ -136,7 +138,7 @@ fn of_order(
         PaymentStatus::Success if order.is_some_and(orders::is_paid) => None,
         PaymentStatus::Success => {
             let going_back = canceled && refunds.iter().any(|refund| is(refund, RefundKind::Order));
-            (late && !going_back).then(|| format!("SUCCESS since {}, order {state}", payment.updated_at))
+            (late && !going_back).then(|| format!("SUCCESS since {}, order {state}", rfc3339(payment.updated_at)))
         }
         PaymentStatus::Refunding | PaymentStatus::Refunded => {
             if refunds.iter().all(|refund| is(refund, RefundKind::Extra)) {
@@ -144,11 +146,13 @@ fn of_order(
             }
             let back = sum(refunds.iter().copied(), is_done);
             (status == PaymentStatus::Refunded && back != payment.amount)
-                .then(|| format!("REFUNDED, but {back} of {} went back", payment.amount))
+                .then(|| {
+                        let money = |minor| amount(minor, &payment.currency);
+                        format!("REFUNDED, but {} of {} went back", money(back), money(payment.amount))
+                    })
         }
-        PaymentStatus::Pending => {
-            (late && canceled).then(|| format!("PENDING since {}, but the order is CANCELED", payment.updated_at))
-        }
+        PaymentStatus::Pending => (late && canceled)
+            .then(|| format!("PENDING since {}, but the order is CANCELED", rfc3339(payment.updated_at))),
         PaymentStatus::Closed => None,
     }
 }
@@ -160,10 +164,12 @@ fn of_refunds(payment: &PaymentFact, refunds: &[&RefundFact]) -> Option<String> 
     let has_money = PaymentStatus::from_code(payment.status).is_some_and(PaymentStatus::has_money);
     let came = if has_money { payment.amount } else { 0 };
     if back > came {
-        return Some(format!("{back} goes back, {came} came in"));
+        let money = |minor| amount(minor, &payment.currency);
+        return Some(format!("{} goes back, {} came in", money(back), money(came)));
     }
     let own = payment.transaction_no.as_deref();
     let wrong = extra
         .find(|refund| refund.amount > payment.amount || (own == Some(refund.transaction_no.as_str()) && back > 0))?;
-    Some(format!("{} of transaction {} goes back, too", wrong.amount, wrong.transaction_no))
+    let money = amount(wrong.amount, &payment.currency);
+    Some(format!("{money} of transaction {} goes back, too", wrong.transaction_no))
 }

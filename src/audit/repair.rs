@@ -11,14 +11,14 @@ mod events;
 mod plan;
 mod stock;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::db::DbError;
 use crate::db::outbox::OutboxRow;
 use crate::domain::event::{Group, Kind};
 use crate::domain::id::PaymentId;
 
-use super::{Check, RoleDbs, Violation};
+use super::{Check, Options, RoleDbs, Violation, trust};
 
 /// What can be done about a violation.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,15 +127,36 @@ pub enum Mended {
 /// Plans and mends.
 pub struct Repair<'a> {
     dbs: &'a RoleDbs,
+    /// Events of orders before this may have been deleted.
+    events_since: i64,
+    /// Orders whose row is not to be believed, and why: for all of this run, whatever it does.
+    distrusted: HashMap<i64, String>,
     /// SKUs whose ledger is in doubt, because movements of an order are left to a person.
     doubtful: HashSet<String>,
 }
 
 impl<'a> Repair<'a> {
-    /// On these databases.
+    /// On these databases, after an audit with these options.
     #[must_use]
-    pub fn new(dbs: &'a RoleDbs) -> Self {
-        Self { dbs, doubtful: HashSet::new() }
+    pub fn new(dbs: &'a RoleDbs, options: &Options) -> Self {
+        let events_since = dbs.order.clock().now_ms().saturating_sub(options.events_kept_ms);
+        Self { dbs, events_since, distrusted: HashMap::new(), doubtful: HashSet::new() }
+    }
+
+    /// Why nothing is to be done that follows from the row of this order.
+    async fn distrust(&mut self, order_id: i64) -> Result<Option<String>, DbError> {
+        if !self.distrusted.contains_key(&order_id)
+            && let Some(why) = trust::doubt_of(self.dbs, self.events_since, order_id).await?
+        {
+            self.distrusted.insert(order_id, why);
+        }
+        Ok(self.distrusted.get(&order_id).map(|why| {
+            format!(
+                "the row of order {order_id} contradicts what else is known of it ({why}), so nothing that would follow \
+                 from it is done: find out with `ruyi trace order {order_id}` what is right, correct it by hand, and run \
+                 again"
+            )
+        }))
     }
 
     /// The order in which violations are to be mended: an order's own movements before the sums over all of them.
@@ -155,7 +176,14 @@ impl<'a> Repair<'a> {
     /// # Errors
     /// The database's.
     pub async fn plan(&mut self, violation: &Violation) -> Result<Plan, DbError> {
-        plan::plan(self, violation).await
+        match plan::plan(self, violation).await {
+            // One row that cannot be read must not keep the others from being mended.
+            Err(error @ DbError::Row { .. }) => Ok(Plan::Leave(format!(
+                "a row cannot be read ({error}): nothing says what it should be; correct it by hand, or restore it from \
+                 a backup"
+            ))),
+            planned => planned,
+        }
     }
 
     /// Does it.

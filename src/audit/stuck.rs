@@ -1,6 +1,7 @@
 //! What is past its own time, and what was given up.
 
 use super::{About, Auditor, Check, Suspect, Warning};
+use crate::clock::rfc3339;
 use crate::db::audit::{self as facts, Stuck, StuckRow};
 use crate::db::{Db, DbError};
 
@@ -45,5 +46,5 @@ async fn stuck(auditor: &mut Auditor<'_>, (place, db): (usize, &Db), what: Stuck
 
 fn suspect(what: Stuck, place: usize, row: StuckRow) -> Suspect<i64> {
     let about = About::Row(what, place, row.id);
-    Suspect { id: row.id, key: row.name, evidence: format!("{}: since {}", what.name(), row.since), about }
+    Suspect { id: row.id, key: row.name, evidence: format!("{}: since {}", what.name(), rfc3339(row.since)), about }
 }

@@ -1,6 +1,6 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
-use super::{About, Auditor, Check, Suspect, coupons, events, orders, payments, points, stock};
+use super::{About, Auditor, Check, Suspect, coupons, events, orders, payments, points, stock, trust};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
 use crate::domain::event::Role;
@@ -8,6 +8,7 @@ use crate::domain::event::Role;
 /// A rule about single keys: it reads all that it needs for a page of them.
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
+    RowOfOrder,
     Reservations,
     ReservationOfOrder,
     PaymentOfOrder,
@@ -23,7 +24,8 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
+        Self::RowOfOrder,
         Self::Reservations,
         Self::ReservationOfOrder,
         Self::PaymentOfOrder,
@@ -40,6 +42,7 @@ impl Rule {
 
     fn check(self) -> Check {
         match self {
+            Self::RowOfOrder => Check::OrderRows,
             Self::Reservations => Check::StockReservations,
             Self::ReservationOfOrder => Check::ReservationsMatchOrders,
             Self::PaymentOfOrder => Check::PaidOrdersHavePayment,
@@ -54,7 +57,8 @@ impl Rule {
     fn keys(self) -> (Role, Ids) {
         match self {
             Self::Reservations => (Role::Stock, Ids::Reservations),
-            Self::ReservationOfOrder
+            Self::RowOfOrder
+            | Self::ReservationOfOrder
             | Self::PaymentOfOrder
             | Self::RefundOfOrder
             | Self::PointsOfOrder
@@ -70,6 +74,7 @@ impl Rule {
 
     async fn judge(self, auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
         match self {
+            Self::RowOfOrder => trust::check(auditor, ids).await,
             Self::Reservations => stock::reservations(auditor, ids).await,
             Self::ReservationOfOrder => orders::reservations(auditor, ids).await,
             Self::PaymentOfOrder => orders::payments(auditor, ids).await,

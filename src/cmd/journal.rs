@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::Serialize;
 
+pub use crate::clock::rfc3339;
 use crate::cmd::Context;
 use crate::config::Config;
 
@@ -63,10 +64,4 @@ fn who() -> String {
 fn user_id() -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     Some(format!("uid {}", std::fs::metadata("/proc/self").ok()?.uid()))
-}
-
-/// Epoch milliseconds as people read them, UTC.
-#[must_use]
-pub fn rfc3339(at_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| format!("{at:.3}"))
 }

@@ -10,6 +10,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::DbError;
+use super::delivery::Kind as Call;
 use super::sql::{self, Columns, Val};
 use crate::domain::points::Standing;
 use crate::domain::stock::{Kind, Level, Lines};
@@ -130,6 +131,16 @@ pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i6
         })
     };
     rows.iter().map(|row| fact(row).map(|order| (order.id, order))).collect()
+}
+
+/// Where the calls of a kind for these orders stand: order → `delivery.status`.
+///
+/// # Errors
+/// The database's.
+pub async fn calls_of_orders(conn: &mut AnyConnection, kind: Call, ids: &[i64]) -> Result<BTreeMap<i64, i64>, DbError> {
+    let before = "SELECT order_id, status FROM delivery WHERE kind = ? AND order_id";
+    let rows = sql::select_in(conn, before, " ORDER BY id", &[Val::Int(kind as i64)], ints(ids)).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?))).collect()
 }
 
 /// A reservation, as far as the audit looks.
@@ -323,6 +334,15 @@ pub struct RefundFact {
     pub transaction_no: String,
     /// Epoch ms.
     pub updated_at: i64,
+}
+
+/// The order that a refund is of.
+///
+/// # Errors
+/// The database's.
+pub async fn order_of_refund(conn: &mut AnyConnection, id: i64) -> Result<Option<i64>, DbError> {
+    let row = sql::fetch_one(conn, "SELECT order_id FROM refund_record WHERE id = ?", vals![id]).await?;
+    row.map(|row| row.int(0)).transpose()
 }
 
 /// Refunds by order.

@@ -23,6 +23,14 @@ pub enum Outcome {
     Dead = 3,
 }
 
+impl Outcome {
+    /// From the stored code; `None` for a code this version does not know.
+    #[must_use]
+    pub fn from_code(code: i64) -> Option<Self> {
+        [Self::Done, Self::Ignored, Self::Parked, Self::Dead].into_iter().find(|outcome| *outcome as i64 == code)
+    }
+}
+
 /// A message to be claimed.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {

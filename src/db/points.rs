@@ -54,7 +54,7 @@ pub async fn lock_of_orders(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<Hash
     Ok(found)
 }
 
-/// Writes records, and adds them to the balances, each user once and in user order.
+/// Writes records, and adds them to the balances.
 ///
 /// # Errors
 /// The database's.
@@ -64,7 +64,27 @@ pub async fn apply(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
         .iter()
         .map(|record| vals![record.order_id, record.kind.code(), record.user_id, record.points, now_ms])
         .collect();
-    sql::insert(tx, "INSERT INTO points_record (order_id, kind, user_id, points, created_at)", rows, "").await?;
+    sql::insert(tx, INSERT, rows, "").await?;
+    add(tx, records).await
+}
+
+/// Writes a correction, and adds it to the balance. An order has one row of the kind: a later correction is added to it.
+///
+/// # Errors
+/// The database's.
+pub async fn correct(tx: &mut Tx, order_id: i64, user_id: i64, change: i64) -> Result<(), DbError> {
+    let record = Record { order_id, kind: Kind::Correct, user_id, points: change };
+    let rows = vec![vals![order_id, record.kind.code(), user_id, change, tx.now_ms()]];
+    let tail = Dialect::of(tx).on_conflict("order_id, kind", &["created_at"], &["points"]);
+    sql::insert(tx, INSERT, rows, &tail).await?;
+    add(tx, &[record]).await
+}
+
+const INSERT: &str = "INSERT INTO points_record (order_id, kind, user_id, points, created_at)";
+
+/// Adds records to the balances, each user once and in user order.
+async fn add(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
     let mut changes: BTreeMap<i64, i64> = BTreeMap::new();
     for record in records {
         *changes.entry(record.user_id).or_default() += record.points;

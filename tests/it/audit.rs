@@ -310,7 +310,7 @@ const BROKEN: [(&str, &[&str]); 41] = [
     ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = 'x' WHERE order_id = 5"]),
-    ("reservations_match_orders", &["UPDATE orders SET status = 0 WHERE id = 4"]),
+    ("order_rows reservations_match_orders", &["UPDATE orders SET status = 0 WHERE id = 4"]),
     (
         "reservations_match_orders",
         &[
@@ -397,8 +397,8 @@ async fn a_world_in_order_is_clean_and_each_corruption_is_seen_by_its_check() {
         execute(&db, statements).await;
         let report = audit(&db).await;
         let seen: Vec<_> = report.checks.iter().filter(|one| one.violations > 0).map(|one| one.name).collect();
-        assert_eq!(seen, [*check], "{statements:?}: {:#?}", report.violations);
-        assert!(report.violations.iter().all(|one| one.check == *check && !one.evidence.is_empty()));
+        assert_eq!(seen.join(" "), *check, "{statements:?}: {:#?}", report.violations);
+        assert!(report.violations.iter().all(|one| !one.evidence.is_empty()));
         db.close().await;
     }
 }
@@ -477,7 +477,10 @@ async fn the_same_on_mariadb() {
     for (check, statements) in BROKEN {
         execute(&test.db, statements).await;
         let report = audit(&test.db).await;
-        assert!(report.violations.iter().any(|one| one.check == check), "{statements:?}: {report:#?}");
+        assert!(
+            report.violations.iter().any(|one| check.split(' ').any(|name| one.check == name)),
+            "{statements:?}: {report:#?}"
+        );
     }
 }
 
@@ -501,7 +504,7 @@ async fn what_just_changed_is_not_judged_and_what_was_given_up_is_a_warning() {
     test.clock.advance_ms(400_000);
     let report = audit(&test.db).await;
     let seen: Vec<_> = report.violations.iter().map(|one| (one.check, one.key.as_str())).collect();
-    assert_eq!(seen, [("reservations_match_orders", "4"), ("nothing_stuck", "1:ORDER_CREATED")]);
+    assert_eq!(seen, [("order_rows", "4"), ("reservations_match_orders", "4"), ("nothing_stuck", "1:ORDER_CREATED")]);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod restore;
 mod topics;
 #[cfg(feature = "embedded")]
 mod trace;
+mod trust;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

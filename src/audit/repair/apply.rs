@@ -10,7 +10,7 @@ use crate::db::inbox::{self, Claim, Outcome};
 use crate::db::orders::{self, OrderRow};
 use crate::db::outbox::{self, OutboxRow};
 use crate::db::payments::{self, RefundStatus};
-use crate::db::points::{self, Record};
+use crate::db::points;
 use crate::db::retry::{self, Parked};
 use crate::db::stock as stock_rows;
 use crate::db::{DbError, Tx};
@@ -18,7 +18,6 @@ use crate::domain::event::{Group, Kind, PaymentSuccess, Producer, RefundKind, Ro
 use crate::domain::id::PaymentId;
 use crate::domain::order::{Decision, Status};
 use crate::domain::payment::{self, Confirmation, Input, Status as Pay};
-use crate::domain::points::Kind as Earned;
 use crate::domain::stock as held;
 
 fn done(what: impl Into<String>) -> Result<Mended, DbError> {
@@ -192,7 +191,7 @@ async fn correct_points(tx: &mut Tx, order_id: i64, due: i64, rows: usize) -> Re
     let Some(user_id) = records.iter().map(|record| record.user_id).find(|user| *user != 0) else {
         return Ok(Mended::Left("nobody got them".to_owned()));
     };
-    points::apply(tx, &[Record { order_id, kind: Earned::Correct, user_id, points: due - sum }]).await?;
+    points::correct(tx, order_id, user_id, due - sum).await?;
     done(format!("{sum} → {due} points for user {user_id}"))
 }
 

@@ -28,6 +28,12 @@ fn mend(action: Action) -> Planned {
 
 pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Planned {
     let dbs = repair.dbs;
+    if let Some(order_id) = order_of(dbs, violation).await?
+        && let Some(why) = repair.distrust(order_id).await?
+    {
+        doubt_skus(repair, violation, order_id).await?;
+        return leave(why);
+    }
     match &violation.about {
         About::Orphan => leave(
             "what it belongs to is gone from its table: restore that row from a backup, or look with `ruyi trace`; \
@@ -46,6 +52,10 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
         About::Row(what, place, id) => row(dbs, *what, *place, *id).await,
         About::Order(order_id) => {
             let is = |check: Check| violation.check == check.name();
+            if is(Check::OrderRows) {
+                // It was in doubt, and is no more.
+                return Ok(Plan::Healed);
+            }
             if is(Check::StockReservations) || is(Check::Duplicates) {
                 movements(repair, *order_id).await
             } else if is(Check::Points) {
@@ -61,6 +71,33 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
             }
         }
     }
+}
+
+/// The order that a violation is of. Ids of events begin with it.
+async fn order_of(dbs: &RoleDbs, violation: &Violation) -> Result<Option<i64>, DbError> {
+    let of_event = |event_id: &str| event_id.split(':').next().and_then(|id| id.parse().ok());
+    Ok(match &violation.about {
+        About::Order(id) | About::Missing(id, _) | About::Row(Stuck::Orders | Stuck::OrdersTimeless, _, id) => {
+            Some(*id)
+        }
+        About::Unhandled(_, event_id) => of_event(event_id),
+        About::Row(Stuck::Refunds, _, id) => facts::order_of_refund(&mut *dbs.payment.read().await?, *id).await?,
+        About::Row(..) => of_event(&violation.key),
+        About::Coupon(id) => {
+            let coupon = facts::coupons(&mut *dbs.order.read().await?, &[*id]).await?.remove(id);
+            coupon.and_then(|coupon| coupon.order_id)
+        }
+        About::Orphan | About::User(_) | About::Sku(_) | About::Template(_) => None,
+    })
+}
+
+/// Movements of an order that are left leave the levels of their SKUs in doubt.
+async fn doubt_skus(repair: &mut Repair<'_>, violation: &Violation, order_id: i64) -> Result<(), DbError> {
+    if [Check::StockReservations, Check::Duplicates].iter().any(|check| violation.check == check.name()) {
+        let rows = facts::movements(&mut *repair.dbs.stock.read().await?, order_id).await?;
+        repair.doubtful.extend(rows.into_iter().map(|row| row.sku));
+    }
+    Ok(())
 }
 
 async fn order(dbs: &RoleDbs, order_id: i64) -> Result<Option<OrderRow>, DbError> {
@@ -88,6 +125,7 @@ async fn level(dbs: &RoleDbs, sku: &str) -> Planned {
 }
 
 async fn movements(repair: &mut Repair<'_>, order_id: i64) -> Planned {
+    let of = order(repair.dbs, order_id).await?;
     let mut conn = repair.dbs.stock.read().await?;
     let rows = facts::movements(&mut conn, order_id).await?;
     let known = facts::reservations(&mut conn, &[order_id]).await?;
@@ -99,6 +137,10 @@ async fn movements(repair: &mut Repair<'_>, order_id: i64) -> Planned {
             None => return Ok(Plan::Healed),
             Some(held) => match stock::corrections(order_id, &held, &rows) {
                 Ok(more) if more.is_empty() => return Ok(Plan::Healed),
+                Ok(_) if !fits(of.as_ref(), held.status) => {
+                    repair.doubtful.extend(held.lines.into_keys());
+                    "the reservation does not fit the state of the order".to_owned()
+                }
                 Ok(_) => return mend(Action::Movements(order_id)),
                 Err(why) => {
                     repair.doubtful.extend(held.lines.into_keys());
@@ -112,6 +154,16 @@ async fn movements(repair: &mut Repair<'_>, order_id: i64) -> Planned {
         "{why}: the reservation and the ledger contradict each other, and either may be wrong. Compare with the lines \
          of the order and with what lies on the shelf"
     ))
+}
+
+/// The state of an order allows this reservation: only then do movements follow from it.
+fn fits(order: Option<&OrderRow>, held: Held) -> bool {
+    let Some(status) = order.map(|order| order.state.status) else { return true };
+    match held {
+        Held::Frozen => true,
+        Held::Deducted => status.is_paid() || status == Status::Canceled,
+        Held::Released | Held::Refused => status == Status::Canceled,
+    }
 }
 
 /// An order and its reservation.
@@ -346,9 +398,6 @@ async fn points(dbs: &RoleDbs, order_id: i64) -> Planned {
             return leave("the order says that its money is back, and there is no refund: clear that up first");
         }
         _ => {}
-    }
-    if has(Earned::Correct) {
-        return leave("the points were corrected before, and are wrong again: look for what changes them");
     }
     mend(Action::Points(order_id, due, records.len()))
 }

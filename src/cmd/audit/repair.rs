@@ -59,12 +59,12 @@ pub(super) async fn run(
     options: Options,
     change: &Change,
 ) -> anyhow::Result<ExitCode> {
-    let report = audit::run(dbs, &Options { evidence: AT_ONCE, ..options }).await;
+    let report = audit::run(dbs, &Options { evidence: AT_ONCE, ..options.clone() }).await;
     let report = report.context("cannot read the databases")?;
     warn_of_more(&report)?;
     let mut violations = report.violations;
     Repair::sort(&mut violations);
-    let mut repair = Repair::new(dbs);
+    let mut repair = Repair::new(dbs, &options);
     let mut plans = Vec::with_capacity(violations.len());
     for violation in &violations {
         plans.push(repair.plan(violation).await.context("cannot read the databases")?);

@@ -1,13 +1,12 @@
 //! What an order's tables say: states, money, stock, points, calls.
 
 use super::step::{Source, Step, Story};
-use crate::audit::RoleDbs;
+use crate::audit::{RoleDbs, amount};
 use crate::cmd::journal::rfc3339;
 use crate::db::orders::{self, OrderRow};
 use crate::db::payments::RefundStatus;
 use crate::db::trace::{self as facts, By, Call, Payment, Try};
 use crate::db::{DbError, delivery};
-use crate::domain::money::Money;
 use crate::domain::payment::Status as PaymentStatus;
 use crate::domain::{points, stock};
 
@@ -61,12 +60,6 @@ fn now(order: &OrderRow) -> String {
         text.push_str(&format!(", with {carrier} {}", order.tracking_no.as_deref().unwrap_or_default()));
     }
     text.trim_end().to_owned()
-}
-
-/// Minor units for people.
-fn amount(minor: i64, currency: &str) -> String {
-    let amount = Money::from_minor(minor).map_or_else(|_| minor.to_string(), |money| money.to_string());
-    format!("{amount} {currency}").trim_end().to_owned()
 }
 
 async fn money(dbs: &RoleDbs, id: i64, story: &mut Story) -> Result<(), DbError> {

@@ -86,6 +86,28 @@ pub async fn outcomes(
     rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
 }
 
+/// What these groups made of the events of orders: (order, group, topic, `inbox::Outcome` as stored).
+///
+/// # Errors
+/// The database's.
+pub async fn handled_of_orders(
+    conn: &mut AnyConnection,
+    groups: [&str; 3],
+    ids: &[i64],
+) -> Result<Vec<(i64, String, String, i64)>, DbError> {
+    let before = "SELECT msg_key, consumer_group, topic, outcome FROM message_process_log \
+                  WHERE consumer_group IN (?, ?, ?) AND msg_key";
+    let keys: Vec<String> = ids.iter().map(i64::to_string).collect();
+    let rows = sql::select_in(conn, before, "", &groups.map(Val::from), texts(&keys)).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Ok(order_id) = row.text(0)?.parse() {
+            found.push((order_id, row.text(1)?, row.text(2)?, row.int(3)?));
+        }
+    }
+    Ok(found)
+}
+
 /// Messages of a group that are, or were, parked.
 ///
 /// # Errors

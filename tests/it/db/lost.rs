@@ -117,4 +117,11 @@ pub(super) async fn sums_are_made_anew(test: TestDb) {
     assert_eq!(count(&test.db, "SELECT balance FROM user_points WHERE user_id = 7").await, 11);
     crate::audit::execute(&test.db, &["DELETE FROM user_points"]).await;
     assert_eq!(rebalance(7).await, Some((0, 11)));
+    // An order has one correction: a second one is added to it.
+    for (order_id, change, balance) in [(1, 3, 14), (1, -2, 12), (2, -5, 7)] {
+        write_tx!(test.db, [], |tx| { points::correct(tx, order_id, 7, change).await }).unwrap();
+        assert_eq!(count(&test.db, "SELECT balance FROM user_points WHERE user_id = 7").await, balance);
+    }
+    assert_eq!(audit::points(&mut conn, &[1]).await.unwrap()[&1], [(1, 7, 10), (3, 7, -3)]);
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM points_record").await, 4);
 }

@@ -14,10 +14,10 @@ use super::Operator;
 use crate::servers::mariadb_url;
 use crate::serving::Serving;
 
-const STRICT: audit::Options =
+pub const STRICT: audit::Options =
     audit::Options { settle_ms: 0, bound_ms: 0, page: 7, evidence: 100, events_kept_ms: 1_000_000_000 };
 
-async fn execute(db: &Db, text: String) -> u64 {
+pub async fn execute(db: &Db, text: String) -> u64 {
     let done = db.write("test", move |tx| {
         let text = text.clone();
         Box::pin(async move { sql::execute(tx, text, vec![]).await })
@@ -25,7 +25,7 @@ async fn execute(db: &Db, text: String) -> u64 {
     done.await.unwrap()
 }
 
-async fn count(db: &Db, text: &'static str) -> i64 {
+pub async fn count(db: &Db, text: &'static str) -> i64 {
     let mut conn = db.read().await.unwrap();
     sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap()
 }
@@ -360,7 +360,7 @@ async fn found(dbs: &RoleDbs) -> Vec<(String, String)> {
 }
 
 /// Looks until exactly these orders are named by the audit.
-async fn until_only(dbs: &RoleDbs, wanted: &[&String]) {
+pub async fn until_only(dbs: &RoleDbs, wanted: &[&String]) {
     let started = std::time::Instant::now();
     loop {
         let seen = found(dbs).await;
