@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Auditor, Moment, Suspect, amount, stock};
 use crate::clock::rfc3339;
 use crate::db::DbError;
-use crate::db::audit::{self as facts, OrderFact, PaymentFact};
+use crate::db::audit::{self as facts, OrderFact, PaymentFact, ReservationFact};
 use crate::domain::event::Kind;
 use crate::domain::order::Status;
 use crate::domain::payment::Status as PaymentStatus;
@@ -77,6 +77,28 @@ pub(super) async fn reservations(auditor: &Auditor<'_>, ids: &[i64]) -> Result<V
         }
     }
     Ok(suspects)
+}
+
+/// `reservations_match_orders`, from the other side: stock that is held or sold for an order that nobody knows. An order
+/// is written before its event, and so before its reservation.
+pub(super) async fn unknown(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
+    let moment = auditor.moment();
+    let mut held = facts::reservations(&mut *auditor.dbs.stock.read().await?, ids).await?;
+    held.retain(|_, one| {
+        let takes = matches!(StockStatus::from_code(one.status), Some(StockStatus::Frozen | StockStatus::Deducted));
+        takes && moment.overdue(one.updated_at)
+    });
+    let keys: Vec<i64> = held.keys().copied().collect();
+    let known = facts::orders(&mut *auditor.dbs.order.read().await?, &keys).await?;
+    let missing = held.into_iter().filter(|(id, _)| !known.contains_key(id));
+    let suspect = |(id, one): (i64, ReservationFact)| {
+        let lines = one.lines.unwrap_or_default();
+        let lines: Vec<String> = lines.iter().map(|(sku, pieces)| format!("{pieces} {sku}")).collect();
+        let (state, since) = (stock::show_status(one.status), rfc3339(one.updated_at));
+        let text = format!("reservation {state} of {} since {since}, but there is no such order", lines.join(", "));
+        Suspect::of(id, text)
+    };
+    Ok(missing.map(suspect).collect())
 }
 
 fn evidence(order: &OrderFact, reservation: Option<i64>) -> String {

@@ -39,6 +39,8 @@ pub enum Action {
     },
     /// Give the stock of a canceled order back.
     Release(i64),
+    /// Give the stock back that is held for an order that nobody knows.
+    ReleaseUnknown(i64),
     /// Turn the frozen stock of a paid order into sold stock.
     Deduct(i64),
     /// Write the movements of an order that its reservation says, and take back those that happened twice.
@@ -80,6 +82,9 @@ impl Action {
                 format!("hand {} to {} again, by its retry lane", event.event_id, group.name())
             }
             Self::Release(order_id) => format!("give the stock of order {order_id} back"),
+            Self::ReleaseUnknown(order_id) => {
+                format!("give the stock back that is held for order {order_id}, which nobody knows")
+            }
             Self::Deduct(order_id) => format!("turn the frozen stock of order {order_id} into sold stock"),
             Self::Movements(order_id) => {
                 format!("write the missing movements of order {order_id}, and take back those that happened twice")

@@ -11,6 +11,7 @@ pub(super) enum Rule {
     RowOfOrder,
     Reservations,
     ReservationOfOrder,
+    OrderOfReservation,
     PaymentOfOrder,
     RefundOfOrder,
     OrderOfPayment,
@@ -24,10 +25,11 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RowOfOrder,
         Self::Reservations,
         Self::ReservationOfOrder,
+        Self::OrderOfReservation,
         Self::PaymentOfOrder,
         Self::RefundOfOrder,
         Self::OrderOfPayment,
@@ -44,7 +46,7 @@ impl Rule {
         match self {
             Self::RowOfOrder => Check::OrderRows,
             Self::Reservations => Check::StockReservations,
-            Self::ReservationOfOrder => Check::ReservationsMatchOrders,
+            Self::ReservationOfOrder | Self::OrderOfReservation => Check::ReservationsMatchOrders,
             Self::PaymentOfOrder => Check::PaidOrdersHavePayment,
             Self::RefundOfOrder | Self::OrderOfPayment => Check::PaymentsHaveOrder,
             Self::PointsOfOrder | Self::PointsOfUser => Check::Points,
@@ -56,7 +58,7 @@ impl Rule {
 
     fn keys(self) -> (Role, Ids) {
         match self {
-            Self::Reservations => (Role::Stock, Ids::Reservations),
+            Self::Reservations | Self::OrderOfReservation => (Role::Stock, Ids::Reservations),
             Self::RowOfOrder
             | Self::ReservationOfOrder
             | Self::PaymentOfOrder
@@ -77,6 +79,7 @@ impl Rule {
             Self::RowOfOrder => trust::check(auditor, ids).await,
             Self::Reservations => stock::reservations(auditor, ids).await,
             Self::ReservationOfOrder => orders::reservations(auditor, ids).await,
+            Self::OrderOfReservation => orders::unknown(auditor, ids).await,
             Self::PaymentOfOrder => orders::payments(auditor, ids).await,
             Self::RefundOfOrder => {
                 let mut suspects = payments::refunds_of_orders(auditor, ids).await?;

@@ -25,6 +25,7 @@ mod topics;
 #[cfg(feature = "embedded")]
 mod trace;
 mod trust;
+mod unknown;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

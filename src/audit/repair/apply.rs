@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Action, Mended, coupons, events, plan, stock};
 use crate::audit::RoleDbs;
 use crate::db::coupons as coupon_rows;
+use crate::db::audit as facts;
 use crate::db::delivery::{self, Kind as Call};
 use crate::db::inbox::{self, Claim, Outcome};
 use crate::db::orders::{self, OrderRow};
@@ -64,6 +65,12 @@ pub(super) async fn apply(dbs: &RoleDbs, action: &Action) -> Result<Mended, DbEr
                 return Ok(Mended::Healed);
             }
             write!(dbs.stock, [], |tx| stock::settle(tx, order_id, held::release).await)
+        }
+        Action::ReleaseUnknown(order_id) => {
+            if !facts::orders(&mut *dbs.order.read().await?, &[order_id]).await?.is_empty() {
+                return Ok(Mended::Healed);
+            }
+            write!(dbs.stock, [], |tx| stock::release_frozen(tx, order_id).await)
         }
         Action::Deduct(order_id) => {
             // Should it be canceled meanwhile, its release puts back what is sold.

@@ -168,9 +168,9 @@ fn fits(order: Option<&OrderRow>, held: Held) -> bool {
 
 /// An order and its reservation.
 async fn held(dbs: &RoleDbs, order_id: i64) -> Planned {
-    let Some(order) = order(dbs, order_id).await? else { return Ok(Plan::Healed) };
     let found = facts::reservations(&mut *dbs.stock.read().await?, &[order_id]).await?;
     let held = found.get(&order_id).and_then(|fact| Held::from_code(fact.status));
+    let Some(order) = order(dbs, order_id).await? else { return unknown(dbs, order_id, held).await };
     match (order.state.status, held) {
         (Status::Created, None) => again(dbs, Kind::OrderCreated, order_id, Group::Stock).await,
         (Status::Created, Some(Held::Frozen)) => again(dbs, Kind::StockFrozen, order_id, Group::Order).await,
@@ -193,6 +193,33 @@ async fn held(dbs: &RoleDbs, order_id: i64) -> Planned {
         ),
         _ => Ok(Plan::Healed),
     }
+}
+
+/// Stock of an order that nobody knows: somebody else's event froze it, or the order is lost.
+async fn unknown(dbs: &RoleDbs, order_id: i64, held: Option<Held>) -> Planned {
+    match held {
+        Some(Held::Frozen) => {}
+        Some(Held::Deducted) => {
+            return leave(
+                "the stock was sold, so the order was paid, and its row is gone: restore it from a backup, or put the \
+                 pieces back with `ruyi stock adjust`",
+            );
+        }
+        None | Some(Held::Released | Held::Refused) => return Ok(Plan::Healed),
+    }
+    let event_id = Kind::OrderCreated.event_id(order_id);
+    if events::find(dbs, &event_id).await?.is_some() {
+        return leave(format!(
+            "{event_id} is written, so the order was here, and its row is gone: restore it from a backup"
+        ));
+    }
+    let payment = facts::payments(&mut *dbs.payment.read().await?, "order_id", &[order_id]).await?;
+    if payment.iter().any(|one| Pay::from_code(one.status).is_none_or(Pay::has_money)) {
+        return leave(
+            "money was taken for it: restore the order, or give the money back at the channel; then release the stock",
+        );
+    }
+    mend(Action::ReleaseUnknown(order_id))
 }
 
 /// A paid order and its payment.

@@ -149,6 +149,15 @@ pub(super) async fn sums(tx: &mut Tx, sku: &str) -> Result<Mended, DbError> {
     })
 }
 
+/// Releases what is frozen, and nothing that was sold.
+pub(super) async fn release_frozen(tx: &mut Tx, order_id: i64) -> Result<Mended, DbError> {
+    let held = stock::lock_reservations(tx, vec![order_id]).await?.remove(&order_id);
+    match held.map(|held| held.status) {
+        Some(Status::Frozen) => settle(tx, order_id, crate::domain::stock::release).await,
+        _ => Ok(Mended::Healed),
+    }
+}
+
 /// Moves the stock of an order as an event would.
 pub(super) async fn settle(
     tx: &mut Tx,
