@@ -10,12 +10,14 @@ mod evidence;
 mod orders;
 mod payments;
 mod points;
+mod progress;
 pub mod repair;
 mod stock;
 mod stuck;
 mod trust;
 mod walk;
 
+pub use progress::{Next, next};
 use serde::Serialize;
 
 use crate::db::audit::Stuck;
@@ -95,6 +97,8 @@ pub struct Options {
     pub settle_ms: i64,
     /// What is still on its way after this is a violation. After a drained run: as small as the settle window.
     pub bound_ms: i64,
+    /// Orders that wait for the warehouse or the carrier for longer are a warning.
+    pub parcel_bound_ms: i64,
     /// Keys read at once.
     pub page: i64,
     /// Violations reported per check; the others are only counted.
@@ -247,6 +251,8 @@ pub struct Warning {
     pub what: &'static str,
     /// How many.
     pub count: i64,
+    /// Some of them, and what each waits for, where that is known.
+    pub evidence: Option<String>,
 }
 
 /// What an audit found.
@@ -291,6 +297,14 @@ struct Moment {
 }
 
 impl Moment {
+    fn at(now_ms: i64, options: &Options) -> Self {
+        Self {
+            settled_before: now_ms.saturating_sub(options.settle_ms),
+            overdue_before: now_ms.saturating_sub(options.bound_ms.max(options.settle_ms)),
+            events_since: now_ms.saturating_sub(options.events_kept_ms),
+        }
+    }
+
     fn settled(self, changed_at: i64) -> bool {
         changed_at <= self.settled_before
     }
@@ -308,12 +322,7 @@ struct Auditor<'a> {
 
 impl Auditor<'_> {
     fn moment(&self) -> Moment {
-        let now_ms = self.dbs.order.clock().now_ms();
-        Moment {
-            settled_before: now_ms.saturating_sub(self.options.settle_ms),
-            overdue_before: now_ms.saturating_sub(self.options.bound_ms.max(self.options.settle_ms)),
-            events_since: now_ms.saturating_sub(self.options.events_kept_ms),
-        }
+        Moment::at(self.dbs.order.clock().now_ms(), self.options)
     }
 
     fn slot(&mut self, check: Check) -> Option<&mut CheckReport> {
@@ -360,6 +369,7 @@ pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
     walk::orphans(&mut auditor).await?;
     events::consumed(&mut auditor).await?;
     stuck::check(&mut auditor).await?;
+    progress::slow(&mut auditor).await?;
     Ok(auditor.report)
 }
 

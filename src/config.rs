@@ -465,6 +465,8 @@ pub struct Audit {
     pub settle: Millis,
     /// What is still open after this is a violation.
     pub bound: Millis,
+    /// Orders that wait for the warehouse or the carrier for longer are a warning.
+    pub parcel_bound: Millis,
     /// Rows read at once.
     pub page: i64,
 }

@@ -20,7 +20,7 @@ pub(super) async fn check(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
             count += facts::count(&mut conn, text).await?;
         }
         if count > 0 {
-            auditor.report.warnings.push(Warning { what, count });
+            auditor.report.warnings.push(Warning { what, count, evidence: None });
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
-use super::{About, Auditor, Check, Suspect, coupons, events, orders, payments, points, stock, trust};
+use super::{About, Auditor, Check, Suspect, coupons, events, orders, payments, points, progress, stock, trust};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
 use crate::domain::event::Role;
@@ -15,6 +15,7 @@ pub(super) enum Rule {
     PaymentOfOrder,
     RefundOfOrder,
     OrderOfPayment,
+    ProgressOfOrder,
     PointsOfOrder,
     PointsOfUser,
     CouponOfOrder,
@@ -25,7 +26,7 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::RowOfOrder,
         Self::Reservations,
         Self::ReservationOfOrder,
@@ -33,6 +34,7 @@ impl Rule {
         Self::PaymentOfOrder,
         Self::RefundOfOrder,
         Self::OrderOfPayment,
+        Self::ProgressOfOrder,
         Self::PointsOfOrder,
         Self::PointsOfUser,
         Self::CouponOfOrder,
@@ -49,6 +51,7 @@ impl Rule {
             Self::ReservationOfOrder | Self::OrderOfReservation => Check::ReservationsMatchOrders,
             Self::PaymentOfOrder => Check::PaidOrdersHavePayment,
             Self::RefundOfOrder | Self::OrderOfPayment => Check::PaymentsHaveOrder,
+            Self::ProgressOfOrder => Check::NothingStuck,
             Self::PointsOfOrder | Self::PointsOfUser => Check::Points,
             Self::CouponOfOrder | Self::OrderOfCoupon => Check::Coupons,
             Self::EventsOfOrder => Check::EventsOfStates,
@@ -67,6 +70,7 @@ impl Rule {
             | Self::CouponOfOrder
             | Self::EventsOfOrder => (Role::Order, Ids::Orders),
             Self::OrderOfCoupon => (Role::Order, Ids::Coupons),
+            Self::ProgressOfOrder => (Role::Order, Ids::OpenOrders),
             Self::OrderOfPayment => (Role::Payment, Ids::Payments),
             Self::PointsOfUser => (Role::Notify, Ids::PointsUsers),
             Self::RepeatedMovements => (Role::Stock, Ids::LedgerOrders),
@@ -87,6 +91,7 @@ impl Rule {
                 Ok(suspects)
             }
             Self::OrderOfPayment => payments::orders_of_payments(auditor, ids).await,
+            Self::ProgressOfOrder => progress::halted(auditor, ids).await,
             Self::PointsOfOrder => points::of_orders(auditor, ids).await,
             Self::PointsOfUser => points::balances(auditor, ids).await,
             Self::CouponOfOrder => coupons::of_orders(auditor, ids).await,

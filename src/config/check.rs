@@ -235,6 +235,7 @@ impl Config {
             faults.add("warehouse.secret", "empty: its callbacks could not be told from forged ones", "set it");
         }
         self.check_outgoing(faults);
+        faults.positive("audit.parcel_bound", self.audit.parcel_bound);
         faults.at_least("audit.page", self.audit.page, 1);
     }
 

@@ -32,6 +32,8 @@ fn texts(keys: &[String]) -> Vec<Val> {
 pub enum Ids {
     /// Every order.
     Orders,
+    /// Every order that is paid, and not with its customer.
+    OpenOrders,
     /// Every payment of a shop order.
     Payments,
     /// Every reservation.
@@ -53,6 +55,7 @@ pub enum Ids {
 pub async fn ids(conn: &mut AnyConnection, which: Ids, after: i64, limit: i64) -> Result<Vec<i64>, DbError> {
     let text = match which {
         Ids::Orders => "SELECT id FROM orders WHERE id > ? ORDER BY id LIMIT ?",
+        Ids::OpenOrders => "SELECT id FROM orders WHERE id > ? AND status IN (20, 30, 40, 50) ORDER BY id LIMIT ?",
         Ids::Payments => "SELECT id FROM payment_record WHERE id > ? AND kind = 1 ORDER BY id LIMIT ?",
         Ids::Reservations => "SELECT order_id FROM stock_reservation WHERE order_id > ? ORDER BY order_id LIMIT ?",
         Ids::LedgerOrders => "SELECT DISTINCT order_id FROM stock_ledger WHERE order_id > ? ORDER BY order_id LIMIT ?",

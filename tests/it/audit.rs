@@ -290,7 +290,14 @@ pub async fn world(test: &TestDb) {
 }
 
 fn options() -> Options {
-    Options { settle_ms: 10_000, bound_ms: 300_000, page: 2, evidence: 10, events_kept_ms: 86_400_000 }
+    Options {
+        settle_ms: 10_000,
+        bound_ms: 300_000,
+        parcel_bound_ms: 1_000_000_000,
+        page: 2,
+        evidence: 10,
+        events_kept_ms: 86_400_000,
+    }
 }
 
 pub async fn audit(db: &Db) -> Report {

@@ -76,7 +76,14 @@ async fn every_request_is_told_to_come_again_while_the_server_is_away() {
         serving.until(&format!("/orders/{id}"), "outcome", "SIGNED").await;
     }
     let dbs = RoleDbs::one(serving.db());
-    let options = audit::Options { settle_ms: 0, bound_ms: 0, page: 100, evidence: 10, events_kept_ms: 1_000_000_000 };
+    let options = audit::Options {
+        settle_ms: 0,
+        bound_ms: 0,
+        parcel_bound_ms: 1_000_000_000,
+        page: 100,
+        evidence: 10,
+        events_kept_ms: 1_000_000_000,
+    };
     let clean = async {
         while !audit::run(&dbs, &options).await.unwrap().is_clean() {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -9,6 +9,7 @@ mod dlq;
 mod doctor;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod halted;
 mod healthcheck;
 #[cfg(feature = "embedded")]
 mod lost;

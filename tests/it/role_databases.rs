@@ -10,8 +10,14 @@ use serde_json::json;
 use crate::servers::mariadb_url;
 use crate::serving::Serving;
 
-const STRICT: audit::Options =
-    audit::Options { settle_ms: 0, bound_ms: 0, page: 100, evidence: 10, events_kept_ms: 1_000_000_000 };
+const STRICT: audit::Options = audit::Options {
+    settle_ms: 0,
+    bound_ms: 0,
+    parcel_bound_ms: 1_000_000_000,
+    page: 100,
+    evidence: 10,
+    events_kept_ms: 1_000_000_000,
+};
 
 async fn count(db: &Db, text: &'static str) -> i64 {
     let mut conn = db.read().await.unwrap();

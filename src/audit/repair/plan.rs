@@ -1,6 +1,7 @@
 //! What to do about each violation, from what the databases say now.
 
 use super::{Action, Plan, Repair, coupons, events, stock};
+use crate::audit::progress::{self, Next, Remedy};
 use crate::audit::{About, Check, RoleDbs, Violation};
 use crate::db::audit::{self as facts, Stuck};
 use crate::db::orders::{self, OrderRow};
@@ -55,6 +56,9 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
             if is(Check::OrderRows) {
                 // It was in doubt, and is no more.
                 return Ok(Plan::Healed);
+            }
+            if is(Check::NothingStuck) {
+                return halted(dbs, *order_id).await;
             }
             if is(Check::StockReservations) || is(Check::Duplicates) {
                 movements(repair, *order_id).await
@@ -163,6 +167,16 @@ fn fits(order: Option<&OrderRow>, held: Held) -> bool {
         Held::Frozen => true,
         Held::Deducted => status.is_paid() || status == Status::Canceled,
         Held::Released | Held::Refused => status == Status::Canceled,
+    }
+}
+
+/// A paid order that comes no further.
+async fn halted(dbs: &RoleDbs, order_id: i64) -> Planned {
+    match progress::next(dbs, order_id).await? {
+        Some((_, Next::Halted(_, Remedy::Again(kind, group)))) => again(dbs, kind, order_id, group).await,
+        Some((_, Next::Halted(_, Remedy::Write(kind)))) => missing(dbs, order_id, kind).await,
+        Some((_, Next::Halted(_, Remedy::Person(why)))) => leave(why),
+        _ => Ok(Plan::Healed),
     }
 }
 

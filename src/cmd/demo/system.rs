@@ -88,6 +88,7 @@ impl System {
     pub async fn audit(&self, config: &Config) -> anyhow::Result<Audited> {
         let options = audit::Options {
             settle_ms: 0,
+            parcel_bound_ms: config.audit.parcel_bound.ms(),
             bound_ms: BOUND_MS,
             page: config.audit.page,
             evidence: EVIDENCE,

@@ -1,7 +1,7 @@
 //! What an order's tables say: states, money, stock, points, calls.
 
 use super::step::{Source, Step, Story};
-use crate::audit::{RoleDbs, amount};
+use crate::audit::{self, Next, RoleDbs, amount};
 use crate::cmd::journal::rfc3339;
 use crate::db::orders::{self, OrderRow};
 use crate::db::payments::RefundStatus;
@@ -18,6 +18,7 @@ fn step(at_ms: i64, source: Source, who: &str, what: String) -> Step {
 /// The database's.
 pub(super) async fn tell(dbs: &RoleDbs, id: i64, story: &mut Story) -> Result<(), DbError> {
     order(dbs, id, story).await?;
+    waiting(dbs, id, story).await?;
     money(dbs, id, story).await?;
     pieces_and_points(dbs, id, story).await?;
     for db in dbs.distinct() {
@@ -46,6 +47,14 @@ async fn order(dbs: &RoleDbs, id: i64, story: &mut Story) -> Result<(), DbError>
     story.steps.push(step(order.created_at, Source::Order, "order", accepted));
     if order.version > 0 && order.updated_at > order.created_at {
         story.steps.push(step(order.updated_at, Source::Order, "order", now(&order)));
+    }
+    Ok(())
+}
+
+/// What a paid order waits for, where no event, retry or call says it.
+async fn waiting(dbs: &RoleDbs, id: i64, story: &mut Story) -> Result<(), DbError> {
+    if let Some((since_ms, Next::Halted(what, _) | Next::Told(what))) = audit::next(dbs, id).await? {
+        story.missing.push(step(since_ms, Source::Order, "order", what));
     }
     Ok(())
 }

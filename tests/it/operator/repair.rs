@@ -14,8 +14,14 @@ use super::Operator;
 use crate::servers::mariadb_url;
 use crate::serving::Serving;
 
-pub const STRICT: audit::Options =
-    audit::Options { settle_ms: 0, bound_ms: 0, page: 7, evidence: 100, events_kept_ms: 1_000_000_000 };
+pub const STRICT: audit::Options = audit::Options {
+    settle_ms: 0,
+    bound_ms: 0,
+    parcel_bound_ms: 1_000_000_000,
+    page: 7,
+    evidence: 100,
+    events_kept_ms: 1_000_000_000,
+};
 
 pub async fn execute(db: &Db, text: String) -> u64 {
     let done = db.write("test", move |tx| {

@@ -104,7 +104,14 @@ impl Shop {
 
     /// Violations that an audit finds when nothing is given any time.
     pub async fn violations(&self) -> Vec<String> {
-        let options = audit::Options { settle_ms: 0, bound_ms: 0, page: 100, evidence: 20, events_kept_ms: i64::MAX };
+        let options = audit::Options {
+            settle_ms: 0,
+            bound_ms: 0,
+            parcel_bound_ms: 1_000_000_000,
+            page: 100,
+            evidence: 20,
+            events_kept_ms: i64::MAX,
+        };
         let report = audit::run(&RoleDbs::one(&self.db), &options).await.unwrap();
         report.violations.iter().map(|one| format!("{} {}: {}", one.check, one.key, one.evidence)).collect()
     }
