@@ -238,6 +238,8 @@ pub enum About {
     Missing(i64, Kind),
     /// An event that a group has not handled.
     Unhandled(Group, String),
+    /// An event that the group that tells users has handled, and nobody was told.
+    Untold(String),
     /// A row that does not move, in the database of this place in [`RoleDbs::distinct`].
     Row(Stuck, usize, i64),
     /// A row that belongs to nothing.

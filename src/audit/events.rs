@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use sqlx::AnyConnection;
+
 use super::evidence::{self, has_event};
 use super::{About, Auditor, Check, Moment, Suspect, orders};
 use crate::clock::rfc3339;
@@ -169,6 +171,25 @@ async fn consumed_of(auditor: &mut Auditor<'_>, db: &Db) -> Result<(), DbError> 
     }
 }
 
+/// Events that were handled by telling the user, who was not told: the message is written in the transaction that says
+/// so, and nothing deletes it.
+async fn untold(
+    conn: &mut AnyConnection,
+    rows: &[&SentFact],
+    outcomes: &HashMap<String, i64>,
+) -> Result<Vec<Suspect<i64>>, DbError> {
+    let done = |row: &&&SentFact| outcomes.get(&row.event_id) == Some(&(Outcome::Done as i64));
+    let rows: Vec<&&SentFact> = rows.iter().filter(done).collect();
+    let ids: Vec<String> = rows.iter().map(|row| row.event_id.clone()).collect();
+    let told = facts::told(conn, &ids).await?;
+    let suspect = |row: &&SentFact| {
+        let event_id = row.event_id.clone();
+        let evidence = format!("handled by {}, but the user was not told", Group::Notification.name());
+        Suspect { id: row.id, key: event_id.clone(), evidence, about: About::Untold(event_id) }
+    };
+    Ok(rows.into_iter().filter(|row| !told.contains(&row.event_id)).map(|row| suspect(row)).collect())
+}
+
 async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspect<i64>>, DbError> {
     let mut suspects = Vec::new();
     for group in Group::ALL {
@@ -186,6 +207,9 @@ async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspe
             .map(|row| row.key.clone())
             .collect();
         let buried = facts::keys_on_topic(&mut conn, &format!("%DLQ%{}", group.name()), &dead).await?;
+        if group == Group::Notification {
+            suspects.extend(untold(&mut conn, &rows, &outcomes).await?);
+        }
         let absent: Vec<String> = ids.into_iter().filter(|id| !outcomes.contains_key(id)).collect();
         let parked = facts::parked(&mut conn, group.name(), &absent).await?;
         for row in rows {

@@ -145,11 +145,10 @@ fn of_order(
                 return Some(format!("{}, but no refund", status.name()));
             }
             let back = sum(refunds.iter().copied(), is_done);
-            (status == PaymentStatus::Refunded && back != payment.amount)
-                .then(|| {
-                        let money = |minor| amount(minor, &payment.currency);
-                        format!("REFUNDED, but {} of {} went back", money(back), money(payment.amount))
-                    })
+            (status == PaymentStatus::Refunded && back != payment.amount).then(|| {
+                let money = |minor| amount(minor, &payment.currency);
+                format!("REFUNDED, but {} of {} went back", money(back), money(payment.amount))
+            })
         }
         PaymentStatus::Pending => (late && canceled)
             .then(|| format!("PENDING since {}, but the order is CANCELED", rfc3339(payment.updated_at))),

@@ -76,7 +76,7 @@ pub enum Scope {
     /// Read points, notifications and statistics.
     #[serde(rename = "notify:read")]
     NotifyRead,
-    /// Spend points.
+    /// Spend points; make calls of this role once more, and take them back.
     #[serde(rename = "notify:write")]
     NotifyWrite,
     /// Read what was sent, handled and parked.
@@ -85,9 +85,6 @@ pub enum Scope {
     /// Have parked messages tried again.
     #[serde(rename = "message:write")]
     MessageWrite,
-    /// Merchants; make calls once more and take them back.
-    #[serde(rename = "notify:write")]
-    NotifyWrite,
     /// Everything.
     #[serde(rename = "admin")]
     Admin,
@@ -108,7 +105,6 @@ impl Scope {
             Self::NotifyWrite => "notify:write",
             Self::MessageRead => "message:read",
             Self::MessageWrite => "message:write",
-            Self::NotifyWrite => "notify:write",
             Self::Admin => "admin",
         }
     }

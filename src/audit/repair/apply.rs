@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{Action, Mended, coupons, events, plan, stock};
 use crate::audit::RoleDbs;
-use crate::db::coupons as coupon_rows;
 use crate::db::audit as facts;
+use crate::db::coupons as coupon_rows;
 use crate::db::delivery::{self, Kind as Call};
 use crate::db::inbox::{self, Claim, Outcome};
 use crate::db::orders::{self, OrderRow};

@@ -50,6 +50,7 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
         About::Sku(sku) => level(dbs, sku).await,
         About::Missing(order_id, kind) => missing(dbs, *order_id, *kind).await,
         About::Unhandled(group, event_id) => unhandled(dbs, *group, event_id).await,
+        About::Untold(event_id) => untold(dbs, event_id).await,
         About::Row(what, place, id) => row(dbs, *what, *place, *id).await,
         About::Order(order_id) => {
             let is = |check: Check| violation.check == check.name();
@@ -84,7 +85,7 @@ async fn order_of(dbs: &RoleDbs, violation: &Violation) -> Result<Option<i64>, D
         About::Order(id) | About::Missing(id, _) | About::Row(Stuck::Orders | Stuck::OrdersTimeless, _, id) => {
             Some(*id)
         }
-        About::Unhandled(_, event_id) => of_event(event_id),
+        About::Unhandled(_, event_id) | About::Untold(event_id) => of_event(event_id),
         About::Row(Stuck::Refunds, _, id) => facts::order_of_refund(&mut *dbs.payment.read().await?, *id).await?,
         About::Row(..) => of_event(&violation.key),
         About::Coupon(id) => {
@@ -456,6 +457,17 @@ async fn missing(dbs: &RoleDbs, order_id: i64, kind: Kind) -> Planned {
 async fn unhandled(dbs: &RoleDbs, group: Group, event_id: &str) -> Planned {
     match events::find(dbs, event_id).await? {
         Some(event) => mend(Action::Redeliver { group, event: Box::new(event), anew: false }),
+        None => Ok(Plan::Healed),
+    }
+}
+
+/// The message has the event's id, so a second one is not written.
+async fn untold(dbs: &RoleDbs, event_id: &str) -> Planned {
+    if !facts::told(&mut *dbs.notify.read().await?, &[event_id.to_owned()]).await?.is_empty() {
+        return Ok(Plan::Healed);
+    }
+    match events::find(dbs, event_id).await? {
+        Some(event) => mend(Action::Redeliver { group: Group::Notification, event: Box::new(event), anew: true }),
         None => Ok(Plan::Healed),
     }
 }

@@ -118,6 +118,16 @@ pub async fn parked(conn: &mut AnyConnection, group: &str, event_ids: &[String])
     rows.iter().map(|row| row.text(0)).collect()
 }
 
+/// Which of these events a user was told about.
+///
+/// # Errors
+/// The database's.
+pub async fn told(conn: &mut AnyConnection, event_ids: &[String]) -> Result<HashSet<String>, DbError> {
+    let rows =
+        sql::select_in(conn, "SELECT event_id FROM notification WHERE event_id", "", &[], texts(event_ids)).await?;
+    rows.iter().map(|row| row.text(0)).collect()
+}
+
 /// Which of these keys have a row on this topic in the outbox.
 ///
 /// # Errors

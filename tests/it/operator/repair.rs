@@ -90,6 +90,13 @@ const CASES: &[Case] = &[
         )],
     },
     Case {
+        name: "a message to the user is gone",
+        needs: Needs::Signed,
+        check: "events_consumed",
+        mended: true,
+        breaks: &[(Role::Notify, "DELETE FROM notification WHERE event_id = '$:PAID_ORDER_SUCCESS'")],
+    },
+    Case {
         name: "double points",
         needs: Needs::Signed,
         check: "points",
