@@ -187,7 +187,7 @@ async fn untold(
         let evidence = format!("handled by {}, but the user was not told", Group::Notification.name());
         Suspect { id: row.id, key: event_id.clone(), evidence, about: About::Untold(event_id) }
     };
-    Ok(rows.into_iter().filter(|row| !told.contains(&row.event_id)).map(|row| suspect(row)).collect())
+    Ok(rows.into_iter().filter(|row| !told.contains(&row.event_id)).map(suspect).collect())
 }
 
 async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspect<i64>>, DbError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::AnyConnection;
 
 use super::sql::{self, Column, Columns, Val};
-use super::{DbError, Tx};
+use super::{DbError, Dialect, Tx};
 use crate::domain::points::{Kind, Standing};
 use crate::vals;
 
@@ -84,7 +84,6 @@ const INSERT: &str = "INSERT INTO points_record (order_id, kind, user_id, points
 
 /// Adds records to the balances, each user once and in user order.
 async fn add(tx: &mut Tx, records: &[Record]) -> Result<(), DbError> {
-    let now_ms = tx.now_ms();
     let mut changes: BTreeMap<i64, i64> = BTreeMap::new();
     for record in records {
         *changes.entry(record.user_id).or_default() += record.points;

@@ -64,8 +64,8 @@ impl Kind {
         }
     }
 
-    /// A refund that has failed may have been asked for anew, and one that is under way may be paid: neither is changed
-    /// by hand, or money could go back twice.
+    /// A refund that the channel refused may have been asked for anew, and one that is under way may be paid: neither is
+    /// changed by hand, or money could go back twice. One that was never answered can be sent again: nobody else asked.
     #[must_use]
     pub fn is_refund(self) -> bool {
         self == Self::ChannelRefund

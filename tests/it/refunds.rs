@@ -15,8 +15,14 @@ use serde_json::{Value, json};
 use crate::serving::Serving;
 use crate::shop::{Setup, Shop};
 
-const STRICT: audit::Options =
-    audit::Options { settle_ms: 0, bound_ms: 0, page: 100, evidence: 10, events_kept_ms: 1_000_000_000 };
+const STRICT: audit::Options = audit::Options {
+    settle_ms: 0,
+    bound_ms: 0,
+    page: 100,
+    evidence: 10,
+    events_kept_ms: 1_000_000_000,
+    parcel_bound_ms: 1_000_000_000,
+};
 
 /// A bank that takes payments, and answers each refund as it was told to; then with 200.
 #[derive(Clone, Default)]

@@ -211,7 +211,7 @@ pub async fn attempts(conn: &mut AnyConnection, id: i64) -> Result<Vec<Tried>, D
 /// Whether such a call may be made once more by hand (see [`Kind::is_refund`]).
 #[must_use]
 pub fn may_resend(kind: Kind, status: Status) -> bool {
-    !kind.is_refund() || matches!(status, Status::Pending | Status::Done)
+    !kind.is_refund() || matches!(status, Status::Pending | Status::Done | Status::Dead)
 }
 
 /// Makes these calls due now, wherever they stand, with the same idempotency keys; the schedule of those that were
