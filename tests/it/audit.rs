@@ -543,7 +543,8 @@ fn the_command_prints_and_exits_by_what_it_finds() {
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let refused = ruyi(&["audit"]).code(1);
-    assert!(text(&refused.get_output().stderr).contains("help: run `ruyi db migrate`"));
+    let said = text(&refused.get_output().stderr);
+    assert!(said.contains("there is no database file") && said.contains("`ruyi db migrate`"), "{said}");
     ruyi(&["db", "migrate"]).code(0);
     let clean = ruyi(&["audit", "--output", "json", "--settle", "0s", "--bound", "1s"]).code(0);
     let shown: serde_json::Value = serde_json::from_slice(&clean.get_output().stdout).unwrap();

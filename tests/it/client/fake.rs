@@ -57,6 +57,8 @@ struct Order {
     paid: bool,
     transactions: Vec<String>,
     refunds: usize,
+    /// What went back by number, minor units.
+    parts: HashMap<String, i64>,
     looks: u32,
     coupon: Option<u64>,
 }
@@ -132,6 +134,8 @@ pub async fn start() -> (String, Shared) {
         .route("/orders", post(create).get(list))
         .route("/orders/{id}", get(one))
         .route("/orders/{id}/cancel", post(cancel))
+        .route("/orders/{id}/refund", post(refund))
+        .route("/orders/{id}/refunds", get(refunds))
         .route("/coupons", get(coupons))
         .route("/coupons/{template}", put(|Json(body): Json<Value>| async { Json(body) }))
         .route("/coupons/{template}/issue", post(issue))
@@ -250,6 +254,34 @@ async fn cancel(State(world): State<Shared>, Path(id): Path<u64>, body: Bytes) -
         _ => return Problem::conflict("the warehouse has it").into_response(),
     }
     Json(order.json(id)).into_response()
+}
+
+/// What every order costs here, minor units.
+const TOTAL: i64 = 10_000;
+
+async fn refund(
+    State(world): State<Shared>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let number = headers["idempotency-key"].to_str().unwrap().to_owned();
+    let mut world = world.lock().unwrap();
+    let Some(order) = world.orders.get_mut(&id).filter(|order| order.status == "SIGNED") else {
+        return Problem::conflict("not signed for").into_response();
+    };
+    let left = TOTAL - order.parts.values().sum::<i64>();
+    #[expect(clippy::cast_possible_truncation, reason = "a few cents")]
+    let part = body["amount"].as_f64().map_or(left, |amount| (amount * 100.0).round() as i64);
+    order.parts.entry(number).or_insert(part);
+    (StatusCode::ACCEPTED, Json(json!({}))).into_response()
+}
+
+async fn refunds(State(world): State<Shared>, Path(id): Path<u64>) -> Json<Value> {
+    let back: i64 = world.lock().unwrap().orders[&id].parts.values().sum();
+    #[expect(clippy::cast_precision_loss, reason = "a few cents")]
+    let money = |minor: i64| minor as f64 / 100.0;
+    Json(json!({"refundedAmount": money(back), "totalAmount": money(TOTAL)}))
 }
 
 async fn issue(State(world): State<Shared>, Path(template): Path<String>, Json(body): Json<Value>) -> Response {
