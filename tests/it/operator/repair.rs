@@ -395,6 +395,22 @@ fn results(rows: &[Value]) -> BTreeMap<(String, String), Vec<String>> {
     all
 }
 
+/// Waits until no event is on its way: the last news of an order that has ended may still be; a held one has hours.
+async fn all_told(dbs: &RoleDbs) {
+    let text = format!(
+        "SELECT COUNT(*) FROM message_record WHERE status = 0 AND next_at < {}",
+        ruyi::clock::Clock::system().now_ms() + 600_000
+    );
+    let text: &'static str = text.leak();
+    let started = std::time::Instant::now();
+    for db in dbs.distinct() {
+        while count(db, text).await > 0 {
+            assert!(started.elapsed() < Duration::from_secs(90), "events wait");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 async fn corruptions_are_mended(urls: [String; 4]) {
     let databases: Vec<String> =
         Role::ALL.iter().zip(&urls).map(|(role, url)| format!("database.roles.{}={url}", role.name())).collect();
@@ -405,6 +421,7 @@ async fn corruptions_are_mended(urls: [String; 4]) {
     let ids = orders(&serving).await;
     let dbs = RoleDbs::each(|role| serving.process.db_of(role).cloned().ok_or(())).unwrap();
     until_only(&dbs, &[]).await;
+    all_told(&dbs).await;
     let notices = count(&dbs.notify, "SELECT COUNT(*) FROM notification").await;
     for (case, id) in CASES.iter().zip(&ids) {
         for (role, text) in case.breaks {
