@@ -13,7 +13,7 @@ pub(super) use list::Row;
 pub(super) use show::Whole;
 
 use super::Context;
-use super::mq::outbox::Since;
+use super::parts::{self, Since};
 use crate::db::delivery::log::Filter;
 use crate::db::delivery::{Kind, Status};
 use crate::domain::event::Role;
@@ -89,7 +89,7 @@ struct Which {
     #[arg(long, value_name = "ORDER", value_parser = clap::value_parser!(i64).range(1..))]
     order: Option<i64>,
     /// Only the database of this role
-    #[arg(long, value_name = "ROLE", value_parser = super::mq::outbox::role)]
+    #[arg(long, value_name = "ROLE", value_parser = parts::role)]
     role: Option<Role>,
 }
 

@@ -9,10 +9,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Which;
-use super::list::{Walk, next};
 use crate::cmd::confirm::Change;
-use crate::cmd::mq::outbox::{Part, close, open};
 use crate::cmd::pace::Pace;
+use crate::cmd::parts::{Newest, Part, close, open};
 use crate::cmd::{Context, Failed, Usage, journal};
 use crate::db::delivery::Status;
 use crate::db::delivery::log::{self, Logged};
@@ -170,10 +169,11 @@ async fn plan<'a>(
     };
     if args.ids.is_empty() {
         let filter = args.which.filter(context.clock.now_ms());
-        let mut walks: Vec<Walk<'_>> = parts.iter().map(|part| Walk::new(part, i64::MAX)).collect();
+        let any_status = filter.status.is_none();
+        let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, i64::MAX);
         let mut left = args.limit;
-        while let Some((index, call)) = next(&mut walks, &filter).await? {
-            let concerned = filter.status.is_some() || what.concerns(call.status);
+        while let Some((index, call)) = newest.next().await? {
+            let concerned = !any_status || what.concerns(call.status);
             if concerned && what.refuses(&call).is_none() {
                 if left == 0 {
                     writeln!(std::io::stderr(), "there are more than {}: the same command goes on", args.limit)?;

@@ -1,22 +1,17 @@
 //! The list of calls.
 
-use std::collections::VecDeque;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Which;
 use crate::cmd::Context;
 use crate::cmd::journal::rfc3339;
-use crate::cmd::mq::outbox::{Part, close, open};
-use crate::db::delivery::log::{self, Filter, Logged};
+use crate::cmd::parts::{Newest, Part, close, open};
+use crate::db::delivery::log::Logged;
 use crate::delivery::{Targets, mask};
-
-/// Rows read at once.
-const PAGE: i64 = 256;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -76,47 +71,6 @@ impl Row {
     }
 }
 
-/// A database, read page by page from its newest call on.
-pub(super) struct Walk<'a> {
-    pub part: &'a Part,
-    before: i64,
-    ahead: VecDeque<Logged>,
-    is_end: bool,
-}
-
-impl<'a> Walk<'a> {
-    pub(super) fn new(part: &'a Part, before: i64) -> Self {
-        Self { part, before, ahead: VecDeque::new(), is_end: false }
-    }
-
-    async fn fill(&mut self, filter: &Filter) -> anyhow::Result<()> {
-        if self.is_end || !self.ahead.is_empty() {
-            return Ok(());
-        }
-        let read = async {
-            let mut conn = self.part.db.read().await?;
-            log::newest(&mut conn, filter, self.before, PAGE).await
-        };
-        let page = read.await.with_context(|| format!("cannot read {}", self.part.shown))?;
-        self.is_end = page.last().is_none_or(|last| {
-            self.before = last.id;
-            page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX)
-        });
-        self.ahead.extend(page);
-        Ok(())
-    }
-}
-
-/// The next call of all databases, newest first, with the index of its database.
-pub(super) async fn next(walks: &mut [Walk<'_>], filter: &Filter) -> anyhow::Result<Option<(usize, Logged)>> {
-    for walk in walks.iter_mut() {
-        walk.fill(filter).await?;
-    }
-    // Ids grow with time, over all databases.
-    let newest = walks.iter_mut().enumerate().max_by_key(|(_, walk)| walk.ahead.front().map(|call| call.id));
-    Ok(newest.and_then(|(index, walk)| Some((index, walk.ahead.pop_front()?))))
-}
-
 pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let parts = open(context, args.which.role).await?;
     let done = list(context, args, &parts).await;
@@ -126,10 +80,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCo
 
 async fn list(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Result<ExitCode> {
     let filter = args.which.filter(context.clock.now_ms());
-    let mut walks: Vec<Walk<'_>> = parts.iter().map(|part| Walk::new(part, args.before.unwrap_or(i64::MAX))).collect();
+    let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, args.before.unwrap_or(i64::MAX));
     let mut output = context.output();
     let (mut left, mut last) = (args.limit, 0);
-    while let Some((index, call)) = next(&mut walks, &filter).await? {
+    while let Some((index, call)) = newest.next().await? {
         if left == 0 {
             writeln!(std::io::stderr(), "there are more than {}: go on with --before {last}", args.limit)?;
             break;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::cmd::Context;
 use crate::cmd::journal::rfc3339;
-use crate::cmd::mq::outbox::{Part, close, open};
+use crate::cmd::parts::{Part, close, open};
 use crate::db::delivery::{self, log};
 use crate::delivery::mask;
 

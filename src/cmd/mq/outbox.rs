@@ -10,9 +10,7 @@ use clap::Subcommand;
 pub(in crate::cmd) use again::Redriven;
 pub(in crate::cmd) use list::Row;
 
-use crate::cmd::{Context, audit};
-use crate::db::Db;
-use crate::domain::event::Role;
+use crate::cmd::Context;
 use crate::mq::rocketmq::DLQ_PREFIX;
 
 /// Arguments of `ruyi mq outbox`.
@@ -51,76 +49,6 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List(args) => list::run(context, &args).await,
         Command::Redrive(args) => again::run(context, &args).await,
-    }
-}
-
-/// A database and the roles that share it.
-pub(in crate::cmd) struct Part {
-    /// Their names, comma-separated.
-    pub roles: String,
-    /// Without its password.
-    pub shown: String,
-    pub db: Db,
-}
-
-/// The databases of all roles, each once; or of one role.
-pub(in crate::cmd) async fn open(context: &Context, only: Option<Role>) -> anyhow::Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    for (url, roles) in context.config.databases(&Role::ALL) {
-        if only.is_some_and(|only| !roles.contains(&only)) {
-            continue;
-        }
-        let roles = roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(",");
-        parts.push(Part { roles, shown: url.masked(), db: audit::open_one(context, &url).await? });
-    }
-    Ok(parts)
-}
-
-pub(in crate::cmd) async fn close(parts: &[Part]) {
-    for part in parts {
-        part.db.close().await;
-    }
-}
-
-/// A role by its name.
-pub(in crate::cmd) fn role(text: &str) -> Result<Role, String> {
-    let known = Role::ALL.into_iter().find(|role| role.name() == text);
-    known.ok_or_else(|| "say order, payment, stock or notify".to_owned())
-}
-
-/// A time gone by: how long ago, or `@2024-01-15T08:00`.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::cmd) enum Since {
-    /// Milliseconds ago.
-    Ago(i64),
-    /// Epoch ms.
-    At(i64),
-}
-
-impl std::str::FromStr for Since {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        use super::offsets::Position;
-        match text.strip_prefix('@') {
-            Some(_) => match text.parse() {
-                Ok(Position::Ago(ms)) => Ok(Self::Ago(ms)),
-                Ok(Position::At(at_ms)) => Ok(Self::At(at_ms)),
-                _ => Err("say how long ago (2h), or a time: @2024-01-15T08:00".to_owned()),
-            },
-            None => {
-                text.parse::<crate::config::Millis>().map(|ago| Self::Ago(ago.ms())).map_err(|error| error.to_string())
-            }
-        }
-    }
-}
-
-impl Since {
-    pub fn at_ms(self, now_ms: i64) -> i64 {
-        match self {
-            Self::Ago(ms) => now_ms - ms,
-            Self::At(at_ms) => at_ms,
-        }
     }
 }
 

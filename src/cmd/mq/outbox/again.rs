@@ -11,10 +11,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Part, Since};
 use crate::cmd::confirm::Change;
 use crate::cmd::journal::{self, rfc3339};
 use crate::cmd::pace::Pace;
+use crate::cmd::parts::{self, Part, Since};
 use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::db::outbox::Status;
 use crate::db::outbox::log::{self, Again, Logged, Share};
@@ -49,7 +49,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["ids", "event"])]
     dead_letters: bool,
     /// Only the database of this role
-    #[arg(long, value_name = "ROLE", value_parser = super::role)]
+    #[arg(long, value_name = "ROLE", value_parser = parts::role)]
     role: Option<Role>,
     /// So many a second at most
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
@@ -159,9 +159,9 @@ struct Task<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let parts = super::open(context, args.role).await?;
-    let done = redrive(context, args, &parts).await;
-    super::close(&parts).await;
+    let open = parts::open(context, args.role).await?;
+    let done = redrive(context, args, &open).await;
+    parts::close(&open).await;
     done
 }
 

@@ -1,22 +1,17 @@
 //! The send log.
 
-use std::collections::VecDeque;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Part, Since};
 use crate::cmd::Context;
 use crate::cmd::journal::rfc3339;
-use crate::db::outbox::log::{self, Filter, Logged};
+use crate::cmd::parts::{self, Newest, Part, Since};
+use crate::db::outbox::log::{Filter, Logged};
 use crate::db::outbox::{HELD, Status};
 use crate::domain::event::Role;
-
-/// Rows read at once.
-const PAGE: i64 = 256;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -36,7 +31,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Only the database of this role
-    #[arg(long, value_name = "ROLE", value_parser = super::role)]
+    #[arg(long, value_name = "ROLE", value_parser = parts::role)]
     role: Option<Role>,
 }
 
@@ -88,37 +83,10 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A database, read page by page from its newest row on.
-struct Walk<'a> {
-    part: &'a Part,
-    before: i64,
-    ahead: VecDeque<Logged>,
-    is_end: bool,
-}
-
-impl Walk<'_> {
-    async fn fill(&mut self, filter: &Filter) -> anyhow::Result<()> {
-        if self.is_end || !self.ahead.is_empty() {
-            return Ok(());
-        }
-        let read = async {
-            let mut conn = self.part.db.read().await?;
-            log::newest(&mut conn, filter, self.before, PAGE).await
-        };
-        let page = read.await.with_context(|| format!("cannot read {}", self.part.shown))?;
-        self.is_end = page.last().is_none_or(|last| {
-            self.before = last.id;
-            page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX)
-        });
-        self.ahead.extend(page);
-        Ok(())
-    }
-}
-
 pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let parts = super::open(context, args.role).await?;
-    let done = list(context, args, &parts).await;
-    super::close(&parts).await;
+    let open = parts::open(context, args.role).await?;
+    let done = list(context, args, &open).await;
+    parts::close(&open).await;
     done
 }
 
@@ -130,23 +98,17 @@ async fn list(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Result<
         key: args.key.clone(),
         from_id: None,
     };
-    let mut walks: Vec<Walk<'_>> =
-        parts.iter().map(|part| Walk { part, before: i64::MAX, ahead: VecDeque::new(), is_end: false }).collect();
+    let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, i64::MAX);
     let mut output = context.output();
     let mut left = args.limit;
-    loop {
-        for walk in &mut walks {
-            walk.fill(&filter).await?;
-        }
-        // Ids grow with time, over all databases.
-        let Some(walk) = walks.iter_mut().max_by_key(|walk| walk.ahead.front().map(|row| row.id)) else { break };
-        let Some(row) = walk.ahead.pop_front() else { break };
+    while let Some((index, row)) = newest.next().await? {
         if left == 0 {
             writeln!(std::io::stderr(), "there are more than {}: say --limit, or --since", args.limit)?;
             break;
         }
         left -= 1;
-        output.row(&Row::of(&row, &walk.part.roles))?;
+        let roles = parts.get(index).map_or("", |part| part.roles.as_str());
+        output.row(&Row::of(&row, roles))?;
     }
     output.finish()?;
     Ok(ExitCode::SUCCESS)
