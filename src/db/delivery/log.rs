@@ -4,13 +4,10 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::{CALL, Delivery, GIVEN_UP, Kind, Status, among, call, kind};
+use crate::db::page::Wanted;
 use crate::db::sql::{self, Columns, Val};
 use crate::db::{DbError, Tx};
-use crate::domain::id::first_id_of;
 use crate::vals;
-
-/// An id is at most so much older than its row.
-const ID_SLACK_MS: i64 = 3_600_000;
 
 impl Status {
     /// All of them.
@@ -104,36 +101,26 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn put(&self, text: &mut String, vals: &mut Vec<Val>) {
+    fn put(&self, wanted: &mut Wanted) {
         match self.kinds.as_deref() {
             None => {}
-            Some([]) => text.push_str(" AND id < 0"),
-            Some(kinds) => text.push_str(&format!(" AND {}", among(kinds))),
+            Some([]) => wanted.text.push_str(" AND id < 0"),
+            Some(kinds) => wanted.text.push_str(&format!(" AND {}", among(kinds))),
         }
-        if let Some(status) = self.status {
-            text.push_str(" AND status = ?");
-            vals.push(Val::Int(status as i64));
-        }
-        if let Some(since_ms) = self.since_ms {
-            // The first bounds the walk over the primary key, the second is exact.
-            text.push_str(" AND id >= ? AND created_at >= ?");
-            vals.extend(vals![first_id_of(since_ms - ID_SLACK_MS, 0), since_ms]);
-        }
-        if let Some(order_id) = self.order_id {
-            text.push_str(" AND order_id = ?");
-            vals.push(Val::Int(order_id));
-        }
+        wanted.and("status =", self.status.map(|status| status as i64));
+        wanted.since(self.since_ms);
+        wanted.and("order_id =", self.order_id);
         match self.target.as_deref() {
             None => {}
-            Some("own") => text.push_str(" AND url LIKE '/%'"),
+            Some("own") => wanted.text.push_str(" AND url LIKE '/%'"),
             Some(target) => {
                 // A port may follow the host; then comes the path, or nothing.
                 let ends = ["", "/%", "?%", ":%"];
                 let patterns =
                     ["http", "https"].iter().flat_map(|scheme| ends.map(|end| format!("{scheme}://{target}{end}")));
                 let patterns: Vec<Val> = patterns.map(Val::Text).collect();
-                text.push_str(&format!(" AND ({})", vec!["url LIKE ?"; patterns.len()].join(" OR ")));
-                vals.extend(patterns);
+                wanted.text.push_str(&format!(" AND ({})", vec!["url LIKE ?"; patterns.len()].join(" OR ")));
+                wanted.vals.extend(patterns);
             }
         }
     }
@@ -149,11 +136,9 @@ pub async fn newest(
     before: i64,
     limit: i64,
 ) -> Result<Vec<Logged>, DbError> {
-    let (mut text, mut vals) = (format!("{LOGGED}id < ?"), vals![before]);
-    filter.put(&mut text, &mut vals);
-    text.push_str(" ORDER BY id DESC LIMIT ?");
-    vals.push(Val::Int(limit));
-    sql::fetch(conn, text, vals).await?.iter().map(logged).collect()
+    let mut wanted = Wanted::before(before);
+    filter.put(&mut wanted);
+    wanted.newest(conn, LOGGED, limit, logged).await
 }
 
 /// These calls as they stand, in the order of their ids.

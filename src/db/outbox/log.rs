@@ -6,13 +6,10 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::Status;
+use crate::db::page::Wanted;
 use crate::db::sql::{self, Columns, Val};
 use crate::db::{DbError, Tx};
-use crate::domain::id::first_id_of;
 use crate::vals;
-
-/// An id is at most so much older than its row.
-const ID_SLACK_MS: i64 = 3_600_000;
 
 impl Status {
     /// All of them.
@@ -112,26 +109,12 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn put(&self, text: &mut String, vals: &mut Vec<Val>) {
-        if let Some(status) = self.status {
-            text.push_str(" AND status = ?");
-            vals.push(Val::Int(status as i64));
-        }
-        if let Some(since_ms) = self.since_ms {
-            // The first bounds the walk over the primary key, the second is exact.
-            text.push_str(" AND id >= ? AND created_at >= ?");
-            vals.extend(vals![first_id_of(since_ms - ID_SLACK_MS, 0), since_ms]);
-        }
-        if let Some(from_id) = self.from_id {
-            text.push_str(" AND id >= ?");
-            vals.push(Val::Int(from_id));
-        }
-        for (column, wanted) in [("topic", &self.topic), ("msg_key", &self.key)] {
-            if let Some(wanted) = wanted {
-                text.push_str(&format!(" AND {column} = ?"));
-                vals.push(Val::from(wanted));
-            }
-        }
+    fn put(&self, wanted: &mut Wanted) {
+        wanted.and("status =", self.status.map(|status| status as i64));
+        wanted.since(self.since_ms);
+        wanted.and("id >=", self.from_id);
+        wanted.and("topic =", self.topic.as_ref());
+        wanted.and("msg_key =", self.key.as_ref());
     }
 }
 
@@ -145,11 +128,9 @@ pub async fn newest(
     before: i64,
     limit: i64,
 ) -> Result<Vec<Logged>, DbError> {
-    let (mut text, mut vals) = (format!("{LOGGED}id < ?"), vals![before]);
-    filter.put(&mut text, &mut vals);
-    text.push_str(" ORDER BY id DESC LIMIT ?");
-    vals.push(Val::Int(limit));
-    sql::fetch(conn, text, vals).await?.iter().map(logged).collect()
+    let mut wanted = Wanted::before(before);
+    filter.put(&mut wanted);
+    wanted.newest(conn, LOGGED, limit, logged).await
 }
 
 /// The rows of these events.
@@ -192,17 +173,17 @@ pub struct Again {
 
 impl Again {
     fn sql(&self) -> (String, Vec<Val>) {
-        let mut text = String::from(
+        let text = String::from(
             "((status = 1 AND sent_at >= ? AND sent_at < ?) OR (status = 2 AND created_at >= ? AND created_at < ?))",
         );
-        let mut vals = vals![self.since_ms, self.before_ms, self.since_ms, self.before_ms];
+        let mut wanted = Wanted { text, vals: vals![self.since_ms, self.before_ms, self.since_ms, self.before_ms] };
         let (topic, key) = (self.topic.clone(), self.key.clone());
         let rest = Filter { status: self.status, topic, key, ..Filter::default() };
-        rest.put(&mut text, &mut vals);
+        rest.put(&mut wanted);
         if !self.dead_letters {
-            text.push_str(" AND topic NOT LIKE '|%DLQ|%%' ESCAPE '|'");
+            wanted.text.push_str(" AND topic NOT LIKE '|%DLQ|%%' ESCAPE '|'");
         }
-        (text, vals)
+        (wanted.text, wanted.vals)
     }
 }
 

@@ -5,7 +5,8 @@ use sqlx::any::AnyRow;
 
 use super::{Status, wake_lost};
 use crate::db::inbox::{self, Outcome};
-use crate::db::sql::{self, Columns, Val};
+use crate::db::page::Wanted;
+use crate::db::sql::{self, Columns};
 use crate::db::{DbError, Tx};
 use crate::vals;
 
@@ -111,22 +112,13 @@ pub async fn newest(
     before: i64,
     limit: i64,
 ) -> Result<Vec<Logged>, DbError> {
-    let (mut text, mut vals) = (format!("{LOGGED}id < ?"), vals![before]);
-    for (condition, wanted) in [("id >=", filter.from_id), ("status =", filter.status.map(|status| status as i64))] {
-        if let Some(wanted) = wanted {
-            text.push_str(&format!(" AND {condition} ?"));
-            vals.push(Val::Int(wanted));
-        }
-    }
-    for (column, wanted) in [("topic", &filter.topic), ("consumer_group", &filter.group), ("msg_key", &filter.key)] {
-        if let Some(wanted) = wanted {
-            text.push_str(&format!(" AND {column} = ?"));
-            vals.push(Val::from(wanted));
-        }
-    }
-    text.push_str(" ORDER BY id DESC LIMIT ?");
-    vals.push(Val::Int(limit));
-    sql::fetch(conn, text, vals).await?.iter().map(logged).collect()
+    let mut wanted = Wanted::before(before);
+    wanted.and("id >=", filter.from_id);
+    wanted.and("status =", filter.status.map(|status| status as i64));
+    wanted.and("topic =", filter.topic.as_ref());
+    wanted.and("consumer_group =", filter.group.as_ref());
+    wanted.and("msg_key =", filter.key.as_ref());
+    wanted.newest(conn, LOGGED, limit, logged).await
 }
 
 /// What became of the wish to try a message again.
