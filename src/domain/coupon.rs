@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::id::ParseError;
+use super::id::{ParseError, is_code};
 use super::money::Money;
 
 /// What an order costs at least when a coupon takes something off: no channel takes a payment of nothing, and an order
@@ -241,8 +241,7 @@ impl FromStr for TemplateName {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        if is_code(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(ParseError::Template(text.chars().take(40).collect()))

@@ -158,16 +158,17 @@ impl Sku {
     }
 }
 
+/// 1 to 64 characters out of A-Z a-z 0-9 . _ -, which stand in a URL as they are.
+pub(super) fn is_code(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 impl FromStr for Sku {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ParseError::Sku(shorten(text)))
-        }
+        if is_code(text) { Ok(Self(text.to_owned())) } else { Err(ParseError::Sku(shorten(text))) }
     }
 }
 

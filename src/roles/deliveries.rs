@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::reply::from_db;
+use super::reply::{self, from_db};
 use crate::config::Scope;
 use crate::db::delivery::log::{self, Filter, Logged};
 use crate::db::delivery::{self, Kind, Status};
@@ -145,10 +145,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<CallPage>, Problem> {
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
-    }
+    let limit = reply::limit(query.limit, PAGE)?;
     let before = id("before", query.before.as_deref())?.unwrap_or(i64::MAX);
     let named = named("kind", query.kind.as_deref(), Kind::from_name)?;
     let kinds = Kind::ALL.into_iter().filter(|kind| named.is_none_or(|named| named == *kind));

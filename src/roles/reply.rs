@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::db::group::GroupError;
 use crate::db::{Db, DbError};
 use crate::domain::event::CacheKind;
-use crate::domain::id::ParseError;
+use crate::domain::id::{ParseError, parse_id};
 use crate::http::Problem;
 
 /// Requests that may wait for a group writer before it refuses.
@@ -20,6 +20,33 @@ pub const WAITING: usize = 4_096;
 /// A 400 problem that names the field.
 pub fn path<T: std::str::FromStr<Err = ParseError>>(field: &'static str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error: ParseError| Problem::bad_request(error.to_string()).field(field, error.to_string()))
+}
+
+/// How many rows a page is to have: what was asked for, 1 to `most`, else 20.
+///
+/// # Errors
+/// A 400 problem.
+pub fn limit(asked: Option<i64>, most: i64) -> Result<i64, Problem> {
+    match asked.unwrap_or(20) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Problem::bad_request(format!("limit must be 1 to {most}")).field("limit", "out of range")),
+    }
+}
+
+/// The row that a page begins behind, newest first; without one it begins with the newest.
+///
+/// # Errors
+/// A 400 problem.
+pub fn before(text: Option<&str>) -> Result<i64, Problem> {
+    let before = text.map(|text| parse_id("before", text)).transpose();
+    let before = before.map_err(|error| Problem::bad_request(error.to_string()).field("before", error.to_string()))?;
+    Ok(before.unwrap_or(i64::MAX))
+}
+
+/// What the page after this one begins behind; none when this was the last.
+pub fn next<T>(rows: &[T], limit: i64, place: impl FnOnce(&T) -> String) -> Option<String> {
+    let is_full = i64::try_from(rows.len()) == Ok(limit);
+    rows.last().filter(|_| is_full).map(place)
 }
 
 /// The JSON of something in its version, for [`cached`].

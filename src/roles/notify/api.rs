@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use crate::config::Scope;
 use crate::db::{Db, notification};
-use crate::domain::id::{OrderId, UserId, parse_id};
+use crate::domain::id::{OrderId, UserId};
 use crate::http::{Auth, Problem, require};
 use crate::roles::reply::{self, from_db};
 
@@ -76,17 +76,12 @@ async fn notifications(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<NotificationPage>, Problem> {
     let user_id: UserId = reply::path("userId", &query.user_id)?;
-    let before = query.before.as_deref().map(|text| parse_id("before", text)).transpose();
-    let before = before.map_err(|error| Problem::bad_request(error.to_string()).field("before", error.to_string()))?;
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
-    }
+    let before = reply::before(query.before.as_deref())?;
+    let limit = reply::limit(query.limit, PAGE)?;
     let mut conn = db.read().await.map_err(|error| from_db(&error))?;
-    let rows = notification::of_user(&mut conn, user_id.0, before.unwrap_or(i64::MAX), limit).await;
+    let rows = notification::of_user(&mut conn, user_id.0, before, limit).await;
     let rows = rows.map_err(|error| from_db(&error))?;
-    let full = i64::try_from(rows.len()) == Ok(limit);
-    let next = rows.last().filter(|_| full).map(|row| row.id.to_string());
+    let next = reply::next(&rows, limit, |row| row.id.to_string());
     let items = rows
         .into_iter()
         .map(|row| NotificationView {

@@ -115,14 +115,10 @@ pub(super) async fn records(
         Some(text) => place(text).ok_or_else(unknown)?,
         None => Place::NEWEST,
     };
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
-    }
+    let limit = reply::limit(query.limit, PAGE)?;
     let mut conn = db.read().await.map_err(|error| from_db(&error))?;
     let rows = points::history(&mut conn, user_id.0, after, limit).await.map_err(|error| from_db(&error))?;
-    let full = i64::try_from(rows.len()) == Ok(limit);
-    let next = rows.last().filter(|_| full).map(|row| {
+    let next = reply::next(&rows, limit, |row| {
         let Place { created_at, order_id, kind } = row.place();
         format!("{created_at}-{order_id}-{kind}")
     });

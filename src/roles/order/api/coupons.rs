@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::State;
 use crate::db::coupons::{self, CouponRow, Issued, Template};
 use crate::domain::coupon::{Kind, Refused, TemplateName, Terms};
-use crate::domain::id::{CouponId, OrderId, UserId, parse_id};
+use crate::domain::id::{CouponId, OrderId, UserId};
 use crate::domain::money::Money;
 use crate::domain::time::epoch_ms;
 use crate::http::{ApiJson, Problem};
@@ -367,17 +367,12 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<CouponPage>, Problem> {
     let user_id: UserId = reply::path("userId", &query.user_id)?;
-    let before = query.before.as_deref().map(|text| parse_id("before", text)).transpose();
-    let before = before.map_err(|error| Problem::bad_request(error.to_string()).field("before", error.to_string()))?;
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
-    }
+    let before = reply::before(query.before.as_deref())?;
+    let limit = reply::limit(query.limit, PAGE)?;
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
-    let rows = coupons::of_user(&mut conn, user_id.0, before.unwrap_or(i64::MAX), limit).await;
+    let rows = coupons::of_user(&mut conn, user_id.0, before, limit).await;
     let rows = rows.map_err(|error| from_db(&error))?;
-    let full = i64::try_from(rows.len()) == Ok(limit);
-    let next = rows.last().filter(|_| full).map(|row| row.id.to_string());
+    let next = reply::next(&rows, limit, |row| row.id.to_string());
     let now_ms = state.db.clock().now_ms();
     Ok(Json(CouponPage { items: rows.into_iter().map(|row| CouponView::of(row, now_ms)).collect(), next }))
 }

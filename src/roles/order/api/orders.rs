@@ -226,10 +226,7 @@ pub(super) async fn list(
             .find(|status| status.name() == name)
             .ok_or_else(|| Problem::bad_request(format!("there is no status {name}")).field("status", "unknown"))
     });
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit must be 1 to {PAGE}")).field("limit", "out of range"));
-    }
+    let limit = reply::limit(query.limit, PAGE)?;
     let filter = Filter {
         user_id: query.user_id.as_deref().map(|id| reply::path::<UserId>("userId", id)).transpose()?.map(|id| id.0),
         status: status.transpose()?,
@@ -238,8 +235,7 @@ pub(super) async fn list(
     };
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
     let rows = orders::list(&mut conn, &filter).await.map_err(|error| from_db(&error))?;
-    let full = i64::try_from(rows.len()) == Ok(limit);
-    let next = rows.last().filter(|_| full).map(|order| order.id.to_string());
+    let next = reply::next(&rows, limit, |order| order.id.to_string());
     Ok(Json(OrderPage { items: rows.into_iter().map(|order| OrderView::of(order, None)).collect(), next }))
 }
 
