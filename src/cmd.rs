@@ -18,6 +18,7 @@ pub mod man;
 pub mod mq;
 pub mod order;
 mod pace;
+mod parts;
 pub mod payment;
 pub mod product;
 pub mod schemas;

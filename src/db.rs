@@ -20,6 +20,7 @@ pub mod node;
 pub mod notification;
 pub mod orders;
 pub mod outbox;
+mod page;
 pub mod payments;
 pub mod points;
 pub mod pool;

@@ -50,6 +50,9 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when no name server answers, or none knows a broker.
     pub async fn missing_brokers(&self) -> Result<Vec<String>, MqError> {
+        if self.shared.config.brokers.is_empty() {
+            return Ok(Vec::new());
+        }
         let nodes = self.brokers().await?;
         let is_there = |name: &String| nodes.iter().any(|node| node.name == *name && node.is_master());
         Ok(self.shared.config.brokers.iter().filter(|name| !is_there(name)).cloned().collect())

@@ -29,6 +29,9 @@ pub struct Move {
     pub again: i64,
     /// It was done.
     pub done: bool,
+    /// Where the queue ends.
+    #[serde(skip)]
+    pub end: i64,
     /// What was asked for lies outside of what the queue holds.
     #[serde(skip)]
     pub is_cut: bool,
@@ -47,6 +50,7 @@ impl Move {
             after,
             again: before.unwrap_or(range.min).max(range.min) - after,
             done: false,
+            end: range.max,
             is_cut: wanted != after,
         }
     }

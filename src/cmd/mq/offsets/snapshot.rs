@@ -145,14 +145,13 @@ pub(super) async fn restore(context: &Context, mq: &RocketMq, args: &Restore) ->
     let (mut moves, mut left) = (Vec::new(), 0);
     for topic in topics {
         plan::topics(mq, &snapshot.group, Some(topic)).await?;
-        let (ranges, _) = mq.queue_ranges(topic).await?;
         let current = plan::moves(mq, &snapshot.group, topic, Position::By(0), None, now_ms).await?;
         for saved in snapshot.offsets.iter().filter(|saved| saved.topic == topic) {
             let found = current.iter().find(|one| one.broker == saved.broker && one.queue == saved.queue);
             let Some(found) = found else {
                 anyhow::bail!("{topic} has no queue {} on broker {} any more", saved.queue, saved.broker);
             };
-            let end = ranges.iter().find(|range| range.queue == found.queue_id()).map_or(0, |range| range.max);
+            let end = found.end;
             if !(0..=end).contains(&saved.offset) {
                 let text = format!(
                     "{topic} {}:{} ends at {end}, and {shown} says {}",
