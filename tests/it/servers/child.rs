@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest that a server may take to start on a busy machine; only a broken one reaches it.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(240);
 
 /// The server lives as long as the standard input of its shell is open: to the end of this process, however it ends.
 /// A line on it names a signal to end it with and keeps its folder; without one the folder goes too.
