@@ -146,7 +146,7 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<CallPage>, Problem> {
     let limit = reply::limit(query.limit, PAGE)?;
-    let before = id("before", query.before.as_deref())?.unwrap_or(i64::MAX);
+    let before = reply::before(query.before.as_deref())?;
     let named = named("kind", query.kind.as_deref(), Kind::from_name)?;
     let kinds = Kind::ALL.into_iter().filter(|kind| named.is_none_or(|named| named == *kind));
     let target = query.target.as_deref().map(str::to_ascii_lowercase);
@@ -166,9 +166,8 @@ async fn list(
         calls.extend(read.await.map_err(|error| from_db(&error))?);
     }
     calls.sort_unstable_by_key(|call| std::cmp::Reverse(call.id));
-    let more = i64::try_from(calls.len()).is_ok_and(|found| found >= limit);
     calls.truncate(usize::try_from(limit).unwrap_or(0));
-    let next = calls.last().filter(|_| more).map(|call| call.id.to_string());
+    let next = reply::next(&calls, limit, |call| call.id.to_string());
     Ok(Json(CallPage { items: calls.into_iter().map(CallView::from).collect(), next }))
 }
 
