@@ -7,16 +7,19 @@
 mod coupons;
 mod events;
 mod evidence;
+mod gateway;
 mod orders;
 mod payments;
 mod points;
 mod progress;
 pub mod repair;
+mod statistics;
 mod stock;
 mod stuck;
 mod trust;
 mod walk;
 
+use jiff::tz::TimeZone;
 pub use progress::{Next, next};
 use serde::Serialize;
 
@@ -99,6 +102,8 @@ pub struct Options {
     pub bound_ms: i64,
     /// Orders that wait for the warehouse or the carrier for longer are a warning.
     pub parcel_bound_ms: i64,
+    /// Where the days of the statistics begin (`statistics.time_zone`).
+    pub zone: TimeZone,
     /// Keys read at once.
     pub page: i64,
     /// Violations reported per check; the others are only counted.
@@ -126,6 +131,10 @@ pub enum Check {
     Points,
     /// Coupons against orders, templates against coupons.
     Coupons,
+    /// Payments of merchants.
+    GatewayPayments,
+    /// Statistics against payments.
+    Statistics,
     /// States against the outbox.
     EventsOfStates,
     /// Outbox against inboxes.
@@ -138,7 +147,7 @@ pub enum Check {
 
 impl Check {
     /// Every check, in report order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::OrderRows,
         Self::StockLedger,
         Self::StockReservations,
@@ -147,6 +156,8 @@ impl Check {
         Self::PaymentsHaveOrder,
         Self::Points,
         Self::Coupons,
+        Self::GatewayPayments,
+        Self::Statistics,
         Self::EventsOfStates,
         Self::EventsConsumed,
         Self::NothingStuck,
@@ -165,6 +176,8 @@ impl Check {
             Self::PaymentsHaveOrder => "payments_have_order",
             Self::Points => "points",
             Self::Coupons => "coupons",
+            Self::GatewayPayments => "gateway_payments",
+            Self::Statistics => "statistics",
             Self::EventsOfStates => "events_of_states",
             Self::EventsConsumed => "events_consumed",
             Self::NothingStuck => "nothing_stuck",
@@ -186,6 +199,8 @@ impl Check {
             Self::Coupons => {
                 "each coupon is free, or with the one order that it reduced; no more are issued than there are"
             }
+            Self::GatewayPayments => "the money of each merchant's payment is kept or went back, and the merchant told",
+            Self::Statistics => "what is counted by day is what the payments say",
             Self::EventsOfStates => "each state has written its events",
             Self::EventsConsumed => "each event that was sent was handled by each of its groups",
             Self::NothingStuck => "nothing is past its time",
@@ -368,6 +383,7 @@ pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
         walk::walk(&mut auditor, rule).await?;
     }
     coupons::templates(&mut auditor).await?;
+    statistics::check(&mut auditor).await?;
     walk::orphans(&mut auditor).await?;
     events::consumed(&mut auditor).await?;
     stuck::check(&mut auditor).await?;

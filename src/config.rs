@@ -7,6 +7,7 @@ mod error;
 mod load;
 mod operate;
 mod outgoing;
+mod payment;
 mod schema;
 mod secret;
 mod units;
@@ -25,6 +26,7 @@ pub use error::{ConfigError, Fault};
 pub use load::{ENV_PREFIX, Sources};
 pub use operate::{Alerts, Backlog, BacklogOverride, Limit};
 pub use outgoing::{Breaker, Delivery, DeliveryKind};
+pub use payment::{Channel, ChannelKind, Payment, PublishVia, Statistics, SubmitWhen};
 pub use secret::{MASK, SecretUrl};
 pub use units::{ByteSize, Millis, UnitError};
 pub use web::{ApiKey, Client, Http, Scope};
@@ -52,6 +54,8 @@ pub struct Config {
     pub stock: Stock,
     /// Payment role.
     pub payment: Payment,
+    /// Counting payments by day.
+    pub statistics: Statistics,
     /// The warehouse that fulfils.
     pub warehouse: Warehouse,
     /// Built-in stand-ins for a payment channel and a warehouse.
@@ -336,64 +340,6 @@ pub struct Fulfil {
 pub struct Stock {
     /// The level of a SKU is told to the other roles at most once in this time.
     pub sync_interval: Millis,
-}
-
-/// The payment role.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Payment {
-    /// How a successful payment is published.
-    pub publish: PublishVia,
-    /// Largest difference between the time in a callback and ours.
-    pub callback_tolerance: Millis,
-    /// Payment channels by id.
-    pub channels: BTreeMap<String, Channel>,
-}
-
-/// How an event leaves its transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PublishVia {
-    /// A row in the same transaction.
-    Outbox,
-    /// A RocketMQ transaction message.
-    Transaction,
-}
-
-/// One payment channel.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Channel {
-    /// Which protocol it speaks.
-    pub kind: ChannelKind,
-    /// Key of its HMAC-SHA256 signatures.
-    #[serde(serialize_with = "secret::masked")]
-    pub secret: SecretString,
-    /// Base URL; empty is the sandbox of this process.
-    #[serde(default)]
-    pub endpoint: String,
-    /// When a payment is submitted to it.
-    #[serde(default)]
-    pub submit: SubmitWhen,
-}
-
-/// Protocols of payment channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChannelKind {
-    /// ruyi's own stand-in.
-    Sandbox,
-}
-
-/// When a payment is submitted to its channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubmitWhen {
-    /// When the customer pays.
-    #[default]
-    OnPay,
-    /// As soon as the payment is opened.
-    OnOpen,
 }
 
 /// The warehouse.

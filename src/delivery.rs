@@ -16,6 +16,7 @@ mod record;
 mod schedule;
 pub mod sign;
 mod target;
+pub mod webhook;
 
 pub use engine::{BuildError, Engine, EngineConfig};
 pub use guard::Resolve;

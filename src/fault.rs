@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 22] = [
+pub const TRANSACTIONS: [&str; 25] = [
     "node",
     "product_set",
     "coupon_template_set",
@@ -33,6 +33,9 @@ pub const TRANSACTIONS: [&str; 22] = [
     "stock_set",
     "stock_sync",
     "points_spend",
+    "merchant_set",
+    "gateway_pay",
+    "gateway_act",
 ];
 
 /// Transactions that only `payment.publish = "transaction"` has.

@@ -1,6 +1,8 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
-use super::{About, Auditor, Check, Suspect, coupons, events, orders, payments, points, progress, stock, trust};
+use super::{
+    About, Auditor, Check, Suspect, coupons, events, gateway, orders, payments, points, progress, stock, trust,
+};
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
 use crate::domain::event::Role;
@@ -15,6 +17,7 @@ pub(super) enum Rule {
     PaymentOfOrder,
     RefundOfOrder,
     OrderOfPayment,
+    GatewayPayments,
     ProgressOfOrder,
     PointsOfOrder,
     PointsOfUser,
@@ -26,7 +29,7 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::RowOfOrder,
         Self::Reservations,
         Self::ReservationOfOrder,
@@ -34,6 +37,7 @@ impl Rule {
         Self::PaymentOfOrder,
         Self::RefundOfOrder,
         Self::OrderOfPayment,
+        Self::GatewayPayments,
         Self::ProgressOfOrder,
         Self::PointsOfOrder,
         Self::PointsOfUser,
@@ -51,6 +55,7 @@ impl Rule {
             Self::ReservationOfOrder | Self::OrderOfReservation => Check::ReservationsMatchOrders,
             Self::PaymentOfOrder => Check::PaidOrdersHavePayment,
             Self::RefundOfOrder | Self::OrderOfPayment => Check::PaymentsHaveOrder,
+            Self::GatewayPayments => Check::GatewayPayments,
             Self::ProgressOfOrder => Check::NothingStuck,
             Self::PointsOfOrder | Self::PointsOfUser => Check::Points,
             Self::CouponOfOrder | Self::OrderOfCoupon => Check::Coupons,
@@ -72,6 +77,7 @@ impl Rule {
             Self::OrderOfCoupon => (Role::Order, Ids::Coupons),
             Self::ProgressOfOrder => (Role::Order, Ids::OpenOrders),
             Self::OrderOfPayment => (Role::Payment, Ids::Payments),
+            Self::GatewayPayments => (Role::Payment, Ids::GatewayPayments),
             Self::PointsOfUser => (Role::Notify, Ids::PointsUsers),
             Self::RepeatedMovements => (Role::Stock, Ids::LedgerOrders),
             Self::RepeatedNotices => (Role::Notify, Ids::NotifiedOrders),
@@ -91,6 +97,7 @@ impl Rule {
                 Ok(suspects)
             }
             Self::OrderOfPayment => payments::orders_of_payments(auditor, ids).await,
+            Self::GatewayPayments => gateway::payments(auditor, ids).await,
             Self::ProgressOfOrder => progress::halted(auditor, ids).await,
             Self::PointsOfOrder => points::of_orders(auditor, ids).await,
             Self::PointsOfUser => points::balances(auditor, ids).await,

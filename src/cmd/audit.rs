@@ -78,6 +78,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         settle_ms: args.settle.unwrap_or(config.audit.settle).ms(),
         bound_ms: args.bound.unwrap_or(config.audit.bound).ms(),
         parcel_bound_ms: config.audit.parcel_bound.ms(),
+        zone: config.statistics.zone(),
         page: config.audit.page,
         evidence: EVIDENCE,
         events_kept_ms: config.retention.sent.ms(),

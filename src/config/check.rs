@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
-use super::{Config, MASK, Millis, PublishVia};
+use super::{ChannelKind, Config, MASK, Millis, PublishVia};
 use crate::domain::call::Kind;
 use crate::domain::event::Role;
 use crate::domain::id::Sku;
@@ -99,7 +99,10 @@ impl Config {
         let roles = Role::ALL.map(|role| (format!("database.roles.{}", role.name()), self.database.roles.of(role)));
         secrets.extend(roles.into_iter().map(|(key, url)| (key, url.expose())));
         let channels = self.payment.channels.iter();
-        secrets.extend(channels.map(|(id, c)| (format!("payment.channels.{id}.secret"), c.secret.expose_secret())));
+        secrets.extend(channels.flat_map(|(id, channel)| {
+            [("secret", &channel.secret), ("old_secret", &channel.old_secret)]
+                .map(|(key, secret)| (format!("payment.channels.{id}.{key}"), secret.expose_secret()))
+        }));
         for (key, _) in secrets.iter().filter(|(_, secret)| secret.contains(MASK)) {
             faults.add(key, "this is the mask of `config show`, not a secret", "put the real value here");
         }
@@ -222,6 +225,13 @@ impl Config {
         faults.positive("payment.callback_tolerance", self.payment.callback_tolerance);
         for (id, channel) in &self.payment.channels {
             faults.endpoint(&format!("payment.channels.{id}.endpoint"), &channel.endpoint);
+            if channel.kind == ChannelKind::Http && channel.endpoint.is_empty() {
+                faults.add(
+                    &format!("payment.channels.{id}.endpoint"),
+                    "empty: only the sandbox is served by ruyi itself",
+                    "the base URL of the channel",
+                );
+            }
             if channel.secret.expose_secret().is_empty() {
                 faults.add(
                     &format!("payment.channels.{id}.secret"),
@@ -229,6 +239,9 @@ impl Config {
                     "set it",
                 );
             }
+        }
+        if self.statistics.known_zone().is_none() {
+            faults.add("statistics.time_zone", "no such time zone", "an IANA name: \"UTC\" or \"Asia/Shanghai\"");
         }
         faults.endpoint("warehouse.endpoint", &self.warehouse.endpoint);
         if self.warehouse.secret.expose_secret().is_empty() {

@@ -2,6 +2,7 @@
 //! the tables of two roles, which may live in different databases.
 
 mod coupons;
+mod gateway;
 mod messages;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ use crate::domain::stock::{Kind, Level, Lines};
 use crate::vals;
 
 pub use coupons::*;
+pub use gateway::*;
 pub use messages::*;
 
 fn ints(ids: &[i64]) -> Vec<Val> {
@@ -36,6 +38,8 @@ pub enum Ids {
     OpenOrders,
     /// Every payment of a shop order.
     Payments,
+    /// Every payment of the gateway.
+    GatewayPayments,
     /// Every reservation.
     Reservations,
     /// Every order that the stock ledger knows.
@@ -57,6 +61,7 @@ pub async fn ids(conn: &mut AnyConnection, which: Ids, after: i64, limit: i64) -
         Ids::Orders => "SELECT id FROM orders WHERE id > ? ORDER BY id LIMIT ?",
         Ids::OpenOrders => "SELECT id FROM orders WHERE id > ? AND status IN (20, 30, 40, 50) ORDER BY id LIMIT ?",
         Ids::Payments => "SELECT id FROM payment_record WHERE id > ? AND kind = 1 ORDER BY id LIMIT ?",
+        Ids::GatewayPayments => "SELECT id FROM payment_record WHERE id > ? AND kind = 2 ORDER BY id LIMIT ?",
         Ids::Reservations => "SELECT order_id FROM stock_reservation WHERE order_id > ? ORDER BY order_id LIMIT ?",
         Ids::LedgerOrders => "SELECT DISTINCT order_id FROM stock_ledger WHERE order_id > ? ORDER BY order_id LIMIT ?",
         Ids::NotifiedOrders => {

@@ -1,14 +1,13 @@
 //! The bodies of events that a row proves: what a role tells when it writes the row, and what a repair tells again.
 
 use super::orders::{Item, OrderRow};
-use super::payments::RefundRow;
+use super::payments::{PaymentRow, RefundRow};
 use super::refunds::OrderRefund;
 use crate::domain::event::{
     CouponMoved, Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundFailed, RefundKind, RefundRequested,
     RefundSuccess, TriggerOrderFulfill,
 };
 use crate::domain::id::{CouponId, MerchantId, OrderId, PaymentId, RefundId, UserId};
-use crate::domain::money::Money;
 use crate::domain::order::CancelType;
 use crate::domain::stock::Lines;
 
@@ -37,6 +36,8 @@ impl OrderRow {
             user_id: UserId(self.user_id),
             pay_amount: self.state.total,
             pay_time: self.pay_time.unwrap_or(or_at),
+            order_no: self.order_no.clone(),
+            merchant_id: Some(MerchantId(self.merchant_id)),
         }
     }
 
@@ -99,16 +100,18 @@ impl OrderRefund {
 }
 
 impl RefundRow {
-    /// REFUND_SUCCESS, to this user (0 is nobody), of all that was `paid`.
+    /// REFUND_SUCCESS, of what `payment` took.
     #[must_use]
-    pub fn success(&self, user_id: i64, paid: Money) -> RefundSuccess {
+    pub fn success(&self, payment: &PaymentRow) -> RefundSuccess {
         RefundSuccess {
             order_id: OrderId(self.order_id),
             refund_id: RefundId(self.id),
             amount: self.amount,
             kind: self.kind,
-            user_id: (user_id > 0).then_some(UserId(user_id)),
-            paid_amount: (self.kind != RefundKind::Extra).then_some(paid),
+            user_id: (payment.user_id > 0).then_some(UserId(payment.user_id)),
+            paid_amount: (self.kind != RefundKind::Extra).then_some(payment.state.amount),
+            order_no: payment.order_no.clone(),
+            merchant_id: Some(MerchantId(payment.state.merchant_id)),
         }
     }
 

@@ -3,6 +3,8 @@
 pub mod log;
 mod order;
 
+use std::collections::HashSet;
+
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
@@ -369,6 +371,21 @@ pub async fn find(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Resu
     let text = "SELECT status, attempts, next_at, last_error FROM delivery WHERE kind = ? AND ref = ?";
     let row = sql::fetch_one(conn, text, vals![kind as i64, reference]).await?;
     row.map(state).transpose()
+}
+
+/// Which of these calls are recorded.
+///
+/// # Errors
+/// The database's.
+pub async fn recorded(
+    conn: &mut AnyConnection,
+    kind: Kind,
+    references: Vec<String>,
+) -> Result<HashSet<String>, DbError> {
+    let before = "SELECT ref FROM delivery WHERE kind = ? AND ref";
+    let keys = references.into_iter().map(Val::Text).collect();
+    let rows = sql::select_in(conn, before, "", &[Val::Int(kind as i64)], keys).await?;
+    rows.iter().map(|row| row.text(0)).collect()
 }
 
 /// Calls that should have been made by now, and since when the first of them should have been.

@@ -12,15 +12,16 @@ use crate::domain::money::Money;
 use crate::domain::payment::{PaymentState, Status};
 use crate::vals;
 
-/// `payment_record.kind` of a payment of a shop order.
+/// `payment_record.kind` of a payment of a shop order, and of the gateway.
 const KIND_SHOP: i64 = 1;
+const KIND_GATEWAY: i64 = 2;
 
 /// A payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentRow {
     /// Id.
     pub id: i64,
-    /// Order that it pays.
+    /// Order that it pays; of a payment of the gateway see [`PaymentRow::without_order`].
     pub order_id: i64,
     /// Its number for people.
     pub order_no: String,
@@ -38,6 +39,26 @@ pub struct PaymentRow {
     pub pay_time: Option<i64>,
     /// W3C trace context of what opened it.
     pub trace: Option<String>,
+}
+
+impl PaymentRow {
+    /// What stands for an order in a payment of the gateway: no order, of whichever database, has it.
+    #[must_use]
+    pub fn without_order(id: i64) -> i64 {
+        -id
+    }
+
+    /// It pays a merchant's own order, and none of the shop.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.order_id < 0
+    }
+
+    /// What people and other systems know it by: its order, or, where it has none, the payment itself.
+    #[must_use]
+    pub fn business_id(&self) -> i64 {
+        if self.is_gateway() { self.id } else { self.order_id }
+    }
 }
 
 const COLUMNS: &str = "id, order_id, order_no, user_id, merchant_id, channel_id, amount, currency, status, expire_time, \
@@ -78,7 +99,7 @@ pub async fn insert(tx: &mut Tx, payments: &[PaymentRow]) -> Result<(), DbError>
         .map(|payment| {
             vals![
                 payment.id,
-                KIND_SHOP,
+                if payment.is_gateway() { KIND_GATEWAY } else { KIND_SHOP },
                 payment.order_id,
                 &payment.order_no,
                 payment.user_id,
@@ -231,13 +252,22 @@ impl RefundRow {
 /// # Errors
 /// The database's.
 pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, DbError> {
+    let rows: Vec<(String, &RefundRow)> = refunds.iter().map(|refund| (refund.key(), refund)).collect();
+    insert_refunds_as(tx, &rows).await
+}
+
+/// Writes refunds under keys of their own, of at most 96 bytes.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_refunds_as(tx: &mut Tx, refunds: &[(String, &RefundRow)]) -> Result<u64, DbError> {
     let now_ms = tx.now_ms();
     let rows = refunds
         .iter()
-        .map(|refund| {
+        .map(|(key, refund)| {
             vals![
                 refund.id,
-                refund.key(),
+                key,
                 refund.payment_id,
                 refund.order_id,
                 refund.kind as i64,
@@ -275,6 +305,15 @@ pub async fn lock_refunds(tx: &mut Tx, mut ids: Vec<i64>) -> Result<HashMap<i64,
 pub async fn has_refund(conn: &mut AnyConnection, payment_id: i64, transaction_no: &str) -> Result<bool, DbError> {
     let text = "SELECT id FROM refund_record WHERE refund_key = ?";
     Ok(sql::fetch_one(conn, text, vals![format!("{payment_id}:{transaction_no}")]).await?.is_some())
+}
+
+/// The refund under this key.
+///
+/// # Errors
+/// The database's.
+pub async fn refund_by_key(conn: &mut AnyConnection, key: &str) -> Result<Option<RefundRow>, DbError> {
+    let text = format!("{REFUNDS}refund_key = ?");
+    sql::fetch_one(conn, text, vals![key]).await?.as_ref().map(refund_from_row).transpose()
 }
 
 /// The refunds of an order, oldest first.

@@ -14,7 +14,8 @@ use super::mask;
 use super::schedule::{Outcome, judge};
 use super::sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
 use super::target::{Prepared, Targets, Unprepared};
-use crate::clock::Clock;
+use super::webhook;
+use crate::db::Db;
 use crate::db::delivery::{Delivery, Kind};
 
 /// Header by which the other side tells a repeated call.
@@ -37,7 +38,8 @@ pub(super) struct Caller {
     targets: Targets,
     /// Of the kinds that have their own.
     timeouts: Arc<HashMap<Kind, Duration>>,
-    clock: Clock,
+    /// Who merchants are, and when it is.
+    db: Db,
 }
 
 /// A call that was made.
@@ -59,7 +61,7 @@ impl Caller {
         timeout: Duration,
         timeouts: HashMap<Kind, Duration>,
         targets: Targets,
-        clock: Clock,
+        db: Db,
     ) -> Result<Self, reqwest::Error> {
         let builder = || {
             let agent = concat!("ruyi/", env!("CARGO_PKG_VERSION"));
@@ -72,13 +74,13 @@ impl Caller {
             guarded: builder().no_proxy().dns_resolver(Arc::new(targets.guard().clone())).build()?,
             targets,
             timeouts,
-            clock,
+            db,
         })
     }
 
     /// Makes one attempt.
     pub async fn make(self, call: Delivery) -> Made {
-        let (started_at, started) = (self.clock.now_ms(), Instant::now());
+        let (started_at, started) = (self.db.clock().now_ms(), Instant::now());
         let attempt = self.attempt(&call).await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let Attempt { http_status, outcome, request, answer } = attempt;
@@ -86,13 +88,10 @@ impl Caller {
     }
 
     async fn attempt(&self, call: &Delivery) -> Attempt {
-        let prepared = match self.targets.prepare(call) {
-            Ok(prepared) => prepared,
+        let (prepared, headers) = match self.prepare(call).await {
+            Ok(ready) => ready,
             Err(Unprepared::Later(why)) => return Attempt::failed(again(why.to_owned())),
             Err(Unprepared::Never(why)) => return Attempt::failed(Outcome::Refused(why)),
-        };
-        let Some(headers) = self.headers(call, &prepared) else {
-            return Attempt::failed(Outcome::Refused("the reference cannot be sent as a header".to_owned()));
         };
         let request = Some(mask::request(call.kind, prepared.url.as_str(), &headers, &prepared.body));
         let client = match (prepared.own, prepared.guarded) {
@@ -108,12 +107,23 @@ impl Caller {
             Ok(mut response) => {
                 let text = read(&mut response).await;
                 let (status, headers) = (response.status(), response.headers());
-                let outcome = judge(call.kind, status, headers, self.clock.now_ms(), &excerpt(&text));
+                let outcome = judge(call.kind, status, headers, self.db.clock().now_ms(), &excerpt(&text));
                 let answer = Some(mask::answer(status, headers, &text));
                 Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer }
             }
             Err(error) => Attempt { request, ..Attempt::failed(again(describe(error))) },
         }
+    }
+
+    async fn prepare(&self, call: &Delivery) -> Result<(Prepared, HeaderMap), Unprepared> {
+        let prepared = self.targets.prepare(call)?;
+        let headers = self.headers(call, &prepared);
+        let mut headers =
+            headers.ok_or_else(|| Unprepared::Never("the reference cannot be sent as a header".to_owned()))?;
+        if call.kind == Kind::Merchant {
+            headers.extend(webhook::headers(&self.db, &call.reference, &prepared.body).await?);
+        }
+        Ok((prepared, headers))
     }
 
     /// All that is sent besides the body; none when the reference cannot be.
@@ -122,7 +132,7 @@ impl Caller {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(&call.reference).ok()?);
         if !prepared.secret.expose_secret().is_empty() {
-            let timestamp_s = self.clock.now_ms() / 1000;
+            let timestamp_s = self.db.clock().now_ms() / 1000;
             let mut signature = sign(&prepared.secret, timestamp_s, prepared.body.as_bytes());
             if prepared.spoil_signature {
                 signature = "0".repeat(signature.len());

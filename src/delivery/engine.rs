@@ -110,7 +110,7 @@ impl Engine {
         let open_ms = delivery.breaker.open_for.ms();
         let limits = Limits { failures: delivery.breaker.failures, open_ms, probe_ms: timeout_ms.min(open_ms) };
         Ok(Self {
-            caller: Caller::new(delivery.timeout.duration(), own, targets, db.clock().clone())?,
+            caller: Caller::new(delivery.timeout.duration(), own, targets, db.clone())?,
             timeout,
             // A call is only begun when it ends within its lease.
             lease_ms: delivery.lease.ms().max(timeout_ms.saturating_mul(2)),

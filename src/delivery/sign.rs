@@ -58,6 +58,27 @@ pub fn verify(
     if signed_ms.abs_diff(now_ms) > tolerance_ms.unsigned_abs() { Err(SignatureError::Time) } else { Ok(()) }
 }
 
+/// [`verify`] with whichever of these secrets signed.
+///
+/// # Errors
+/// That of the last one.
+pub fn verify_any<'s>(
+    secrets: impl Iterator<Item = &'s SecretString>,
+    headers: &HeaderMap,
+    body: &[u8],
+    now_ms: i64,
+    tolerance_ms: i64,
+) -> Result<(), SignatureError> {
+    let mut last = Err(SignatureError::Mismatch);
+    for secret in secrets {
+        last = verify(secret, headers, body, now_ms, tolerance_ms);
+        if last != Err(SignatureError::Mismatch) {
+            break;
+        }
+    }
+    last
+}
+
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
 fn mac(secret: &SecretString, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).expect("a key of any length");

@@ -100,6 +100,15 @@ impl Targets {
         Self::with(channels.clone(), warehouse.clone(), alerts.clone(), Guard::new(allow_private, resolve))
     }
 
+    /// Judges an address that a user gives, as far as it can be judged without asking for its name.
+    ///
+    /// # Errors
+    /// Why it will not be called.
+    pub fn check_given(&self, address: &str) -> Result<(), String> {
+        let url = web_url(address)?;
+        self.0.guard.check(&url)
+    }
+
     /// Where calls to users' addresses may go.
     pub(super) fn guard(&self) -> &Guard {
         &self.0.guard
@@ -157,11 +166,7 @@ impl Targets {
         } else {
             call.url.clone()
         };
-        let url =
-            Url::parse(&address).map_err(|error| Unprepared::Never(format!("cannot call {address:?}: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(Unprepared::Never(format!("cannot call {address:?}: neither http nor https")));
-        }
+        let url = web_url(&address).map_err(Unprepared::Never)?;
         let guarded = call.kind.is_guarded();
         if guarded {
             self.0.guard.check(&url).map_err(Unprepared::Never)?;
@@ -191,5 +196,13 @@ impl Targets {
             .cloned()
             .ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))?;
         Ok(Prepared { url, own, guarded, body, secret, spoil_signature })
+    }
+}
+
+fn web_url(address: &str) -> Result<Url, String> {
+    let url = Url::parse(address).map_err(|error| format!("cannot call {address:?}: {error}"))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        _ => Err(format!("cannot call {address:?}: neither http nor https")),
     }
 }

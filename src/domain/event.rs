@@ -3,6 +3,7 @@
 
 mod advice;
 mod coupon;
+mod gateway;
 mod points;
 mod refund;
 mod stock;
@@ -17,6 +18,7 @@ use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
 pub use self::coupon::CouponMoved;
+pub use self::gateway::{CallbackSubmit, DayStatistics, MerchantChanged, OrderNotify};
 pub use self::points::PointsGrant;
 pub use self::refund::{RefundFailed, RefundKind, RefundRequested, RefundSuccess};
 pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
@@ -73,11 +75,17 @@ pub enum Group {
     Notification,
     /// Keeps the order role's picture of stock.
     InventorySync,
+    /// Records the calls that tell merchants.
+    OrderNotify,
+    /// Counts payments by day.
+    DayStatistics,
+    /// Keeps the payment role's picture of merchants.
+    MerchantSync,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Stock,
         Self::Order,
         Self::Payment,
@@ -88,6 +96,9 @@ impl Group {
         Self::Points,
         Self::Notification,
         Self::InventorySync,
+        Self::OrderNotify,
+        Self::DayStatistics,
+        Self::MerchantSync,
     ];
 
     /// Name on the broker and in `message_process_log.consumer_group`.
@@ -104,6 +115,9 @@ impl Group {
             Self::Points => "points-consumer-group",
             Self::Notification => "notification-consumer-group",
             Self::InventorySync => "inventory-sync-consumer-group",
+            Self::OrderNotify => "order-notify-consumer-group",
+            Self::DayStatistics => "day-statistics-consumer-group",
+            Self::MerchantSync => "merchant-sync-consumer-group",
         }
     }
 
@@ -119,8 +133,8 @@ impl Group {
         match self {
             Self::Stock => Role::Stock,
             Self::Order | Self::PaidOrder | Self::Fulfil | Self::PayTimeout | Self::InventorySync => Role::Order,
-            Self::Payment | Self::CallbackSubmit => Role::Payment,
-            Self::Points | Self::Notification => Role::Notify,
+            Self::Payment | Self::CallbackSubmit | Self::MerchantSync => Role::Payment,
+            Self::Points | Self::Notification | Self::OrderNotify | Self::DayStatistics => Role::Notify,
         }
     }
 
@@ -201,7 +215,7 @@ catalogue! {
         ["paymentId", "orderId", "orderNo", "userId", "amount", "paymentMethod", "transactionNo", "payTime"];
     PaidOrderSuccess = "PAID_ORDER_SUCCESS", "An order is paid.",
         Producer::Role(Role::Order) => [PaidOrder, Points, Notification],
-        ["orderId", "userId", "payAmount", "payTime"];
+        ["orderId", "userId", "payAmount", "payTime", "orderNo", "merchantId"];
     OrderCanceled = "ORDER_CANCELED", "An order is canceled.",
         Producer::Role(Role::Order) => [Payment, Notification],
         ["orderId", "userId", "cancelType", "cancelReason"];
@@ -252,7 +266,7 @@ catalogue! {
         ["orderId", "paymentId", "refundId", "amount", "reason"];
     RefundSuccess = "REFUND_SUCCESS", "Money of an order went back.",
         Producer::Role(Role::Payment) => [Order, Points, Notification],
-        ["orderId", "refundId", "amount", "kind", "userId", "paidAmount"];
+        ["orderId", "refundId", "amount", "kind", "userId", "paidAmount", "orderNo", "merchantId"];
     RefundFailed = "REFUND_FAILED", "A part of an order's money could not go back: it may be asked for again.",
         Producer::Role(Role::Payment) => [Order],
         ["orderId", "refundId", "amount", "reason"];
@@ -261,7 +275,7 @@ catalogue! {
         ["userId", "orderId", "points"];
     PaidOrderSuccessRetry = "PAID_ORDER_SUCCESS_RETRY", "An operator wants a paid order handed to fulfilment again.",
         Producer::Outside => [PaidOrder],
-        ["orderId", "userId", "payAmount", "payTime"];
+        ["orderId", "userId", "payAmount", "payTime", "orderNo", "merchantId"];
     TriggerOrderFulfillRetry = "TRIGGER_ORDER_FULFILL_RETRY", "An operator wants an order handed to the warehouse again.",
         Producer::Outside => [Fulfil],
         ["orderId", "userId", "lines", "address"];
@@ -274,6 +288,15 @@ catalogue! {
     CallbackSubmit = "CALLBACK_SUBMIT", "An open payment is to be submitted to its channel.",
         Producer::Role(Role::Payment) => [CallbackSubmit],
         ["order_no", "out_order_no", "plugin_id", "plugin_type", "money", "product_id", "channel_id", "merchant_id", "tenant_id", "create_datetime"];
+    OrderNotify = "ORDER_NOTIFY", "A merchant is to be told what became of the money of an order.",
+        Producer::Role(Role::Notify) => [OrderNotify],
+        ["order_id", "order_no", "out_order_no", "money", "status", "notify_url", "retry_count", "merchant_id", "refund_id"];
+    DayStatistics = "DAY_STATISTICS", "A payment was opened (SUBMIT) or has its money (SUCCESS).",
+        Producer::Role(Role::Payment) => [DayStatistics],
+        ["product_id", "channel_id", "tenant_id", "money", "date", "statistics_type", "extra_arg"];
+    MerchantChanged = "MERCHANT_CHANGED", "What a merchant may do has changed.",
+        Producer::Role(Role::Notify) => [MerchantSync],
+        ["merchantId", "version", "active", "tenantId", "notifyUrl", "accepts"];
 }
 
 impl Kind {
@@ -377,6 +400,12 @@ pub struct PaidOrderSuccess {
     /// Epoch ms.
     #[serde(deserialize_with = "epoch_ms")]
     pub pay_time: i64,
+    /// Its number for people.
+    #[serde(default)]
+    pub order_no: String,
+    /// Who sells, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merchant_id: Option<MerchantId>,
 }
 
 /// Body of `ORDER_CANCELED`.
@@ -474,34 +503,6 @@ pub struct OrderNotification {
     /// What the text is filled with.
     #[serde(default)]
     pub params: serde_json::Value,
-}
-
-/// Body of `CALLBACK_SUBMIT` (snake_case, as the pay gateway has it).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CallbackSubmit {
-    /// Payment id, as the channel knows it.
-    pub order_no: String,
-    /// The merchant's own number: the order number for a shop payment.
-    pub out_order_no: String,
-    /// Channel's plugin.
-    pub plugin_id: String,
-    /// Kind of the plugin.
-    pub plugin_type: String,
-    /// How much.
-    pub money: Money,
-    /// Product of the gateway, where there is one.
-    #[serde(default)]
-    pub product_id: String,
-    /// Channel.
-    pub channel_id: String,
-    /// Who sells.
-    pub merchant_id: MerchantId,
-    /// Tenant of the gateway, where there is one.
-    #[serde(default)]
-    pub tenant_id: String,
-    /// When it was opened, epoch ms.
-    #[serde(deserialize_with = "epoch_ms")]
-    pub create_datetime: i64,
 }
 
 #[cfg(test)]

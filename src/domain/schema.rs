@@ -64,6 +64,9 @@ pub fn of(kind: Kind) -> Value {
         Kind::RefundSuccess => body::<event::RefundSuccess>(),
         Kind::OrderNotification => body::<event::OrderNotification>(),
         Kind::CallbackSubmit => body::<event::CallbackSubmit>(),
+        Kind::OrderNotify => body::<event::OrderNotify>(),
+        Kind::DayStatistics => body::<event::DayStatistics>(),
+        Kind::MerchantChanged => body::<event::MerchantChanged>(),
     };
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.insert(

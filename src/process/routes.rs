@@ -84,7 +84,7 @@ fn of_database(
                 if config.sandbox.enabled { api.merge(sandbox::warehouse_router(sandbox.clone())) } else { api }
             }
             Role::Payment => {
-                let (state, writers) = payment::api::State::new(db, config, publish.clone());
+                let (state, writers) = payment::api::State::new(db, config, targets, publish.clone());
                 for writer in writers {
                     shutdown.run("writer", writer);
                 }
@@ -92,7 +92,7 @@ fn of_database(
                 if config.sandbox.enabled { api.merge(sandbox::channel_router(sandbox.clone(), auth)) } else { api }
             }
             Role::Stock => api.merge(stock::api::router(db.clone(), auth)),
-            Role::Notify => api.merge(notify::api::router(db.clone(), auth)),
+            Role::Notify => api.merge(notify::api::router(db.clone(), targets, auth)),
         };
     }
     api

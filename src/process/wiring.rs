@@ -15,7 +15,7 @@ use crate::roles::{notify, order, payment, stock};
 /// The handlers of the consumer groups of `roles`.
 #[must_use]
 pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
-    let channels = Channels::new(config.payment.channels.clone());
+    let channels = Channels::of(config);
     let warehouse_url = match config.warehouse.endpoint.trim_end_matches('/') {
         "" => "/sandbox/warehouse/orders".to_owned(),
         endpoint => format!("{endpoint}/orders"),
@@ -33,11 +33,14 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
             Role::Payment => {
                 all.push(Arc::new(payment::events::PaymentEvents { channels: channels.clone() }));
                 all.push(Arc::new(payment::events::CallbackSubmits { channels: channels.clone() }));
+                all.push(Arc::new(payment::merchants::Merchants));
             }
             Role::Stock => all.push(Arc::new(stock::events::StockEvents)),
             Role::Notify => {
                 all.push(Arc::new(notify::events::PointsEvents));
                 all.push(Arc::new(notify::events::NotificationEvents));
+                all.push(Arc::new(notify::merchants::OrderNotifies));
+                all.push(Arc::new(notify::statistics::Statistics));
             }
         }
     }

@@ -1,6 +1,8 @@
-//! The notify role: points and messages to users.
+//! The notify role: points, messages to users and merchants, statistics.
 
 pub mod api;
 pub mod events;
 mod gifts;
+pub mod merchants;
 mod points_of;
+pub mod statistics;

@@ -1,9 +1,12 @@
-//! The payment role: opens payments, takes the channels' word, gives money back.
+//! The payment role: opens payments, of shop orders and of merchants, takes the channels' word, gives money back.
 
 pub mod api;
 pub mod callback;
 pub mod channels;
 pub mod events;
+pub mod gateway;
+pub mod merchants;
 pub mod refund;
 pub mod stuck;
+mod tell;
 pub mod transaction;

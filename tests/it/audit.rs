@@ -8,14 +8,16 @@ use ruyi::db::notification::{self, Notification};
 use ruyi::db::outbox::Status as OutboxStatus;
 use ruyi::db::payments::{PaymentRow, RefundRow, RefundStatus};
 use ruyi::db::points::Record;
+use ruyi::db::statistics::{self, Key, Sum};
 use ruyi::db::stock::{Movement, Reservation};
 use ruyi::db::tx::Draft;
-use ruyi::db::{Db, DbError, Tx, coupons, inbox, orders, payments, points, sql, stock};
+use ruyi::db::{Db, DbError, Tx, coupons, gateway, inbox, orders, payments, points, sql, stock};
 use ruyi::domain::coupon::{self, Terms};
 use ruyi::domain::event::{Group, Kind, Producer, RefundKind, Role};
 use ruyi::domain::id::PaymentId;
 use ruyi::domain::money::Money;
 use ruyi::domain::order::{OrderState, RefundState, Status};
+use ruyi::domain::statistics::{Type, day_of};
 use ruyi::domain::stock::{Kind as Move, Level, Status as Held};
 use ruyi::domain::{payment, points as earn};
 use ruyi::vals;
@@ -110,6 +112,9 @@ const CASES: [Case; 5] = [
 fn money() -> Money {
     Money::from_minor(TOTAL).unwrap()
 }
+
+/// A payment of no order.
+const GATEWAY: i64 = 109;
 
 /// Orders with a coupon that takes 0.50 off.
 const COUPONS: [i64; 3] = [1, 3, 4];
@@ -245,7 +250,7 @@ async fn write_payment(tx: &mut Tx, case: &Case, status: payment::Status) -> Res
         channel_id: "sandbox".into(),
         expire_time: START_MS,
         payment_method: None,
-        pay_time: None,
+        pay_time: has_money.then_some(START_MS),
         trace: None,
     };
     payments::insert(tx, std::slice::from_ref(&row)).await?;
@@ -273,6 +278,55 @@ async fn write_payment(tx: &mut Tx, case: &Case, status: payment::Status) -> Res
     Ok(())
 }
 
+/// A merchant's own payment, and the statistics of it and of the others.
+async fn write_gateway(tx: &mut Tx) -> Result<(), DbError> {
+    let row = PaymentRow {
+        id: GATEWAY,
+        order_id: PaymentRow::without_order(GATEWAY),
+        order_no: String::new(),
+        user_id: 0,
+        state: payment::PaymentState {
+            status: payment::Status::Success,
+            amount: money(),
+            currency: "CNY".into(),
+            merchant_id: 9,
+            transaction_no: Some("T109".into()),
+        },
+        channel_id: "sandbox".into(),
+        expire_time: 0,
+        payment_method: None,
+        pay_time: Some(START_MS),
+        trace: None,
+    };
+    payments::insert(tx, std::slice::from_ref(&row)).await?;
+    payments::update(tx, &[&row]).await?;
+    let empty = String::new;
+    gateway::take(
+        tx,
+        &[gateway::GatewayRow {
+            payment_id: GATEWAY,
+            merchant_id: 9,
+            out_order_no: "M-1".into(),
+            product_id: "h5".into(),
+            tenant_id: empty(),
+            notify_url: empty(),
+            extra_arg: empty(),
+        }],
+    )
+    .await?;
+    let mut sums = BTreeMap::new();
+    for (product, kind, count) in
+        [("", Type::Submit, 4), ("", Type::Success, 2), ("h5", Type::Submit, 1), ("h5", Type::Success, 1)]
+    {
+        let (date, product_id) = (day_of(START_MS, &jiff::tz::TimeZone::UTC), product.to_owned());
+        let key = Key { date, product_id, channel_id: "sandbox".into(), tenant_id: empty(), kind };
+        let mut sum = Sum::default();
+        (0..count).for_each(|_| sum.add(kind, TOTAL, ""));
+        sums.insert(key, sum);
+    }
+    statistics::add(tx, &sums).await
+}
+
 /// A small shop, in order, ten minutes ago.
 pub async fn world(test: &TestDb) {
     let done = write_tx!(test.db, [], |tx| {
@@ -285,6 +339,7 @@ pub async fn world(test: &TestDb) {
             write_case(tx, case).await?;
             case.movements.iter().for_each(|kind| level.apply(kind.movement(2)));
         }
+        write_gateway(tx).await?;
         assert_eq!(level, Level { available: 96, frozen: 2, sold: 2 });
         stock::update(tx, &BTreeMap::from([("A", stock::Stocked { level, version: 0 })])).await
     });
@@ -300,6 +355,7 @@ fn options() -> Options {
         settle_ms: 10_000,
         bound_ms: 300_000,
         parcel_bound_ms: 1_000_000_000,
+        zone: jiff::tz::TimeZone::UTC,
         page: 2,
         evidence: 10,
         events_kept_ms: 86_400_000,
@@ -318,7 +374,7 @@ pub async fn execute(db: &Db, statements: &[&'static str]) {
 }
 
 /// What is broken, and the one check that has to see it.
-const BROKEN: [(&str, &[&str]); 42] = [
+const BROKEN: [(&str, &[&str]); 45] = [
     ("stock_ledger", &["UPDATE stock SET available = available - 1 WHERE sku = 'A'"]),
     ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
@@ -340,7 +396,7 @@ const BROKEN: [(&str, &[&str]); 42] = [
             "UPDATE stock SET available = available - 2, frozen = frozen + 2",
         ],
     ),
-    ("paid_orders_have_payment", &["UPDATE payment_record SET amount = amount - 1 WHERE order_id = 1"]),
+    ("paid_orders_have_payment statistics", &["UPDATE payment_record SET amount = amount - 1 WHERE order_id = 1"]),
     ("paid_orders_have_payment", &["UPDATE payment_record SET currency = 'USD' WHERE order_id = 1"]),
     ("paid_orders_have_payment", &["UPDATE orders SET payment_id = 5 WHERE id = 1"]),
     ("payments_have_order", &["UPDATE payment_record SET status = 0 WHERE order_id = 5"]),
@@ -378,6 +434,9 @@ const BROKEN: [(&str, &[&str]); 42] = [
     ("coupons", &["UPDATE coupon SET state = 1, order_id = 2 WHERE id = (SELECT coupon_id FROM orders WHERE id = 3)"]),
     ("coupons", &["UPDATE coupon_template SET issued = issued + 1"]),
     ("coupons", &["UPDATE coupon_template SET stock = 2"]),
+    ("gateway_payments", &["UPDATE payment_record SET status = 4 WHERE id = 109"]),
+    ("statistics", &["UPDATE day_statistics SET submit_count = 5 WHERE submit_count = 4"]),
+    ("statistics", &["DELETE FROM day_statistics WHERE product_id = 'h5' AND success_count = 1"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '1:COUPON_USED'"]),
     ("events_of_states", &["DELETE FROM message_record WHERE event_id = '3:COUPON_RELEASED'"]),
     ("events_consumed", &["DELETE FROM message_process_log WHERE message_id = '1:ORDER_CREATED'"]),

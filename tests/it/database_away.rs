@@ -80,6 +80,7 @@ async fn every_request_is_told_to_come_again_while_the_server_is_away() {
         settle_ms: 0,
         bound_ms: 0,
         parcel_bound_ms: 1_000_000_000,
+        zone: jiff::tz::TimeZone::UTC,
         page: 100,
         evidence: 10,
         events_kept_ms: 1_000_000_000,

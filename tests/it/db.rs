@@ -3,6 +3,7 @@
 mod business;
 mod calls;
 mod coupons;
+mod gateway;
 mod lost;
 mod messages;
 mod nodes;
@@ -66,6 +67,10 @@ on_each! {
     points::spent_once_and_never_too_much,
     points::the_book_page_by_page,
     coupons::coupons_,
+    gateway::merchants_,
+    gateway::numbers_,
+    gateway::statistics_,
+    gateway::one_of_64_wishes,
     coupons::orders_keep_their_coupon,
     messages::outbox_,
     messages::outbox_claims_are_disjoint,
@@ -109,7 +114,7 @@ on_each! {
 }
 
 /// The count that `text` selects.
-async fn count(db: &Db, text: &'static str) -> i64 {
+pub async fn count(db: &Db, text: &'static str) -> i64 {
     let mut conn = db.read().await.unwrap();
     sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap()
 }

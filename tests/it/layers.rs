@@ -98,7 +98,7 @@ fn the_domain_is_pure() {
             let line = line.trim_start().trim_start_matches("pub ");
             let Some(used) = line.strip_prefix("use ") else { continue };
             let root = first_word(used);
-            let known = ["std", "core", "serde", "serde_json", "thiserror", "utoipa", "super", "self", "crate"];
+            let known = ["std", "core", "serde", "serde_json", "thiserror", "utoipa", "jiff", "super", "self", "crate"];
             if !known.contains(&root.as_str()) {
                 wrong.push(format!("{file}: {line}"));
             }

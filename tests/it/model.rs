@@ -3,6 +3,7 @@
 //!
 //! `RUYI_TEST_SEEDS=<n>` runs so many seeds, `RUYI_TEST_SEED=<n>` only that one.
 
+mod merchant;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -22,6 +22,7 @@ const STRICT: audit::Options = audit::Options {
     evidence: 10,
     events_kept_ms: 1_000_000_000,
     parcel_bound_ms: 1_000_000_000,
+    zone: jiff::tz::TimeZone::UTC,
 };
 
 /// A bank that takes payments, and answers each refund as it was told to; then with 200.

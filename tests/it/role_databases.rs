@@ -14,6 +14,7 @@ const STRICT: audit::Options = audit::Options {
     settle_ms: 0,
     bound_ms: 0,
     parcel_bound_ms: 1_000_000_000,
+    zone: jiff::tz::TimeZone::UTC,
     page: 100,
     evidence: 10,
     events_kept_ms: 1_000_000_000,

@@ -114,6 +114,8 @@ pub struct Shop {
     /// Whatever chance decides.
     pub chance: StdRng,
     offset: i64,
+    /// What merchants were told: the call's reference and body.
+    pub news: Mutex<Vec<(String, serde_json::Value)>>,
     _dir: tempfile::TempDir,
 }
 
@@ -191,6 +193,7 @@ impl Shop {
             manner: Manner::default(),
             chance: StdRng::seed_from_u64(seed),
             offset: 0,
+            news: Mutex::default(),
             _dir: dir,
             db,
             clock,
@@ -430,14 +433,14 @@ fn router(db: &Db, config: &Config, targets: &Targets) -> axum::Router {
     let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets.clone());
     tokio::spawn(writer);
     let (orders, of_orders) = order::api::State::new(db, config);
-    let (payments, of_payments) = payment::api::State::new(db, config, payment::transaction::Publish::Outbox);
+    let (payments, of_payments) = payment::api::State::new(db, config, targets, payment::transaction::Publish::Outbox);
     for writer in of_orders.into_iter().chain(of_payments) {
         tokio::spawn(writer);
     }
     let api = order::api::router(orders, &auth)
         .merge(payment::api::router(payments, &auth))
         .merge(stock::api::router(db.clone(), &auth))
-        .merge(notify::api::router(db.clone(), &auth))
+        .merge(notify::api::router(db.clone(), targets, &auth))
         .merge(sandbox::channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()))
         .merge(sandbox::warehouse_router(sandbox));
     api.split_for_parts().0

@@ -131,13 +131,19 @@ pub(super) fn of_payment(kind: Kind, payment: &PaymentRow) -> Result<Option<Valu
 }
 
 /// The event of a refund that went through, as it was or as it would be.
-pub(super) async fn of_refund(dbs: &RoleDbs, refund: &RefundRow, order: &OrderRow) -> Result<OutboxRow, DbError> {
+pub(super) async fn of_refund(dbs: &RoleDbs, refund: &RefundRow) -> Result<OutboxRow, DbError> {
     let number = refund.id.to_string();
     let event_id = format!("{}:{number}", Kind::RefundSuccess.event_id(refund.order_id));
     if let Some(row) = find(dbs, &event_id).await? {
         return Ok(row);
     }
-    let body = refund.success(order.user_id, order.state.total);
+    let found = payments::find(&mut *dbs.payment.read().await?, vec![refund.payment_id]).await?;
+    let payment = found.get(&refund.payment_id).ok_or_else(|| DbError::Row {
+        table: "refund_record",
+        key: number.clone(),
+        what: "its payment is not there".to_owned(),
+    })?;
+    let body = refund.success(payment);
     unwritten(Kind::RefundSuccess, refund.order_id, &number, &serde_json::to_value(body)?)
 }
 

@@ -351,7 +351,7 @@ async fn parts(
             }
             (Standing::Requested | Standing::Failed, Some(RefundStatus::Success)) => {
                 let Some(made) = made else { continue };
-                (Group::Order, events::of_refund(dbs, made, order).await?)
+                (Group::Order, events::of_refund(dbs, made).await?)
             }
             (Standing::Requested, Some(RefundStatus::Pending)) => {
                 return Ok(Some(Plan::Leave(
@@ -395,7 +395,7 @@ async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund:
         }
         RefundStatus::Success if order.state.refund == RefundState::Done => Ok(Plan::Healed),
         RefundStatus::Success => {
-            let event = Box::new(events::of_refund(dbs, refund, order).await?);
+            let event = Box::new(events::of_refund(dbs, refund).await?);
             mend(Action::Redeliver { group: Group::Order, event, anew: true })
         }
     }
@@ -433,7 +433,7 @@ async fn points(dbs: &RoleDbs, order_id: i64) -> Planned {
     let untaken = |one: &&RefundRow| is_back(one) && !taken.iter().any(|row| row.refund_id == one.id);
     match refunds.iter().find(untaken) {
         Some(refund) if !has(Earned::Reverse) || !taken.is_empty() => {
-            let event = Box::new(events::of_refund(dbs, refund, &order).await?);
+            let event = Box::new(events::of_refund(dbs, refund).await?);
             return mend(Action::Redeliver { group: Group::Points, event, anew: true });
         }
         None if back && gone == Money::ZERO => {

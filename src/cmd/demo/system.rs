@@ -89,6 +89,7 @@ impl System {
         let options = audit::Options {
             settle_ms: 0,
             parcel_bound_ms: config.audit.parcel_bound.ms(),
+            zone: config.statistics.zone(),
             bound_ms: BOUND_MS,
             page: config.audit.page,
             evidence: EVIDENCE,

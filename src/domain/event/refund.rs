@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::id::{OrderId, PaymentId, RefundId, UserId};
+use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
 use crate::domain::money::Money;
 
 /// Body of `REFUND_REQUESTED`.
@@ -65,6 +65,12 @@ pub struct RefundSuccess {
     /// What was paid; without it all of that went back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_amount: Option<Money>,
+    /// The order's number for people.
+    #[serde(default)]
+    pub order_no: String,
+    /// Who sells, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merchant_id: Option<MerchantId>,
 }
 
 /// Body of `REFUND_FAILED`.

@@ -1,6 +1,8 @@
 //! HTTP of the notify role.
 
+mod merchants;
 mod points;
+mod statistics;
 
 use axum::Json;
 use axum::extract::{Query, State as Extract};
@@ -11,6 +13,7 @@ use utoipa_axum::routes;
 
 use crate::config::Scope;
 use crate::db::{Db, notification};
+use crate::delivery::Targets;
 use crate::domain::id::{OrderId, UserId};
 use crate::http::{Auth, Problem, require};
 use crate::roles::reply::{self, from_db};
@@ -20,14 +23,16 @@ const PAGE: i64 = 100;
 
 /// The routes.
 #[must_use]
-pub fn router(db: Db, auth: &Auth) -> OpenApiRouter {
+pub fn router(db: Db, targets: &Targets, auth: &Auth) -> OpenApiRouter {
+    let of_merchants = merchants::router(db.clone(), targets.clone(), auth);
     let read = OpenApiRouter::new()
         .routes(routes!(points::balance))
         .routes(routes!(points::records))
         .routes(routes!(notifications))
+        .routes(routes!(statistics::day))
         .route_layer(require(Scope::NotifyRead, auth));
     let write = OpenApiRouter::new().routes(routes!(points::spend)).route_layer(require(Scope::NotifyWrite, auth));
-    read.merge(write).with_state(db)
+    read.merge(write).with_state(db).merge(of_merchants)
 }
 
 /// Which messages to list.

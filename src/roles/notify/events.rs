@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::gifts::Gifts;
-use super::points_of;
+use super::{merchants, points_of};
 use crate::db::notification::{self, Notification};
 use crate::db::points::{self, Reversal};
 use crate::db::{DbError, Tx};
@@ -175,6 +175,8 @@ impl Handler for NotificationEvents {
                 });
             }
             notification::insert(tx, &rows).await?;
+            let done = events.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Done);
+            merchants::tell(tx, done.map(|(event, _)| event)).await?;
             Ok(outcomes)
         })
     }

@@ -1,5 +1,7 @@
 //! HTTP of the payment role.
 
+mod gateway;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,12 +15,13 @@ use utoipa_axum::routes;
 
 use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest};
 use super::channels::{Channels, SandboxWish};
+use super::gateway::{Open, Opened};
 use super::transaction::{self, Publish};
 use crate::config::{Config, Scope};
 use crate::db::group::Group;
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::{Db, DbError};
-use crate::delivery::sign;
+use crate::delivery::{Targets, sign};
 use crate::domain::event::RefundKind;
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
 use crate::domain::money::Money;
@@ -38,13 +41,15 @@ pub struct State {
     tolerance_ms: i64,
     confirm: Group<Callback, Confirmed>,
     pay: Group<PayRequest, PayAnswer>,
+    open: Group<Open, Opened>,
+    targets: Targets,
 }
 
 impl State {
     /// The state of the API, and the writers behind it.
     #[must_use]
-    pub fn new(db: &Db, config: &Config, publish: Publish) -> (Self, Writers) {
-        let channels = Channels::new(config.payment.channels.clone());
+    pub fn new(db: &Db, config: &Config, targets: &Targets, publish: Publish) -> (Self, Writers) {
+        let channels = Channels::of(config);
         let (for_confirm, for_pay) = ((db.clone(), channels.clone()), (db.clone(), channels.clone()));
         let (confirm, confirming) = Group::new(WAITING, BATCH, move |callbacks: Arc<Vec<Callback>>| {
             confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), callbacks)
@@ -52,9 +57,13 @@ impl State {
         let (pay, paying) = Group::new(WAITING, BATCH, move |requests: Arc<Vec<PayRequest>>| {
             callback::pay(for_pay.0.clone(), for_pay.1.clone(), requests)
         });
+        let for_open = (db.clone(), channels.clone());
+        let (open, opening) = Group::new(WAITING, BATCH, move |wishes: Arc<Vec<Open>>| {
+            super::gateway::open(for_open.0.clone(), for_open.1.clone(), wishes)
+        });
         let tolerance_ms = config.payment.callback_tolerance.ms();
-        let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay };
-        (state, vec![Box::pin(confirming), Box::pin(paying)])
+        let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay, open, targets: targets.clone() };
+        (state, vec![Box::pin(confirming), Box::pin(paying), Box::pin(opening)])
     }
 }
 
@@ -73,8 +82,14 @@ async fn confirm_by(
 /// The routes.
 #[must_use]
 pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
-    let read = OpenApiRouter::new().routes(routes!(get)).route_layer(require(Scope::PaymentRead, auth));
-    let write = OpenApiRouter::new().routes(routes!(pay)).route_layer(require(Scope::PaymentWrite, auth));
+    let read = OpenApiRouter::new().routes(routes!(get)).routes(routes!(gateway::get));
+    let read = read.route_layer(require(Scope::PaymentRead, auth));
+    let write = OpenApiRouter::new()
+        .routes(routes!(pay))
+        .routes(routes!(gateway::open))
+        .routes(routes!(gateway::close))
+        .routes(routes!(gateway::refund))
+        .route_layer(require(Scope::PaymentWrite, auth));
     // Authenticated by its own signature.
     let callbacks = OpenApiRouter::new().routes(routes!(confirm));
     read.merge(write).merge(callbacks).with_state(state)
@@ -298,7 +313,8 @@ async fn confirm(
     let Some(known) = state.channels.get(&channel) else {
         return Err(Problem::not_found(format!("there is no channel {channel:?}")));
     };
-    sign::verify(&known.secret, &headers, &body, state.db.clock().now_ms(), state.tolerance_ms)
+    let now_ms = state.db.clock().now_ms();
+    sign::verify_any(known.secrets(), &headers, &body, now_ms, state.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
     let mut callback: Callback = parse_json(&body)?;
     callback.trace = reply::trace(&headers);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channels::{Channels, SandboxWish};
 use super::refund;
+use super::tell::{self, News};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
@@ -16,6 +17,7 @@ use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Confirmation, Effect, Input, Status};
+use crate::domain::statistics::Type;
 
 /// Body of a channel's callback.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -119,8 +121,9 @@ pub(super) async fn confirm_in<T>(
 where
     T: FnMut(&mut Tx, usize, &PaymentRow, &Callback) -> Result<bool, DbError>,
 {
+    let gateways = tell::gateways(tx, found.values()).await?;
     let mut changed = BTreeSet::new();
-    let mut extras = Vec::new();
+    let mut back = Back::default();
     let mut answers = Vec::with_capacity(callbacks.len());
     for (index, callback) in callbacks.iter().enumerate() {
         let Some(payment) = found.get_mut(&callback.payment_id.0) else {
@@ -139,9 +142,19 @@ where
             Decision::Apply(next, effects) => (next, effects),
         };
         if effects.contains(&Effect::TellSuccess) {
-            if !tell(tx, index, payment, callback)? {
+            let gateway = gateways.get(&payment.id);
+            if gateway.is_none() && !tell(tx, index, payment, callback)? {
                 answers.push(Confirmed::Again);
                 continue;
+            }
+            let trace = trace(payment, callback);
+            tell::count(tx, channels, Type::Success, payment, gateway, callback.pay_time, trace)?;
+            if let Some(gateway) = gateway {
+                if payment.state.status == Status::Closed {
+                    back.late.push((payment.id, callback.trace.clone()));
+                } else {
+                    tell::merchant(tx, payment, gateway, News::Paid, trace)?;
+                }
             }
             payment.payment_method = Some(callback.method.chars().take(32).collect());
             payment.pay_time = Some(callback.pay_time);
@@ -149,14 +162,26 @@ where
         }
         for effect in effects {
             if let Effect::RefundExtra(transaction_no) = effect {
-                extras.push((payment.id, transaction_no, callback.trace.clone()));
+                back.extra.push((payment.id, transaction_no, callback.trace.clone()));
             }
         }
         payment.state = next;
+        if back.late.iter().any(|(id, _)| *id == payment.id) {
+            payment.state.status = Status::Refunding;
+        }
         answers.push(Confirmed::Yes);
     }
-    write(tx, channels, &found, &changed, extras).await?;
+    write(tx, channels, &found, &changed, back).await?;
     Ok(answers)
+}
+
+/// Money that goes back at once: by payment, with the trace of the callback.
+#[derive(Default)]
+struct Back {
+    /// It came a second time, in this transaction.
+    extra: Vec<(i64, String, Option<String>)>,
+    /// Its merchant had closed the payment.
+    late: Vec<(i64, Option<String>)>,
 }
 
 async fn write(
@@ -164,11 +189,16 @@ async fn write(
     channels: &Channels,
     found: &HashMap<i64, PaymentRow>,
     changed: &BTreeSet<i64>,
-    extras: Vec<(i64, String, Option<String>)>,
+    back: Back,
 ) -> Result<(), DbError> {
     let rows: Vec<&PaymentRow> = changed.iter().filter_map(|id| found.get(id)).collect();
     payments::update(tx, &rows).await?;
-    for (payment_id, transaction_no, trace) in extras {
+    for (payment_id, trace) in back.late {
+        let Some(payment) = found.get(&payment_id) else { continue };
+        refund::rest(tx, channels, payment, &refund::Wish { reason: "paid after it was closed".to_owned(), trace })
+            .await?;
+    }
+    for (payment_id, transaction_no, trace) in back.extra {
         let Some(payment) = found.get(&payment_id) else { continue };
         let wish = refund::Wish { reason: "paid more than once".to_owned(), trace };
         refund::extra(tx, channels, payment, &transaction_no, &wish).await?;

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, SubmitWhen};
+use crate::config::{self, Config, SubmitWhen};
 use crate::db::payments::{PaymentRow, RefundRow};
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId};
 use crate::domain::money::Money;
 
-/// The channels of a process.
+/// The channels of a process, and the time zone of the days in which their payments are counted. A cheap clone.
 #[derive(Clone, Debug)]
-pub struct Channels(Arc<BTreeMap<String, config::Channel>>);
+pub struct Channels(Arc<BTreeMap<String, config::Channel>>, TimeZone);
 
 /// How a payer's attempt is to go at the sandbox channel; other channels are not told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -57,6 +58,8 @@ struct Submission<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RefundCall<'a> {
+    /// Whose secret signs the call.
+    channel_id: &'a str,
     refund_id: RefundId,
     payment_id: PaymentId,
     transaction_no: &'a str,
@@ -68,7 +71,31 @@ impl Channels {
     /// As configured.
     #[must_use]
     pub fn new(channels: BTreeMap<String, config::Channel>) -> Self {
-        Self(Arc::new(channels))
+        Self(Arc::new(channels), TimeZone::UTC)
+    }
+
+    /// With days of this zone; UTC without.
+    #[must_use]
+    pub fn with_days_of(self, zone: TimeZone) -> Self {
+        Self(self.0, zone)
+    }
+
+    /// Channels and zone as configured.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self::new(config.payment.channels.clone()).with_days_of(config.statistics.zone())
+    }
+
+    /// Where a day begins.
+    #[must_use]
+    pub fn zone(&self) -> &TimeZone {
+        &self.1
+    }
+
+    /// Which protocol a channel speaks; empty for one that is not configured.
+    #[must_use]
+    pub fn plugin(&self, id: &str) -> &'static str {
+        self.get(id).map_or("", |channel| channel.kind.name())
     }
 
     /// One channel.
@@ -103,7 +130,7 @@ impl Channels {
     ) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Submission {
             payment_id: PaymentId(payment.id),
-            order_id: OrderId(payment.order_id),
+            order_id: OrderId(payment.business_id()),
             order_no: &payment.order_no,
             amount: payment.state.amount,
             currency: &payment.state.currency,
@@ -118,8 +145,9 @@ impl Channels {
     ///
     /// # Errors
     /// Never in practice: every field is plain.
-    pub fn refund(refund: &RefundRow) -> Result<String, serde_json::Error> {
+    pub fn refund(payment: &PaymentRow, refund: &RefundRow) -> Result<String, serde_json::Error> {
         serde_json::to_string(&RefundCall {
+            channel_id: &payment.channel_id,
             refund_id: RefundId(refund.id),
             payment_id: PaymentId(refund.payment_id),
             transaction_no: &refund.transaction_no,

@@ -6,15 +6,17 @@ use futures_util::future::BoxFuture;
 
 use super::channels::Channels;
 use super::refund::{self, Part, Wish};
+use super::{gateway, tell};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{CallbackSubmit, Group, Kind, OrderCanceled, RefundRequested, StockFrozen};
-use crate::domain::id::{MerchantId, RefundId};
+use crate::domain::id::RefundId;
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Effect, Input, PaymentState, Status};
+use crate::domain::statistics::Type;
 use crate::mq::{Event, Handler, Outcome};
 
 /// Currency of the shop.
@@ -117,20 +119,11 @@ impl PaymentEvents {
             trace: event.trace.clone(),
         };
         if self.channels.submits_on_open(&payment.channel_id) {
-            let submit = CallbackSubmit {
-                order_no: payment.id.to_string(),
-                out_order_no: payment.order_no.clone(),
-                plugin_id: payment.channel_id.clone(),
-                plugin_type: "sandbox".to_owned(),
-                money: payment.state.amount,
-                product_id: String::new(),
-                channel_id: payment.channel_id.clone(),
-                merchant_id: MerchantId(payment.state.merchant_id),
-                tenant_id: String::new(),
-                create_datetime: tx.now_ms(),
-            };
+            let submit = gateway::submission(&self.channels, &payment, None, tx.now_ms());
             tx.emit(&Draft::new(Kind::CallbackSubmit, payment.order_id, &submit, event.trace.as_deref()))?;
         }
+        let now_ms = tx.now_ms();
+        tell::count(tx, &self.channels, Type::Submit, &payment, None, now_ms, event.trace.as_deref())?;
         batch.new.insert(payment.order_id);
         batch.found.insert(payment.order_id, payment);
         Ok(Outcome::Done)
@@ -294,7 +287,7 @@ fn submit_call(tx: &Tx, channels: &Channels, payment: &PaymentRow) -> Result<Del
         id: tx.next_id(),
         kind: delivery::Kind::ChannelSubmit,
         reference: payment.id.to_string(),
-        order_id: payment.order_id,
+        order_id: payment.business_id(),
         url: channels.url(&payment.channel_id, "pay"),
         body: Channels::submission(payment, "", None)?,
         attempts: 0,

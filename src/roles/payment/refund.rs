@@ -5,7 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sha2::{Digest, Sha256};
+
 use super::channels::Channels;
+use super::tell::{self, News};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::tx::Draft;
@@ -13,9 +16,11 @@ use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Kind, RefundKind};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
-use crate::domain::payment::{self, Input};
+use crate::domain::payment::{self, Input, Status};
 use crate::domain::refund::left;
 
+/// What the column of a refund's key holds.
+const KEY: usize = 96;
 /// Longest reason that is kept, characters.
 const REASON: usize = 200;
 
@@ -98,6 +103,41 @@ pub async fn part(
     }
 }
 
+/// Gives money of a payment of the gateway back, once for each key of the caller; why not, where it cannot be.
+///
+/// # Errors
+/// The database's.
+pub async fn by_key(
+    tx: &mut Tx,
+    channels: &Channels,
+    payment: &PaymentRow,
+    amount: Option<Money>,
+    key: &str,
+    wish: &Wish,
+) -> Result<Option<String>, DbError> {
+    let digest = hex::encode(Sha256::digest(key.as_bytes()));
+    let key = format!("{}:k:{digest}", payment.id);
+    let key: String = key.chars().take(KEY).collect();
+    if let Some(known) = payments::refund_by_key(tx, &key).await? {
+        let differs = amount.is_some_and(|amount| amount != known.amount);
+        return Ok(differs.then(|| format!("this Idempotency-Key belongs to a refund of {}", known.amount)));
+    }
+    if payment.state.status != Status::Success {
+        return Ok(Some(format!("the payment is {}: there is no money to give back", payment.state.status.name())));
+    }
+    let left = left_of(tx, payment).await?;
+    let amount = amount.unwrap_or(left);
+    if amount > left || amount == Money::ZERO {
+        return Ok(Some(format!("only {left} is left of the payment")));
+    }
+    let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
+    let id = tx.next_id();
+    let refund = row(payment, id, RefundKind::Part, amount, &transaction_no, wish);
+    payments::insert_refunds_as(tx, &[(key, &refund)]).await?;
+    call(tx, channels, payment, &refund, wish).await?;
+    Ok(None)
+}
+
 /// What is neither back nor on its way, of the money that paid the order.
 async fn left_of(tx: &mut Tx, payment: &PaymentRow) -> Result<Money, DbError> {
     let refunds =
@@ -128,13 +168,23 @@ async fn record(
     wish: &Wish,
 ) -> Result<(), DbError> {
     payments::insert_refunds(tx, std::slice::from_ref(&refund)).await?;
+    call(tx, channels, payment, &refund, wish).await
+}
+
+async fn call(
+    tx: &mut Tx,
+    channels: &Channels,
+    payment: &PaymentRow,
+    refund: &RefundRow,
+    wish: &Wish,
+) -> Result<(), DbError> {
     let call = Delivery {
         id: tx.next_id(),
         kind: delivery::Kind::ChannelRefund,
         reference: refund.id.to_string(),
-        order_id: refund.order_id,
+        order_id: payment.business_id(),
         url: channels.url(&payment.channel_id, "refund"),
-        body: Channels::refund(&refund)?,
+        body: Channels::refund(payment, refund)?,
         attempts: 0,
         next_at: tx.now_ms(),
         trace: wish.trace.clone().or_else(|| payment.trace.clone()),
@@ -154,19 +204,35 @@ pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Resul
     let ids: Vec<i64> = open.iter().map(|refund| refund.id).collect();
     payments::set_refund_status(tx, &ids, RefundStatus::Success).await?;
     let all = payments::refunds_of_orders(tx, open.iter().map(|refund| refund.order_id).collect()).await?;
+    let gateways = tell::gateways(tx, found.values()).await?;
     let mut changed = HashSet::new();
     for refund in &open {
         let Some(payment) = found.get_mut(&refund.payment_id) else { continue };
-        let input = Input::RefundDone { all: is_back(payment, all.get(&payment.id).map_or(&[][..], Vec::as_slice)) };
+        let trace = traces.get(&refund.id).and_then(Option::as_deref);
+        // Of several that went back at once the last one says that it was all.
+        let last = open.iter().filter(|one| one.payment_id == refund.payment_id && one.kind != RefundKind::Extra);
+        let is_last = last.map(|one| one.id).max() == Some(refund.id);
+        let is_back = is_back(payment, all.get(&payment.id).map_or(&[][..], Vec::as_slice));
+        if let Some(gateway) = gateways.get(&payment.id) {
+            // No order goes on: what is all back is refunded, whichever way it went.
+            if is_back && refund.kind != RefundKind::Extra && payment.state.status != Status::Refunded {
+                payment.state.status = Status::Refunded;
+                changed.insert(payment.id);
+            }
+            if refund.kind != RefundKind::Extra {
+                tell::merchant(tx, payment, gateway, News::Refunded(refund, is_back && is_last), trace)?;
+            }
+            continue;
+        }
+        let input = Input::RefundDone { all: is_back };
         if refund.kind != RefundKind::Extra
             && let Decision::Apply(next, _) = payment::decide(&payment.state, &input)
         {
             payment.state = next;
             changed.insert(payment.id);
         }
-        let body = refund.success(payment.user_id, payment.state.amount);
+        let body = refund.success(payment);
         let discriminator = refund.id.to_string();
-        let trace = traces.get(&refund.id).and_then(Option::as_deref);
         let draft = Draft::new(Kind::RefundSuccess, refund.order_id, &body, trace);
         tx.emit(&Draft { discriminator: &discriminator, ..draft })?;
     }
@@ -201,14 +267,22 @@ pub async fn give_up(tx: &mut Tx, given_up: &HashMap<i64, GivenUp>) -> Result<()
     let refunds = payments::lock_refunds(tx, given_up.keys().copied().collect()).await?;
     let mut open: Vec<&RefundRow> = refunds.values().filter(|one| one.status == RefundStatus::Pending).collect();
     open.sort_by_key(|refund| refund.id);
+    let found = payments::find(tx, open.iter().map(|refund| refund.payment_id).collect()).await?;
+    let gateways = tell::gateways(tx, found.values()).await?;
     for refund in open {
         let Some(GivenUp { error, refused, trace }) = given_up.get(&refund.id) else { continue };
         if refund.kind == RefundKind::Part && !refused {
             continue;
         }
         payments::fail_refund(tx, refund.id, error).await?;
-        if refund.kind == RefundKind::Part {
-            tell_failure(tx, refund, error, trace.as_deref()).await?;
+        if refund.kind != RefundKind::Part {
+            continue;
+        }
+        match (found.get(&refund.payment_id), gateways.get(&refund.payment_id)) {
+            (Some(payment), Some(gateway)) => {
+                tell::merchant(tx, payment, gateway, News::RefundFailed(refund), trace.as_deref())?;
+            }
+            _ => tell_failure(tx, refund, error, trace.as_deref()).await?,
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! One case for each event of the catalogue: what has to be there before, what an outside system sends, and what each
 //! group then has done, once.
 
+use ruyi::db::merchants::{self, Merchant, Profile};
 use ruyi::db::notification::{self, Notification};
 use ruyi::db::orders::{self, Item, OrderRow};
 use ruyi::db::payments::{self, PaymentRow};
@@ -51,6 +52,8 @@ struct Before {
     told: bool,
     /// The time to pay is over.
     overdue: bool,
+    /// A merchant is told at an address of this order's own.
+    merchant: bool,
 }
 
 impl Before {
@@ -230,6 +233,36 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
             json!({ "userId": user, "template": "PARCEL_LATE", "params": { "days": 2 } }),
             vec![told("PARCEL_LATE")],
         ),
+        Kind::OrderNotify => (
+            Before { merchant: true, ..Before::default() },
+            json!({ "order_id": id, "order_no": order_no, "out_order_no": "M-1", "money": 59.80, "status": "PAID",
+                "notify_url": format!("https://shop.example/{id}"), "retry_count": 0 }),
+            vec![(
+                Group::OrderNotify,
+                format!("SELECT COUNT(*) FROM delivery WHERE order_id = {id} AND kind = {}", CALL_MERCHANT),
+            )],
+        ),
+        Kind::DayStatistics => (
+            Before::default(),
+            json!({ "product_id": order_no, "channel_id": "sandbox", "tenant_id": null, "money": 59.80,
+                "date": "2026-01-31", "statistics_type": "SUCCESS", "extra_arg": "a" }),
+            vec![(
+                Group::DayStatistics,
+                format!(
+                    "SELECT COUNT(*) FROM day_statistics WHERE product_id = '{order_no}' AND success_count = 1 \
+                     AND success_money = 5980"
+                ),
+            )],
+        ),
+        Kind::MerchantChanged => (
+            Before::default(),
+            json!({ "merchantId": id, "version": 3, "active": true, "accepts":
+                [{ "productId": "h5", "channelId": "sandbox", "maxAmount": 59.8 }] }),
+            vec![(
+                Group::MerchantSync,
+                format!("SELECT COUNT(*) FROM merchant_account WHERE merchant_id = {id} AND version = 3"),
+            )],
+        ),
         Kind::CallbackSubmit => (
             Before { payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
             json!({ "order_no": payment.to_string(), "out_order_no": order_no, "plugin_id": "sandbox",
@@ -245,6 +278,7 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
 
 /// `delivery.kind` of a call to the warehouse, and of one that submits a payment.
 const CALL_WAREHOUSE: i64 = ruyi::db::delivery::Kind::Warehouse as i64;
+const CALL_MERCHANT: i64 = ruyi::db::delivery::Kind::Merchant as i64;
 const CALL_SUBMIT: i64 = ruyi::db::delivery::Kind::ChannelSubmit as i64;
 
 fn emitted(id: i64, kind: Kind) -> String {
@@ -273,6 +307,20 @@ async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), 
     }
     if let Some(status) = before.payment {
         payments::insert(tx, &[payment(id, status, total, now_ms)]).await?;
+    }
+    if before.merchant {
+        let profile = Profile {
+            name: "M".to_owned(),
+            tenant_id: String::new(),
+            notify_url: format!("https://shop.example/{id}"),
+            active: true,
+            accepts: vec![],
+        };
+        let secret = ruyi::delivery::webhook::new_secret();
+        let (created_at, updated_at) = (now_ms, now_ms);
+        let merchant =
+            Merchant { id, profile, secret, old_secret: None, old_until: 0, version: 1, created_at, updated_at };
+        merchants::put(tx, &merchant).await?;
     }
     if before.told {
         let notice = Notification {

@@ -144,7 +144,30 @@ pub async fn script(world: &World) -> Totals {
         })
         .await;
     };
+    let of_merchant = async {
+        let accepts = json!([{"productId": "h5", "channelId": "sandbox"}]);
+        let merchant = json!({"name": "Tea House", "accepts": accepts});
+        world.send(Method::PUT, "/merchants/9", &merchant).await;
+        let wish = json!({"merchantId": "9", "outOrderNo": "M-1", "amount": 59.8, "productId": "h5",
+            "channelId": "sandbox"});
+        eventually("the merchant is known, and its payment open", || async {
+            let body = wish.to_string();
+            match world.request(Method::POST, "/payments", &[], Some(body.as_bytes())).await {
+                (StatusCode::CREATED, _) => Some(()),
+                (StatusCode::NOT_FOUND, _) => None,
+                other => panic!("{other:?}"),
+            }
+        })
+        .await;
+        let path = "/merchants/9/payments/M-1";
+        eventually("it is paid", || async { (world.get(path).await["status"] == "SUCCESS").then_some(()) }).await;
+        let headers = [("idempotency-key", "r1")];
+        let (status, answer) = world.request(Method::POST, &format!("{path}/refund"), &headers, Some(b"{}")).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        eventually("it is refunded", || async { (world.get(path).await["status"] == "REFUNDED").then_some(()) }).await;
+    };
     tokio::join!(
+        of_merchant,
         gives_back,
         bought("bought-1", 1),
         bought("bought-2", 2),

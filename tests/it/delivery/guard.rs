@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ruyi::config::Millis;
 use ruyi::db::delivery::{Kind, Status};
+use ruyi::delivery::webhook::new_secret;
 use ruyi::delivery::{Resolve, no_effects};
 
 use super::world::{Answer, Server, World};
+use crate::merchants::known;
 
 /// A public address at which nobody is.
 const NOBODY: &str = "2a00::dead";
@@ -30,12 +32,13 @@ async fn guarded(allow_private: bool, answers: &[&[&str]]) -> (World, Arc<Atomic
     let (resolve, asked) = resolver(answers);
     let mut world = World::new().await;
     world.targets = world.targets.guarded(allow_private, resolve);
+    known(&world, &new_secret(), None).await;
     (world, asked)
 }
 
 /// One attempt at `url`; how it ended.
 async fn tell(world: &World, reference: &str, url: &str) -> (i64, String) {
-    world.insert(Kind::Merchant, reference, url, "{}").await;
+    world.insert(Kind::Merchant, reference, url, r#"{"data":{"merchant_id":"9"}}"#).await;
     attempt(world, reference).await
 }
 

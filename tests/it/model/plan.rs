@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
+use super::merchant::Payments;
 use crate::shop::Shop;
 
 /// Time in which everything comes to rest that does not wait for the payer.
@@ -158,16 +159,18 @@ pub struct Run {
     /// Places of the next commands.
     next: Vec<usize>,
     waited: bool,
+    payments: Payments,
 }
 
 impl Run {
     pub async fn begin(plan: Plan, shop: &Shop) -> Self {
+        let payments = Payments::begin(shop).await;
         for (sku, price, pieces) in SKUS {
             shop.sell(sku, price, pieces).await;
         }
         shop.template(COUPON, json!({})).await;
         let next = vec![0; plan.0.len()];
-        Self { wishes: plan.0, placed: vec![], next, waited: false }
+        Self { wishes: plan.0, placed: vec![], next, waited: false, payments }
     }
 
     /// Places the next order; false when all are placed.
@@ -197,11 +200,12 @@ impl Run {
         let open: Vec<usize> =
             (0..self.placed.len()).filter(|one| self.next[*one] < self.wishes[*one].commands.len()).collect();
         let missing = self.wishes.len() - self.placed.len();
+        let nothing_else = missing == 0 && open.is_empty();
+        if nothing_else || shop.chance.random_bool(0.2) {
+            return self.payments.step(shop).await || !nothing_else;
+        }
         if missing > 0 && (open.is_empty() || shop.chance.random_bool(0.5)) {
             return self.place_next(shop).await;
-        }
-        if open.is_empty() {
-            return false;
         }
         let one = open[shop.chance.random_range(0..open.len())];
         let command = self.wishes[one].commands[self.next[one]];
@@ -272,6 +276,7 @@ impl Run {
 
     /// Compares what came of the orders with what must have come of them.
     pub async fn check(&self, shop: &Shop) {
+        self.payments.check(shop).await;
         let told = shop.told().await;
         let mut sold: BTreeMap<&str, i64> = BTreeMap::new();
         let mut points: BTreeMap<i64, i64> = BTreeMap::new();
@@ -329,7 +334,7 @@ impl Run {
 
     /// What came of everything, without what changes from run to run.
     pub async fn summary(&self, shop: &Shop) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::new();
+        let mut all = BTreeMap::from([("payments".to_owned(), self.payments.check(shop).await.join(", "))]);
         let told = shop.told().await;
         for (number, placed) in self.placed.iter().enumerate() {
             let seen = shop.order(&placed.id).await;

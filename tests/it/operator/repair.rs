@@ -18,6 +18,7 @@ pub const STRICT: audit::Options = audit::Options {
     settle_ms: 0,
     bound_ms: 0,
     parcel_bound_ms: 1_000_000_000,
+    zone: jiff::tz::TimeZone::UTC,
     page: 7,
     evidence: 100,
     events_kept_ms: 1_000_000_000,

@@ -108,6 +108,7 @@ impl Shop {
             settle_ms: 0,
             bound_ms: 0,
             parcel_bound_ms: 1_000_000_000,
+            zone: jiff::tz::TimeZone::UTC,
             page: 100,
             evidence: 20,
             events_kept_ms: i64::MAX,

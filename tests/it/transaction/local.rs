@@ -73,7 +73,7 @@ async fn status(db: &Db, id: i64) -> Status {
 
 async fn outbox_rows(db: &Db) -> usize {
     let mut conn = db.read().await.unwrap();
-    sql::fetch(&mut conn, "SELECT id FROM message_record", vec![]).await.unwrap().len()
+    sql::fetch(&mut conn, "SELECT id FROM message_record WHERE topic <> 'DAY_STATISTICS'", vec![]).await.unwrap().len()
 }
 
 fn attempts(planned: &[Option<Planned>]) -> Vec<Option<Attempt>> {
@@ -114,7 +114,7 @@ async fn a_late_commit_fails_and_the_next_callback_succeeds(test: TestDb) {
     assert_eq!(status(db, 1).await, Status::Success);
     assert_eq!(check(db, asked(&again)).await, Verdict::Commit);
     assert_eq!(check(db, asked(&attempt)).await, Verdict::Rollback);
-    assert_eq!(outbox_rows(db).await, 0, "the event goes one way only");
+    assert_eq!(outbox_rows(db).await, 0, "the event goes one way only; what is counted, goes the other");
     // Repeated once more, it has nothing to tell.
     assert!(plan(db, &calls).await.unwrap()[0].is_none());
 }

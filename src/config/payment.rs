@@ -1,0 +1,111 @@
+//! Payments, their channels, and their statistics.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::{Millis, secret};
+
+/// The payment role.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payment {
+    /// How a successful payment is published.
+    pub publish: PublishVia,
+    /// Largest difference between the time in a callback and ours.
+    pub callback_tolerance: Millis,
+    /// Payment channels by id.
+    pub channels: BTreeMap<String, Channel>,
+}
+
+/// How an event leaves its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishVia {
+    /// A row in the same transaction.
+    Outbox,
+    /// A RocketMQ transaction message.
+    Transaction,
+}
+
+/// One payment channel.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Which protocol it speaks.
+    pub kind: ChannelKind,
+    /// Key of its HMAC-SHA256 signatures.
+    #[serde(serialize_with = "secret::masked")]
+    pub secret: SecretString,
+    /// The key before it: its callbacks are taken as well; empty for none.
+    #[serde(default, serialize_with = "secret::masked")]
+    pub old_secret: SecretString,
+    /// Base URL; empty is the sandbox of this process.
+    #[serde(default)]
+    pub endpoint: String,
+    /// When a payment is submitted to it.
+    #[serde(default)]
+    pub submit: SubmitWhen,
+}
+
+/// Protocols of payment channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// ruyi's own stand-in.
+    Sandbox,
+    /// Any service that speaks the protocol of the stand-in: signed JSON over HTTP, both ways.
+    Http,
+}
+
+impl ChannelKind {
+    /// As in the configuration, and as `plugin_type`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// When a payment is submitted to its channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmitWhen {
+    /// When the customer pays.
+    #[default]
+    OnPay,
+    /// As soon as the payment is opened.
+    OnOpen,
+}
+
+impl Channel {
+    /// The keys that its callbacks may be signed with.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        let old = Some(&self.old_secret).filter(|secret| !secret.expose_secret().is_empty());
+        [&self.secret].into_iter().chain(old)
+    }
+}
+
+/// Counting payments by day.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statistics {
+    /// IANA name of the time zone in which a day begins.
+    pub time_zone: String,
+}
+
+impl Statistics {
+    /// The time zone; UTC where its name is none (which the configuration refuses).
+    #[must_use]
+    pub fn zone(&self) -> TimeZone {
+        self.known_zone().unwrap_or(TimeZone::UTC)
+    }
+
+    pub(super) fn known_zone(&self) -> Option<TimeZone> {
+        TimeZone::get(&self.time_zone).ok()
+    }
+}

@@ -1,0 +1,246 @@
+//! `merchant`, the notify role's, and `merchant_account`, what the payment role knows of it.
+
+use std::collections::HashMap;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::sql::{self, Columns, Val};
+use super::{DbError, Dialect, Tx};
+use crate::domain::event::MerchantChanged;
+use crate::domain::id::MerchantId;
+use crate::domain::merchant::Accept;
+use crate::vals;
+
+/// What a merchant is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Name for people.
+    pub name: String,
+    /// Tenant; empty for none.
+    pub tenant_id: String,
+    /// Where it is told what became of its payments; empty for nowhere.
+    pub notify_url: String,
+    /// May open payments, and is told.
+    pub active: bool,
+    /// Which payments it may open at the gateway.
+    pub accepts: Vec<Accept>,
+}
+
+/// A merchant.
+#[derive(Clone, Debug)]
+pub struct Merchant {
+    /// Id.
+    pub id: i64,
+    /// What it is.
+    pub profile: Profile,
+    /// Signs what it is told.
+    pub secret: SecretString,
+    /// The one before, which signs as well before `old_until`.
+    pub old_secret: Option<SecretString>,
+    /// Epoch ms.
+    pub old_until: i64,
+    /// Rises with each change of the profile.
+    pub version: i64,
+    /// Epoch ms.
+    pub created_at: i64,
+    /// Epoch ms.
+    pub updated_at: i64,
+}
+
+impl Merchant {
+    /// What signs at `now_ms`: the newest first, never none, at most two.
+    #[must_use]
+    pub fn secrets(&self, now_ms: i64) -> Vec<SecretString> {
+        let old = self.old_secret.iter().filter(|_| now_ms < self.old_until);
+        [&self.secret].into_iter().chain(old).cloned().collect()
+    }
+
+    /// MERCHANT_CHANGED.
+    #[must_use]
+    pub fn changed(&self) -> MerchantChanged {
+        let Profile { tenant_id, notify_url, active, accepts, .. } = self.profile.clone();
+        MerchantChanged {
+            merchant_id: MerchantId(self.id),
+            version: self.version,
+            active,
+            tenant_id,
+            notify_url,
+            accepts,
+        }
+    }
+}
+
+const COLUMNS: &str = "id, name, tenant_id, notify_url, active, accepts, secret, old_secret, old_until, version, \
+    created_at, updated_at";
+
+fn accepts_of(text: &str, table: &'static str, id: i64) -> Result<Vec<Accept>, DbError> {
+    serde_json::from_str(text).map_err(|error| DbError::Row { table, key: id.to_string(), what: error.to_string() })
+}
+
+fn from_row(row: &AnyRow) -> Result<Merchant, DbError> {
+    let id = row.int(0)?;
+    Ok(Merchant {
+        id,
+        profile: Profile {
+            name: row.text(1)?,
+            tenant_id: row.text(2)?,
+            notify_url: row.text(3)?,
+            active: row.int(4)? != 0,
+            accepts: accepts_of(&row.text(5)?, "merchant", id)?,
+        },
+        secret: row.text(6)?.into(),
+        old_secret: row.maybe_text(7)?.map(SecretString::from),
+        old_until: row.int(8)?,
+        version: row.int(9)?,
+        created_at: row.int(10)?,
+        updated_at: row.int(11)?,
+    })
+}
+
+/// Merchants by id; those that do not exist are missing.
+///
+/// # Errors
+/// The database's.
+pub async fn get(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<HashMap<i64, Merchant>, DbError> {
+    by_id(conn, ids, "").await
+}
+
+/// Merchants by id, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock(tx: &mut Tx, ids: Vec<i64>) -> Result<HashMap<i64, Merchant>, DbError> {
+    let after = format!(" ORDER BY id{}", tx.dialect().for_update());
+    by_id(tx, ids, &after).await
+}
+
+async fn by_id(conn: &mut AnyConnection, mut ids: Vec<i64>, after: &str) -> Result<HashMap<i64, Merchant>, DbError> {
+    ids.sort_unstable();
+    ids.dedup();
+    let before = format!("SELECT {COLUMNS} FROM merchant WHERE id");
+    let rows = sql::select_in(conn, &before, after, &[], ids.into_iter().map(Val::Int).collect()).await?;
+    rows.iter().map(|row| from_row(row).map(|merchant| (merchant.id, merchant))).collect()
+}
+
+/// Up to `limit` merchants after this id, in the order of ids.
+///
+/// # Errors
+/// The database's.
+pub async fn page(conn: &mut AnyConnection, after: i64, limit: i64) -> Result<Vec<Merchant>, DbError> {
+    let text = format!("SELECT {COLUMNS} FROM merchant WHERE id > ? ORDER BY id LIMIT ?");
+    sql::fetch(conn, text, vals![after, limit]).await?.iter().map(from_row).collect()
+}
+
+/// The merchants that are told at this address.
+///
+/// # Errors
+/// The database's.
+pub async fn with_url(conn: &mut AnyConnection, url: &str) -> Result<Vec<i64>, DbError> {
+    let rows = sql::fetch(conn, "SELECT id FROM merchant WHERE notify_url = ? ORDER BY id LIMIT 2", vals![url]).await?;
+    rows.iter().map(|row| row.int(0)).collect()
+}
+
+/// Writes a merchant, whether it was there or not; an existing one was locked in this transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn put(tx: &mut Tx, merchant: &Merchant) -> Result<(), DbError> {
+    let Merchant { profile, .. } = merchant;
+    let row = vals![
+        merchant.id,
+        &profile.name,
+        &profile.tenant_id,
+        &profile.notify_url,
+        profile.active,
+        serde_json::to_string(&profile.accepts)?,
+        merchant.secret.expose_secret(),
+        merchant.old_secret.as_ref().map(|secret| secret.expose_secret().to_owned()),
+        merchant.old_until,
+        merchant.version,
+        merchant.created_at,
+        merchant.updated_at,
+    ];
+    let set = [
+        "name",
+        "tenant_id",
+        "notify_url",
+        "active",
+        "accepts",
+        "secret",
+        "old_secret",
+        "old_until",
+        "version",
+        "updated_at",
+    ];
+    let tail = Dialect::of(tx).on_conflict("id", &set, &[]);
+    sql::insert(tx, &format!("INSERT INTO merchant ({COLUMNS})"), vec![row], &tail).await.map(|_| ())
+}
+
+/// What the payment role knows of merchants, locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_accounts(tx: &mut Tx, ids: Vec<i64>) -> Result<HashMap<i64, MerchantChanged>, DbError> {
+    let lock = tx.dialect().for_update();
+    accounts_of(tx, ids, &format!(" ORDER BY merchant_id{lock}")).await
+}
+
+/// What the payment role knows of merchants.
+///
+/// # Errors
+/// The database's.
+pub async fn accounts(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<HashMap<i64, MerchantChanged>, DbError> {
+    accounts_of(conn, ids, "").await
+}
+
+async fn accounts_of(
+    conn: &mut AnyConnection,
+    mut ids: Vec<i64>,
+    after: &str,
+) -> Result<HashMap<i64, MerchantChanged>, DbError> {
+    ids.sort_unstable();
+    ids.dedup();
+    let before = "SELECT merchant_id, version, active, tenant_id, notify_url, accepts FROM merchant_account \
+                  WHERE merchant_id";
+    let rows = sql::select_in(conn, before, after, &[], ids.into_iter().map(Val::Int).collect()).await?;
+    let account = |row: &AnyRow| -> Result<(i64, MerchantChanged), DbError> {
+        let id = row.int(0)?;
+        let known = MerchantChanged {
+            merchant_id: MerchantId(id),
+            version: row.int(1)?,
+            active: row.int(2)? != 0,
+            tenant_id: row.text(3)?,
+            notify_url: row.text(4)?,
+            accepts: accepts_of(&row.text(5)?, "merchant_account", id)?,
+        };
+        Ok((id, known))
+    };
+    rows.iter().map(account).collect()
+}
+
+/// Writes what the payment role is to know, each merchant once.
+///
+/// # Errors
+/// The database's.
+pub async fn put_accounts(tx: &mut Tx, accounts: &[&MerchantChanged]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let mut rows = Vec::with_capacity(accounts.len());
+    for account in accounts {
+        rows.push(vals![
+            account.merchant_id.0,
+            account.version,
+            account.active,
+            &account.tenant_id,
+            &account.notify_url,
+            serde_json::to_string(&account.accepts)?,
+            now_ms,
+        ]);
+    }
+    let head =
+        "INSERT INTO merchant_account (merchant_id, version, active, tenant_id, notify_url, accepts, updated_at)";
+    let set = ["version", "active", "tenant_id", "notify_url", "accepts", "updated_at"];
+    let tail = Dialect::of(tx).on_conflict("merchant_id", &set, &[]);
+    sql::insert(tx, head, rows, &tail).await.map(|_| ())
+}

@@ -1,0 +1,267 @@
+//! Merchants: what they are told of their money, in which order, and how it is signed.
+
+use axum::http::{Method, StatusCode};
+use ruyi::db::delivery::{Kind as Call, Status};
+use ruyi::db::merchants::{self, Merchant, Profile};
+use ruyi::delivery::no_effects;
+use ruyi::delivery::webhook::new_secret;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+
+use crate::delivery::world::{Answer, START_MS, Server, World};
+use crate::servers::write_tx;
+use crate::shop::{Setup, Shop};
+
+const SOON_MS: i64 = 60_000;
+const URL: &str = "https://shop.example/told";
+
+/// Creates a merchant; the answer.
+pub async fn merchant(shop: &Shop, id: i64, more: Value) -> Value {
+    let mut body = json!({ "name": "Tea House", "notifyUrl": URL, "tenantId": "t1",
+        "accepts": [{ "productId": "h5", "channelId": "sandbox", "minAmount": 1, "maxAmount": 1_000 }] });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let (status, answer) = shop.insist(Method::PUT, &format!("/merchants/{id}"), None, Some(body)).await;
+    assert!(status.is_success(), "{status} {answer}");
+    answer
+}
+
+/// (status, money, order or number) of what merchants were told, in this order.
+pub fn told(shop: &Shop) -> Vec<(String, Value, String)> {
+    let told = shop.news.lock().unwrap();
+    let one = |(_, body): &(String, Value)| {
+        let data = &body["data"];
+        let number = [&data["out_order_no"], &data["order_id"]].into_iter().find(|text| **text != "").unwrap();
+        (data["status"].as_str().unwrap().to_owned(), data["money"].clone(), number.as_str().unwrap().to_owned())
+    };
+    told.iter().map(one).collect()
+}
+
+/// The shop's own merchant is told that an order is paid, of a part of its money, and of the rest.
+async fn is_told_of_its_money(mut shop: Shop) {
+    shop.sell("TEA", 2_990, 10).await;
+    merchant(&shop, 1, json!({})).await;
+    let order = shop.place_order(7, &[("TEA", 2)], json!({ "holdSeconds": 3_600 })).await;
+    let unpaid = shop.place_order(7, &[("TEA", 1)], json!({})).await;
+    shop.settle_within(SOON_MS).await;
+    shop.pay(&order, json!({ "repeat": 2 })).await;
+    shop.settle_within(SOON_MS).await;
+    assert_eq!(told(&shop), [("PAID".to_owned(), json!(59.8), order.clone())]);
+    assert_eq!(shop.refund(&order, "r1", 980).await.0, StatusCode::ACCEPTED);
+    shop.settle_within(SOON_MS).await;
+    shop.cancel(&order).await;
+    shop.settle().await;
+    assert_eq!(shop.outcome(&order).await, "REFUNDED");
+    assert_eq!(shop.outcome(&unpaid).await, "CANCELED");
+    let wanted = [("PAID", 59.8), ("PART_REFUNDED", 9.8), ("REFUNDED", 50.0)];
+    let wanted = wanted.map(|(status, money)| (status.to_owned(), json!(money), order.clone()));
+    let seen = told(&shop).into_iter().map(|(status, money, id)| (status, json!(money.as_f64()), id));
+    assert_eq!(seen.collect::<Vec<_>>(), wanted);
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_merchant_is_told_of_its_money() {
+    is_told_of_its_money(Shop::open().await).await;
+}
+
+#[tokio::test]
+async fn a_merchant_is_told_once_when_all_comes_twice_and_in_reverse() {
+    let mut shop = Shop::open().await;
+    (shop.manner.times, shop.manner.reversed) = (2, true);
+    is_told_of_its_money(shop).await;
+}
+
+#[tokio::test]
+async fn nobody_is_told_who_does_not_want_to_know() {
+    let mut shop = Shop::with(Setup::default(), 1).await;
+    shop.sell("TEA", 2_990, 10).await;
+    for more in [json!({ "notifyUrl": "" }), json!({ "active": false })] {
+        merchant(&shop, 1, more).await;
+        let order = shop.place_order(7, &[("TEA", 2)], json!({})).await;
+        shop.settle_within(SOON_MS).await;
+        shop.pay(&order, json!({})).await;
+        shop.settle().await;
+    }
+    assert!(told(&shop).is_empty());
+    let written = shop.count("SELECT COUNT(*) FROM message_record WHERE topic = 'ORDER_NOTIFY'").await;
+    assert_eq!(written, 0);
+    shop.audit().await;
+}
+
+/// The news that all the money went back is there before the news that it came: the merchant must not send the goods.
+#[tokio::test]
+async fn what_is_overtaken_is_not_told() {
+    let mut shop = Shop::open().await;
+    merchant(&shop, 9, json!({})).await;
+    let notify = |status: &str| json!({ "order_id": "77", "money": 5, "status": status, "merchant_id": "9" });
+    for (id, body) in [("77:ORDER_NOTIFY:REFUNDED", notify("REFUNDED")), ("77:ORDER_NOTIFY:PAID", notify("PAID"))] {
+        shop.outside("ORDER_NOTIFY", id, "77", &body);
+        shop.settle_within(SOON_MS).await;
+    }
+    let statuses: Vec<String> = told(&shop).into_iter().map(|(status, ..)| status).collect();
+    assert_eq!(statuses, ["REFUNDED"]);
+    for (id, body) in [
+        ("78:a", json!({ "order_id": "78", "money": 5, "status": "PAID", "merchant_id": "10" })),
+        ("78:b", json!({ "order_id": "78", "money": 5, "status": "PAID", "notify_url": "https://other.example" })),
+        ("78:c", json!({ "order_id": "78", "money": 5, "status": "", "merchant_id": "9" })),
+        ("78:d", json!({ "order_id": "78", "money": 0.001, "status": "PAID", "merchant_id": "9" })),
+    ] {
+        shop.outside("ORDER_NOTIFY", id, "78", &body);
+    }
+    shop.settle_within(SOON_MS).await;
+    assert_eq!((shop.dead_letters().await, told(&shop).len()), (4, 1));
+}
+
+#[tokio::test]
+async fn the_secret_is_shown_when_it_is_new() {
+    let shop = Shop::open().await;
+    let made = merchant(&shop, 9, json!({})).await;
+    let first = made["secret"].as_str().unwrap().to_owned();
+    assert!(first.starts_with("whsec_"), "{first}");
+    assert_eq!((&made["version"], &made["oldSecretUntil"]), (&json!(1), &Value::Null));
+    let same = merchant(&shop, 9, json!({})).await;
+    assert_eq!((&same["version"], same.get("secret")), (&json!(1), None));
+    let changed = merchant(&shop, 9, json!({ "name": "Tea" })).await;
+    assert_eq!((&changed["version"], changed.get("secret")), (&json!(2), None));
+    let body = Some(json!({ "keepOldForSeconds": 60 }));
+    let (status, rotated) = shop.insist(Method::POST, "/merchants/9/secret", None, body).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_ne!(rotated["secret"], first.as_str());
+    assert_eq!(rotated["oldSecretUntil"], shop.clock.now_ms() + 60_000);
+    shop.clock.advance_ms(60_000);
+    let (_, seen) = shop.request(Method::GET, "/merchants/9", None, None).await;
+    assert_eq!((&seen["oldSecretUntil"], seen.get("secret")), (&Value::Null, None));
+    merchant(&shop, 3, json!({})).await;
+    let (_, page) = shop.request(Method::GET, "/merchants?limit=1", None, None).await;
+    assert_eq!((&page["items"][0]["merchantId"], &page["next"]), (&json!("3"), &json!("3")));
+    let (_, page) = shop.request(Method::GET, "/merchants?after=3", None, None).await;
+    assert_eq!((&page["items"][0]["merchantId"], &page["next"]), (&json!("9"), &Value::Null));
+    let (status, _) = shop.request(Method::GET, "/merchants/4", None, None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = shop.request(Method::POST, "/merchants/4/secret", None, Some(json!({}))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    // Two changes of the profile were told, and no secret is in any message.
+    let texts = shop.rows("SELECT CAST(body AS CHAR), event_id FROM message_record ORDER BY id").await;
+    let ids: Vec<&str> = texts.iter().map(|row| row[1].as_str()).collect();
+    assert_eq!(ids, ["9:MERCHANT_CHANGED:1", "9:MERCHANT_CHANGED:2", "3:MERCHANT_CHANGED:1"]);
+    assert!(texts.iter().all(|row| !row[0].contains("whsec_")));
+}
+
+#[tokio::test]
+async fn bad_merchants_are_refused() {
+    let shop = Shop::open().await;
+    let entry =
+        |product: &str, max: f64| json!({ "productId": product, "channelId": "c", "minAmount": 1, "maxAmount": max });
+    for (wrong, field) in [
+        (json!({ "name": "" }), "name"),
+        (json!({ "tenantId": "a b" }), "tenantId"),
+        (json!({ "notifyUrl": "http://127.0.0.1/x" }), "notifyUrl"),
+        (json!({ "notifyUrl": "http://2130706433/x" }), "notifyUrl"),
+        (json!({ "notifyUrl": "http://[::ffff:10.0.0.1]/x" }), "notifyUrl"),
+        (json!({ "notifyUrl": "http://localhost/x" }), "notifyUrl"),
+        (json!({ "notifyUrl": "ftp://shop.example" }), "notifyUrl"),
+        (json!({ "notifyUrl": "/told" }), "notifyUrl"),
+        (json!({ "notifyUrl": format!("https://shop.example/{}", "x".repeat(500)) }), "notifyUrl"),
+        (json!({ "accepts": [entry("a", 0.5)] }), "accepts[0]"),
+        (json!({ "accepts": [entry("a", 5.0), entry("a", 6.0)] }), "accepts[0]"),
+        (json!({ "accepts": [entry("a", 5.0), entry(" ", 6.0)] }), "accepts[1]"),
+    ] {
+        let mut body = json!({ "name": "Tea House" });
+        body.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        let (status, answer) = shop.request(Method::PUT, "/merchants/9", None, Some(body)).await;
+        assert_eq!(
+            (status, &answer["errors"][0]["field"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(field)),
+            "{answer}"
+        );
+    }
+    let (status, _) =
+        shop.request(Method::POST, "/merchants/9/secret", None, Some(json!({ "keepOldForSeconds": -1 }))).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(shop.count("SELECT COUNT(*) FROM merchant").await, 0);
+}
+
+/// Merchant 9, with these secrets.
+pub async fn known(world: &World, secret: &SecretString, old: Option<(&SecretString, i64)>) {
+    let profile = Profile {
+        name: "M".to_owned(),
+        tenant_id: String::new(),
+        notify_url: URL.to_owned(),
+        active: true,
+        accepts: vec![],
+    };
+    let merchant = Merchant {
+        id: 9,
+        profile,
+        secret: secret.clone(),
+        old_secret: old.map(|(secret, _)| secret.clone()),
+        old_until: old.map_or(0, |(_, until)| until),
+        version: 1,
+        created_at: 0,
+        updated_at: 0,
+    };
+    write_tx!(world.db, [merchant], |tx| { merchants::put(tx, &merchant).await }).unwrap();
+}
+
+/// The signatures of a request, checked with the crate that merchants use, at the time of the request.
+fn is_signed(seen: &crate::delivery::world::Seen, secret: &SecretString) -> bool {
+    let signer = Webhook::new(secret.expose_secret()).unwrap();
+    let at_s: i64 = seen.header("webhook-timestamp").parse().unwrap();
+    let wanted = signer.sign(seen.header("webhook-id"), at_s, seen.body.as_bytes()).unwrap();
+    seen.header("webhook-signature").split(' ').any(|one| one == wanted)
+}
+
+/// A real server: it fails, and is called again with the same id, the time of that call, and the secrets of then.
+#[tokio::test]
+async fn calls_are_signed_with_the_secrets_that_are_valid_when_they_are_made() {
+    let (mut world, server) = (World::new().await, Server::start().await);
+    world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
+    let (old, new) = (new_secret(), new_secret());
+    known(&world, &old, None).await;
+    let body = json!({ "type": "order.paid", "data": { "merchant_id": "9", "status": "PAID" } }).to_string();
+    let kind = Call::Merchant;
+    world.insert(kind, "7:ORDER_NOTIFY:PAID", &server.url("/told"), &body).await;
+    server.script([Answer::status(500), Answer::status(404)]);
+    let mut engine = world.engine(no_effects());
+    assert_eq!(engine.drain().await.unwrap(), 1);
+    known(&world, &new, Some((&old, START_MS + 60_000))).await;
+    for _ in 0..2 {
+        world.clock.advance_ms(30_000);
+        assert_eq!(engine.drain().await.unwrap(), 1);
+    }
+    assert_eq!(world.status(kind, "7:ORDER_NOTIFY:PAID").await, Status::Done as i64);
+    let seen = server.seen();
+    let by: Vec<(bool, bool)> = seen.iter().map(|one| (is_signed(one, &old), is_signed(one, &new))).collect();
+    assert_eq!(by, [(true, false), (true, true), (false, true)]);
+    let times: Vec<&str> = seen.iter().map(|one| one.header("webhook-timestamp")).collect();
+    assert_eq!(times, ["1700000000", "1700000030", "1700000060"]);
+    for one in &seen {
+        assert_eq!((one.header("webhook-id"), &one.body), ("7:ORDER_NOTIFY:PAID", &body));
+    }
+    // Whoever reads the log can neither sign nor replay.
+    let mut conn = world.db.read().await.unwrap();
+    let text = "SELECT CAST(request AS CHAR) FROM delivery_attempt";
+    let logged = ruyi::db::sql::fetch(&mut conn, text, vec![]).await.unwrap();
+    for row in &logged {
+        let text = ruyi::db::sql::Columns::text(row, 0).unwrap();
+        assert!(text.contains("webhook-signature: ***") && !text.contains("v1,"), "{text}");
+    }
+    assert_eq!(logged.len(), 3);
+}
+
+#[tokio::test]
+async fn a_merchant_that_is_gone_is_not_called() {
+    let (mut world, server) = (World::new().await, Server::start().await);
+    world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
+    for (reference, body) in [("1", json!({ "data": { "merchant_id": "9" } })), ("2", json!({}))] {
+        world.insert(Call::Merchant, reference, &server.url("/told"), &body.to_string()).await;
+    }
+    // One order's calls keep their order: the second follows when the first has ended.
+    let mut engine = world.engine(no_effects());
+    engine.drain().await.unwrap();
+    for reference in ["1", "2"] {
+        assert_eq!(world.status(Call::Merchant, reference).await, Status::Refused as i64, "{reference}");
+    }
+    assert!(server.seen().is_empty());
+}
