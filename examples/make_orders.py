@@ -155,6 +155,28 @@ def with_coupons(lines):
     return lines
 
 
+# Orders that the sandbox warehouse refuses, or would have refused at their first address.
+FULFILMENT_CASES = [
+    ("warehouse_refused", "REFUNDED", "sandbox:refuse ", 8), ("warehouse_refused_later", "REFUNDED", "sandbox:refuse-later ", 6),
+    ("address_changed", "SIGNED", "sandbox:refuse ", 6),
+]
+
+
+def with_refusals(lines):
+    dice, number, extra = Dice(20250901), 3000, []
+    for case, expect, mark, count in FULFILMENT_CASES:
+        for _ in range(count):
+            number += 1
+            line = order(dice, number, case, expect)
+            line["address"] = mark + line["address"]
+            extra.append(dump(line))
+    dice.shuffle(extra)
+    gap = len(lines) // len(extra)
+    for place, line in enumerate(extra):
+        lines.insert((len(extra) - place) * gap - 1, line)
+    return lines
+
+
 def main():
     dice = Dice(20240601)
     products = [{"sku": sku, "name": name, "price": price, "available": 0 if sku == SOLD_OUT else 20000}
@@ -170,7 +192,7 @@ def main():
             # The same line twice: the customer pressed the button twice.
             orders.append([line, line] if case == "duplicate_key" else [line])
     dice.shuffle(orders)
-    lines = with_coupons([line for group in orders for line in group])
+    lines = with_refusals(with_coupons([line for group in orders for line in group]))
     (HERE / "products.jsonl").write_text("".join(dump(product) + "\n" for product in products), encoding="utf-8")
     (HERE / "orders.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

@@ -222,12 +222,29 @@ impl Api {
         self.call_as(Call::get(Role::Order, format!("/orders?{}", text.join("&")))).await
     }
 
+    /// `GET /orders?q=` of the notify role.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn search(&self, parameters: &[(&str, String)]) -> Result<Page, CallError> {
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        self.call_as(Call::get(Role::Notify, format!("/orders?{query}"))).await
+    }
+
     /// `POST /orders/{id}/cancel`.
     ///
     /// # Errors
     /// [`CallError`]; 409 when the warehouse has it.
     pub async fn cancel(&self, id: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
         self.call(Call::post(Role::Order, format!("/orders/{id}/cancel"), body)).await
+    }
+
+    /// `PUT /orders/{id}/address`.
+    ///
+    /// # Errors
+    /// [`CallError`]; 409 when the warehouse has it.
+    pub async fn put_address(&self, id: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::put(Role::Order, format!("/orders/{id}/address"), body)).await
     }
 
     /// `POST /orders/{id}/refund`, under this number.
@@ -260,6 +277,42 @@ impl Api {
     /// [`CallError`].
     pub async fn product(&self, sku: &Sku) -> Result<Reply, CallError> {
         self.call(Call::get(Role::Order, format!("/products/{sku}"))).await
+    }
+
+    /// `PUT /products`: several.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_products(&self, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::put(Role::Order, "/products".to_owned(), body)).await
+    }
+
+    /// `PUT /stock`: several SKUs.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_stocks(&self, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.call(Call::put(Role::Stock, "/stock".to_owned(), body)).await
+    }
+
+    /// `POST /stock/{sku}/adjust`. Not tried again when the answer is in doubt: it is no repetition.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn adjust_stock(&self, sku: &Sku, body: impl Into<Bytes>) -> Result<Reply, CallError> {
+        let call = Call::post(Role::Stock, format!("/stock/{sku}/adjust"), body);
+        let pool = self.at.of(Role::Stock).round();
+        let member = pool.first().ok_or_else(|| CallError::Setup("a role has no address".to_owned()))?;
+        self.once(&call, member.base()).await
+    }
+
+    /// `GET /stock/{sku}/ledger` with these parameters.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn ledger(&self, sku: &Sku, limit: usize, before: Option<&str>) -> Result<Reply, CallError> {
+        let before = before.map(|id| format!("&before={id}")).unwrap_or_default();
+        self.call(Call::get(Role::Stock, format!("/stock/{sku}/ledger?limit={limit}{before}"))).await
     }
 
     /// `PUT /stock/{sku}`.

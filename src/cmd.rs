@@ -13,6 +13,7 @@ pub mod demo;
 pub mod doctor;
 mod exit;
 pub mod healthcheck;
+mod import;
 pub mod journal;
 pub mod man;
 pub mod mq;

@@ -3,6 +3,7 @@
 //! One path over `sqlx::Any` serves SQLite and MySQL/MariaDB; what differs goes through [`Dialect`]. Columns are
 //! BIGINT, SMALLINT, VARCHAR, TEXT and LONGBLOB only, because `Any` fails on others, and only at run time.
 
+pub mod addresses;
 pub mod audit;
 pub mod availability;
 mod bodies;
@@ -20,6 +21,7 @@ pub mod merchants;
 pub mod migrate;
 pub mod node;
 pub mod notification;
+pub mod order_view;
 pub mod orders;
 pub mod outbox;
 mod page;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 25] = [
+pub const TRANSACTIONS: [&str; 26] = [
     "node",
     "product_set",
     "coupon_template_set",
@@ -18,6 +18,7 @@ pub const TRANSACTIONS: [&str; 25] = [
     "create_order",
     "cancel_order",
     "refund_order",
+    "order_address",
     "timeout",
     "consume",
     "retry",

@@ -7,4 +7,5 @@ pub mod order;
 pub mod payment;
 pub mod reply;
 pub mod sandbox;
+pub mod search;
 pub mod stock;

@@ -10,6 +10,7 @@ mod coupons;
 mod events;
 mod plan;
 mod stock;
+mod view;
 
 use std::collections::{HashMap, HashSet};
 
@@ -61,6 +62,8 @@ pub enum Action {
     Call(i64),
     /// A parked message behind nothing, in the database of this place: try it.
     Wake(usize, i64),
+    /// Show an order in the search as it is, instead of this version.
+    View(i64, Option<i64>),
     /// An order without a time to pay: its own.
     Expire(i64),
     /// Make the coupon of an order what the order says.
@@ -102,6 +105,7 @@ impl Action {
             Self::Coupon(order_id) => format!("lock, use or release the coupon of order {order_id}, as the order says"),
             Self::FreeCoupon(id) => format!("give coupon {id}, which no order names, back to its user"),
             Self::Issued(name) => format!("make the number of issued coupons of {name} that of its coupons"),
+            Self::View(order_id, _) => format!("show order {order_id} in the search as it is"),
             Self::Expire(id) => format!("let order {id} time out at its own time"),
         }
     }

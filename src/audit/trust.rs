@@ -119,6 +119,7 @@ fn of_state(order: &OrderFact, status: Status, known: &Evidence, is_young: bool)
         (Kind::StockFrozen, status == Status::Created),
         (Kind::StockFreezeFailed, !is_canceled),
         (Kind::OrderAutoCancel, !is_canceled),
+        (Kind::OrderFulfillRefused, !is_canceled),
         (Kind::PaymentSuccess, status < Status::Paid),
     ];
     let moved = moved.into_iter().find(|(kind, is_behind)| *is_behind && known.applied(Group::Order, *kind));

@@ -1,14 +1,14 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
 use super::{
-    About, Auditor, Check, Suspect, coupons, events, gateway, orders, payments, points, progress, stock, trust,
+    About, Auditor, Check, Suspect, coupons, events, gateway, orders, payments, points, progress, stock, trust, view,
 };
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
 use crate::domain::event::Role;
 
 /// A rule about single keys: it reads all that it needs for a page of them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     RowOfOrder,
     Reservations,
@@ -24,12 +24,13 @@ pub(super) enum Rule {
     CouponOfOrder,
     OrderOfCoupon,
     EventsOfOrder,
+    ViewOfOrder,
     RepeatedMovements,
     RepeatedNotices,
 }
 
 impl Rule {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::RowOfOrder,
         Self::Reservations,
         Self::ReservationOfOrder,
@@ -44,6 +45,7 @@ impl Rule {
         Self::CouponOfOrder,
         Self::OrderOfCoupon,
         Self::EventsOfOrder,
+        Self::ViewOfOrder,
         Self::RepeatedMovements,
         Self::RepeatedNotices,
     ];
@@ -60,6 +62,7 @@ impl Rule {
             Self::PointsOfOrder | Self::PointsOfUser => Check::Points,
             Self::CouponOfOrder | Self::OrderOfCoupon => Check::Coupons,
             Self::EventsOfOrder => Check::EventsOfStates,
+            Self::ViewOfOrder => Check::OrderView,
             Self::RepeatedMovements | Self::RepeatedNotices => Check::Duplicates,
         }
     }
@@ -73,7 +76,8 @@ impl Rule {
             | Self::RefundOfOrder
             | Self::PointsOfOrder
             | Self::CouponOfOrder
-            | Self::EventsOfOrder => (Role::Order, Ids::Orders),
+            | Self::EventsOfOrder
+            | Self::ViewOfOrder => (Role::Order, Ids::Orders),
             Self::OrderOfCoupon => (Role::Order, Ids::Coupons),
             Self::ProgressOfOrder => (Role::Order, Ids::OpenOrders),
             Self::OrderOfPayment => (Role::Payment, Ids::Payments),
@@ -104,6 +108,7 @@ impl Rule {
             Self::CouponOfOrder => coupons::of_orders(auditor, ids).await,
             Self::OrderOfCoupon => coupons::of_coupons(auditor, ids).await,
             Self::EventsOfOrder => events::of_states(auditor, ids).await,
+            Self::ViewOfOrder => view::check(auditor, ids).await,
             Self::RepeatedMovements => {
                 let mut conn = auditor.dbs.stock.read().await?;
                 Ok(repeated("stock moved", facts::repeated_movements(&mut conn, ids).await?))

@@ -82,6 +82,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         page: config.audit.page,
         evidence: EVIDENCE,
         events_kept_ms: config.retention.sent.ms(),
+        data_sync: config.order.data_sync,
     };
     if args.repair {
         let done = repair::run(context, &dbs, options, &args.change).await;

@@ -136,14 +136,22 @@ fn complain(progress: &ProgressBar, number: u64, error: &anyhow::Error) {
 }
 
 /// One line to stderr, above the progress bar.
-fn say(progress: &ProgressBar, text: &str) {
+pub(super) fn say(progress: &ProgressBar, text: &str) {
     // Nothing can be done when stderr is gone.
     progress.suspend(|| drop(writeln!(std::io::stderr(), "{text}")));
 }
 
 /// A counter on stderr, if people are looking there, and not at the results themselves.
 fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
+    if std::io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    counter()
+}
+
+/// A counter on stderr, if people are looking there.
+pub(super) fn counter() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{spinner} {pos} done, {per_sec}, {elapsed}");

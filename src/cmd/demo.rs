@@ -46,7 +46,7 @@ const AUDIT_PAUSE: Duration = Duration::from_millis(500);
     after_help = "Examples:\n  ruyi demo\n  ruyi demo --orders 5000 --output json\n  ruyi demo --external --patience 120s --set client.order=http://127.0.0.1:8081"
 )]
 pub struct Args {
-    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,240]
+    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,260]
     #[arg(long, value_name = "N|FILE")]
     orders: Option<String>,
     /// Keep the data in this directory [default: a temporary one, removed at the end]

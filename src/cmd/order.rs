@@ -1,6 +1,7 @@
 //! `ruyi order`: place, look at, cancel and wait for orders, one or many.
 
 mod create;
+mod search;
 mod wait;
 
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{Context, bulk};
-use crate::client::IDS_PER_CALL;
+use crate::client::{IDS_PER_CALL, Page};
 use crate::domain::id::{OrderId, parse_id};
 use crate::domain::order::Status;
 
@@ -37,11 +38,16 @@ enum Command {
         after_help = "Examples:\n  ruyi order list --status RESERVED --limit 20\n  ruyi order list --user 1001 -o jsonl | jq -r .orderId"
     )]
     List(List),
+    /// Search orders, the newest first: as they were a moment ago
+    Search(search::Args),
     /// Cancel orders
     #[command(
         after_help = "Examples:\n  ruyi order cancel 1234567890\n  ruyi order list --status RESERVED -o jsonl | ruyi order cancel -"
     )]
     Cancel(Cancel),
+    /// Change where an order is to go, until the warehouse is told of it
+    #[command(after_help = "Example:\n  ruyi order address 1234567890 \"5 Bell Street, flat 2\"")]
+    Address(Address),
     /// Wait until orders reach a state or an end
     Wait(wait::Args),
 }
@@ -91,6 +97,19 @@ struct Cancel {
     bulk: bulk::Parallel,
 }
 
+#[derive(Debug, clap::Args)]
+struct Address {
+    /// The order
+    id: OrderId,
+    /// Where it is to go
+    address: String,
+    /// Only if the order is still in this version
+    #[arg(long, value_name = "N")]
+    if_version: Option<i64>,
+    #[command(flatten)]
+    dry: bulk::DryRun,
+}
+
 /// A state on the command line, spelled as in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StatusArg(Status);
@@ -119,6 +138,13 @@ fn user_id(text: &str) -> Result<i64, crate::domain::id::ParseError> {
 }
 
 #[derive(Serialize)]
+struct NewAddress<'a> {
+    address: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<i64>,
+}
+
+#[derive(Serialize)]
 struct Reason<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -133,6 +159,8 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         Command::Create(args) => create::run(context, args).await,
         Command::Get(args) => get(context, args).await,
         Command::List(args) => list(context, args).await,
+        Command::Search(args) => search::run(context, args).await,
+        Command::Address(args) => address(context, args).await,
         Command::Cancel(args) => cancel(context, args).await,
         Command::Wait(args) => wait::run(context, args).await,
     }
@@ -145,15 +173,26 @@ async fn get(context: &Context, args: Get) -> anyhow::Result<ExitCode> {
 
 async fn list(context: &Context, args: List) -> anyhow::Result<ExitCode> {
     let api = bulk::api(context)?;
-    let mut output = context.output();
-    let (mut left, mut before) = (args.limit, args.before);
-    while left > 0 {
-        let page_size = left.min(IDS_PER_CALL);
-        let mut parameters = vec![("limit", page_size.to_string())];
+    pages(context, args.limit, args.before, async |limit, before| {
+        let mut parameters = vec![("limit", limit.to_string())];
         parameters.extend(args.user.map(|user| ("userId", user.to_string())));
         parameters.extend(args.status.map(|status| ("status", status.0.name().to_owned())));
-        parameters.extend(before.map(|id| ("before", id.to_string())));
-        let page = api.orders(&parameters).await?;
+        parameters.extend(before.map(|id: OrderId| ("before", id.to_string())));
+        Ok(api.orders(&parameters).await?)
+    })
+    .await
+}
+
+/// Prints up to `left` orders, page by page; `page` gets the next so many before an order.
+async fn pages(
+    context: &Context,
+    mut left: usize,
+    mut before: Option<OrderId>,
+    page: impl AsyncFn(usize, Option<OrderId>) -> anyhow::Result<Page>,
+) -> anyhow::Result<ExitCode> {
+    let mut output = context.output();
+    while left > 0 {
+        let page = page(left.min(IDS_PER_CALL), before).await?;
         for order in page.items.iter().take(left) {
             output.row(order)?;
         }
@@ -163,6 +202,19 @@ async fn list(context: &Context, args: List) -> anyhow::Result<ExitCode> {
         if before.is_none() || page.items.is_empty() {
             break;
         }
+    }
+    output.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn address(context: &Context, args: Address) -> anyhow::Result<ExitCode> {
+    let body = NewAddress { address: &args.address, version: args.if_version };
+    let mut output = context.output();
+    if args.dry.dry_run {
+        let path = format!("/orders/{}/address", args.id);
+        output.row(&bulk::Planned { method: "PUT", path, idempotency_key: None, body: &body }.row()?)?;
+    } else {
+        output.row(&bulk::api(context)?.put_address(args.id, serde_json::to_vec(&body)?).await?)?;
     }
     output.finish()?;
     Ok(ExitCode::SUCCESS)

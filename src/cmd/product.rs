@@ -1,13 +1,15 @@
 //! `ruyi product`: what is sold, and for how much.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, Usage, bulk};
+use super::{Context, Usage, bulk, import};
 use crate::client::{Api, Reply};
 use crate::domain::id::Sku;
 use crate::domain::money::Money;
@@ -24,6 +26,11 @@ enum Command {
     /// Add or change a product
     #[command(after_help = "Example:\n  ruyi product set TEA-1 --name \"Longjing tea\" --price 59.80")]
     Set(Set),
+    /// Add or change the products of a CSV file: columns sku, name, price, and where wanted currency, active
+    #[command(
+        after_help = "Examples:\n  ruyi product import products.csv --dry-run\n  ruyi product import - < export.csv"
+    )]
+    Import(ImportArgs),
     /// Print products
     #[command(after_help = "Example:\n  ruyi product get TEA-1")]
     Get(Get),
@@ -54,6 +61,46 @@ struct Set {
     bulk: bulk::Parallel,
 }
 
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// The file; - is stdin
+    file: PathBuf,
+    #[command(flatten)]
+    dry: import::DryRun,
+}
+
+/// A line of the file, sent as it is.
+#[derive(Serialize)]
+struct Listed {
+    sku: Sku,
+    #[serde(flatten)]
+    body: Body,
+}
+
+impl import::Row for Listed {
+    const COLUMNS: &'static [&'static str] = &["sku", "name", "price"];
+    const OPTIONAL: &'static [&'static str] = &["currency", "active"];
+
+    fn read(field: impl Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+        let name = field("name").unwrap_or_default();
+        anyhow::ensure!((1..=200).contains(&name.chars().count()), "name must have 1 to 200 characters");
+        let active = match field("active").as_deref() {
+            None => None,
+            Some("true" | "1" | "yes") => Some(true),
+            Some("false" | "0" | "no") => Some(false),
+            Some(other) => anyhow::bail!("active is true or false, not {other:?}"),
+        };
+        let currency = field("currency");
+        anyhow::ensure!(currency.as_deref().is_none_or(|currency| currency == "CNY"), "currency must be CNY");
+        let price = field("price").unwrap_or_default().parse().context("price")?;
+        Ok(Self { sku: field("sku").unwrap_or_default().parse()?, body: Body { name, price, currency, active } })
+    }
+
+    fn key(&self) -> &str {
+        self.sku.as_str()
+    }
+}
+
 #[derive(Deserialize)]
 struct Line {
     sku: Sku,
@@ -81,6 +128,12 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         Command::Get(args) => {
             bulk::run(context, bulk::from_args(&args.sku)?, args.bulk.concurrency(), |line| async move {
                 Ok(api.product(&super::stock::sku_of(&line.text)?).await?)
+            })
+            .await
+        }
+        Command::Import(args) => {
+            import::run::<Listed, _>(context, &args.file, args.dry.dry_run, async |items| {
+                Ok(api.put_products(serde_json::to_vec(&json!({"items": items}))?).await?)
             })
             .await
         }

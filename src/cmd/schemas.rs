@@ -7,7 +7,8 @@ use utoipa::openapi::{RefOr, Schema};
 use super::audit::repair;
 use super::db::prune;
 use super::mq::{dlq, messages, offsets, outbox, topics, tx};
-use super::{check, delivery, doctor, trace};
+use super::{check, delivery, doctor, import, trace};
+use crate::roles::search::FoundOrder;
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
 /// `--output json`.
@@ -45,6 +46,9 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<messages::Sent<'_>>("mq messages send"),
         item::<tx::Row<'_>>("mq tx stuck"),
         item::<tx::Done<'_>>("mq tx resume"),
+        item::<FoundOrder>("order search"),
+        item::<import::Summary>("product import"),
+        item::<import::Summary>("stock import"),
         item::<outbox::Row<'_>>("mq outbox list"),
         item::<outbox::Redriven>("mq outbox redrive"),
         item::<trace::Row>("trace"),

@@ -91,6 +91,8 @@ pub struct OrderFact {
     pub user_id: i64,
     /// `orders.status`.
     pub status: i64,
+    /// Grows with each change.
+    pub version: i64,
     /// Minor units.
     pub total: i64,
     /// ISO 4217.
@@ -119,7 +121,7 @@ pub struct OrderFact {
 /// The database's.
 pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i64, OrderFact>, DbError> {
     let before = "SELECT id, user_id, status, total_amount, currency, payment_id, refund_status, cancel_type, \
-                  created_at, updated_at, handed_over, coupon_id, discount FROM orders WHERE id";
+                  created_at, updated_at, handed_over, coupon_id, discount, version FROM orders WHERE id";
     let rows = sql::select_in(conn, before, "", &[], ints(ids)).await?;
     let fact = |row: &AnyRow| {
         Ok(OrderFact {
@@ -136,6 +138,7 @@ pub async fn orders(conn: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<i6
             handed_over: row.int(10)? != 0,
             coupon_id: row.maybe_int(11)?,
             discount: row.int(12)?,
+            version: row.int(13)?,
         })
     };
     rows.iter().map(|row| fact(row).map(|order| (order.id, order))).collect()

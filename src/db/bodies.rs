@@ -4,8 +4,8 @@ use super::orders::{Item, OrderRow};
 use super::payments::{PaymentRow, RefundRow};
 use super::refunds::OrderRefund;
 use crate::domain::event::{
-    CouponMoved, Line, OrderCanceled, OrderCreated, PaidOrderSuccess, RefundFailed, RefundKind, RefundRequested,
-    RefundSuccess, TriggerOrderFulfill,
+    CouponMoved, Line, OrderCanceled, OrderCreated, OrderDataSync, PaidOrderSuccess, RefundFailed, RefundKind,
+    RefundRequested, RefundSuccess, TriggerOrderFulfill,
 };
 use crate::domain::id::{CouponId, MerchantId, OrderId, PaymentId, RefundId, UserId};
 use crate::domain::order::CancelType;
@@ -25,6 +25,28 @@ impl OrderRow {
             expire_time: self.expire_time,
             merchant_id: MerchantId(self.merchant_id),
             channel_id: self.channel_id.clone(),
+        }
+    }
+
+    /// ORDER_DATA_SYNC of what it becomes as `version` at `updated_at`, epoch ms; `lines` with the first version only.
+    #[must_use]
+    pub fn synced(&self, version: i64, updated_at: i64, lines: Option<Lines>) -> OrderDataSync {
+        OrderDataSync {
+            order_id: OrderId(self.id),
+            order_no: self.order_no.clone(),
+            user_id: UserId(self.user_id),
+            status: self.state.status,
+            outcome: self.state.outcome(),
+            version,
+            total_amount: self.state.total,
+            currency: self.currency.clone(),
+            merchant_id: MerchantId(self.merchant_id),
+            channel_id: self.channel_id.clone(),
+            remark: self.remark.clone(),
+            cancel_reason: self.cancel_reason.clone().unwrap_or_default(),
+            created_at: self.created_at,
+            updated_at,
+            product_quantity_map: lines,
         }
     }
 

@@ -316,6 +316,15 @@ pub async fn armed_before(tx: &mut Tx, mut ids: Vec<i64>, before: i64) -> Result
     rows.iter().map(|row| row.int(0)).collect()
 }
 
+/// The call with this reference, if it is still to be made.
+///
+/// # Errors
+/// The database's.
+pub async fn open_call(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Result<Option<i64>, DbError> {
+    let text = "SELECT id FROM delivery WHERE kind = ? AND ref = ? AND status = 0";
+    sql::fetch_one(conn, text, vals![kind as i64, reference]).await?.map_or(Ok(None), |row| row.int(0).map(Some))
+}
+
 /// When the next call of `kinds` (at least one) falls due, epoch ms.
 ///
 /// # Errors

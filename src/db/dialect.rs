@@ -68,6 +68,27 @@ impl Dialect {
         }
     }
 
+    /// End of an insert into `table` that, where `key` exists, sets `set` and `version` if the new version is greater,
+    /// and else changes nothing.
+    #[must_use]
+    pub fn on_newer(self, table: &str, key: &str, version: &str, set: &[&str]) -> String {
+        match self {
+            Self::MySql => {
+                let newer =
+                    |column: &&str| format!("{column} = IF(VALUES({version}) > {version}, VALUES({column}), {column})");
+                // Assigned from the left: what the others are compared with has to be last.
+                let parts: Vec<String> = set.iter().chain(&[version]).map(newer).collect();
+                format!(" ON DUPLICATE KEY UPDATE {}", parts.join(", "))
+            }
+            Self::Sqlite => {
+                let parts: Vec<String> =
+                    set.iter().chain(&[version]).map(|column| format!("{column} = excluded.{column}")).collect();
+                let parts = parts.join(", ");
+                format!(" ON CONFLICT ({key}) DO UPDATE SET {parts} WHERE excluded.{version} > {table}.{version}")
+            }
+        }
+    }
+
     /// End of a SELECT whose rows nobody else may change until the commit. SQLite has one writer: nothing to say.
     #[must_use]
     pub fn for_update(self) -> &'static str {

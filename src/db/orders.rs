@@ -6,8 +6,9 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::sql::{self, Column, Columns, Val};
+use super::tx::Draft;
 use super::{DbError, Tx};
-use crate::domain::event::CacheKind;
+use crate::domain::event::{CacheKind, Kind, OrderDataSync};
 use crate::domain::id::PaymentId;
 use crate::domain::money::Money;
 use crate::domain::order::{OrderState, RefundState, Status};
@@ -300,6 +301,16 @@ pub async fn update(tx: &mut Tx, orders: &[&OrderRow]) -> Result<(), DbError> {
         tx.changed(CacheKind::Order, order.id.to_string(), order.version + 1);
     }
     sql::update(tx, "orders", "id", &columns, rows).await
+}
+
+/// ORDER_DATA_SYNC: what an order has become.
+///
+/// # Errors
+/// As [`Tx::emit`].
+pub fn tell_version(tx: &mut Tx, body: &OrderDataSync, trace: Option<&str>) -> Result<(), DbError> {
+    let version = body.version.to_string();
+    let draft = Draft::new(Kind::OrderDataSync, body.order_id, body, trace);
+    tx.emit(&Draft { discriminator: &version, ..draft })
 }
 
 /// Orders whose time to pay was over at `before_ms`, the longest over first.

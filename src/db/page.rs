@@ -40,6 +40,13 @@ impl Wanted {
         self.and("created_at >=", since_ms);
     }
 
+    /// Written before this, epoch ms.
+    pub fn until(&mut self, until_ms: Option<i64>) {
+        // Ids are made after a transaction's time: a little younger than their row, at most.
+        self.and("id <", until_ms.map(|at_ms| first_id_of(at_ms.saturating_add(ID_SLACK_MS), 0)));
+        self.and("created_at <", until_ms);
+    }
+
     /// The `limit` newest of these rows, newest first; `select` ends with WHERE.
     pub async fn newest<T>(
         mut self,

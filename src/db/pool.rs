@@ -16,6 +16,7 @@ use super::outbox::OutboxRow;
 use super::{DbError, Dialect, Ids, Tx};
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::domain::event::Kind;
 use crate::fault::Faults;
 
 /// How a transaction that lost a deadlock is tried again: so many times in all.
@@ -55,6 +56,7 @@ struct Inner {
     committed: OnceLock<Committed>,
     webhook: OnceLock<String>,
     max_message_bytes: AtomicUsize,
+    without: OnceLock<&'static [Kind]>,
     cache: OnceLock<Cache>,
     deliveries: Notify,
     retries: watch::Sender<u64>,
@@ -97,6 +99,7 @@ impl Db {
             committed: OnceLock::new(),
             webhook: OnceLock::new(),
             max_message_bytes: AtomicUsize::new(MAX_MESSAGE_BYTES),
+            without: OnceLock::new(),
             cache: OnceLock::new(),
             deliveries: Notify::new(),
             retries: watch::Sender::new(0),
@@ -163,6 +166,13 @@ impl Db {
     /// From now on events over this size (body and properties, as encoded) are refused before their row is written.
     pub fn limit_messages(&self, max_bytes: usize) {
         self.0.max_message_bytes.store(max_bytes, Ordering::Relaxed);
+    }
+
+    /// From now on events of these kinds, which the configuration turns off, are not written. Only the first call counts.
+    pub fn leave_out(&self, kinds: &'static [Kind]) {
+        if self.0.without.set(kinds).is_err() {
+            tracing::debug!("a second list of events to leave out was ignored");
+        }
     }
 
     /// Rings when a delivery was recorded.
@@ -232,6 +242,7 @@ impl Db {
         };
         let limit = inner.max_message_bytes.load(Ordering::Relaxed);
         let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids), limit);
+        tx.leave_out(inner.without.get().copied().unwrap_or_default());
         let value = body(&mut tx).await;
         if tx.without_node() {
             return Err(DbError::NoNode);

@@ -35,6 +35,8 @@ pub struct Movement {
     pub change: Level,
     /// Why.
     pub reason: String,
+    /// Name of the API key of whoever asked for it; none for an order's.
+    pub actor: Option<String>,
 }
 
 /// The pieces of a SKU, as stored.
@@ -241,9 +243,44 @@ pub async fn insert_ledger(tx: &mut Tx, movements: &[Movement]) -> Result<(), Db
                 movement.change.sold,
                 &movement.reason,
                 now_ms,
+                movement.actor.clone(),
             ]
         })
         .collect();
-    let head = "INSERT INTO stock_ledger (id, sku, order_id, kind, d_available, d_frozen, d_sold, reason, created_at)";
+    let head = "INSERT INTO stock_ledger (id, sku, order_id, kind, d_available, d_frozen, d_sold, reason, \
+                created_at, actor)";
     sql::insert(tx, head, rows, "").await.map(|_| ())
+}
+
+/// A movement as the ledger has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, which grows with time.
+    pub id: i64,
+    /// What moved.
+    pub movement: Movement,
+    /// Epoch ms.
+    pub created_at: i64,
+}
+
+/// The movements of a SKU before number `before`, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn ledger(conn: &mut AnyConnection, sku: &str, before: i64, limit: i64) -> Result<Vec<Entry>, DbError> {
+    let text = "SELECT id, sku, order_id, kind, d_available, d_frozen, d_sold, reason, actor, created_at \
+                FROM stock_ledger WHERE sku = ? AND id < ? ORDER BY id DESC LIMIT ?";
+    let entry = |row: &AnyRow| {
+        let (id, code) = (row.int(0)?, row.int(3)?);
+        let kind = Kind::from_code(code).ok_or_else(|| DbError::Row {
+            table: "stock_ledger",
+            key: id.to_string(),
+            what: format!("unknown kind {code}"),
+        })?;
+        let change = Level { available: row.int(4)?, frozen: row.int(5)?, sold: row.int(6)? };
+        let (reason, actor) = (row.text(7)?, row.maybe_text(8)?);
+        let movement = Movement { sku: row.text(1)?, order_id: row.int(2)?, kind, change, reason, actor };
+        Ok(Entry { id, movement, created_at: row.int(9)? })
+    };
+    sql::fetch(conn, text, vals![sku, before, limit]).await?.iter().map(entry).collect()
 }

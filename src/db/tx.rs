@@ -36,6 +36,7 @@ pub struct Tx {
     ids: Arc<Ids>,
     without_node: AtomicBool,
     max_message_bytes: usize,
+    without: &'static [Kind],
     after: After,
 }
 
@@ -110,7 +111,12 @@ impl Tx {
         max_message_bytes: usize,
     ) -> Self {
         let (without_node, after) = (AtomicBool::new(false), After::default());
-        Self { transaction, dialect, now_ms, ids, without_node, max_message_bytes, after }
+        Self { transaction, dialect, now_ms, ids, without_node, max_message_bytes, without: &[], after }
+    }
+
+    /// Events of these kinds are not written.
+    pub(super) fn leave_out(&mut self, kinds: &'static [Kind]) {
+        self.without = kinds;
     }
 
     /// The dialect.
@@ -139,12 +145,16 @@ impl Tx {
         self.without_node.load(Ordering::Relaxed)
     }
 
-    /// Writes an event to the outbox with this transaction; it is published after the commit.
+    /// Writes an event to the outbox with this transaction; it is published after the commit. One that the
+    /// configuration turns off is left out.
     ///
     /// # Errors
     /// [`DbError::Json`] when the body cannot be written; [`DbError::TooLarge`] or [`DbError::Unsendable`] when no
     /// broker would take the message: then there is no row.
     pub fn emit<B: Serialize>(&mut self, draft: &Draft<'_, B>) -> Result<(), DbError> {
+        if self.without.contains(&draft.kind) {
+            return Ok(());
+        }
         let (event_id, body) = draft.encode(self.now_ms)?;
         let mut properties = outbox::properties(&event_id, draft.kind.name(), draft.trace);
         let mut deliver_at_ms = draft.deliver_at.max(self.now_ms);

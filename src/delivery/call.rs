@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::mask;
-use super::schedule::{Outcome, judge};
+use super::schedule::{Outcome, declined, judge};
 use super::sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
 use super::target::{Prepared, Targets, Unprepared};
 use super::webhook;
@@ -54,6 +54,8 @@ pub(super) struct Made {
     pub request: Option<String>,
     /// What was answered, as people may see it.
     pub answer: Option<String>,
+    /// Why the warehouse will not send the order.
+    pub declined: Option<String>,
 }
 
 impl Caller {
@@ -83,8 +85,8 @@ impl Caller {
         let (started_at, started) = (self.db.clock().now_ms(), Instant::now());
         let attempt = self.attempt(&call).await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let Attempt { http_status, outcome, request, answer } = attempt;
-        Made { call, started_at, duration_ms, http_status, outcome, request, answer }
+        let Attempt { http_status, outcome, request, answer, declined } = attempt;
+        Made { call, started_at, duration_ms, http_status, outcome, request, answer, declined }
     }
 
     async fn attempt(&self, call: &Delivery) -> Attempt {
@@ -109,7 +111,8 @@ impl Caller {
                 let (status, headers) = (response.status(), response.headers());
                 let outcome = judge(call.kind, status, headers, self.db.clock().now_ms(), &excerpt(&text));
                 let answer = Some(mask::answer(status, headers, &text));
-                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer }
+                let declined = declined(call.kind, status, &text);
+                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, declined }
             }
             Err(error) => Attempt { request, ..Attempt::failed(again(describe(error))) },
         }
@@ -153,11 +156,12 @@ struct Attempt {
     outcome: Outcome,
     request: Option<String>,
     answer: Option<String>,
+    declined: Option<String>,
 }
 
 impl Attempt {
     fn failed(outcome: Outcome) -> Self {
-        Self { http_status: None, outcome, request: None, answer: None }
+        Self { http_status: None, outcome, request: None, answer: None, declined: None }
     }
 }
 

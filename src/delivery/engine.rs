@@ -356,6 +356,7 @@ impl Engine {
             outcome: Outcome::Expired(why.to_owned()),
             request: None,
             answer: None,
+            declined: None,
         });
         self.made.extend(expired);
         Ok(())

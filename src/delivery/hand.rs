@@ -30,7 +30,8 @@ pub async fn cancel(db: &Db, ids: Vec<i64>, why: &str, effects: Effects) -> Resu
         let (ids, why, effects) = (ids.to_vec(), why.clone(), Arc::clone(&effects));
         Box::pin(async move {
             let calls = log::cancel(tx, ids, &why).await?;
-            let settled = |call| Settled { delivery: call, verdict: Verdict::Canceled, error: Some(why.clone()) };
+            let settled =
+                |call| Settled { delivery: call, verdict: Verdict::Canceled, error: Some(why.clone()), declined: None };
             let settled: Vec<Settled> = calls.into_iter().map(settled).collect();
             if !settled.is_empty() {
                 effects(tx, &settled).await?;

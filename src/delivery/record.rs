@@ -36,6 +36,8 @@ pub struct Settled {
     pub verdict: Verdict,
     /// Why, unless it was delivered.
     pub error: Option<String>,
+    /// Why the warehouse will not send the order: its answer to a call that is itself in order.
+    pub declined: Option<String>,
 }
 
 /// What follows from calls that ended, in the transaction that records their end. It is called with the calls in the
@@ -132,6 +134,7 @@ pub async fn record_answers(
     let made = answers.into_iter().map(|answer| Made {
         request: None,
         answer: None,
+        declined: schedule::declined(answer.call.kind, answer.status, &answer.excerpt),
         outcome: schedule::judge(answer.call.kind, answer.status, &answer.headers, now_ms, &answer.excerpt),
         call: answer.call,
         started_at: answer.started_at,
@@ -172,6 +175,7 @@ async fn record_in(
             delivery: one.call.clone(),
             verdict,
             error: one.error.clone(),
+            declined: made.declined.clone(),
         }));
         attempts.push(attempt);
         recorded.push(one);
@@ -185,10 +189,11 @@ async fn record_in(
     Ok(recorded)
 }
 
-/// Tells people of a call that was given up. Of an alert that did not arrive no alert tells.
+/// Tells people of a call that was given up. Of an alert that did not arrive no alert tells, and an order that the
+/// warehouse will not send is no failure of the call.
 fn tell(tx: &mut Tx, settled: &Settled) {
     let call = &settled.delivery;
-    if call.kind == Kind::Alert || call.kind.is_sandbox() {
+    if call.kind == Kind::Alert || call.kind.is_sandbox() || settled.declined.is_some() {
         return;
     }
     let alert = Alert::CallGivenUp {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
 
 use crate::config::{self, Millis};
 use crate::domain::call::Kind;
@@ -49,6 +50,22 @@ pub(super) fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms:
         // Redirects are not followed, they could lead anywhere: the address has to be set right first.
         Outcome::Again { error, retry_after_ms: None }
     }
+}
+
+/// Why the warehouse will not send an order: its answer 409 or 422 with `{"refused": true, "reason": ...}`. Any other
+/// refusal is of the call, not of the order, and for a person.
+pub(super) fn declined(kind: Kind, status: StatusCode, text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        refused: bool,
+        #[serde(default)]
+        reason: Option<String>,
+    }
+    if kind != Kind::Warehouse || !matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) {
+        return None;
+    }
+    let answer: Answer = serde_json::from_str(text).ok()?;
+    answer.refused.then(|| answer.reason.unwrap_or_default())
 }
 
 /// `Retry-After`, seconds or an HTTP date (RFC 9110, 10.2.3), in ms from now and within bounds.

@@ -3,10 +3,12 @@
 
 mod advice;
 mod coupon;
+mod fulfil;
 mod gateway;
 mod points;
 mod refund;
 mod stock;
+mod sync;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,10 +20,12 @@ use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
 pub use self::coupon::CouponMoved;
+pub use self::fulfil::FulfilRefused;
 pub use self::gateway::{CallbackSubmit, DayStatistics, MerchantChanged, OrderNotify};
 pub use self::points::PointsGrant;
 pub use self::refund::{RefundFailed, RefundKind, RefundRequested, RefundSuccess};
 pub use self::stock::{Inventory, StockFreezeFailed, StockFrozen};
+pub use self::sync::OrderDataSync;
 
 /// A role: a part of the business with its own tables and consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,11 +85,13 @@ pub enum Group {
     DayStatistics,
     /// Keeps the payment role's picture of merchants.
     MerchantSync,
+    /// Keeps the picture of all orders that is searched.
+    OrderDataSync,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Stock,
         Self::Order,
         Self::Payment,
@@ -99,6 +105,7 @@ impl Group {
         Self::OrderNotify,
         Self::DayStatistics,
         Self::MerchantSync,
+        Self::OrderDataSync,
     ];
 
     /// Name on the broker and in `message_process_log.consumer_group`.
@@ -118,6 +125,7 @@ impl Group {
             Self::OrderNotify => "order-notify-consumer-group",
             Self::DayStatistics => "day-statistics-consumer-group",
             Self::MerchantSync => "merchant-sync-consumer-group",
+            Self::OrderDataSync => "order-data-sync-consumer-group",
         }
     }
 
@@ -134,7 +142,9 @@ impl Group {
             Self::Stock => Role::Stock,
             Self::Order | Self::PaidOrder | Self::Fulfil | Self::PayTimeout | Self::InventorySync => Role::Order,
             Self::Payment | Self::CallbackSubmit | Self::MerchantSync => Role::Payment,
-            Self::Points | Self::Notification | Self::OrderNotify | Self::DayStatistics => Role::Notify,
+            Self::Points | Self::Notification | Self::OrderNotify | Self::DayStatistics | Self::OrderDataSync => {
+                Role::Notify
+            }
         }
     }
 
@@ -228,6 +238,10 @@ catalogue! {
     InventorySync = "INVENTORY_SYNC", "The level of a SKU has changed: one per SKU and `stock.sync_interval`.",
         Producer::Role(Role::Stock) => [InventorySync],
         ["sku", "available", "frozen", "sold", "version"];
+    OrderDataSync = "ORDER_DATA_SYNC", "What an order has become: one for each of its versions (unless `order.data_sync` is false).",
+        Producer::Role(Role::Order) => [OrderDataSync],
+        ["orderId", "orderNo", "userId", "status", "outcome", "version", "totalAmount", "currency", "merchantId", "channelId", "remark",
+         "cancelReason", "createdAt", "updatedAt", "productQuantityMap"];
     CacheInvalidate = "CACHE_INVALIDATE", "What was read of an order or a SKU is out of date. Sent one-way: a lost one only costs time.",
         Producer::Broadcast => [],
         ["kind", "key", "version"];
@@ -252,6 +266,9 @@ catalogue! {
     OrderFulfillSuccess = "ORDER_FULFILL_SUCCESS", "The warehouse took an order over.",
         Producer::Role(Role::Order) => [Order, Notification],
         ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];
+    OrderFulfillRefused = "ORDER_FULFILL_REFUSED", "The warehouse will not send an order: it is canceled, and its money goes back.",
+        Producer::Role(Role::Order) => [Order],
+        ["orderId", "occurredAt", "reason"];
     OrderOutStock = "ORDER_OUT_STOCK", "An order left the warehouse.",
         Producer::Role(Role::Order) => [Order, Notification],
         ["orderId", "occurredAt", "carrier", "trackingNo", "userId"];

@@ -7,7 +7,7 @@ use super::id::PaymentId;
 use super::money::Money;
 
 /// The state of an order, as stored (`orders.status`). Fulfilment states only move forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
     /// Accepted; the stock is being frozen.
@@ -103,7 +103,7 @@ impl RefundState {
 }
 
 /// How an order ends, or that it has not yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Outcome {
     /// Not at an end.
@@ -117,6 +117,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// From its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Open, Self::Signed, Self::Canceled, Self::Refunded].into_iter().find(|one| one.name() == name)
+    }
+
     /// As in JSON and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -141,9 +147,14 @@ pub enum CancelType {
     Stock,
     /// Risk control or an operator (`ORDER_AUTO_CANCEL`).
     Auto,
+    /// The warehouse refused to send it.
+    Warehouse,
 }
 
 impl CancelType {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::User, Self::Timeout, Self::Stock, Self::Auto, Self::Warehouse];
+
     /// As stored and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -152,6 +163,7 @@ impl CancelType {
             Self::Timeout => "TIMEOUT",
             Self::Stock => "STOCK",
             Self::Auto => "AUTO",
+            Self::Warehouse => "WAREHOUSE",
         }
     }
 }
@@ -204,6 +216,8 @@ pub enum Input {
     HandOver,
     /// The warehouse reports that it reached this state.
     Fulfilment(Status),
+    /// The warehouse will not send it.
+    Declined,
     /// Money of it went back.
     Refunded {
         /// It is a part of the money of an order that goes on.
@@ -253,6 +267,7 @@ pub fn decide(order: &OrderState, input: &Input) -> Decision<OrderState, Effect>
         Input::Cancel(by) => cancel(order, *by),
         Input::HandOver => hand_over(order),
         Input::Fulfilment(reached) => fulfilment(order, *reached),
+        Input::Declined => declined(order),
         Input::Refunded { part, all } => refunded(order, *part, *all),
     }
 }
@@ -335,6 +350,34 @@ fn fulfilment(order: &OrderState, reached: Status) -> Decision<OrderState, Effec
     }
 }
 
+fn declined(order: &OrderState) -> Decision<OrderState, Effect> {
+    match order.status {
+        Status::Created | Status::Reserved => Decision::Early("the order is not paid yet"),
+        // Handed over or not: it has nothing of it, so that the stock can go back.
+        Status::Paid => Decision::Apply(
+            OrderState {
+                status: Status::Canceled,
+                refund: RefundState::Requested,
+                handed_over: false,
+                ..order.clone()
+            },
+            vec![Effect::TellCanceled, Effect::AskRelease, Effect::AskRefund],
+        ),
+        Status::Canceled => Decision::Ignore("already canceled"),
+        _ => Decision::Refuse("the warehouse took this order over before: its refusal contradicts that"),
+    }
+}
+
+/// Whether an order may still go to another address: until the call to the warehouse is recorded.
+#[must_use]
+pub fn may_redirect(order: &OrderState) -> Decision<(), ()> {
+    match order.status {
+        Status::Created | Status::Reserved | Status::Paid if !order.handed_over => Decision::Apply((), vec![]),
+        Status::Canceled => Decision::Refuse("the order is canceled"),
+        _ => Decision::Refuse("the order was handed to the warehouse: its address can no longer be changed"),
+    }
+}
+
 fn refunded(order: &OrderState, part: bool, all: bool) -> Decision<OrderState, Effect> {
     match (order.status, order.refund) {
         (_, RefundState::Done) => Decision::Ignore("already refunded"),
@@ -371,11 +414,12 @@ mod tests {
             Input::FreezeFailed,
             Input::Paid { payment_id: PaymentId(7), amount },
             Input::HandOver,
+            Input::Declined,
             Input::Refunded { part: false, all: true },
             Input::Refunded { part: true, all: true },
             Input::Refunded { part: true, all: false },
         ];
-        all.extend([CancelType::User, CancelType::Timeout, CancelType::Stock, CancelType::Auto].map(Input::Cancel));
+        all.extend(CancelType::ALL.map(Input::Cancel));
         all.extend([Status::Fulfill, Status::OutStock, Status::Delivery, Status::Signed].map(Input::Fulfilment));
         all
     }
@@ -427,6 +471,32 @@ mod tests {
         assert_eq!(effects, [Effect::AskRefund]);
         assert_eq!(next.outcome(), Outcome::Open);
         assert!(matches!(decide(&next, &input), Decision::Ignore(_)));
+    }
+
+    #[test]
+    fn the_warehouse_may_refuse_until_it_took_it_over() {
+        for handed_over in [false, true] {
+            let paid = OrderState { handed_over, ..order(Status::Paid) };
+            let Decision::Apply(next, effects) = decide(&paid, &Input::Declined) else { panic!() };
+            assert_eq!((next.status, next.refund, next.handed_over), (Status::Canceled, RefundState::Requested, false));
+            assert_eq!(effects, [Effect::TellCanceled, Effect::AskRelease, Effect::AskRefund]);
+            // Too late for anything else of the warehouse.
+            let late = decide(&next, &Input::Fulfilment(Status::Fulfill));
+            assert!(matches!(late, Decision::Refuse(_)));
+        }
+        for status in [Status::Fulfill, Status::OutStock, Status::Delivery, Status::Signed] {
+            assert!(matches!(decide(&order(status), &Input::Declined), Decision::Refuse(_)), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn the_address_changes_until_the_warehouse_has_it() {
+        for status in Status::ALL {
+            let may = matches!(may_redirect(&order(status)), Decision::Apply(..));
+            assert_eq!(may, status <= Status::Paid, "{status:?}");
+            let handed = OrderState { handed_over: true, ..order(status) };
+            assert!(matches!(may_redirect(&handed), Decision::Refuse(_)), "{status:?}");
+        }
     }
 
     #[test]

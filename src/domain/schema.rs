@@ -51,6 +51,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::OrderCanceled => body::<event::OrderCanceled>(),
         Kind::InventoryDeduct | Kind::InventoryRelease | Kind::InventoryDeductRetry => body::<event::Inventory>(),
         Kind::InventorySync => body::<event::InventorySync>(),
+        Kind::OrderDataSync => body::<event::OrderDataSync>(),
         Kind::CacheInvalidate => body::<event::CacheInvalidate>(),
         Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => body::<event::CouponMoved>(),
         Kind::PointsGrant => body::<event::PointsGrant>(),
@@ -60,6 +61,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::OrderFulfillSuccess | Kind::OrderOutStock | Kind::OrderDelivery | Kind::OrderSigned => {
             body::<event::Fulfilment>()
         }
+        Kind::OrderFulfillRefused => body::<event::FulfilRefused>(),
         Kind::RefundRequested => body::<event::RefundRequested>(),
         Kind::RefundSuccess => body::<event::RefundSuccess>(),
         Kind::OrderNotification => body::<event::OrderNotification>(),

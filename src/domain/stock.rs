@@ -73,6 +73,24 @@ impl Kind {
         self as i64
     }
 
+    /// From the stored code.
+    #[must_use]
+    pub fn from_code(code: i64) -> Option<Self> {
+        [Self::Set, Self::Freeze, Self::Deduct, Self::Release, Self::PutBack].into_iter().find(|one| one.code() == code)
+    }
+
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Set => "SET",
+            Self::Freeze => "FREEZE",
+            Self::Deduct => "DEDUCT",
+            Self::Release => "RELEASE",
+            Self::PutBack => "PUT_BACK",
+        }
+    }
+
     /// What `pieces` of this kind do to a level.
     #[must_use]
     pub fn movement(self, pieces: i64) -> Level {

@@ -3,7 +3,7 @@
 use super::{Plan, StartError, lease};
 use crate::config::Config;
 use crate::db::{self, Db, migrate, node};
-use crate::domain::event::Role;
+use crate::domain::event::{Kind, Role};
 use crate::shutdown::Shutdown;
 
 /// A database, and the roles of this process that have their tables in it.
@@ -50,6 +50,9 @@ async fn open_one(config: &Config, plan: &Plan, url: &str) -> Result<Db, StartEr
         db.alert_by(webhook);
     }
     db.limit_messages(config.mq.producer.max_message.as_usize());
+    if !config.order.data_sync {
+        db.leave_out(&[Kind::OrderDataSync]);
+    }
     Ok(db)
 }
 

@@ -14,6 +14,7 @@ use crate::http::{App, Auth, Limits, ReadyCheck};
 use crate::mq::Broker;
 use crate::mq::health::Reach;
 use crate::roles::payment::transaction::Publish;
+use crate::roles::search::{self, View};
 use crate::roles::{deliveries, messages, notify, order, payment, sandbox, stock};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -31,8 +32,12 @@ pub(super) fn app(
     let auth = Auth::new(&config.http.keys).map_err(|error| StartError::Other(error.to_string()))?;
     let mut api = OpenApiRouter::new();
     if plan.work.api {
+        let view = view(config, databases);
         for database in databases {
-            api = api.merge(of_database(config, database, targets, &auth, publish, shutdown));
+            api = api.merge(of_database(config, database, targets, &auth, publish, shutdown, view.as_ref()));
+        }
+        if let Some(view) = view.filter(|_| !plan.roles.contains(&Role::Order)) {
+            api = api.merge(search::router(view, &auth));
         }
         let all = databases.iter().map(|database| database.db.clone()).collect();
         api = api.merge(messages::router(all, &auth));
@@ -56,6 +61,12 @@ pub(super) fn app(
     })
 }
 
+/// The view of orders that is searched, where the process has it.
+fn view(config: &Config, databases: &[Database]) -> Option<View> {
+    let found = databases.iter().find(|database| database.roles.contains(&Role::Notify))?;
+    Some(View { db: found.db.clone(), fed: config.order.data_sync })
+}
+
 fn of_database(
     config: &Config,
     database: &Database,
@@ -63,6 +74,7 @@ fn of_database(
     auth: &Auth,
     publish: &Publish,
     shutdown: &Shutdown,
+    view: Option<&View>,
 ) -> OpenApiRouter {
     let db = &database.db;
     let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets.clone());
@@ -74,6 +86,7 @@ fn of_database(
         api = match role {
             Role::Order => {
                 let (state, writers) = order::api::State::new(db, config);
+                let state = state.with_view(view.cloned());
                 for writer in writers {
                     shutdown.run("writer", writer);
                 }

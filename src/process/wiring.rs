@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::db::delivery::Kind as Call;
-use crate::delivery::{Effects, Verdict};
+use crate::delivery::{Effects, Settled, Verdict};
 use crate::domain::event::Role;
 use crate::mq::Handler;
 use crate::roles::payment::channels::Channels;
@@ -41,13 +41,15 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
                 all.push(Arc::new(notify::events::NotificationEvents));
                 all.push(Arc::new(notify::merchants::OrderNotifies));
                 all.push(Arc::new(notify::statistics::Statistics));
+                all.push(Arc::new(notify::order_view::OrderDataSyncs));
             }
         }
     }
     all
 }
 
-/// What follows from outgoing calls: refunds are settled by the channel's answer.
+/// What follows from outgoing calls: refunds are settled by the channel's answer, and orders that the warehouse will not
+/// send are canceled.
 #[must_use]
 pub fn effects() -> Effects {
     Arc::new(|tx, settled| {
@@ -64,6 +66,8 @@ pub fn effects() -> Effects {
                     }
                 }
             }
+            let no = |one: &Settled| Some((one.delivery.order_id, (one.declined.clone()?, one.delivery.trace.clone())));
+            order::refusal::tell(tx, &settled.iter().filter_map(no).collect()).await?;
             if !done.is_empty() {
                 payment::refund::settle(tx, &done).await?;
             }

@@ -4,5 +4,6 @@ pub mod api;
 pub mod events;
 mod gifts;
 pub mod merchants;
+pub mod order_view;
 mod points_of;
 pub mod statistics;

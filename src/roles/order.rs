@@ -1,5 +1,6 @@
 //! The order role: accepts orders, moves them, and hands them to the warehouse.
 
+pub mod address;
 pub mod api;
 pub mod availability;
 mod coupons;
@@ -9,5 +10,6 @@ pub mod gate;
 pub mod pay_timeout;
 pub mod place;
 pub mod refunds;
+pub mod refusal;
 pub mod timeout;
 pub mod view;

@@ -210,6 +210,7 @@ async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
             kind: *kind,
             change: kind.movement(2),
             reason: String::new(),
+            actor: None,
         })
         .collect();
     stock::insert_ledger(tx, &movements).await?;
@@ -333,7 +334,11 @@ pub async fn world(test: &TestDb) {
         let change = Move::Set.movement(100);
         let reason = "first".to_owned();
         stock::create(tx, &["A".to_owned()], START_MS).await?;
-        stock::insert_ledger(tx, &[Movement { sku: "A".into(), order_id: 0, kind: Move::Set, change, reason }]).await?;
+        stock::insert_ledger(
+            tx,
+            &[Movement { sku: "A".into(), order_id: 0, kind: Move::Set, change, reason, actor: None }],
+        )
+        .await?;
         let mut level = change;
         for case in &CASES {
             write_case(tx, case).await?;
@@ -347,6 +352,9 @@ pub async fn world(test: &TestDb) {
     let text = format!("UPDATE message_record SET status = {}, next_at = NULL, sent_at = ?", OutboxStatus::Sent as i64);
     let mut conn = test.db.read().await.unwrap();
     sql::execute(&mut conn, text, vals![START_MS]).await.unwrap();
+    let shown = "INSERT INTO order_view SELECT id, order_no, user_id, status, 'OPEN', version, total_amount, currency, \
+                 merchant_id, channel_id, remark, '', created_at, updated_at FROM orders";
+    sql::execute(&mut conn, shown, vec![]).await.unwrap();
     test.clock.advance_ms(600_000);
 }
 
@@ -359,6 +367,7 @@ fn options() -> Options {
         page: 2,
         evidence: 10,
         events_kept_ms: 86_400_000,
+        data_sync: true,
     }
 }
 
@@ -374,7 +383,7 @@ pub async fn execute(db: &Db, statements: &[&'static str]) {
 }
 
 /// What is broken, and the one check that has to see it.
-const BROKEN: [(&str, &[&str]); 45] = [
+const BROKEN: [(&str, &[&str]); 48] = [
     ("stock_ledger", &["UPDATE stock SET available = available - 1 WHERE sku = 'A'"]),
     ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
@@ -442,6 +451,9 @@ const BROKEN: [(&str, &[&str]); 45] = [
     ("events_consumed", &["DELETE FROM message_process_log WHERE message_id = '1:ORDER_CREATED'"]),
     ("events_consumed", &["DELETE FROM notification WHERE event_id = '1:ORDER_SIGNED'"]),
     ("events_consumed", &["UPDATE message_process_log SET outcome = 3 WHERE message_id = '1:ORDER_CREATED'"]),
+    ("order_view", &["DELETE FROM order_view WHERE id = 1"]),
+    ("order_view", &["UPDATE order_view SET version = version - 1 WHERE id = 3"]),
+    ("order_view", &["UPDATE order_view SET version = version + 1 WHERE id = 3"]),
     ("nothing_stuck", &["UPDATE message_record SET status = 0, next_at = 1 WHERE event_id = '1:ORDER_CREATED'"]),
     ("nothing_stuck", &["UPDATE orders SET due_at = 1 WHERE id = 4"]),
     ("nothing_stuck", &["UPDATE orders SET due_at = NULL WHERE id = 4"]),
@@ -503,7 +515,7 @@ async fn keep_only(db: &Db, role: Role) {
         (Role::Order, &["orders", "order_item", "coupon", "coupon_template"]),
         (Role::Payment, &["payment_record", "refund_record"]),
         (Role::Stock, &["stock", "stock_reservation", "stock_ledger"]),
-        (Role::Notify, &["user_points", "points_record", "points_source"]),
+        (Role::Notify, &["user_points", "points_record", "points_source", "order_view"]),
     ];
     let mut conn = db.read().await.unwrap();
     for table in tables.iter().filter(|(owner, _)| *owner != role).flat_map(|(_, tables)| *tables) {

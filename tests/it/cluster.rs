@@ -1,6 +1,6 @@
 //! Separate processes on a RocketMQ cluster, MariaDB and Redis, each of which is broken while orders go through.
 //!
-//! `RUYI_TEST_CHAOS_ORDERS` sets how many orders of the example file go through each part (1240 is all of them).
+//! `RUYI_TEST_CHAOS_ORDERS` sets how many orders of the example file go through each part (1260 is all of them).
 
 mod probe;
 mod world;

@@ -84,6 +84,7 @@ async fn every_request_is_told_to_come_again_while_the_server_is_away() {
         page: 100,
         evidence: 10,
         events_kept_ms: 1_000_000_000,
+        data_sync: true,
     };
     let clean = async {
         while !audit::run(&dbs, &options).await.unwrap().is_clean() {

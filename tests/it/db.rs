@@ -14,6 +14,7 @@ mod refunds;
 mod schema;
 mod stocked;
 mod tidb;
+mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,6 +62,7 @@ on_each! {
     business::stock_,
     stocked::what_changed_is_told_once,
     stocked::newer_levels_win,
+    stocked::the_ledger_is_read_page_by_page,
     business::payments_and_refunds,
     business::points_and_notices,
     points::a_shortfall_is_paid_back_first,
@@ -91,6 +93,8 @@ on_each! {
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
     operator::the_story_of_an_order_is_read,
+    view::the_newest_version_is_shown,
+    view::orders_are_searched_page_by_page,
     refunds::refunds_of_orders,
     refunds::parts_of_a_payment_go_back_beside_each_other,
     refunds::points_are_taken_back_in_parts,

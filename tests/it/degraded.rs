@@ -252,9 +252,10 @@ async fn roles_that_start_without_a_broker_wait_for_each_other() {
     };
     let db = order.db_of(Role::Order).unwrap().clone();
     // Nobody here handles it: it is put aside, and no attempt is counted, though one is all that it has.
-    eventually("the event is held", || async {
+    eventually("the events are held", || async {
         let rows = outbox(&db).await;
-        (rows == [(0, 0, ruyi::db::outbox::HELD)]).then_some(())
+        // ORDER_CREATED and ORDER_DATA_SYNC.
+        (rows == [(0, 0, ruyi::db::outbox::HELD); 2]).then_some(())
     })
     .await;
     assert_eq!(status().await, "CREATED");

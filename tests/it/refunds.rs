@@ -21,6 +21,7 @@ const STRICT: audit::Options = audit::Options {
     page: 100,
     evidence: 10,
     events_kept_ms: 1_000_000_000,
+    data_sync: true,
     parcel_bound_ms: 1_000_000_000,
     zone: jiff::tz::TimeZone::UTC,
 };

@@ -18,6 +18,7 @@ const STRICT: audit::Options = audit::Options {
     page: 100,
     evidence: 10,
     events_kept_ms: 1_000_000_000,
+    data_sync: true,
 };
 
 async fn count(db: &Db, text: &'static str) -> i64 {

@@ -174,6 +174,9 @@ impl Shop {
         let clock = Clock::manual(START_MS);
         let options = Options { url, max_connections: 1, clock: clock.clone(), faults: setup.faults };
         let db = Db::open(&options).await.unwrap();
+        if !config.order.data_sync {
+            db.leave_out(&[Kind::OrderDataSync]);
+        }
         let committed: Arc<Mutex<Vec<OutboxRow>>> = Arc::default();
         let told = Arc::clone(&committed);
         db.on_commit(Box::new(move |rows| told.lock().unwrap().extend(rows)));

@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use super::{Action, Mended, coupons, events, plan, stock};
+use super::{Action, Mended, coupons, events, plan, stock, view};
 use crate::audit::RoleDbs;
 use crate::db::audit as facts;
 use crate::db::coupons as coupon_rows;
 use crate::db::delivery::{self, Kind as Call};
 use crate::db::inbox::{self, Claim, Outcome};
+use crate::db::order_view;
 use crate::db::orders::{self, OrderRow};
 use crate::db::outbox::{self, OutboxRow};
 use crate::db::payments::{self, RefundStatus};
@@ -49,6 +50,13 @@ pub(super) async fn apply(dbs: &RoleDbs, action: &Action) -> Result<Mended, DbEr
             tx.wake_retries();
             if_any(woken)
         }),
+        Action::View(order_id, seen) => {
+            let Some(order) = view::as_it_is(dbs, order_id).await? else { return Ok(Mended::Healed) };
+            write!(dbs.notify, [order], |tx| {
+                order_view::replace(tx, &order, seen).await?;
+                done(format!("version {}", order.version))
+            })
+        }
         Action::Expire(id) => write!(dbs.order, [], |tx| if_any(orders::expire_at_its_time(tx, id).await?)),
         Action::Coupon(order_id) => write!(dbs.order, [], |tx| coupons::settle(tx, order_id).await),
         Action::FreeCoupon(id) => write!(dbs.order, [], |tx| coupons::free(tx, id).await),
@@ -235,6 +243,7 @@ async fn name_payment(tx: &mut Tx, order_id: i64, payment_id: PaymentId) -> Resu
     let before = order.state.payment_id.map(|id| id.0);
     order.state.payment_id = Some(payment_id);
     orders::update(tx, &[&order]).await?;
+    orders::tell_version(tx, &order.synced(order.version + 1, tx.now_ms(), None), None)?;
     done(format!("{before:?} → {}", payment_id.0))
 }
 

@@ -78,8 +78,7 @@ pub(super) fn of_order(kind: Kind, order: &OrderRow, items: &[orders::Item]) -> 
         Kind::OrderDelivery => reached(Status::Delivery),
         Kind::OrderSigned => reached(Status::Signed),
         Kind::OrderCanceled if canceled => {
-            let all = [CancelType::User, CancelType::Timeout, CancelType::Stock, CancelType::Auto];
-            let Some(by) = all.into_iter().find(|one| one.name() == cancel_type) else { return Ok(None) };
+            let Some(by) = CancelType::ALL.into_iter().find(|one| one.name() == cancel_type) else { return Ok(None) };
             json(&order.canceled(by))
         }
         Kind::InventoryRelease if canceled => json(&Inventory { order_id, kind: cancel_type }),

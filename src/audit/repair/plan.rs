@@ -1,6 +1,6 @@
 //! What to do about each violation, from what the databases say now.
 
-use super::{Action, Plan, Repair, coupons, events, stock};
+use super::{Action, Plan, Repair, coupons, events, stock, view};
 use crate::audit::progress::{self, Next, Remedy};
 use crate::audit::{About, Check, RoleDbs, Violation};
 use crate::db::audit::{self as facts, Stuck};
@@ -65,6 +65,8 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
                 movements(repair, *order_id).await
             } else if is(Check::Points) {
                 points(dbs, *order_id).await
+            } else if is(Check::OrderView) {
+                view::plan(dbs, *order_id).await
             } else if is(Check::Coupons) {
                 coupons::of_order(dbs, *order_id).await
             } else if is(Check::PaidOrdersHavePayment) {

@@ -53,6 +53,7 @@ pub(super) fn corrections(order_id: i64, held: &Reservation, rows: &[MovementFac
             kind,
             change,
             reason: REASON.to_owned(),
+            actor: None,
         };
         let known: BTreeSet<i64> = there.iter().map(|(kind, _)| *kind).collect();
         let fits = |way: &&&[Kind]| known.iter().all(|code| way.iter().any(|kind| kind.code() == *code));
@@ -174,7 +175,7 @@ pub(super) async fn settle(
         for (sku, pieces) in &held.lines {
             let change = kind.movement(*pieces);
             levels.entry(sku.clone()).or_default().level.apply(change);
-            moved.push(Movement { sku: sku.clone(), order_id, kind, change, reason: REASON.to_owned() });
+            moved.push(Movement { sku: sku.clone(), order_id, kind, change, reason: REASON.to_owned(), actor: None });
         }
     }
     if levels.values().any(|stocked| stocked.level.frozen < 0 || stocked.level.sold < 0) {

@@ -68,6 +68,12 @@ pub enum Kind {
     CouponTwice,
     /// Costs less than its coupon asks for.
     CouponTooSmall,
+    /// Paid, and refused by the warehouse when it is told.
+    WarehouseRefused,
+    /// Paid, taken by the warehouse, and refused before it was taken over.
+    WarehouseRefusedLater,
+    /// Paid, and sent elsewhere before the warehouse was told.
+    AddressChanged,
 }
 
 impl Kind {
@@ -82,6 +88,7 @@ impl Kind {
             | Self::RefundedInParts
             | Self::DuplicateKey
             | Self::CouponUsed
+            | Self::AddressChanged
             | Self::CouponTwice => End::Signed,
             Self::SoldOut
             | Self::NeverPaid
@@ -90,7 +97,11 @@ impl Kind {
             | Self::CouponCanceled
             | Self::WrongAmount
             | Self::BadSignature => End::Canceled,
-            Self::CanceledAfterPaying | Self::PaidAfterCancel | Self::CouponRefunded => End::Refunded,
+            Self::CanceledAfterPaying
+            | Self::PaidAfterCancel
+            | Self::CouponRefunded
+            | Self::WarehouseRefused
+            | Self::WarehouseRefusedLater => End::Refunded,
             Self::UnknownSku
             | Self::Malformed
             | Self::QuantityZero
@@ -106,6 +117,7 @@ impl Kind {
     pub fn canceled_by(self) -> Option<CancelType> {
         match self {
             Self::SoldOut => Some(CancelType::Stock),
+            Self::WarehouseRefused | Self::WarehouseRefusedLater => Some(CancelType::Warehouse),
             Self::NeverPaid | Self::WrongAmount | Self::BadSignature => Some(CancelType::Timeout),
             Self::CanceledAtOnce
             | Self::CanceledBeforePaying

@@ -272,7 +272,16 @@ impl Driver<'_> {
     /// Everything that happens to the order from outside; afterwards it only has to end.
     async fn put_through(&self, kind: Kind, id: OrderId) -> anyhow::Result<()> {
         match kind {
-            Kind::Normal | Kind::DuplicateKey | Kind::CouponUsed | Kind::CouponTwice => {
+            Kind::Normal
+            | Kind::DuplicateKey
+            | Kind::CouponUsed
+            | Kind::CouponTwice
+            | Kind::WarehouseRefused
+            | Kind::WarehouseRefusedLater => self.pay(id, &json!({})).await.map(drop),
+            Kind::AddressChanged => {
+                // Before it is paid, so that the warehouse cannot have it yet. Where it was to go, it would be refused.
+                let body = serde_json::to_vec(&json!({"address": "杭州市西湖区北山街 37 号"}))?;
+                self.api.put_address(id, body).await.context("address")?;
                 self.pay(id, &json!({})).await.map(drop)
             }
             Kind::CallbackRepeated => self.pay(id, &json!({"repeat": 3})).await.map(drop),

@@ -94,6 +94,7 @@ impl System {
             page: config.audit.page,
             evidence: EVIDENCE,
             events_kept_ms: config.retention.sent.ms(),
+            data_sync: config.order.data_sync,
         };
         let dbs = match self {
             Self::Inside(process) => RoleDbs::each(|role| process.db_of(role).cloned().context("a role does not run"))?,

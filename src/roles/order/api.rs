@@ -1,5 +1,6 @@
 //! HTTP of the order role.
 
+mod address;
 mod callback;
 mod coupons;
 mod orders;
@@ -12,6 +13,7 @@ use futures_util::future::BoxFuture;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::address as redirect;
 use super::flow::{self, Moved, Note, Step};
 use super::gate::Gate;
 use super::pay_timeout::Reminders;
@@ -23,6 +25,7 @@ use crate::db::group::Group;
 use crate::domain::order::{CancelType, Input};
 use crate::http::{Auth, require};
 use crate::roles::reply::WAITING;
+use crate::roles::search::View;
 
 /// Limits and settings of the API.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ pub struct State {
     cancel: Group<CancelRequest, Moved>,
     refund: Group<Wish, Asked>,
     report: Group<callback::Report, callback::Reported>,
+    address: Group<redirect::Wish, redirect::Redirected>,
+    view: Option<View>,
 }
 
 /// A user's wish to cancel.
@@ -68,12 +73,15 @@ impl State {
     pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
         let batch = config.order.batch.max(1);
         let (for_place, for_cancel, for_report, for_refund) = (db.clone(), db.clone(), db.clone(), db.clone());
+        let for_address = db.clone();
         let reminders = Reminders::of(config);
         let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), reminders, new));
         let (cancel, canceling) = Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), wishes));
         let (refund, refunding) = Group::new(WAITING, batch, move |wishes| ask(for_refund.clone(), wishes));
         let (report, reporting) =
             Group::new(WAITING, batch, move |reports| callback::write(for_report.clone(), reports));
+        let (address, redirecting) =
+            Group::new(WAITING, batch, move |wishes| redirect::change(for_address.clone(), wishes));
         let settings = Settings {
             max_lines: config.order.max_lines,
             pay_within_ms: config.order.timeout.after.ms(),
@@ -89,12 +97,27 @@ impl State {
             cancel,
             refund,
             report,
+            address,
+            view: None,
         };
-        (state, vec![Box::pin(placing), Box::pin(canceling), Box::pin(refunding), Box::pin(reporting)])
+        let writers: Writers = vec![
+            Box::pin(placing),
+            Box::pin(canceling),
+            Box::pin(refunding),
+            Box::pin(reporting),
+            Box::pin(redirecting),
+        ];
+        (state, writers)
     }
 }
 
 impl State {
+    /// Searches are answered from this view, which the process has as well.
+    #[must_use]
+    pub fn with_view(self, view: Option<View>) -> Self {
+        Self { view, ..self }
+    }
+
     /// The sold-out gate, to be kept up to date.
     #[must_use]
     pub fn gate(&self) -> Option<Gate> {
@@ -124,6 +147,7 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
         .routes(routes!(orders::get))
         .routes(routes!(orders::list))
         .routes(routes!(refunds::list))
+        .routes(routes!(address::list))
         .routes(routes!(products::get))
         .routes(routes!(coupons::get))
         .routes(routes!(coupons::list))
@@ -132,7 +156,9 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
         .routes(routes!(orders::create))
         .routes(routes!(orders::cancel))
         .routes(routes!(refunds::refund))
+        .routes(routes!(address::put))
         .routes(routes!(products::put))
+        .routes(routes!(products::put_all))
         .routes(routes!(coupons::put))
         .routes(routes!(coupons::issue))
         .route_layer(require(Scope::OrderWrite, auth));

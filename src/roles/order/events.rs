@@ -1,17 +1,16 @@
 //! What the order role does with events: one handler per consumer group.
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
 
-use super::flow::{self, Moved, Note, Step};
+use super::flow::{self, HandOver, Moved, Note, Step};
 use super::refunds::{self, Back};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, orders, outbox};
 use crate::domain::event::{
-    Fulfilment, Group, Kind, Line, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundFailed, RefundKind,
-    RefundSuccess, StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
+    FulfilRefused, Fulfilment, Group, Kind, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundFailed,
+    RefundKind, RefundSuccess, StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
 };
-use crate::domain::id::{OrderId, UserId};
+use crate::domain::id::OrderId;
 use crate::domain::order::{CancelType, Input, Status};
 use crate::mq::{Event, Handler, Outcome};
 
@@ -72,6 +71,10 @@ fn plan(event: &Event, back: &Back) -> Result<Step, Outcome> {
         Kind::OrderOutStock => fulfilment(event, Status::OutStock),
         Kind::OrderDelivery => fulfilment(event, Status::Delivery),
         Kind::OrderSigned => fulfilment(event, Status::Signed),
+        Kind::OrderFulfillRefused => {
+            let body: FulfilRefused = event.read()?;
+            step(body.order_id, Input::Declined, Note { reason: Some(text(body.reason)), ..Note::default() })
+        }
         Kind::RefundSuccess => {
             let body: RefundSuccess = event.read()?;
             if body.kind == RefundKind::Extra {
@@ -175,16 +178,6 @@ pub struct Fulfilments {
     pub warehouse_url: String,
 }
 
-/// What the warehouse is told.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WarehouseOrder<'a> {
-    order_id: OrderId,
-    user_id: UserId,
-    lines: &'a [Line],
-    address: &'a str,
-}
-
 impl Handler for Fulfilments {
     fn group(&self) -> Group {
         Group::Fulfil
@@ -192,28 +185,17 @@ impl Handler for Fulfilments {
 
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
-            let mut plans = Vec::with_capacity(events.len());
-            for event in events {
-                plans.push(match event.read::<TriggerOrderFulfill>() {
-                    Err(outcome) => Err(outcome),
-                    Ok(body) => Ok(self.step(event, &body)?),
-                });
-            }
+            let plans = events.iter().map(|event| event.read().map(|body| self.step(event, body))).collect();
             advance(tx, plans).await
         })
     }
 }
 
 impl Fulfilments {
-    fn step(&self, event: &Event, body: &TriggerOrderFulfill) -> Result<Step, DbError> {
-        let call = WarehouseOrder {
-            order_id: body.order_id,
-            user_id: body.user_id,
-            lines: &body.lines,
-            address: &body.address,
-        };
-        let warehouse = Some((self.warehouse_url.clone(), serde_json::to_string(&call)?));
+    fn step(&self, event: &Event, body: TriggerOrderFulfill) -> Step {
+        let order_id = body.order_id.0;
+        let warehouse = Some(HandOver { url: self.warehouse_url.clone(), order: body });
         let note = Note { warehouse, trace: event.trace.clone(), ..Note::default() };
-        Ok(Step { order_id: body.order_id.0, input: Input::HandOver, note })
+        Step { order_id, input: Input::HandOver, note }
     }
 }

@@ -1,14 +1,16 @@
 //! How orders move: decide in the domain, write the change and what follows from it in one transaction.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
 
 use super::coupons::{self, Settled};
 use crate::db::delivery::{self, Delivery};
 use crate::db::orders::{self, OrderRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
-use crate::domain::event::{Inventory, Kind};
-use crate::domain::id::OrderId;
+use crate::domain::event::{Inventory, Kind, Line, TriggerOrderFulfill};
+use crate::domain::id::{OrderId, UserId};
 use crate::domain::order::{self, CancelType, Decision, Effect, Input, Status};
 
 /// What an input brings along that the decision does not depend on.
@@ -22,10 +24,29 @@ pub struct Note {
     pub carrier: Option<String>,
     /// Under which number.
     pub tracking_no: Option<String>,
-    /// Call to the warehouse: (URL, body).
-    pub warehouse: Option<(String, String)>,
+    /// What the warehouse is to be told.
+    pub warehouse: Option<HandOver>,
     /// W3C trace context of the cause.
     pub trace: Option<String>,
+}
+
+/// The call that hands an order to the warehouse.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// Where the warehouse takes orders.
+    pub url: String,
+    /// What is to be sent; the address is the order's own, as it is then.
+    pub order: TriggerOrderFulfill,
+}
+
+/// What the warehouse is told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WarehouseOrder<'a> {
+    order_id: OrderId,
+    user_id: UserId,
+    lines: &'a [Line],
+    address: &'a str,
 }
 
 /// An input for one order.
@@ -54,7 +75,7 @@ pub enum Moved {
 /// The database's.
 pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError> {
     let mut found = orders::lock(tx, steps.iter().map(|step| step.order_id).collect()).await?;
-    let mut changed = BTreeSet::new();
+    let mut changed = BTreeMap::new();
     let (mut calls, mut coupons) = (Vec::new(), Vec::new());
     let mut answers = Vec::with_capacity(steps.len());
     for step in steps {
@@ -65,9 +86,12 @@ pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError>
         let decision = match order::decide(&order.state, &step.input) {
             Decision::Apply(next, effects) => {
                 take_back_trigger(tx, order, next.status).await?;
+                if step.input == Input::Declined && order.state.handed_over {
+                    take_back_call(tx, order.id).await?;
+                }
                 order.state = next;
                 note(order, step);
-                changed.insert(order.id);
+                changed.insert(order.id, step.note.trace.as_deref());
                 for effect in &effects {
                     follow(tx, order, *effect, step, &mut calls)?;
                 }
@@ -88,11 +112,15 @@ pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError>
 async fn write(
     tx: &mut Tx,
     found: &HashMap<i64, OrderRow>,
-    changed: &BTreeSet<i64>,
+    changed: &BTreeMap<i64, Option<&str>>,
     calls: &[Delivery],
 ) -> Result<(), DbError> {
-    let changed: Vec<&OrderRow> = changed.iter().filter_map(|id| found.get(id)).collect();
-    orders::update(tx, &changed).await?;
+    let rows: Vec<&OrderRow> = changed.keys().filter_map(|id| found.get(id)).collect();
+    orders::update(tx, &rows).await?;
+    for order in rows {
+        let trace = changed.get(&order.id).copied().flatten();
+        orders::tell_version(tx, &order.synced(order.version + 1, tx.now_ms(), None), trace)?;
+    }
     if !calls.is_empty() {
         delivery::insert(tx, calls).await?;
     }
@@ -107,12 +135,24 @@ async fn take_back_trigger(tx: &mut Tx, order: &OrderRow, next: Status) -> Resul
     Ok(())
 }
 
+/// An order that the warehouse refused is not offered to it again.
+async fn take_back_call(tx: &mut Tx, order_id: i64) -> Result<(), DbError> {
+    if let Some(id) = delivery::open_call(tx, delivery::Kind::Warehouse, &order_id.to_string()).await? {
+        delivery::log::cancel(tx, vec![id], "the warehouse refused the order").await?;
+    }
+    Ok(())
+}
+
 fn note(order: &mut OrderRow, step: &Step) {
     let note = &step.note;
     match &step.input {
         Input::Paid { .. } => order.pay_time = note.pay_time,
         Input::Cancel(by) => {
             order.cancel_type = Some(by.name().to_owned());
+            order.cancel_reason.clone_from(&note.reason);
+        }
+        Input::Declined => {
+            order.cancel_type = Some(CancelType::Warehouse.name().to_owned());
             order.cancel_reason.clone_from(&note.reason);
         }
         Input::FreezeFailed => {
@@ -149,6 +189,7 @@ fn follow(
         Effect::TellCanceled => {
             let by = match &step.input {
                 Input::Cancel(by) => *by,
+                Input::Declined => CancelType::Warehouse,
                 _ => CancelType::Stock,
             };
             tx.emit(&Draft::new(Kind::OrderCanceled, key, &order.canceled(by), trace))
@@ -159,14 +200,16 @@ fn follow(
         }
         Effect::AskRefund => tx.emit(&Draft::new(Kind::RefundRequested, key, &order.refund_requested(), trace)),
         Effect::CallWarehouse => {
-            if let Some((url, body)) = &step.note.warehouse {
+            if let Some(HandOver { url, order: told }) = &step.note.warehouse {
+                let address = if order.address.is_empty() { &told.address } else { &order.address };
+                let body = WarehouseOrder { order_id, user_id: told.user_id, lines: &told.lines, address };
                 calls.push(Delivery {
                     id: tx.next_id(),
                     kind: delivery::Kind::Warehouse,
                     reference: order.id.to_string(),
                     order_id: order.id,
                     url: url.clone(),
-                    body: body.clone(),
+                    body: serde_json::to_string(&body)?,
                     attempts: 0,
                     next_at: tx.now_ms(),
                     trace: trace.map(str::to_owned),

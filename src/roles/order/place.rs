@@ -207,6 +207,8 @@ fn price(tx: &Tx, request: &NewOrder, products: &HashMap<String, Product>) -> Re
 }
 
 fn announce(tx: &mut Tx, request: &NewOrder, order: &OrderRow) -> Result<(), DbError> {
+    let trace = request.trace.as_deref();
     let lines: Lines = request.items.iter().map(|(sku, quantity)| (sku.to_string(), quantity.get())).collect();
-    tx.emit(&Draft::new(Kind::OrderCreated, order.id, &order.created(lines), request.trace.as_deref()))
+    tx.emit(&Draft::new(Kind::OrderCreated, order.id, &order.created(lines.clone()), trace))?;
+    orders::tell_version(tx, &order.synced(order.version, order.updated_at, Some(lines)), trace)
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -30,7 +31,7 @@ const STEPS: [event::Kind; 4] = [
 /// An order to be fulfilled.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "read to be checked; a stand-in packs nothing")]
+#[expect(dead_code, reason = "lines are read to be checked; a stand-in packs nothing")]
 #[schema(as = SandboxOrder)]
 pub(super) struct TakeOrder {
     #[schema(value_type = String)]
@@ -38,8 +39,40 @@ pub(super) struct TakeOrder {
     #[schema(value_type = String)]
     user_id: UserId,
     lines: Vec<Line>,
+    /// One that begins with `sandbox:refuse` is refused at once, with `sandbox:refuse-later` by a call back.
     #[serde(default)]
     address: Option<String>,
+}
+
+/// What the stand-in does with an order, by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Send,
+    Refuse,
+    RefuseLater,
+}
+
+impl Manner {
+    fn of(address: Option<&str>) -> Self {
+        match address.unwrap_or_default() {
+            later if later.starts_with("sandbox:refuse-later") => Self::RefuseLater,
+            at_once if at_once.starts_with("sandbox:refuse") => Self::Refuse,
+            _ => Self::Send,
+        }
+    }
+}
+
+/// Why it refuses an order.
+const NOT_SENT: &str = "we cannot deliver there";
+
+/// Answer to an order that it will not send.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SandboxRefusal)]
+pub(super) struct Refusal {
+    /// Always true: the order itself is refused, not the call.
+    refused: bool,
+    /// Why, for the user.
+    reason: &'static str,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -59,40 +92,62 @@ struct Callback<'a> {
     order_id: OrderId,
     event: &'a str,
     occurred_at: i64,
-    carrier: &'a str,
-    tracking_no: String,
+    #[serde(flatten)]
+    more: More<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum More<'a> {
+    #[serde(rename_all = "camelCase")]
+    Parcel {
+        carrier: &'a str,
+        tracking_no: String,
+    },
+    Refusal {
+        reason: &'a str,
+    },
 }
 
 /// Takes an order; a call back per step follows. The order id is the idempotency key.
 #[utoipa::path(post, path = "/sandbox/warehouse/orders", tag = "sandbox", request_body = TakeOrder,
-    responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 409, body = Refusal), (status = 422, body = Problem)))]
 pub(super) async fn take_order(
     State(sandbox): State<Sandbox>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<(StatusCode, Json<Accepted>), Problem> {
+) -> Result<Response, Problem> {
     let now_ms = sandbox.clock.now_ms();
     let secret = sandbox.targets.warehouse_secret();
     let order: TakeOrder = read_signed(secret, &headers, &body, now_ms, sandbox.tolerance_ms)?;
-    let calls = steps(order.order_id, now_ms, sandbox.step_delay_ms, reply::trace(&headers).as_deref())
+    let manner = Manner::of(order.address.as_deref());
+    if manner == Manner::Refuse {
+        return Ok((StatusCode::CONFLICT, Json(Refusal { refused: true, reason: NOT_SENT })).into_response());
+    }
+    let kinds: &[event::Kind] = if manner == Manner::Send { &STEPS } else { &[event::Kind::OrderFulfillRefused] };
+    let calls = steps(order.order_id, kinds, now_ms, sandbox.step_delay_ms, reply::trace(&headers).as_deref())
         .map_err(|error| Problem::internal(&error))?;
     let callbacks = sandbox.submit(Request::Insert(Arc::new(calls))).await?;
-    Ok((StatusCode::ACCEPTED, Json(Accepted { callbacks })))
+    Ok((StatusCode::ACCEPTED, Json(Accepted { callbacks })).into_response())
 }
 
 fn steps(
     order_id: OrderId,
+    kinds: &[event::Kind],
     now_ms: i64,
     step_delay_ms: i64,
     trace: Option<&str>,
 ) -> Result<Vec<Delivery>, serde_json::Error> {
-    let mut calls = Vec::with_capacity(STEPS.len());
+    let mut calls = Vec::with_capacity(kinds.len());
     let mut at = now_ms;
-    for step in STEPS {
+    for step in kinds {
         at = at.saturating_add(step_delay_ms);
         let event = step.name();
-        let tracking_no = format!("RY{order_id}");
-        let body = Callback { order_id, event, occurred_at: at, carrier: CARRIER, tracking_no };
+        let more = match step {
+            event::Kind::OrderFulfillRefused => More::Refusal { reason: NOT_SENT },
+            _ => More::Parcel { carrier: CARRIER, tracking_no: format!("RY{order_id}") },
+        };
+        let body = Callback { order_id, event, occurred_at: at, more };
         calls.push(Delivery {
             id: 0,
             kind: Kind::SandboxFulfilment,

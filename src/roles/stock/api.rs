@@ -1,20 +1,24 @@
 //! HTTP of the stock role.
 
+mod ledger;
+
+use std::collections::BTreeMap;
+
 use axum::Json;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Extension, Path, State as Extract};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::flow::{self, Change};
+use super::flow::{self, Because, Change};
 use crate::config::Scope;
 use crate::db::{Db, stock};
 use crate::domain::event::CacheKind;
 use crate::domain::id::Sku;
 use crate::domain::stock::Level;
-use crate::http::{ApiJson, Auth, Problem, require};
+use crate::http::{ApiJson, Auth, Caller, Problem, require};
 use crate::roles::reply::{self, from_db};
 
 /// Pieces of one SKU at most: sums over all SKUs stay far inside an i64.
@@ -23,9 +27,15 @@ const MOST: i64 = 1_000_000_000;
 /// The routes.
 #[must_use]
 pub fn router(db: Db, auth: &Auth) -> OpenApiRouter {
-    let read = OpenApiRouter::new().routes(routes!(get)).route_layer(require(Scope::StockRead, auth));
-    let write =
-        OpenApiRouter::new().routes(routes!(set)).routes(routes!(adjust)).route_layer(require(Scope::StockWrite, auth));
+    let read = OpenApiRouter::new()
+        .routes(routes!(get))
+        .routes(routes!(ledger::list))
+        .route_layer(require(Scope::StockRead, auth));
+    let write = OpenApiRouter::new()
+        .routes(routes!(set))
+        .routes(routes!(set_all))
+        .routes(routes!(adjust))
+        .route_layer(require(Scope::StockWrite, auth));
     read.merge(write).with_state(db)
 }
 
@@ -59,19 +69,96 @@ struct SetBody {
     responses((status = 200, body = StockView), (status = 422, body = Problem)))]
 async fn set(
     Extract(db): Extract<Db>,
+    Extension(caller): Extension<Caller>,
     Path(sku): Path<String>,
     ApiJson(body): ApiJson<SetBody>,
 ) -> Result<Json<StockView>, Problem> {
     let sku: Sku = reply::path("sku", &sku)?;
-    if !(0..=MOST).contains(&body.available) {
-        let detail = format!("available must be 0 to {MOST}");
-        return Err(Problem::invalid(&detail).field("available", detail));
-    }
-    let level = flow::change(&db, sku.clone(), Change::To(body.available), "set".to_owned()).await;
+    in_range("available", body.available)?;
+    let level = flow::change(&db, sku.clone(), Change::To(body.available), because("set", &caller)).await;
     match level.map_err(|error| from_db(&error))? {
         Some(level) => Ok(view(&sku, level)),
         None => Err(Problem::conflict("the available pieces cannot fall below 0")),
     }
+}
+
+fn in_range(field: &str, available: i64) -> Result<(), Problem> {
+    if (0..=MOST).contains(&available) {
+        return Ok(());
+    }
+    let detail = format!("{field} must be 0 to {MOST}");
+    Err(Problem::invalid(&detail).field(field, detail))
+}
+
+fn because(reason: &str, caller: &Caller) -> Because {
+    Because { reason: reason.to_owned(), actor: caller.name.chars().take(100).collect() }
+}
+
+fn reason_of(reason: &str) -> Result<&str, Problem> {
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > 200 {
+        return Err(Problem::invalid("reason must have 1 to 200 characters").field("reason", "1 to 200 characters"));
+    }
+    Ok(reason)
+}
+
+/// SKUs of one request at most.
+const AT_ONCE: usize = 500;
+
+/// The available pieces of a SKU.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SetItem {
+    /// SKU.
+    #[schema(value_type = String)]
+    sku: Sku,
+    /// 0 to 1000000000.
+    available: i64,
+}
+
+/// How many pieces of several SKUs are to be available.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SetAllBody {
+    /// 1 to 500, each SKU once.
+    items: Vec<SetItem>,
+    /// Why; it stands in the ledger. 1 to 200 characters.
+    reason: String,
+}
+
+/// What became of the SKUs.
+#[derive(Debug, Serialize, ToSchema)]
+struct SetAllReply {
+    /// SKUs whose available pieces changed.
+    changed: usize,
+    /// SKUs that had so many before.
+    unchanged: usize,
+}
+
+/// Set the available pieces of several SKUs, all of them or none.
+#[utoipa::path(put, path = "/stock", tag = "stock", request_body = SetAllBody,
+    responses((status = 200, body = SetAllReply), (status = 422, body = Problem)))]
+async fn set_all(
+    Extract(db): Extract<Db>,
+    Extension(caller): Extension<Caller>,
+    ApiJson(body): ApiJson<SetAllBody>,
+) -> Result<Json<SetAllReply>, Problem> {
+    let because = because(reason_of(&body.reason)?, &caller);
+    if body.items.is_empty() || body.items.len() > AT_ONCE {
+        return Err(Problem::invalid(format!("items must be 1 to {AT_ONCE}")).field("items", "1 to 500"));
+    }
+    let mut changes = BTreeMap::new();
+    for (number, item) in body.items.iter().enumerate() {
+        in_range(&format!("items[{number}].available"), item.available)?;
+        if changes.insert(item.sku.to_string(), Change::To(item.available)).is_some() {
+            let detail = format!("{} stands there twice", item.sku);
+            return Err(Problem::invalid(&detail).field(format!("items[{number}].sku"), detail));
+        }
+    }
+    let levels = flow::change_all(&db, changes, because).await.map_err(|error| from_db(&error))?;
+    let levels = levels.ok_or_else(|| Problem::conflict("the available pieces cannot fall below 0"))?;
+    let changed = levels.values().filter(|(_, changed)| *changed).count();
+    Ok(Json(SetAllReply { changed, unchanged: levels.len() - changed }))
 }
 
 /// By how much the available pieces change.
@@ -89,6 +176,7 @@ struct AdjustBody {
     responses((status = 200, body = StockView), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn adjust(
     Extract(db): Extract<Db>,
+    Extension(caller): Extension<Caller>,
     Path(sku): Path<String>,
     ApiJson(body): ApiJson<AdjustBody>,
 ) -> Result<Json<StockView>, Problem> {
@@ -97,10 +185,8 @@ async fn adjust(
         let detail = format!("change must be -{MOST} to {MOST}, and not 0");
         return Err(Problem::invalid(&detail).field("change", detail));
     }
-    if body.reason.trim().is_empty() || body.reason.chars().count() > 200 {
-        return Err(Problem::invalid("reason must have 1 to 200 characters").field("reason", "1 to 200 characters"));
-    }
-    let level = flow::change(&db, sku.clone(), Change::By(body.change), body.reason).await;
+    let because = because(reason_of(&body.reason)?, &caller);
+    let level = flow::change(&db, sku.clone(), Change::By(body.change), because).await;
     match level.map_err(|error| from_db(&error))? {
         Some(level) => Ok(view(&sku, level)),
         None => Err(Problem::conflict("the available pieces cannot fall below 0")),

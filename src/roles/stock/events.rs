@@ -164,7 +164,7 @@ impl Batch {
             let change = kind.movement(*pieces);
             self.levels.entry(sku.clone()).or_default().level.apply(change);
             self.moved.insert(sku.clone());
-            self.ledger.push(Movement { sku: sku.clone(), order_id, kind, change, reason: String::new() });
+            self.ledger.push(Movement { sku: sku.clone(), order_id, kind, change, reason: String::new(), actor: None });
         }
     }
 

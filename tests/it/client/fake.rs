@@ -23,7 +23,6 @@ struct NewOrder {
     items: Vec<Item>,
     #[expect(dead_code, reason = "only its type matters")]
     remark: Option<String>,
-    #[expect(dead_code, reason = "only its type matters")]
     address: Option<String>,
     coupon_id: Option<String>,
     hold_seconds: Option<u64>,
@@ -54,6 +53,8 @@ struct Order {
     sold_out: bool,
     hold: bool,
     times_out: bool,
+    /// The warehouse will not send it.
+    undeliverable: bool,
     paid: bool,
     transactions: Vec<String>,
     refunds: usize,
@@ -80,6 +81,7 @@ impl Order {
             "CREATED" => self.status = "RESERVED",
             "RESERVED" if self.paid => self.status = "PAID",
             "RESERVED" if self.times_out && self.looks > LOOKS_TO_PAY => self.cancel("TIMEOUT"),
+            "PAID" if self.undeliverable => self.cancel("WAREHOUSE"),
             "PAID" if !self.hold => self.status = "DELIVERY",
             "DELIVERY" => self.status = "SIGNED",
             "CANCELED" if self.paid && self.refund == "NONE" => self.refund = "REQUESTED",
@@ -133,6 +135,7 @@ pub async fn start() -> (String, Shared) {
         .route("/readyz", get(|| async { Json(json!({"status": "ready"})) }))
         .route("/orders", post(create).get(list))
         .route("/orders/{id}", get(one))
+        .route("/orders/{id}/address", put(address))
         .route("/orders/{id}/cancel", post(cancel))
         .route("/orders/{id}/refund", post(refund))
         .route("/orders/{id}/refunds", get(refunds))
@@ -202,6 +205,7 @@ async fn create(State(world): State<Shared>, headers: HeaderMap, body: Bytes) ->
             paid: oversold,
             hold: order.hold_seconds.is_some(),
             times_out: order.pay_within_seconds.is_some(),
+            undeliverable: order.address.is_some_and(|address| address.starts_with("sandbox:refuse")),
             coupon,
             ..Order::default()
         },
@@ -254,6 +258,13 @@ async fn cancel(State(world): State<Shared>, Path(id): Path<u64>, body: Bytes) -
         _ => return Problem::conflict("the warehouse has it").into_response(),
     }
     Json(order.json(id)).into_response()
+}
+
+async fn address(State(world): State<Shared>, Path(id): Path<u64>, Json(body): Json<Value>) -> Json<Value> {
+    let mut world = world.lock().unwrap();
+    let order = world.orders.get_mut(&id).unwrap();
+    order.undeliverable = body["address"].as_str().unwrap().starts_with("sandbox:refuse");
+    Json(order.json(id))
 }
 
 /// What every order costs here, minor units.

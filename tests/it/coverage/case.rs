@@ -166,6 +166,18 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 format!("SELECT COUNT(*) FROM sku_availability WHERE sku = '{id}' AND available = 7 AND version = 4"),
             )],
         ),
+        Kind::OrderDataSync => (
+            Before::default(),
+            json!({ "orderNo": order_no, "userId": user, "status": "PAID", "outcome": "OPEN", "version": 3, "totalAmount": 59.80,
+                "currency": "CNY", "merchantId": 1, "channelId": "sandbox", "remark": null, "createdAt": now_ms,
+                "updatedAt": now_ms }),
+            vec![(
+                Group::OrderDataSync,
+                format!(
+                    "SELECT COUNT(*) FROM order_view WHERE id = {id} AND user_id = {user} AND status = 20 AND version = 3"
+                ),
+            )],
+        ),
         Kind::PointsGrant => (Before::default(), json!({ "userId": user, "points": 20 }), vec![points_of(4, 20)]),
         // To every process, or to systems outside, and no group.
         Kind::CacheInvalidate | Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => {
@@ -190,6 +202,16 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
             )],
         ),
         Kind::OrderFulfillSuccess => parcel(Status::Paid, Status::Fulfill, kind),
+        Kind::OrderFulfillRefused => (
+            Before { handed_over: true, payment: Some(Paid::Success), ..Before::order(Status::Paid) },
+            json!({ "occurredAt": "2026-01-31T08:00:00+08:00", "reason": "no such street" }),
+            vec![(
+                Group::Order,
+                format!(
+                    "SELECT COUNT(*) FROM orders WHERE id = {id} AND status = 90 AND cancel_type = 'WAREHOUSE' AND refund_status = 1"
+                ),
+            )],
+        ),
         Kind::OrderOutStock => parcel(Status::Fulfill, Status::OutStock, kind),
         Kind::OrderDelivery => parcel(Status::OutStock, Status::Delivery, kind),
         Kind::OrderSigned => parcel(Status::Delivery, Status::Signed, kind),

@@ -127,6 +127,18 @@ pub async fn script(world: &World) -> Totals {
         pay(world, &order).await;
         ends(world, &order, "SIGNED").await;
     };
+    let not_sent = async {
+        let order = place(world, "not-sent", &one("19", "A1", 1, json!({"address": "sandbox:refuse-later"}))).await;
+        pay(world, &order).await;
+        ends(world, &order, "REFUNDED").await;
+    };
+    let elsewhere = async {
+        let order = place(world, "elsewhere", &one("20", "A1", 1, json!({"address": "sandbox:refuse"}))).await;
+        let body = json!({"address": "5 Bell Street"});
+        world.send(Method::PUT, &format!("/orders/{order}/address"), &body).await;
+        pay(world, &order).await;
+        ends(world, &order, "SIGNED").await;
+    };
     let gives_back = async {
         let order = place(world, "gives-back", &one("8", "A1", 1, json!({}))).await;
         pay(world, &order).await;
@@ -169,6 +181,8 @@ pub async fn script(world: &World) -> Totals {
     tokio::join!(
         of_merchant,
         gives_back,
+        not_sent,
+        elsewhere,
         bought("bought-1", 1),
         bought("bought-2", 2),
         canceled,
@@ -195,7 +209,7 @@ pub async fn script(world: &World) -> Totals {
     for sku in ["A1", "B2"] {
         totals.stock.push(world.get(&format!("/stock/{sku}")).await);
     }
-    for user in [1, 2, 3, 4, 5, 6, 8] {
+    for user in [1, 2, 3, 4, 5, 6, 8, 19, 20] {
         totals.points.push(world.get(&format!("/points/{user}")).await["balance"].clone());
     }
     for user in [2, 6] {
@@ -203,8 +217,8 @@ pub async fn script(world: &World) -> Totals {
         totals.coupons.extend(page["items"].as_array().unwrap().iter().map(|one| one["state"].clone()));
     }
     assert_eq!(totals.coupons, ["AVAILABLE", "USED"].map(Value::from));
-    assert_eq!(totals.stock[0], json!({"sku": "A1", "available": 99_995, "frozen": 0, "sold": 5}));
-    assert_eq!(totals.points, [168, 0, 0, 0, 0, 58, 0].map(Value::from));
+    assert_eq!(totals.stock[0], json!({"sku": "A1", "available": 99_994, "frozen": 0, "sold": 6}));
+    assert_eq!(totals.points, [168, 0, 0, 0, 0, 58, 0, 0, 59].map(Value::from));
     totals
 }
 

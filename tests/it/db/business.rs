@@ -133,8 +133,11 @@ pub(super) async fn stock_(test: TestDb) {
         stock::update_reservations(tx, &[(2, Held::Deducted)]).await?;
         let change = Kind::Freeze.movement(2);
         let reason = String::new();
-        stock::insert_ledger(tx, &[Movement { sku: "a".into(), order_id: 1, kind: Kind::Freeze, change, reason }])
-            .await?;
+        stock::insert_ledger(
+            tx,
+            &[Movement { sku: "a".into(), order_id: 1, kind: Kind::Freeze, change, reason, actor: None }],
+        )
+        .await?;
         let found = stock::lock_reservations(tx, vec![2, 1, 2, 9]).await?;
         assert_eq!((found.len(), found[&1].status, found[&2].status), (2, Held::Frozen, Held::Deducted));
         assert_eq!(found[&1].lines, held.lines);

@@ -95,6 +95,7 @@ pub(super) async fn sums_are_made_anew(test: TestDb) {
             kind,
             change: kind.movement(pieces),
             reason: String::new(),
+            actor: None,
         };
         let level = Level { available: 8, frozen: 2, sold: 0 };
         stock::update(tx, &[("A", Stocked { level, version: 0 })].into()).await?;

@@ -7,7 +7,7 @@ use ruyi::db::stock;
 use ruyi::domain::event::InventorySync;
 use ruyi::domain::id::Sku;
 use ruyi::progress::Progress;
-use ruyi::roles::stock::flow::{self, Change};
+use ruyi::roles::stock::flow::{self, Because, Change};
 use ruyi::roles::stock::sync::StockSync;
 
 use super::count;
@@ -15,8 +15,12 @@ use crate::servers::{TestDb, write_tx};
 
 const INTERVAL_MS: i64 = 1_000;
 
+fn because() -> Because {
+    Because { reason: "counted".into(), actor: "ops".into() }
+}
+
 async fn change(test: &TestDb, sku: &str, by: i64) {
-    flow::change(&test.db, sku.parse::<Sku>().unwrap(), Change::By(by), "test".into()).await.unwrap().unwrap();
+    flow::change(&test.db, sku.parse::<Sku>().unwrap(), Change::By(by), because()).await.unwrap().unwrap();
 }
 
 async fn told(test: &TestDb) -> i64 {
@@ -87,4 +91,28 @@ pub(super) async fn newer_levels_win(test: TestDb) {
     let wanted =
         [("a", 11, 1), ("b", 30, 3)].map(|(sku, available, version)| (sku.into(), Known { available, version }));
     assert_eq!(known, wanted.into_iter().collect());
+}
+
+pub(super) async fn the_ledger_is_read_page_by_page(test: TestDb) {
+    for by in [5, -2, 3] {
+        change(&test, "TEA", by).await;
+    }
+    let to = |sku: &str, pieces| (sku.to_owned(), Change::To(pieces));
+    let changes = BTreeMap::from([to("CUP", 4), to("TEA", 6), to("POT", 0)]);
+    let levels = flow::change_all(&test.db, changes, because()).await.unwrap().unwrap();
+    let changed = |sku: &str| (levels[sku].0.available, levels[sku].1);
+    assert_eq!([changed("CUP"), changed("POT"), changed("TEA")], [(4, true), (0, false), (6, false)]);
+    // All or none.
+    let wrong = BTreeMap::from([("CUP".to_owned(), Change::By(1)), ("TEA".to_owned(), Change::By(-7))]);
+    assert!(flow::change_all(&test.db, wrong, because()).await.unwrap().is_none());
+    let mut conn = test.db.read().await.unwrap();
+    let first = stock::ledger(&mut conn, "TEA", i64::MAX, 2).await.unwrap();
+    let moved = |entries: &[stock::Entry]| entries.iter().map(|one| one.movement.change.available).collect::<Vec<_>>();
+    assert_eq!(moved(&first), [3, -2]);
+    let rest = stock::ledger(&mut conn, "TEA", first[1].id, 2).await.unwrap();
+    assert_eq!(moved(&rest), [5]);
+    let movement = &rest[0].movement;
+    assert_eq!((movement.reason.as_str(), movement.actor.as_deref(), movement.order_id), ("counted", Some("ops"), 0));
+    assert_eq!(moved(&stock::ledger(&mut conn, "CUP", i64::MAX, 9).await.unwrap()), [4]);
+    assert_eq!(stock::ledger(&mut conn, "POT", i64::MAX, 9).await.unwrap(), []);
 }

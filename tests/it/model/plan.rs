@@ -47,6 +47,29 @@ pub enum Command {
     Wait,
 }
 
+/// What the warehouse does with an order, by its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warehouse {
+    #[default]
+    Sends,
+    /// By its answer.
+    Refuses,
+    /// By a call back.
+    RefusesLater,
+    /// By its answer, unless the address is changed first.
+    RefusesThere,
+}
+
+impl Warehouse {
+    fn address(self) -> &'static str {
+        match self {
+            Self::Sends => "5 Bell Street",
+            Self::Refuses | Self::RefusesThere => "sandbox:refuse",
+            Self::RefusesLater => "sandbox:refuse-later",
+        }
+    }
+}
+
 /// One order, and what is done to it.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -55,6 +78,8 @@ pub struct Wish {
     hold_s: i64,
     /// Placed with a coupon of 5.00.
     coupon: bool,
+    /// What the warehouse thinks of it.
+    warehouse: Warehouse,
     commands: Vec<Command>,
 }
 
@@ -100,7 +125,10 @@ impl Plan {
             }
             let hold_s = if chance.random_bool(0.3) { 600 } else { 0 };
             let coupon = chance.random_bool(0.4);
-            Wish { user: chance.random_range(1..=3), items, hold_s, coupon, commands }
+            let manners = [Warehouse::Refuses, Warehouse::RefusesLater, Warehouse::RefusesThere];
+            let pick = chance.random_range(0..8);
+            let warehouse = manners.get(pick).copied().unwrap_or_default();
+            Wish { user: chance.random_range(1..=3), items, hold_s, coupon, warehouse, commands }
         });
         Self(wishes.collect())
     }
@@ -112,6 +140,7 @@ impl Plan {
             items: vec![("TEA", 2), ("CUP", 1)],
             hold_s: 0,
             coupon: true,
+            warehouse: Warehouse::Sends,
             commands: commands.to_vec(),
         };
         Self(vec![
@@ -122,6 +151,9 @@ impl Plan {
             wish(&[Command::Pay, Command::Refund(333), Command::Refund(501), Command::Refund(5_651)]),
             wish(&[Command::Cancel]),
             Wish { hold_s: 86_400, ..wish(&[Command::Pay, Command::Cancel]) },
+            Wish { warehouse: Warehouse::Refuses, ..wish(&[Command::Pay]) },
+            Wish { warehouse: Warehouse::RefusesLater, ..wish(&[Command::PayRepeated]) },
+            Wish { warehouse: Warehouse::RefusesThere, ..wish(&[Command::Pay]) },
             Wish { items: vec![("TEA", 1), ("RARE", 4)], ..wish(&[]) },
             wish(&[]),
         ])
@@ -176,12 +208,17 @@ impl Run {
     /// Places the next order; false when all are placed.
     pub async fn place_next(&mut self, shop: &mut Shop) -> bool {
         let Some(wish) = self.wishes.get(self.placed.len()) else { return false };
-        let mut more = json!({ "holdSeconds": wish.hold_s, "payWithinSeconds": PAY_WITHIN_S });
+        let address = wish.warehouse.address();
+        let mut more = json!({ "holdSeconds": wish.hold_s, "payWithinSeconds": PAY_WITHIN_S, "address": address });
         let coupon = if wish.coupon { Some(shop.coupon(wish.user, COUPON).await) } else { None };
         if let Some(coupon) = &coupon {
             more["couponId"] = json!(coupon);
         }
         let id = shop.place_order(wish.user, &wish.items, more).await;
+        if wish.warehouse == Warehouse::RefusesThere {
+            // Nobody has paid it yet: it cannot be with the warehouse.
+            assert_eq!(shop.send_to(&id, "5 Bell Street").await, StatusCode::OK);
+        }
         self.placed.push(Placed {
             id,
             coupon,
@@ -321,6 +358,10 @@ impl Run {
             });
             assert!(scarce && placed.money.is_empty(), "refused for want of stock: {wish:?}");
             return &["CANCELED"];
+        }
+        if matches!(wish.warehouse, Warehouse::Refuses | Warehouse::RefusesLater) && !placed.money.is_empty() {
+            // By the warehouse, or whatever came first.
+            return &["REFUNDED"];
         }
         match (placed.money.is_empty(), placed.canceled || placed.late) {
             (true, _) => &["CANCELED"],

@@ -22,6 +22,7 @@ pub const STRICT: audit::Options = audit::Options {
     page: 7,
     evidence: 100,
     events_kept_ms: 1_000_000_000,
+    data_sync: true,
 };
 
 pub async fn execute(db: &Db, text: String) -> u64 {

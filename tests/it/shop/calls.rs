@@ -139,6 +139,12 @@ impl Shop {
         self.send(request.unwrap()).await.0
     }
 
+    /// Wants an order to go to another address.
+    pub async fn send_to(&self, order: &str, address: &str) -> StatusCode {
+        let body = json!({ "address": address });
+        self.insist(Method::PUT, &format!("/orders/{order}/address"), None, Some(body)).await.0
+    }
+
     /// The warehouse reports a step of a parcel.
     pub async fn report(&self, order: &str, step: &str) -> StatusCode {
         let now_ms = self.clock.now_ms();

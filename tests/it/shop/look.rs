@@ -112,6 +112,7 @@ impl Shop {
             page: 100,
             evidence: 20,
             events_kept_ms: i64::MAX,
+            data_sync: true,
         };
         let report = audit::run(&RoleDbs::one(&self.db), &options).await.unwrap();
         report.violations.iter().map(|one| format!("{} {}: {}", one.check, one.key, one.evidence)).collect()

@@ -14,9 +14,10 @@ use super::State;
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx, orders, outbox};
 use crate::delivery::sign;
-use crate::domain::event::{Fulfilment, Kind};
+use crate::domain::event::{FulfilRefused, Fulfilment, Kind};
 use crate::domain::id::{OrderId, UserId};
 use crate::http::Problem;
+use crate::roles::order::refusal;
 use crate::roles::reply::{self, not_written};
 
 /// A step of a parcel.
@@ -34,6 +35,9 @@ pub(super) enum ParcelStep {
     /// Signed for.
     #[serde(rename = "ORDER_SIGNED")]
     Signed,
+    /// It will not be sent: only before it was taken over.
+    #[serde(rename = "ORDER_FULFILL_REFUSED", alias = "REFUSED")]
+    Refused,
 }
 
 impl ParcelStep {
@@ -43,6 +47,7 @@ impl ParcelStep {
             Self::OutStock => Kind::OrderOutStock,
             Self::Delivery => Kind::OrderDelivery,
             Self::Signed => Kind::OrderSigned,
+            Self::Refused => Kind::OrderFulfillRefused,
         }
     }
 }
@@ -64,6 +69,9 @@ pub(super) struct Report {
     /// Carrier's number.
     #[serde(default)]
     tracking_no: Option<String>,
+    /// Of a refusal: why, for the user; of which 500 characters are kept.
+    #[serde(default)]
+    reason: String,
     /// W3C trace context of the request.
     #[serde(skip)]
     trace: Option<String>,
@@ -127,7 +135,12 @@ async fn write_all(tx: &mut Tx, reports: &[Report]) -> Result<Vec<Reported>, DbE
             continue;
         };
         let kind = report.event.kind();
-        if written.insert(kind.event_id(report.order_id)) {
+        let is_new = written.insert(kind.event_id(report.order_id));
+        if is_new && report.event == ParcelStep::Refused {
+            let (order_id, occurred_at) = (report.order_id, report.occurred_at);
+            let body = FulfilRefused { order_id, occurred_at, reason: refusal::text(&report.reason) };
+            tx.emit(&Draft::new(kind, order_id, &body, report.trace.as_deref()))?;
+        } else if is_new {
             let body = Fulfilment {
                 order_id: report.order_id,
                 occurred_at: report.occurred_at,

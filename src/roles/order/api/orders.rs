@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{CancelRequest, State, coupons};
@@ -14,12 +14,13 @@ use crate::cache::{Taken, Verdict};
 use crate::db::orders::{self, Filter};
 use crate::domain::event::CacheKind;
 use crate::domain::id::{CouponId, OrderId, Quantity, Sku, UserId};
-use crate::domain::order::{Decision, Status};
+use crate::domain::order::Decision;
 use crate::http::{ApiJson, Problem};
 use crate::roles::order::flow::Moved;
 use crate::roles::order::place::{NewOrder, Placed};
 use crate::roles::order::view::{Accepted, OrderPage, OrderView};
 use crate::roles::reply::{self, from_db, not_written};
+use crate::roles::search::{self, FoundPage, SearchQuery};
 
 /// Orders of one page at most.
 const PAGE: i64 = 100;
@@ -208,38 +209,61 @@ pub(super) struct ListQuery {
     limit: Option<i64>,
     /// Exactly these orders, up to 100 ids between commas; nothing else may be given then.
     ids: Option<String>,
+    /// Search: an order id or number, a SKU, or how the remark begins; case does not matter.
+    q: Option<String>,
+    /// Search: only accepted at or after this, epoch ms.
+    from: Option<i64>,
+    /// Search: only accepted before this, epoch ms.
+    to: Option<i64>,
+}
+
+/// A page of the orders themselves, or of a search.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Listed {
+    Orders(OrderPage),
+    Found(FoundPage),
 }
 
 /// List orders, newest first.
+///
+/// With `q`, `from` or `to` they are searched in the view of the notify role, a moment old; a process without that role
+/// refuses these.
 #[utoipa::path(get, path = "/orders", tag = "order", params(ListQuery),
-    responses((status = 200, body = OrderPage), (status = 400, body = Problem)))]
+    responses((status = 200, body = Listed), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn list(
     Extract(state): Extract<State>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<OrderPage>, Problem> {
+) -> Result<Json<Listed>, Problem> {
     if let Some(ids) = &query.ids {
         return by_ids(&state, ids).await;
     }
-    let status = query.status.as_deref().map(|name| {
-        Status::ALL
-            .into_iter()
-            .find(|status| status.name() == name)
-            .ok_or_else(|| Problem::bad_request(format!("there is no status {name}")).field("status", "unknown"))
-    });
+    if query.q.is_some() || query.from.is_some() || query.to.is_some() {
+        let elsewhere = || Problem::bad_request("q, from and to: ask the notify role, which has the view");
+        let view = state.view.as_ref().ok_or_else(elsewhere)?;
+        let ListQuery { user_id, status, before, limit, q, from, to, ids: _ } = query;
+        let wanted = SearchQuery { q, status, user_id, from, to, before, limit };
+        return search::search(view, &wanted).await.map(|page| Json(Listed::Found(page)));
+    }
     let limit = reply::limit(query.limit, PAGE)?;
     let filter = Filter {
         user_id: query.user_id.as_deref().map(|id| reply::path::<UserId>("userId", id)).transpose()?.map(|id| id.0),
-        status: status.transpose()?,
+        status: search::status(query.status.as_deref())?,
         before_id: query.before.as_deref().map(|id| reply::path::<OrderId>("before", id)).transpose()?.map(|id| id.0),
         limit,
     };
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
     let rows = orders::list(&mut conn, &filter).await.map_err(|error| from_db(&error))?;
     let next = reply::next(&rows, limit, |order| order.id.to_string());
-    Ok(Json(OrderPage { items: rows.into_iter().map(|order| OrderView::of(order, None)).collect(), next }))
+    Ok(page(rows, next))
 }
 
-async fn by_ids(state: &State, ids: &str) -> Result<Json<OrderPage>, Problem> {
+fn page(rows: Vec<orders::OrderRow>, next: Option<String>) -> Json<Listed> {
+    let items = rows.into_iter().map(|order| OrderView::of(order, None)).collect();
+    Json(Listed::Orders(OrderPage { items, next }))
+}
+
+async fn by_ids(state: &State, ids: &str) -> Result<Json<Listed>, Problem> {
     let ids = ids
         .split(',')
         .map(|id| reply::path::<OrderId>("ids", id.trim()).map(|id| id.0))
@@ -249,7 +273,7 @@ async fn by_ids(state: &State, ids: &str) -> Result<Json<OrderPage>, Problem> {
     }
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
     let rows = orders::by_ids(&mut conn, ids).await.map_err(|error| from_db(&error))?;
-    Ok(Json(OrderPage { items: rows.into_iter().map(|order| OrderView::of(order, None)).collect(), next: None }))
+    Ok(page(rows, None))
 }
 
 /// Why an order is canceled.
