@@ -5,11 +5,13 @@
 mod check;
 mod error;
 mod load;
+mod notices;
 mod operate;
 mod outgoing;
 mod payment;
 mod schema;
 mod secret;
+mod texts;
 mod units;
 mod web;
 
@@ -24,10 +26,12 @@ use crate::domain::event::Role;
 pub use check::{NotExposable, is_host_port};
 pub use error::{ConfigError, Fault};
 pub use load::{ENV_PREFIX, Sources};
+pub use notices::{Email, NOTICES_EXAMPLE, Notices, Sms, SmtpTls, Template, Text};
 pub use operate::{Alerts, Backlog, BacklogOverride, Limit};
 pub use outgoing::{Breaker, Delivery, DeliveryKind};
 pub use payment::{Channel, ChannelKind, Payment, PublishVia, Statistics, SubmitWhen};
 pub use secret::{MASK, SecretUrl};
+pub use texts::{Filled, Texts};
 pub use units::{ByteSize, Millis, UnitError};
 pub use web::{ApiKey, Client, Http, Scope};
 
@@ -62,6 +66,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Outgoing calls.
     pub delivery: Delivery,
+    /// SMS and e-mail to users.
+    pub notices: Notices,
     /// Where alerts go.
     pub alerts: Alerts,
     /// `ruyi worker backlog`.

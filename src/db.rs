@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod audit;
 pub mod availability;
 mod bodies;
+pub mod contacts;
 pub mod coupons;
 pub mod delivery;
 pub mod dialect;

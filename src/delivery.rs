@@ -1,4 +1,4 @@
-//! Outgoing HTTP calls: recorded by the roles in their own transactions, made here, outside any transaction.
+//! Outgoing calls, HTTP and SMTP: recorded by the roles in their own transactions, made here, outside any transaction.
 //!
 //! A call is claimed for the length of a lease, made, and what came of many calls is recorded in one transaction
 //! together with the effects that their kinds have. What happens between a call and its record is made good by the
@@ -11,6 +11,7 @@ mod guard;
 mod hand;
 mod lanes;
 pub mod mask;
+mod notice;
 mod post;
 mod record;
 mod schedule;

@@ -9,6 +9,7 @@ pub mod event;
 pub mod id;
 pub mod merchant;
 pub mod money;
+pub mod notice;
 pub mod order;
 pub mod payment;
 pub mod points;

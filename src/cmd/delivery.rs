@@ -76,7 +76,7 @@ struct Which {
     /// Only of this kind: merchant, warehouse, channel_submit, channel_refund, alert, ...
     #[arg(long, value_name = "KIND", value_parser = kind)]
     kind: Option<Kind>,
-    /// Only those that stand so: pending, done, dead, refused or canceled
+    /// Only those that stand so: pending, done, dead, refused, canceled or unsent
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<Status>,
     /// Only to this host, or host:port; "own" for calls of a process to itself
@@ -119,7 +119,7 @@ fn kind(text: &str) -> Result<Kind, String> {
 }
 
 fn state(text: &str) -> Result<Status, String> {
-    Status::from_name(text).ok_or_else(|| "say pending, done, dead, refused or canceled".to_owned())
+    Status::from_name(text).ok_or_else(|| "say pending, done, dead, refused, canceled or unsent".to_owned())
 }
 
 fn target(text: &str) -> Result<String, String> {

@@ -1,13 +1,14 @@
 //! Values that parse but cannot work: found at start, all of them at once.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
-use super::{ChannelKind, Config, MASK, Millis, PublishVia};
+use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, texts};
 use crate::domain::call::Kind;
 use crate::domain::event::Role;
 use crate::domain::id::Sku;
@@ -92,6 +93,8 @@ impl Config {
             ("warehouse.secret".to_owned(), self.warehouse.secret.expose_secret()),
             ("alerts.webhook".to_owned(), self.alerts.webhook.expose_secret()),
             ("alerts.secret".to_owned(), self.alerts.secret.expose_secret()),
+            ("notices.sms.secret".to_owned(), self.notices.sms.secret.expose_secret()),
+            ("notices.email.password".to_owned(), self.notices.email.password.expose_secret()),
             ("client.key".to_owned(), self.client.key.expose_secret()),
             ("database.url".to_owned(), self.database.url.expose()),
             ("cache.url".to_owned(), self.cache.url.expose()),
@@ -248,6 +251,7 @@ impl Config {
             faults.add("warehouse.secret", "empty: its callbacks could not be told from forged ones", "set it");
         }
         self.check_outgoing(faults);
+        self.check_notices(faults);
         faults.positive("audit.parcel_bound", self.audit.parcel_bound);
         faults.at_least("audit.page", self.audit.page, 1);
     }
@@ -308,6 +312,40 @@ impl Config {
         }
     }
 
+    fn check_notices(&self, faults: &mut Faults) {
+        texts::check(&self.notices, faults);
+        let (sms, email) = (&self.notices.sms, &self.notices.email);
+        faults.endpoint("notices.sms.endpoint", &sms.endpoint);
+        if sms.endpoint.len() > URL_MAX {
+            faults.add("notices.sms.endpoint", "longer than 500 characters", "shorten it");
+        }
+        if email.host.is_empty() {
+            return;
+        }
+        if email.from.parse::<lettre::message::Mailbox>().is_err() {
+            let problem = format!("{:?} is no e-mail address", email.from);
+            faults.add("notices.email.from", &problem, "for example \"Tea shop <shop@example.com>\"");
+        }
+        if !is_host_port(&format!("{}:{}", email.host, email.port)) || email.host.contains([':', '/', '@']) {
+            faults.add("notices.email.host", "not the name of a host", "for example \"smtp.example.com\"");
+        }
+        if email.user.is_empty() != email.password.expose_secret().is_empty() {
+            faults.add("notices.email.user", "user and password go together", "set both or none");
+        }
+        let local = email.host == "localhost" || email.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if email.tls == SmtpTls::None && !email.user.is_empty() && !local {
+            faults.add("notices.email.tls", "the password would travel in the clear", "\"starttls\" or \"tls\"");
+        }
+        let file = Path::new(&email.ca_file);
+        if !email.ca_file.is_empty() && !file.is_file() {
+            faults.add(
+                "notices.email.ca_file",
+                &format!("there is no file {}", file.display()),
+                "the path of a PEM file",
+            );
+        }
+    }
+
     fn check_http(&self, faults: &mut Faults) {
         faults.at_least("http.concurrency", as_i64(self.http.concurrency), 1);
         faults.at_least("http.body_limit", as_i64(self.http.body_limit.as_usize()), 1);
@@ -349,10 +387,10 @@ impl Config {
 }
 
 #[derive(Default)]
-struct Faults(Vec<Fault>);
+pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
-    fn add(&mut self, key: &str, problem: &str, help: &str) {
+    pub(super) fn add(&mut self, key: &str, problem: &str, help: &str) {
         let help = if help.is_empty() { String::new() } else { format!("{key}: {help}") };
         self.0.push(Fault { key: key.to_owned(), origin: String::new(), problem: problem.to_owned(), help });
     }

@@ -9,7 +9,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{ConfigError, Fault, line_and_column};
 use super::schema::{self, Kind};
-use super::{Config, EXAMPLE};
+use super::{Config, EXAMPLE, NOTICES_EXAMPLE};
 
 /// What the names of environment variables begin with; `__` stands between levels.
 pub const ENV_PREFIX: &str = "RUYI_";
@@ -116,7 +116,8 @@ impl Config {
 }
 
 fn read(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let base = Figment::from(Named { origin: Origin::Example, toml: EXAMPLE });
+    let named = |toml| Named { origin: Origin::Example, toml };
+    let base = Figment::from(named(EXAMPLE)).merge(named(NOTICES_EXAMPLE));
     let example: Dict = base
         .extract()
         .map_err(|error| ConfigError::Syntax { origin: Origin::Example.to_string(), detail: error.to_string() })?;

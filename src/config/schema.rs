@@ -3,12 +3,13 @@
 use figment::value::{Dict, Value};
 
 /// Tables whose keys are chosen by the user: any name goes, with the shape of the entry named here.
-const OPEN: [(&str, Option<&str>); 5] = [
+const OPEN: [(&str, Option<&str>); 6] = [
     ("mq.topics", None),
     ("consumers", Some("default")),
     ("payment.channels", Some("sandbox")),
     ("backlog.groups", Some("default")),
     ("delivery.kinds", Some("merchant")),
+    ("notices.templates", Some("ORDER_PAY_SUCCESS")),
 ];
 
 /// What the example says about a key.

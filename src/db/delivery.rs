@@ -28,6 +28,8 @@ pub enum Status {
     Refused = 3,
     /// Taken back by hand.
     Canceled = 4,
+    /// Not made: there was nobody to be told, or who wanted to be.
+    Unsent = 5,
 }
 
 /// `next_at` of a call that was given up or refused: no real time, so that the index by which work is found finds these.
@@ -101,7 +103,7 @@ fn among(kinds: &[Kind]) -> String {
 pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<u64, DbError> {
     let now_ms = tx.now_ms();
     let before = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
-         WHERE kind = ? AND status IN (2, 3, 4) AND ref";
+         WHERE kind = ? AND status IN (2, 3, 4, 5) AND ref";
     let fixed = [Val::Int(now_ms), Val::Int(now_ms), Val::Int(now_ms), Val::Int(kind as i64)];
     let keys = references.into_iter().map(Val::Text).collect();
     let revived = sql::execute_in(tx, before, "", &fixed, keys).await?;

@@ -11,12 +11,14 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::mask;
+use super::notice::{self, Ready, Sent};
 use super::schedule::{Outcome, declined, judge};
 use super::sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
 use super::target::{Prepared, Targets, Unprepared};
 use super::webhook;
 use crate::db::Db;
 use crate::db::delivery::{Delivery, Kind};
+use crate::domain::notice::Way;
 
 /// Header by which the other side tells a repeated call.
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
@@ -28,7 +30,7 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 const EXCERPT_CHARS: usize = 200;
 
 /// Makes calls. A cheap clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Caller {
     /// To this process: no proxy stands in between, whatever the environment says.
     own: Client,
@@ -38,7 +40,9 @@ pub(super) struct Caller {
     targets: Targets,
     /// Of the kinds that have their own.
     timeouts: Arc<HashMap<Kind, Duration>>,
-    /// Who merchants are, and when it is.
+    /// Of the others.
+    timeout: Duration,
+    /// Who merchants are, where users are reached, and when it is.
     db: Db,
 }
 
@@ -76,6 +80,7 @@ impl Caller {
             guarded: builder().no_proxy().dns_resolver(Arc::new(targets.guard().clone())).build()?,
             targets,
             timeouts,
+            timeout,
             db,
         })
     }
@@ -90,12 +95,43 @@ impl Caller {
     }
 
     async fn attempt(&self, call: &Delivery) -> Attempt {
-        let (prepared, headers) = match self.prepare(call).await {
-            Ok(ready) => ready,
-            Err(Unprepared::Later(why)) => return Attempt::failed(again(why.to_owned())),
-            Err(Unprepared::Never(why)) => return Attempt::failed(Outcome::Refused(why)),
-        };
-        let request = Some(mask::request(call.kind, prepared.url.as_str(), &headers, &prepared.body));
+        if let Some(way) = notice::way(call.kind) {
+            return self.tell(call, way).await;
+        }
+        match self.prepare(call).await {
+            Ok((prepared, headers)) => self.post(call, prepared, headers).await,
+            Err(Unprepared::Later(why)) => Attempt::failed(again(why.to_owned())),
+            Err(Unprepared::Never(why)) => Attempt::failed(Outcome::Refused(why)),
+        }
+    }
+
+    /// Sends a message to a user.
+    async fn tell(&self, call: &Delivery, way: Way) -> Attempt {
+        let senders = self.targets.senders();
+        match (senders.ready(&self.db, call, way).await, senders.server()) {
+            (Err(outcome), _) => Attempt::failed(outcome),
+            (Ok(Ready::Sms(post)), _) => {
+                let prepared = match Prepared::of(*post) {
+                    Ok(prepared) => prepared,
+                    Err(why) => return Attempt::failed(Outcome::Refused(why)),
+                };
+                match self.headers(call, &prepared) {
+                    Some(headers) => self.post(call, prepared, headers).await,
+                    None => Attempt::failed(Outcome::Refused("its headers cannot be sent".to_owned())),
+                }
+            }
+            (Ok(Ready::Mail(mail)), Some(server)) => {
+                let limit = self.timeouts.get(&call.kind).copied().unwrap_or(self.timeout);
+                let Sent { outcome, request, answer } = server.send(&mail, limit).await;
+                Attempt { http_status: None, outcome, request, answer, declined: None }
+            }
+            (Ok(Ready::Mail(_)), None) => Attempt::failed(again("there is no mail server".to_owned())),
+        }
+    }
+
+    async fn post(&self, call: &Delivery, prepared: Prepared, headers: HeaderMap) -> Attempt {
+        let shown = prepared.shown.as_deref().unwrap_or(&prepared.body);
+        let request = Some(mask::request(call.kind, prepared.url.as_str(), &headers, shown));
         let client = match (prepared.own, prepared.guarded) {
             (_, true) => &self.guarded,
             (true, false) => &self.own,
@@ -108,9 +144,13 @@ impl Caller {
         match sending.send().await {
             Ok(mut response) => {
                 let text = read(&mut response).await;
-                let (status, headers) = (response.status(), response.headers());
+                let hide = |text: String| match &prepared.hidden {
+                    Some(hidden) => mask::without(&text, hidden),
+                    None => text,
+                };
+                let (text, status, headers) = (hide(text), response.status(), response.headers());
                 let outcome = judge(call.kind, status, headers, self.db.clock().now_ms(), &excerpt(&text));
-                let answer = Some(mask::answer(status, headers, &text));
+                let answer = Some(hide(mask::answer(status, headers, &text)));
                 let declined = declined(call.kind, status, &text);
                 Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, declined }
             }
@@ -133,7 +173,9 @@ impl Caller {
     fn headers(&self, call: &Delivery, prepared: &Prepared) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(&call.reference).ok()?);
+        // A reference of messages to users is an event's id, which may come from outside.
+        let key = if call.kind == Kind::Sms { call.id.to_string() } else { call.reference.clone() };
+        headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(&key).ok()?);
         if !prepared.secret.expose_secret().is_empty() {
             let timestamp_s = self.db.clock().now_ms() / 1000;
             let mut signature = sign(&prepared.secret, timestamp_s, prepared.body.as_bytes());

@@ -61,10 +61,16 @@ impl EngineConfig {
     }
 }
 
-/// The HTTP client cannot be made.
+/// Calls cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("no HTTP client for outgoing calls: {0}")]
-pub struct BuildError(#[from] reqwest::Error);
+pub enum BuildError {
+    /// The HTTP client cannot be made.
+    #[error("no HTTP client for outgoing calls: {0}")]
+    Http(#[from] reqwest::Error),
+    /// What is configured for messages to users cannot be used.
+    #[error("{0}")]
+    Notices(String),
+}
 
 /// Makes the calls that are due. One per process and database: only one hears the bell of [`Db::deliveries`].
 pub struct Engine {
@@ -108,6 +114,9 @@ impl Engine {
         let timeout = own.values().copied().fold(delivery.timeout.duration(), Duration::max);
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let open_ms = delivery.breaker.open_for.ms();
+        if let Some(broken) = targets.senders().broken() {
+            return Err(BuildError::Notices(broken.to_owned()));
+        }
         let limits = Limits { failures: delivery.breaker.failures, open_ms, probe_ms: timeout_ms.min(open_ms) };
         Ok(Self {
             caller: Caller::new(delivery.timeout.duration(), own, targets, db.clone())?,
@@ -312,7 +321,9 @@ impl Engine {
     /// What a call says about its target.
     fn learn(&mut self, made: &Made) {
         let (target, now_ms) = (Targets::name(&made.call.url), self.db.clock().now_ms());
-        if !matches!(made.outcome, Outcome::Again { .. }) {
+        if matches!(made.outcome, Outcome::Wait { .. } | Outcome::Unsent(_)) {
+            self.breakers.forgot(&target);
+        } else if !matches!(made.outcome, Outcome::Again { .. }) {
             if self.breakers.answered(&target) {
                 tracing::info!(%target, "target answers again");
             }

@@ -7,10 +7,13 @@ use url::Url;
 use crate::domain::call::Kind;
 
 /// What stands for a secret.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// So much of a body is kept, in characters.
 const BODY_CHARS: usize = 2_000;
+
+/// A number with these last digits of a user's phone is taken for it.
+const PHONE_DIGITS: usize = 7;
 
 /// So many headers are kept, and so much of each, in characters.
 const HEADERS: usize = 40;
@@ -113,6 +116,47 @@ pub fn body(text: &str) -> String {
     shown.chars().take(BODY_CHARS).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
+/// A text without a user's phone number or e-mail address, however the other side has written it.
+pub(super) fn without(text: &str, to: &str) -> String {
+    match to.split_once('@') {
+        Some((name, _)) => replace(&replace(text, to), name),
+        None => without_phone(text, to),
+    }
+}
+
+/// Without `word`, in upper or lower case.
+fn replace(text: &str, word: &str) -> String {
+    let (lower, word) = (text.to_ascii_lowercase(), word.to_ascii_lowercase());
+    let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
+    while let Some(at) = lower.get(from..).and_then(|rest| rest.find(&word)).filter(|_| !word.is_empty()) {
+        shown.push_str(text.get(from..from + at).unwrap_or_default());
+        shown.push_str(MASK);
+        from += at + word.len();
+    }
+    shown.push_str(text.get(from..).unwrap_or_default());
+    shown
+}
+
+/// Without what has the last digits of the number, with or without what people put between them.
+fn without_phone(text: &str, phone: &str) -> String {
+    let digits = |part: &str| part.chars().filter(char::is_ascii_digit).collect::<String>();
+    let all = digits(phone);
+    let last = all.get(all.len().saturating_sub(PHONE_DIGITS)..).unwrap_or_default();
+    let is_part = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | ' ' | '.' | '(' | ')');
+    let (mut shown, mut run) = (String::with_capacity(text.len()), String::new());
+    for c in text.chars().map(Some).chain([None]) {
+        match c.filter(|c| is_part(*c)) {
+            Some(c) => run.push(c),
+            None => {
+                shown.push_str(if !last.is_empty() && digits(&run).contains(last) { MASK } else { &run });
+                run.clear();
+                shown.extend(c);
+            }
+        }
+    }
+    shown
+}
+
 fn hide(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -144,6 +188,17 @@ mod tests {
         assert_eq!(plain("/sandbox/orders"), "/sandbox/orders");
         assert_eq!(plain("https://u:p@shop.example/n?token=abc&id=7#x"), "https://shop.example/n?token=***&id=***");
         assert_eq!(url(Kind::Alert, "https://hooks.example/T0/B1/abc"), "https://hooks.example/***");
+    }
+
+    #[test]
+    fn numbers_and_addresses_of_users_are_hidden() {
+        for text in ["to +8613800138000", "(138) 0013-8000 is off", r#"{"mobile_no":"13800138000"}"#, "8613800138000"] {
+            let shown = without(text, "+8613800138000");
+            assert!(shown.contains(MASK) && !shown.contains("8000"), "{shown}");
+        }
+        assert_eq!(without("id 20260131-77 of 2", "+8613800138000"), "id 20260131-77 of 2");
+        let shown = without("550 <Bob.Lee@Example.com> unknown; bob.lee=example.com; é", "bob.lee@example.com");
+        assert_eq!(shown, "550 <***> unknown; ***=example.com; é");
     }
 
     #[test]

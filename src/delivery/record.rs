@@ -25,6 +25,8 @@ pub enum Verdict {
     Refused,
     /// Taken back by hand.
     Canceled,
+    /// There was nobody to be told.
+    Unsent,
 }
 
 /// A call that has ended.
@@ -70,6 +72,7 @@ impl Recorded {
             Status::Dead => "dead",
             Status::Refused => "refused",
             Status::Canceled => "canceled",
+            Status::Unsent => "unsent",
         }
     }
 
@@ -81,6 +84,7 @@ impl Recorded {
             Status::Dead => tracing::warn!(kind, reference, order_id, attempts, error, "call given up"),
             Status::Refused => tracing::warn!(kind, reference, order_id, attempts, error, "call refused"),
             Status::Canceled => tracing::info!(kind, reference, order_id, attempts, "call taken back"),
+            Status::Unsent => tracing::debug!(kind, reference, order_id, error, "call not made"),
             Status::Pending => tracing::debug!(kind, reference, order_id, attempts, error, "call failed for now"),
             Status::Done => tracing::debug!(kind, reference, order_id, attempts, "call made"),
         }
@@ -161,7 +165,7 @@ async fn record_in(
             continue;
         }
         // Our lease ran out and somebody else has made the call since: only an answer that ends it still counts.
-        if open.attempts != made.call.attempts && matches!(made.outcome, Outcome::Again { .. } | Outcome::Expired(_)) {
+        if open.attempts != made.call.attempts && !matches!(made.outcome, Outcome::Delivered | Outcome::Refused(_)) {
             continue;
         }
         let (one, attempt) = judge(made, open, now_ms, schedules);
@@ -170,6 +174,7 @@ async fn record_in(
             Status::Done => Some(Verdict::Delivered),
             Status::Dead => Some(Verdict::Dead),
             Status::Refused => Some(Verdict::Refused),
+            Status::Unsent => Some(Verdict::Unsent),
         };
         settled.extend(verdict.map(|verdict| Settled {
             delivery: one.call.clone(),
@@ -193,7 +198,8 @@ async fn record_in(
 /// warehouse will not send is no failure of the call.
 fn tell(tx: &mut Tx, settled: &Settled) {
     let call = &settled.delivery;
-    if call.kind == Kind::Alert || call.kind.is_sandbox() || settled.declined.is_some() {
+    let nothing_failed = settled.declined.is_some() || settled.verdict == Verdict::Unsent;
+    if call.kind == Kind::Alert || call.kind.is_sandbox() || nothing_failed {
         return;
     }
     let alert = Alert::CallGivenUp {
@@ -212,12 +218,14 @@ fn tell(tx: &mut Tx, settled: &Settled) {
 fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Recorded, Attempt) {
     let (id, attempt) = match made.outcome {
         // Nothing was tried.
-        Outcome::Expired(_) => (open.id, open.attempts),
+        Outcome::Expired(_) | Outcome::Wait { .. } | Outcome::Unsent(_) => (open.id, open.attempts),
         _ => (open.id, open.attempts + 1),
     };
     let (status, next_at, error) = match &made.outcome {
         Outcome::Delivered => (Status::Done, None, None),
         Outcome::Refused(error) => (Status::Refused, None, Some(error.clone())),
+        Outcome::Wait { why, until_ms } => (Status::Pending, Some(*until_ms), Some(why.clone())),
+        Outcome::Unsent(why) => (Status::Unsent, None, Some(why.clone())),
         Outcome::Expired(error) => (Status::Dead, None, Some(error.clone())),
         Outcome::Again { error, retry_after_ms } => {
             let wait_ms = schedules.wait_ms(made.call.kind, id, attempt - open.base, *retry_after_ms);

@@ -25,6 +25,15 @@ pub(super) enum Outcome {
     },
     /// Will never work.
     Refused(String),
+    /// Not tried: it is too early for it.
+    Wait {
+        /// Why.
+        why: String,
+        /// Until then, epoch ms.
+        until_ms: i64,
+    },
+    /// Not tried, and never to be: there is nobody to be told, or who wants to be.
+    Unsent(String),
     /// Not tried: its target has been left alone for too long.
     Expired(String),
 }

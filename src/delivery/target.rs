@@ -10,6 +10,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::guard::{self, Guard, Resolve};
+use super::notice::{Post, Senders};
 use crate::config::Config;
 use crate::db::delivery::{Delivery, Kind};
 
@@ -42,6 +43,7 @@ struct Inner {
     warehouse: SecretString,
     alerts: SecretString,
     guard: Guard,
+    senders: Arc<Senders>,
 }
 
 impl fmt::Debug for Targets {
@@ -57,9 +59,29 @@ pub(super) struct Prepared {
     /// Its address came from a user: only the guarded client may call it.
     pub guarded: bool,
     pub body: String,
+    /// What people may see of the body, where that is not for [`super::mask`] to say.
+    pub shown: Option<String>,
+    /// A user's number, which no answer may show.
+    pub hidden: Option<String>,
     /// Empty: it is not signed.
     pub secret: SecretString,
     pub spoil_signature: bool,
+}
+
+impl Prepared {
+    fn new(url: Url, body: String, secret: SecretString) -> Self {
+        Self { url, own: false, guarded: false, body, shown: None, hidden: None, secret, spoil_signature: false }
+    }
+
+    /// A text message.
+    ///
+    /// # Errors
+    /// What is wrong with the address of the provider.
+    pub fn of(post: Post) -> Result<Self, String> {
+        let url = Url::parse(&post.url).map_err(|error| format!("notices.sms.endpoint: {error}"))?;
+        let (shown, hidden) = (Some(post.shown), Some(post.to));
+        Ok(Self { shown, hidden, ..Self::new(url, post.body, post.secret) })
+    }
 }
 
 /// Why a call cannot be made.
@@ -81,23 +103,37 @@ impl Targets {
     /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`.
     #[must_use]
     pub fn new(channels: BTreeMap<String, SecretString>, warehouse: SecretString) -> Self {
-        Self::with(channels, warehouse, SecretString::default(), Guard::new(false, guard::system()))
+        Self::with(Inner {
+            own: OnceLock::new(),
+            channels,
+            warehouse,
+            alerts: SecretString::default(),
+            guard: Guard::new(false, guard::system()),
+            senders: Arc::default(),
+        })
     }
 
-    fn with(
-        channels: BTreeMap<String, SecretString>,
-        warehouse: SecretString,
-        alerts: SecretString,
-        guard: Guard,
-    ) -> Self {
-        Self(Arc::new(Inner { own: OnceLock::new(), channels, warehouse, alerts, guard }))
+    fn with(inner: Inner) -> Self {
+        Self(Arc::new(inner))
     }
 
     /// With other rules for the addresses that users give: anywhere, or names as `resolve` knows them.
     #[must_use]
     pub fn guarded(self, allow_private: bool, resolve: Resolve) -> Self {
-        let Inner { channels, warehouse, alerts, .. } = &*self.0;
-        Self::with(channels.clone(), warehouse.clone(), alerts.clone(), Guard::new(allow_private, resolve))
+        let Inner { channels, warehouse, alerts, senders, .. } = &*self.0;
+        Self::with(Inner {
+            own: OnceLock::new(),
+            channels: channels.clone(),
+            warehouse: warehouse.clone(),
+            alerts: alerts.clone(),
+            guard: Guard::new(allow_private, resolve),
+            senders: Arc::clone(senders),
+        })
+    }
+
+    /// By whom users are told.
+    pub(super) fn senders(&self) -> &Senders {
+        &self.0.senders
     }
 
     /// Judges an address that a user gives, as far as it can be judged without asking for its name.
@@ -120,7 +156,14 @@ impl Targets {
         let channels =
             config.payment.channels.iter().map(|(id, channel)| (id.clone(), channel.secret.clone())).collect();
         let guard = Guard::new(config.delivery.allow_private, guard::system());
-        Self::with(channels, config.warehouse.secret.clone(), config.alerts.secret.clone(), guard)
+        Self::with(Inner {
+            own: OnceLock::new(),
+            channels,
+            warehouse: config.warehouse.secret.clone(),
+            alerts: config.alerts.secret.clone(),
+            guard,
+            senders: Arc::new(Senders::new(&config.notices)),
+        })
     }
 
     /// Where this process listens, like `http://127.0.0.1:8080`: calls whose URL is a path go there. Only the first
@@ -180,8 +223,11 @@ impl Targets {
                     Kind::Merchant => SecretString::default(),
                     _ => self.0.warehouse.clone(),
                 };
-                return Ok(Prepared { url, own, guarded, body: call.body.clone(), secret, spoil_signature: false });
+                let body = call.body.clone();
+                return Ok(Prepared { own, guarded, ..Prepared::new(url, body, secret) });
             }
+            // These are made by `super::notice`.
+            Kind::Sms | Kind::Email => return Err(Unprepared::Never("no plain call".to_owned())),
             Kind::ChannelSubmit | Kind::ChannelRefund => {
                 let named: NamesChannel = serde_json::from_str(&call.body).map_err(unreadable)?;
                 (call.body.clone(), named.channel_id.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()), false)
@@ -195,7 +241,7 @@ impl Targets {
             .channel_secret(&channel_id)
             .cloned()
             .ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))?;
-        Ok(Prepared { url, own, guarded, body, secret, spoil_signature })
+        Ok(Prepared { own, guarded, spoil_signature, ..Prepared::new(url, body, secret) })
     }
 }
 

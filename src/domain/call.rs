@@ -19,11 +19,15 @@ pub enum Kind {
     Alert = 6,
     /// What became of an order, to its merchant.
     Merchant = 7,
+    /// A text message to a user, to the provider.
+    Sms = 8,
+    /// An e-mail to a user, to the mail server.
+    Email = 9,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ChannelSubmit,
         Self::ChannelRefund,
         Self::Warehouse,
@@ -31,6 +35,8 @@ impl Kind {
         Self::SandboxFulfilment,
         Self::Alert,
         Self::Merchant,
+        Self::Sms,
+        Self::Email,
     ];
 
     /// For people and metrics.
@@ -44,6 +50,8 @@ impl Kind {
             Self::SandboxFulfilment => "sandbox_fulfilment",
             Self::Alert => "alert",
             Self::Merchant => "merchant",
+            Self::Sms => "sms",
+            Self::Email => "email",
         }
     }
 
@@ -59,7 +67,7 @@ impl Kind {
         match self {
             Self::Warehouse | Self::SandboxFulfilment => Some(Role::Order),
             Self::ChannelSubmit | Self::ChannelRefund | Self::SandboxPayment => Some(Role::Payment),
-            Self::Merchant => Some(Role::Notify),
+            Self::Merchant | Self::Sms | Self::Email => Some(Role::Notify),
             Self::Alert => None,
         }
     }

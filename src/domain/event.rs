@@ -77,6 +77,10 @@ pub enum Group {
     Points,
     /// Tells users.
     Notification,
+    /// Sends text messages.
+    Sms,
+    /// Sends e-mails.
+    Email,
     /// Keeps the order role's picture of stock.
     InventorySync,
     /// Records the calls that tell merchants.
@@ -91,7 +95,7 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Stock,
         Self::Order,
         Self::Payment,
@@ -101,6 +105,8 @@ impl Group {
         Self::PayTimeout,
         Self::Points,
         Self::Notification,
+        Self::Sms,
+        Self::Email,
         Self::InventorySync,
         Self::OrderNotify,
         Self::DayStatistics,
@@ -121,6 +127,8 @@ impl Group {
             Self::PayTimeout => "pay-timeout-consumer-group",
             Self::Points => "points-consumer-group",
             Self::Notification => "notification-consumer-group",
+            Self::Sms => "sms-consumer-group",
+            Self::Email => "email-consumer-group",
             Self::InventorySync => "inventory-sync-consumer-group",
             Self::OrderNotify => "order-notify-consumer-group",
             Self::DayStatistics => "day-statistics-consumer-group",
@@ -142,9 +150,13 @@ impl Group {
             Self::Stock => Role::Stock,
             Self::Order | Self::PaidOrder | Self::Fulfil | Self::PayTimeout | Self::InventorySync => Role::Order,
             Self::Payment | Self::CallbackSubmit | Self::MerchantSync => Role::Payment,
-            Self::Points | Self::Notification | Self::OrderNotify | Self::DayStatistics | Self::OrderDataSync => {
-                Role::Notify
-            }
+            Self::Points
+            | Self::Notification
+            | Self::Sms
+            | Self::Email
+            | Self::OrderNotify
+            | Self::DayStatistics
+            | Self::OrderDataSync => Role::Notify,
         }
     }
 
@@ -301,6 +313,12 @@ catalogue! {
         ["orderId", "kind"];
     OrderNotification = "ORDER_NOTIFICATION", "A user is to be told something about an order.",
         Producer::Outside => [Notification],
+        ["userId", "orderId", "template", "params"];
+    SmsNotification = "SMS_NOTIFICATION", "A user is to be told something by SMS. No event carries a phone number.",
+        Producer::Role(Role::Notify) => [Sms],
+        ["userId", "orderId", "template", "params"];
+    EmailNotification = "EMAIL_NOTIFICATION", "A user is to be told something by e-mail. No event carries an address.",
+        Producer::Role(Role::Notify) => [Email],
         ["userId", "orderId", "template", "params"];
     CallbackSubmit = "CALLBACK_SUBMIT", "An open payment is to be submitted to its channel.",
         Producer::Role(Role::Payment) => [CallbackSubmit],
@@ -507,7 +525,7 @@ pub struct Fulfilment {
     pub user_id: Option<UserId>,
 }
 
-/// Body of `ORDER_NOTIFICATION`.
+/// Body of `ORDER_NOTIFICATION`, `SMS_NOTIFICATION` and `EMAIL_NOTIFICATION`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderNotification {

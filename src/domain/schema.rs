@@ -64,7 +64,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::OrderFulfillRefused => body::<event::FulfilRefused>(),
         Kind::RefundRequested => body::<event::RefundRequested>(),
         Kind::RefundSuccess => body::<event::RefundSuccess>(),
-        Kind::OrderNotification => body::<event::OrderNotification>(),
+        Kind::OrderNotification | Kind::SmsNotification | Kind::EmailNotification => body::<event::OrderNotification>(),
         Kind::CallbackSubmit => body::<event::CallbackSubmit>(),
         Kind::OrderNotify => body::<event::OrderNotify>(),
         Kind::DayStatistics => body::<event::DayStatistics>(),

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::db::delivery::Kind as Call;
 use crate::delivery::{Effects, Settled, Verdict};
 use crate::domain::event::Role;
+use crate::domain::notice::Way;
 use crate::mq::Handler;
 use crate::roles::payment::channels::Channels;
 use crate::roles::payment::refund::GivenUp;
@@ -20,6 +21,7 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
         "" => "/sandbox/warehouse/orders".to_owned(),
         endpoint => format!("{endpoint}/orders"),
     };
+    let outlets = notify::notices::Outlets::new(&config.notices);
     let mut all: Vec<Arc<dyn Handler>> = Vec::new();
     for role in roles {
         match role {
@@ -38,7 +40,8 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
             Role::Stock => all.push(Arc::new(stock::events::StockEvents)),
             Role::Notify => {
                 all.push(Arc::new(notify::events::PointsEvents));
-                all.push(Arc::new(notify::events::NotificationEvents));
+                all.push(Arc::new(notify::events::NotificationEvents { outlets: outlets.clone() }));
+                all.extend(Way::ALL.map(|way| outlets.handler(way)));
                 all.push(Arc::new(notify::merchants::OrderNotifies));
                 all.push(Arc::new(notify::statistics::Statistics));
                 all.push(Arc::new(notify::order_view::OrderDataSyncs));

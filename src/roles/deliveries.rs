@@ -69,7 +69,7 @@ fn scope(kind: Kind, of: fn(Role) -> Scope) -> Scope {
 struct ListQuery {
     /// merchant, warehouse, channel_submit, channel_refund, ...
     kind: Option<String>,
-    /// pending, done, dead, refused or canceled.
+    /// pending, done, dead, refused, canceled or unsent.
     state: Option<String>,
     /// Host, or host:port.
     target: Option<String>,
@@ -91,7 +91,7 @@ struct CallView {
     id: String,
     /// What for.
     kind: &'static str,
-    /// pending, done, dead, refused or canceled.
+    /// pending, done, dead, refused, canceled or unsent.
     state: &'static str,
     /// Idempotency key.
     reference: String,

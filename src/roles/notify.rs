@@ -4,6 +4,7 @@ pub mod api;
 pub mod events;
 mod gifts;
 pub mod merchants;
+pub mod notices;
 pub mod order_view;
 mod points_of;
 pub mod statistics;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use ruyi::config::{ByteSize, Config, ConfigError, Consumer, EXAMPLE, Millis, SecretUrl, Sources};
+use ruyi::config::{ByteSize, Config, ConfigError, Consumer, EXAMPLE, Millis, NOTICES_EXAMPLE, SecretUrl, Sources};
 use secrecy::ExposeSecret;
 
 fn file(text: &str) -> (tempfile::TempDir, Sources) {
@@ -37,7 +37,9 @@ fn keys(table: &toml::Table, prefix: &str, out: &mut BTreeSet<String>) {
 fn the_example_sets_every_key_and_nothing_else() {
     let config = Config::example().unwrap();
     let (mut written, mut known) = (BTreeSet::new(), BTreeSet::new());
-    keys(&EXAMPLE.parse().unwrap(), "", &mut written);
+    for example in [EXAMPLE, NOTICES_EXAMPLE] {
+        keys(&example.parse().unwrap(), "", &mut written);
+    }
     keys(&toml::Table::try_from(&config).unwrap(), "", &mut known);
     assert_eq!(written, known);
 }
@@ -46,6 +48,9 @@ fn the_example_sets_every_key_and_nothing_else() {
 fn what_is_shown_is_what_was_written() {
     let shown = toml::Table::try_from(Config::example().unwrap()).unwrap();
     let mut written: toml::Table = EXAMPLE.parse().unwrap();
+    let texts: toml::Table = NOTICES_EXAMPLE.parse().unwrap();
+    let notices = written["notices"].as_table_mut().unwrap();
+    notices.insert("templates".to_owned(), texts["notices"]["templates"].clone());
     written["warehouse"]["secret"] = "********".into();
     written["payment"]["channels"]["sandbox"]["secret"] = "********".into();
     // 60s is one minute, 300s are five: the canonical spelling.

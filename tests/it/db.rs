@@ -2,6 +2,7 @@
 
 mod business;
 mod calls;
+mod contacts;
 mod coupons;
 mod gateway;
 mod lost;
@@ -90,6 +91,7 @@ on_each! {
     messages::tx_state_,
     calls::the_next_of_an_order_waits_for_the_one_before,
     calls::asked_for_once_more_its_schedule_begins_anew,
+    contacts::the_last_contact_counts,
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
     operator::the_story_of_an_order_is_read,

@@ -33,6 +33,7 @@ mod manual;
 mod merchants;
 mod message_api;
 mod model;
+mod notices;
 mod operator;
 mod order_flow;
 mod pay_timeout;

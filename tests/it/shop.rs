@@ -14,12 +14,12 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use ruyi::clock::Clock;
-use ruyi::config::{Config, Sources};
+use ruyi::config::{Config, Millis, Sources};
 use ruyi::db::delivery::Kind as Call;
 use ruyi::db::outbox::{self, OutboxRow};
 use ruyi::db::sql::{self, Columns};
 use ruyi::db::{Db, DbError, Options, delivery, migrate};
-use ruyi::delivery::Targets;
+use ruyi::delivery::{Engine, EngineConfig, Targets, no_effects};
 use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::fault::Faults;
 use ruyi::http::Auth;
@@ -57,13 +57,16 @@ pub struct Setup {
     pub faults: Faults,
     /// Changes of the default configuration.
     pub change: fn(&mut Config),
+    /// As with `--set`.
+    pub settings: Vec<String>,
     /// Done to every handler.
     pub wrap: Wrap,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { url: None, faults: Faults::none(), change: |_| {}, wrap: Box::new(|handler| handler) }
+        let settings = Vec::new();
+        Self { url: None, faults: Faults::none(), change: |_| {}, settings, wrap: Box::new(|handler| handler) }
     }
 }
 
@@ -168,7 +171,7 @@ impl Shop {
                 format!("sqlite://{}", path.display())
             }
         };
-        let mut config = Config::load(&Sources::default()).unwrap();
+        let mut config = Config::load(&Sources { sets: setup.settings, ..Sources::default() }).unwrap();
         config.mq.retry.jitter = 0.0;
         (setup.change)(&mut config);
         let clock = Clock::manual(START_MS);
@@ -205,6 +208,16 @@ impl Shop {
             consumers,
             committed,
         }
+    }
+
+    /// An engine for the messages to users, which this shop does not carry itself: they go to real servers.
+    pub fn notices(&self, timeout: Option<Millis>) -> Engine {
+        let kinds = [Call::Sms, Call::Email];
+        let mut config = EngineConfig::new(&self.config.delivery, &kinds);
+        for kind in kinds.iter().filter(|_| timeout.is_some()) {
+            config.delivery.kinds.entry(kind.name().to_owned()).or_default().timeout = timeout;
+        }
+        Engine::new(self.db.clone(), config, self.targets.clone(), no_effects(), metrics()).unwrap()
     }
 
     pub fn consumer(&self, group: Group) -> &Consumer {
@@ -417,7 +430,7 @@ impl Shop {
             let group = Group::from_name(&row.text(0).unwrap()).unwrap();
             all.push((Due::Retry(group), row.maybe_int(1).unwrap()));
         }
-        all.push((Due::Call, delivery::next_due(&mut conn, &Call::ALL).await.unwrap()));
+        all.push((Due::Call, delivery::next_due(&mut conn, &calls::carried()).await.unwrap()));
         all.push((Due::Outbox, outbox::next_due(&mut conn).await.unwrap()));
         all.push((Due::Timer, self.timer.iter().map(|(at, ..)| *at).min()));
         drop(conn);

@@ -33,7 +33,7 @@ pub(in crate::cmd) struct Row {
     pub id: String,
     /// What for.
     pub kind: &'static str,
-    /// pending, done, dead (given up), refused or canceled.
+    /// pending, done, dead (given up), refused, canceled or unsent.
     pub state: &'static str,
     /// Idempotency key.
     pub reference: String,

@@ -154,6 +154,10 @@ fn tell_call(call: &Call, tries: &[Try], story: &mut Story) {
     let why = call.last_error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
     let open = match call.status {
         status if status == delivery::Status::Done as i64 => return,
+        status if status == delivery::Status::Unsent as i64 => {
+            story.steps.push(step(call.created_at, Source::Call, name, format!("is not called: {name}{why}")));
+            return;
+        }
         status if status == delivery::Status::Pending as i64 => {
             let next = call.next_at.map_or_else(|| "without a time".to_owned(), |at| format!("next {}", rfc3339(at)));
             format!("the call to {name} is not through after {} attempts, {next}{why}", call.attempts)

@@ -11,7 +11,7 @@ use crate::vals;
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Done, Self::Dead, Self::Refused, Self::Canceled];
+    pub const ALL: [Self; 6] = [Self::Pending, Self::Done, Self::Dead, Self::Refused, Self::Canceled, Self::Unsent];
 
     /// As people call it.
     #[must_use]
@@ -22,6 +22,7 @@ impl Status {
             Self::Dead => "dead",
             Self::Refused => "refused",
             Self::Canceled => "canceled",
+            Self::Unsent => "unsent",
         }
     }
 
@@ -116,8 +117,9 @@ impl Filter {
             Some(target) => {
                 // A port may follow the host; then comes the path, or nothing.
                 let ends = ["", "/%", "?%", ":%"];
-                let patterns =
-                    ["http", "https"].iter().flat_map(|scheme| ends.map(|end| format!("{scheme}://{target}{end}")));
+                let patterns = ["http", "https", "smtp"]
+                    .iter()
+                    .flat_map(|scheme| ends.map(|end| format!("{scheme}://{target}{end}")));
                 let patterns: Vec<Val> = patterns.map(Val::Text).collect();
                 wanted.text.push_str(&format!(" AND ({})", vec!["url LIKE ?"; patterns.len()].join(" OR ")));
                 wanted.vals.extend(patterns);

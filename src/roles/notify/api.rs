@@ -1,5 +1,6 @@
 //! HTTP of the notify role.
 
+mod contacts;
 mod merchants;
 mod points;
 mod statistics;
@@ -30,8 +31,12 @@ pub fn router(db: Db, targets: &Targets, auth: &Auth) -> OpenApiRouter {
         .routes(routes!(points::records))
         .routes(routes!(notifications))
         .routes(routes!(statistics::day))
+        .routes(routes!(contacts::get))
         .route_layer(require(Scope::NotifyRead, auth));
-    let write = OpenApiRouter::new().routes(routes!(points::spend)).route_layer(require(Scope::NotifyWrite, auth));
+    let write = OpenApiRouter::new()
+        .routes(routes!(points::spend))
+        .routes(routes!(contacts::put))
+        .route_layer(require(Scope::NotifyWrite, auth));
     read.merge(write).with_state(db).merge(of_merchants)
 }
 

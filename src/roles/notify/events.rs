@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::gifts::Gifts;
+use super::notices::{Outlets, Told};
 use super::{merchants, points_of};
 use crate::db::notification::{self, Notification};
 use crate::db::points::{self, Reversal};
@@ -13,7 +14,7 @@ use crate::db::{DbError, Tx};
 use crate::domain::event::{
     Fulfilment, Group, Kind, OrderCanceled, OrderNotification, PaidOrderSuccess, PointsGrant, RefundKind, RefundSuccess,
 };
-use crate::domain::id::UserId;
+use crate::domain::id::{OrderId, UserId};
 use crate::domain::money::Money;
 use crate::domain::points as domain;
 use crate::mq::{Event, Handler, Outcome};
@@ -86,9 +87,12 @@ impl Handler for PointsEvents {
     }
 }
 
-/// `notification-consumer-group`: tells users, inside the application.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NotificationEvents;
+/// `notification-consumer-group`: tells users, inside the application, and has them told outside of it.
+#[derive(Clone, Debug)]
+pub struct NotificationEvents {
+    /// By which ways, and what.
+    pub outlets: Outlets,
+}
 
 /// A message about to be written; the user may have to be looked up by the order.
 struct Message {
@@ -154,7 +158,7 @@ impl Handler for NotificationEvents {
             let unknown: Vec<i64> = unknown.map(|message| message.order_id).collect();
             let mut users: HashMap<i64, i64> = notification::users_of_orders(tx, unknown).await?;
             users.extend(messages.iter().flatten().filter_map(|one| one.user_id.map(|user| (one.order_id, user))));
-            let mut rows = Vec::new();
+            let (mut rows, mut told) = (Vec::new(), Vec::new());
             let mut outcomes = Vec::with_capacity(events.len());
             for (event, message) in events.iter().zip(messages) {
                 outcomes.push(match message {
@@ -162,6 +166,15 @@ impl Handler for NotificationEvents {
                     Ok(message) => match message.user_id.or_else(|| users.get(&message.order_id).copied()) {
                         None => Outcome::Early("it is not known yet whose order this is".to_owned()),
                         Some(user_id) => {
+                            told.push(Told {
+                                event,
+                                body: OrderNotification {
+                                    user_id: UserId(user_id),
+                                    order_id: OrderId(message.order_id),
+                                    template: message.template.clone(),
+                                    params: message.params.clone(),
+                                },
+                            });
                             rows.push(Notification {
                                 event_id: event.id.clone(),
                                 user_id,
@@ -177,6 +190,7 @@ impl Handler for NotificationEvents {
             notification::insert(tx, &rows).await?;
             let done = events.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Done);
             merchants::tell(tx, done.map(|(event, _)| event)).await?;
+            self.outlets.pass_on(tx, told).await?;
             Ok(outcomes)
         })
     }

@@ -285,6 +285,16 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 format!("SELECT COUNT(*) FROM merchant_account WHERE merchant_id = {id} AND version = 3"),
             )],
         ),
+        Kind::SmsNotification | Kind::EmailNotification => {
+            let (group, call) = match kind {
+                Kind::SmsNotification => (Group::Sms, ruyi::db::delivery::Kind::Sms),
+                _ => (Group::Email, ruyi::db::delivery::Kind::Email),
+            };
+            let code = call as i64;
+            let text = format!("SELECT COUNT(*) FROM delivery WHERE order_id = {id} AND kind = {code}");
+            let body = json!({ "userId": user, "template": "ORDER_SIGNED", "params": { "carrier": null } });
+            (Before::default(), body, vec![(group, text)])
+        }
         Kind::CallbackSubmit => (
             Before { payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
             json!({ "order_no": payment.to_string(), "out_order_no": order_no, "plugin_id": "sandbox",

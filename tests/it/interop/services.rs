@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{QUEUES, until};
 use crate::coverage::case::Case;
-use crate::coverage::{handled, number, prepare};
+use crate::coverage::{PROVIDERS, handled, number, prepare};
 use crate::servers::java::{Java, Program};
 use crate::servers::rocketmq::{Cluster, ClusterPlan};
 
@@ -66,6 +66,7 @@ impl World {
         sets.push(format!("mq.namesrv={}", cluster.namesrv()));
         sets.push("sandbox.warehouse.step_delay=5ms".to_owned());
         sets.push("http.all=127.0.0.1:0".to_owned());
+        sets.extend(PROVIDERS.map(str::to_owned));
         let config = Config::load(&Sources { sets, ..Sources::default() }).unwrap();
         // Without the walk over what is due: it would be faster than the messages that say so.
         let work = Work { timeouts: false, ..Work::SERVE };

@@ -1,0 +1,185 @@
+//! The mail server: what it may do.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use ruyi::db::delivery::{Kind as Call, Status};
+use ruyi::fault::Faults;
+use serde_json::json;
+use tokio_rustls::TlsAcceptor;
+
+use super::mail::{Act, At, MailServer, Tls};
+use super::{World, read};
+
+/// One e-mail to a server that does this first; where it then stands.
+async fn after(act: Act) -> (World, (Status, i64, Option<i64>, String)) {
+    let mut world = World::new().await;
+    world.contact(json!({ "phone": null })).await;
+    world.mail.script([act]);
+    world.told(101, "ORDER_SIGNED", json!({})).await;
+    let hangs = matches!(act, Act::Hang(_));
+    let _ = if hangs { world.send_in_vain().await } else { world.send().await };
+    let state = world.state(Call::Email, 101).await;
+    world.nothing_is_told().await;
+    (world, state)
+}
+
+#[tokio::test]
+async fn what_fails_for_now_is_sent_again() {
+    for act in [
+        Act::Say(At::Greeting, "421 come back later"),
+        Act::Say(At::Sender, "553 not from here"),
+        Act::Say(At::Recipient, "450 <bob.lee@example.com> is busy"),
+        Act::Say(At::End, "451 no disk"),
+        Act::Say(At::Greeting, "what?"),
+        Act::Close(At::Greeting),
+        Act::Close(At::Recipient),
+        Act::Close(At::End),
+        Act::Swallow,
+    ] {
+        let (world, (status, attempts, _, error)) = after(act).await;
+        assert_eq!((status, attempts), (Status::Pending, 1), "{act:?}: {error}");
+        assert!(!error.to_lowercase().contains("bob"), "{error}");
+        world.shop.clock.advance_ms(10_000);
+        assert_eq!(world.send().await, 1);
+        let (status, attempts, ..) = world.state(Call::Email, 101).await;
+        assert_eq!((status, attempts), (Status::Done, 2), "{act:?}");
+        // What it took without saying so came twice, and is known by its id.
+        let ids: Vec<String> = world.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
+        assert!(ids.iter().all(|id| *id == ids[0] && id.ends_with(".ruyi@tea.example>")), "{ids:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_final() {
+    for act in [Act::Say(At::Recipient, "550 5.1.1 <Bob.Lee@example.com> unknown"), Act::Say(At::End, "554 spam")] {
+        let (world, (status, attempts, _, error)) = after(act).await;
+        assert_eq!((status, attempts), (Status::Refused, 1), "{error}");
+        assert!(error.contains("refused") && !error.to_lowercase().contains("bob"), "{error}");
+        world.shop.clock.advance_ms(86_400_000);
+        assert_eq!((world.send().await, world.mail.taken().len()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up_on() {
+    for at in [At::Greeting, At::Recipient, At::End] {
+        let (world, (status, attempts, _, error)) = after(Act::Hang(at)).await;
+        assert_eq!((status, attempts), (Status::Pending, 1), "{at:?}");
+        assert!(error.contains("timeout"), "{error}");
+        world.shop.clock.advance_ms(10_000);
+        world.send().await;
+        assert_eq!(world.state(Call::Email, 101).await.0, Status::Done, "{at:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_there() {
+    let mut world = World::with(&["notices.email.port=9"], Faults::none()).await;
+    world.contact(json!({ "phone": null })).await;
+    world.told(101, "ORDER_SIGNED", json!({})).await;
+    world.send().await;
+    let (status, _, _, error) = world.state(Call::Email, 101).await;
+    assert_eq!(status, Status::Pending);
+    assert!(error.contains("no connection to the mail server"), "{error}");
+}
+
+/// A server without STARTTLS, where it is wanted, gets no message.
+#[tokio::test]
+async fn nothing_is_sent_in_the_clear() {
+    let mut world = World::with(&["notices.email.tls=starttls"], Faults::none()).await;
+    world.contact(json!({ "phone": null })).await;
+    world.told(101, "ORDER_SIGNED", json!({})).await;
+    world.send().await;
+    let (status, _, _, error) = world.state(Call::Email, 101).await;
+    assert_eq!((status, world.mail.taken().len()), (Status::Pending, 0));
+    assert!(error.contains("TLS"), "{error}");
+}
+
+/// Parameters of other systems may hold anything: a header stays one header.
+#[tokio::test]
+async fn parameters_make_no_headers() {
+    let text = r#"{ sms = "{{ what }}", subject = "About {{ what }}", body = "{{ what }}\n.\n" }"#;
+    let template = format!(r#"notices.templates.NEWS={{ params = ["what"], zh = {text}, en = {text} }}"#);
+    let mut world = World::with(&[template.as_str()], Faults::none()).await;
+    world.contact(json!({ "phone": null })).await;
+    for (order, what) in
+        [(101, "x\r\nBcc: eve@evil.example\r\n\r\nhello"), (102, "y\nSubject: z"), (103, "茶\r\nX-Evil: 1")]
+    {
+        world.told(order, "NEWS", json!({ "what": what })).await;
+    }
+    assert_eq!(world.send().await, 6, "three of them have no phone number");
+    let mails = world.mail.taken();
+    assert_eq!(mails.len(), 3);
+    for mail in &mails {
+        let mut names: Vec<String> = mail.headers().iter().map(|name| name.to_lowercase()).collect();
+        names.sort();
+        let wanted = [
+            "auto-submitted",
+            "content-transfer-encoding",
+            "content-type",
+            "date",
+            "from",
+            "message-id",
+            "mime-version",
+            "subject",
+            "to",
+        ];
+        // MIME-Version is there where the body needs it.
+        names.retain(|name| name != "mime-version");
+        assert_eq!(names, wanted.into_iter().filter(|name| *name != "mime-version").collect::<Vec<_>>(), "{mail:?}");
+        assert_eq!(mail.to, super::EMAIL);
+    }
+    let subjects: Vec<String> = mails.iter().map(|mail| read(mail).0).collect();
+    assert!(subjects.iter().any(|subject| subject == "About y Subject: z"), "{subjects:?}");
+}
+
+/// A certificate for this machine, and in `ca.pem` the authority that signed it.
+fn acceptor(dir: &Path) -> TlsAcceptor {
+    let script = r#"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem \
+  -addext basicConstraints=critical,CA:TRUE &&
+openssl req -newkey rsa:2048 -nodes -subj /CN=mail -keyout server.key -out server.csr &&
+printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > ext &&
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.pem
+"#;
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let certificates = CertificateDer::pem_file_iter(dir.join("server.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(certificates, key).unwrap()))
+}
+
+#[tokio::test]
+async fn over_tls_with_a_login() {
+    let dir = tempfile::tempdir().unwrap();
+    let acceptor = acceptor(dir.path());
+    let ca = format!("notices.email.ca_file={}", dir.path().join("ca.pem").display());
+    for (name, tls) in [("starttls", Tls::Starttls(acceptor.clone())), ("tls", Tls::AtOnce(acceptor.clone()))] {
+        let tls_as = format!("notices.email.tls={name}");
+        let right = [tls_as.as_str(), ca.as_str(), "notices.email.user=shop", "notices.email.password=secret"];
+        let wrong = [tls_as.as_str(), ca.as_str(), "notices.email.user=shop", "notices.email.password=guess"];
+        // The authorities of this machine have not signed it.
+        let unknown = [tls_as.as_str(), "notices.email.user=shop", "notices.email.password=secret"];
+        for (settings, wanted) in [(&right[..], None), (&wrong[..], Some("login")), (&unknown[..], Some("certificate"))]
+        {
+            let mut world = World::behind(MailServer::behind(tls.clone()).await, settings).await;
+            world.contact(json!({ "phone": null })).await;
+            world.told(101, "ORDER_SIGNED", json!({})).await;
+            world.send().await;
+            let (status, _, _, error) = world.state(Call::Email, 101).await;
+            let taken = world.mail.taken().len();
+            match wanted {
+                None => assert_eq!((status, taken), (Status::Done, 1), "{name}: {error}"),
+                Some(wanted) => {
+                    assert_eq!((status, taken), (Status::Pending, 0), "{name}: {error}");
+                    assert!(error.contains(wanted) && !error.contains("guess"), "{error}");
+                }
+            }
+        }
+    }
+}
