@@ -13,6 +13,7 @@ mod payments;
 mod points;
 mod progress;
 pub mod repair;
+pub mod statement;
 mod statistics;
 mod stock;
 mod stuck;

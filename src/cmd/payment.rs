@@ -1,4 +1,6 @@
-//! `ruyi payment`: pay orders, and look at payments.
+//! `ruyi payment`: pay orders, look at payments, and compare them with what a channel says.
+
+pub(super) mod reconcile;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +39,15 @@ enum Command {
     /// Print the payments of orders
     #[command(after_help = "Example:\n  ruyi payment get 1234567890")]
     Get(Get),
+    /// Compare a channel's statement of a day with the payments and refunds on record
+    ///
+    /// Every difference is a row: unknown (no such payment or refund here), not_paid (its callback did not come),
+    /// other_transaction (money that came twice and does not go back), amount, currency, not_refunded, repeated (twice in
+    /// the file), missing (on record, and not in the file). Reads the database of the payment role. Exits with 1 when
+    /// anything differs.
+    #[command(after_help = "Examples:\n  ruyi payment reconcile statement.csv --channel sandbox --date 2026-01-31\n  \
+                            ruyi payment reconcile - --channel sandbox --date 2026-01-31 --output jsonl < statement.csv")]
+    Reconcile(reconcile::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +83,7 @@ struct Pay {
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Pay(args) => pay(context, args).await,
+        Command::Reconcile(args) => reconcile::run(context, args).await,
         Command::Get(args) => {
             let api = &bulk::api(context)?;
             bulk::orders(context, &args.ids, &args.bulk, |id| async move { Ok(api.payment(id).await?) }).await

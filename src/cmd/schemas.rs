@@ -7,7 +7,9 @@ use utoipa::openapi::{RefOr, Schema};
 use super::audit::repair;
 use super::db::prune;
 use super::mq::{dlq, messages, offsets, outbox, topics, tx};
+use super::payment::reconcile;
 use super::{check, delivery, doctor, import, trace};
+use super::{check, delivery, doctor, trace};
 use crate::roles::search::FoundOrder;
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
@@ -57,6 +59,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<delivery::Changed>("delivery resend"),
         item::<delivery::Changed>("delivery cancel"),
         item::<prune::Row>("db prune"),
+        item::<reconcile::Row>("payment reconcile"),
         item::<repair::Row>("audit --repair"),
     ]
 }

@@ -56,6 +56,7 @@ mod servers;
 mod serving;
 mod shop;
 mod shutdown;
+mod statement;
 mod too_large;
 mod trace_context;
 mod transaction;
