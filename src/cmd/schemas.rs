@@ -9,7 +9,6 @@ use super::db::prune;
 use super::mq::{dlq, messages, offsets, outbox, topics, tx};
 use super::payment::reconcile;
 use super::{check, delivery, doctor, import, trace};
-use super::{check, delivery, doctor, trace};
 use crate::roles::search::FoundOrder;
 
 /// Of each command ("mq topics list"), the schema of one item: a line of `--output jsonl`, an element of `items` of
