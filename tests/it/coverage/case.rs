@@ -208,7 +208,7 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
             vec![(
                 Group::Order,
                 format!(
-                    "SELECT COUNT(*) FROM orders WHERE id = {id} AND status = 90 AND cancel_type = 'WAREHOUSE' AND refund_status = 1"
+                    "SELECT COUNT(*) FROM orders WHERE id = {id} AND status = 90 AND cancel_type = 'WAREHOUSE' AND refund_status > 0"
                 ),
             )],
         ),

@@ -210,7 +210,7 @@ async fn late_and_lost_rows_are_told() {
     let (code, text) = check(&operator, &["retry"]).await;
     assert!(
         code == 0
-            && text.starts_with("RETRY OK - 0 messages of 14 groups are parked | 'stock-consumer-group'=0;100;1000;0 "),
+            && text.starts_with("RETRY OK - 0 messages of 16 groups are parked | 'stock-consumer-group'=0;100;1000;0 "),
         "{text}"
     );
 

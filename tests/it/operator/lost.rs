@@ -52,7 +52,13 @@ async fn clean(operator: &Operator) {
 async fn lost_and_found(cluster: &[&str], lose: impl AsyncFnOnce(&Operator)) {
     let files = tempfile::tempdir().unwrap();
     let url = format!("database.url=sqlite://{}", files.path().join("ruyi.db").display());
-    let short = ["mq.outbox.lease=4s", "mq.outbox.sweep_interval=200ms", "mq.queues=2", "log.filter=warn"];
+    let short = [
+        "mq.outbox.lease=4s",
+        "mq.outbox.sweep_interval=200ms",
+        "mq.queues=2",
+        "log.filter=warn",
+        "order.data_sync=false",
+    ];
     let settings = [cluster, &[url.as_str()], &short].concat();
     let operator = Operator::with(&settings);
     assert!(operator.run(&["db", "migrate"]).await.status.success());
