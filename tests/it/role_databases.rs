@@ -1,6 +1,6 @@
 //! A database for each role: one process that serves them all, and the audit over them.
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use ruyi::audit::{self, RoleDbs};
 use ruyi::db::sql::{self, Columns};
 use ruyi::db::{Db, migrate};
@@ -47,6 +47,7 @@ async fn orders_end(urls: [String; 4]) {
     }
     serving.until(&format!("/orders/{refunded}"), "status", "PAID").await;
     serving.fine(Method::POST, &format!("/orders/{refunded}/cancel"), &json!({"reason": "no"})).await;
+    paid_at_the_gateway(&serving).await;
     for (id, outcome) in [(&paid, "SIGNED"), (&refunded, "REFUNDED"), (&canceled, "CANCELED")] {
         serving.until(&format!("/orders/{id}"), "outcome", outcome).await;
     }
@@ -89,6 +90,20 @@ async fn orders_end(urls: [String; 4]) {
     assert!(spoiled.await.unwrap() > 0);
     assert!(!audit::run(&dbs, &STRICT).await.unwrap().is_clean());
     serving.stop().await;
+}
+
+/// A merchant's own payment: the notify role tells the payment role of the merchant first.
+async fn paid_at_the_gateway(serving: &Serving) {
+    let merchant = json!({"name": "Tea House", "accepts": [{"productId": "h5", "channelId": "sandbox"}]});
+    serving.fine(Method::PUT, "/merchants/9", &merchant).await;
+    let wish = json!({"merchantId": "9", "outOrderNo": "G-1", "amount": 5, "productId": "h5", "channelId": "sandbox"});
+    let opened = async {
+        while serving.send(Method::POST, "/payments", &wish).await.0 != StatusCode::CREATED {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), opened).await.expect("the merchant becomes known");
+    serving.until("/merchants/9/payments/G-1", "status", "SUCCESS").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -379,7 +379,9 @@ pub async fn until_only(dbs: &RoleDbs, wanted: &[&String]) {
     let started = std::time::Instant::now();
     loop {
         let seen = found(dbs).await;
-        let others: Vec<_> = seen.iter().filter(|(_, key)| !wanted.contains(&key)).collect();
+        // A payment that is left as it is differs from what was counted of it, too.
+        let others = seen.iter().filter(|(check, _)| wanted.is_empty() || check != "statistics");
+        let others: Vec<_> = others.filter(|(_, key)| !wanted.contains(&key)).collect();
         if others.is_empty() && wanted.iter().all(|id| seen.iter().any(|(_, key)| key == *id)) {
             return;
         }
