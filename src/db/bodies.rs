@@ -132,6 +132,7 @@ impl RefundRow {
             kind: self.kind,
             user_id: (payment.user_id > 0).then_some(UserId(payment.user_id)),
             paid_amount: (self.kind != RefundKind::Extra).then_some(payment.state.amount),
+            all_back: None,
             order_no: payment.order_no.clone(),
             merchant_id: Some(MerchantId(payment.state.merchant_id)),
         }

@@ -295,7 +295,7 @@ catalogue! {
         ["orderId", "paymentId", "refundId", "amount", "reason"];
     RefundSuccess = "REFUND_SUCCESS", "Money of an order went back.",
         Producer::Role(Role::Payment) => [Order, Points, Notification],
-        ["orderId", "refundId", "amount", "kind", "userId", "paidAmount", "orderNo", "merchantId"];
+        ["orderId", "refundId", "amount", "kind", "userId", "paidAmount", "allBack", "orderNo", "merchantId"];
     RefundFailed = "REFUND_FAILED", "A part of an order's money could not go back: it may be asked for again.",
         Producer::Role(Role::Payment) => [Order],
         ["orderId", "refundId", "amount", "reason"];

@@ -65,6 +65,9 @@ pub struct RefundSuccess {
     /// What was paid; without it all of that went back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_amount: Option<Money>,
+    /// With it all of that is back; where it is not said, that of a canceled order is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_back: Option<bool>,
     /// The order's number for people.
     #[serde(default)]
     pub order_no: String,

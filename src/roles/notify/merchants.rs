@@ -47,11 +47,14 @@ fn notice(event: &Event) -> Option<(OrderNotify, String)> {
         }
         Kind::RefundSuccess => {
             let body: RefundSuccess = event.read().ok()?;
-            let (status, apart) = match body.kind {
-                RefundKind::Order => (REFUNDED, REFUNDED.to_owned()),
-                RefundKind::Part => (PART_REFUNDED, format!("{PART_REFUNDED}:{}", body.refund_id)),
-                // Money that came twice was never the merchant's.
-                RefundKind::Extra => return None,
+            // Money that came twice was never the merchant's.
+            if body.kind == RefundKind::Extra {
+                return None;
+            }
+            // A part that was on its way when the order was canceled may be back after the rest.
+            let (status, apart) = match body.all_back.unwrap_or(body.kind == RefundKind::Order) {
+                true => (REFUNDED, REFUNDED.to_owned()),
+                false => (PART_REFUNDED, format!("{PART_REFUNDED}:{}", body.refund_id)),
             };
             let refund_id = Some(body.refund_id);
             Some((of(body.order_id, body.order_no, body.merchant_id, body.amount, status, refund_id), apart))

@@ -13,7 +13,7 @@ use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
-use crate::domain::event::{Kind, RefundKind};
+use crate::domain::event::{Kind, RefundKind, RefundSuccess};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Input, Status};
@@ -198,7 +198,8 @@ async fn call(
 /// The database's.
 pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Result<(), DbError> {
     let refunds = payments::lock_refunds(tx, traces.keys().copied().collect()).await?;
-    let open: Vec<&RefundRow> = refunds.values().filter(|refund| refund.status != RefundStatus::Success).collect();
+    let mut open: Vec<&RefundRow> = refunds.values().filter(|refund| refund.status != RefundStatus::Success).collect();
+    open.sort_by_key(|refund| refund.id);
     let payment_ids = open.iter().map(|refund| refund.payment_id).collect();
     let mut found = payments::lock_by_id(tx, payment_ids).await?;
     let ids: Vec<i64> = open.iter().map(|refund| refund.id).collect();
@@ -231,7 +232,8 @@ pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Resul
             payment.state = next;
             changed.insert(payment.id);
         }
-        let body = refund.success(payment);
+        let all_back = (refund.kind != RefundKind::Extra).then_some(is_back && is_last);
+        let body = RefundSuccess { all_back, ..refund.success(payment) };
         let discriminator = refund.id.to_string();
         let draft = Draft::new(Kind::RefundSuccess, refund.order_id, &body, trace);
         tx.emit(&Draft { discriminator: &discriminator, ..draft })?;
