@@ -9,6 +9,7 @@ mod texts;
 use std::collections::BTreeMap;
 
 use ruyi::config::{Config, Millis};
+use ruyi::db::Db;
 use ruyi::db::delivery::{Kind as Call, Status};
 use ruyi::db::sql::{self, Columns};
 use ruyi::domain::event::{Group, Kind};
@@ -21,7 +22,7 @@ use crate::delivery::world::{Seen, Server};
 use crate::shop::{Setup, Shop};
 use mail::{Mail, MailServer};
 
-const PHONE: &str = "+8613800138000";
+pub const PHONE: &str = "+8613800138000";
 const EMAIL: &str = "Bob.Lee@example.com";
 /// The user of all orders here.
 const USER: i64 = 7;
@@ -133,22 +134,25 @@ impl World {
         self.sms.seen().iter().map(|seen| (field(seen, "template"), field(seen, "text"))).collect()
     }
 
-    /// No table but one, and nothing that a person is shown, has the number or the address.
     async fn nothing_is_told(&self) {
-        let mut conn = self.shop.db.read().await.unwrap();
-        let tables =
-            sql::fetch(&mut conn, "SELECT name FROM sqlite_master WHERE type = 'table'", vec![]).await.unwrap();
-        for table in tables.iter().map(|row| row.text(0).unwrap()).filter(|name| name != "contact") {
-            let columns = sql::fetch(&mut conn, format!("SELECT name FROM pragma_table_info('{table}')"), vec![]).await;
-            for column in columns.unwrap().iter().map(|row| row.text(0).unwrap()) {
-                // Without what stands between the digits of a number.
-                let plain = format!("LOWER(REPLACE(REPLACE(CAST(\"{column}\" AS TEXT), ' ', ''), '-', ''))");
-                let text = format!(
-                    "SELECT COUNT(*) FROM \"{table}\" WHERE {plain} LIKE '%3800138000%' OR {plain} LIKE '%bob.lee%'"
-                );
-                let found = sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap();
-                assert_eq!(found, 0, "{table}.{column}");
-            }
+        nothing_is_told(&self.shop.db).await;
+    }
+}
+
+/// No table but one, and nothing that a person is shown, has the number or the address.
+pub async fn nothing_is_told(db: &Db) {
+    let mut conn = db.read().await.unwrap();
+    let tables = sql::fetch(&mut conn, "SELECT name FROM sqlite_master WHERE type = 'table'", vec![]).await.unwrap();
+    for table in tables.iter().map(|row| row.text(0).unwrap()).filter(|name| name != "contact") {
+        let columns = sql::fetch(&mut conn, format!("SELECT name FROM pragma_table_info('{table}')"), vec![]).await;
+        for column in columns.unwrap().iter().map(|row| row.text(0).unwrap()) {
+            // Without what stands between the digits of a number.
+            let plain = format!("LOWER(REPLACE(REPLACE(CAST(\"{column}\" AS TEXT), ' ', ''), '-', ''))");
+            let text = format!(
+                "SELECT COUNT(*) FROM \"{table}\" WHERE {plain} LIKE '%3800138000%' OR {plain} LIKE '%bob.lee%'"
+            );
+            let found = sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap();
+            assert_eq!(found, 0, "{table}.{column}");
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum At {
     Greeting,
     Sender,
     Recipient,
+    /// Before the message.
+    Data,
     /// After the message.
     End,
 }
@@ -27,6 +29,8 @@ pub enum Act {
     Close(At),
     /// Takes the message, and closes without a word.
     Swallow,
+    /// Takes the message, and says so twice.
+    Twice,
 }
 
 /// A message that it took.
@@ -176,7 +180,10 @@ impl MailServer {
                     self.say(stream, act, At::Recipient, "250 recipient ok").await?;
                 }
                 "DATA" => {
-                    write(stream, "354 go on").await?;
+                    self.say(stream, act, At::Data, "354 go on").await?;
+                    if matches!(act, Act::Say(At::Data, _)) {
+                        continue;
+                    }
                     let mut text = String::new();
                     loop {
                         let mut line = String::new();
@@ -196,7 +203,9 @@ impl MailServer {
                         return None;
                     }
                     // As some do, it names whom it is for.
-                    self.say(stream, act, At::End, &format!("250 queued for <{to}>")).await?;
+                    let queued = format!("250 queued for <{to}>");
+                    let twice = format!("{queued}\r\n{queued}");
+                    self.say(stream, act, At::End, if matches!(act, Act::Twice) { &twice } else { &queued }).await?;
                 }
                 "QUIT" => {
                     write(stream, "221 bye").await?;

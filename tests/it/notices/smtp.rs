@@ -32,10 +32,12 @@ async fn what_fails_for_now_is_sent_again() {
         Act::Say(At::Greeting, "421 come back later"),
         Act::Say(At::Sender, "553 not from here"),
         Act::Say(At::Recipient, "450 <bob.lee@example.com> is busy"),
+        Act::Say(At::Data, "452 no room"),
         Act::Say(At::End, "451 no disk"),
         Act::Say(At::Greeting, "what?"),
         Act::Close(At::Greeting),
         Act::Close(At::Recipient),
+        Act::Close(At::Data),
         Act::Close(At::End),
         Act::Swallow,
     ] {
@@ -54,7 +56,11 @@ async fn what_fails_for_now_is_sent_again() {
 
 #[tokio::test]
 async fn what_the_server_refuses_is_final() {
-    for act in [Act::Say(At::Recipient, "550 5.1.1 <Bob.Lee@example.com> unknown"), Act::Say(At::End, "554 spam")] {
+    for act in [
+        Act::Say(At::Recipient, "550 5.1.1 <Bob.Lee@example.com> unknown"),
+        Act::Say(At::Data, "554 no valid recipients"),
+        Act::Say(At::End, "554 spam"),
+    ] {
         let (world, (status, attempts, _, error)) = after(act).await;
         assert_eq!((status, attempts), (Status::Refused, 1), "{error}");
         assert!(error.contains("refused") && !error.to_lowercase().contains("bob"), "{error}");
@@ -65,14 +71,26 @@ async fn what_the_server_refuses_is_final() {
 
 #[tokio::test]
 async fn a_server_that_hangs_is_given_up_on() {
-    for at in [At::Greeting, At::Recipient, At::End] {
+    for at in [At::Greeting, At::Recipient, At::Data, At::End] {
         let (world, (status, attempts, _, error)) = after(Act::Hang(at)).await;
         assert_eq!((status, attempts), (Status::Pending, 1), "{at:?}");
         assert!(error.contains("timeout"), "{error}");
         world.shop.clock.advance_ms(10_000);
         world.send().await;
         assert_eq!(world.state(Call::Email, 101).await.0, Status::Done, "{at:?}");
+        // It had taken one that it has not answered for: both are the same message.
+        let ids: Vec<String> = world.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
+        assert_eq!(ids, vec![ids[0].clone(); if at == At::End { 2 } else { 1 }], "{at:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_twice_has_one_message() {
+    let (mut world, (status, attempts, ..)) = after(Act::Twice).await;
+    assert_eq!((status, attempts), (Status::Done, 1));
+    world.told(102, "ORDER_SIGNED", json!({})).await;
+    world.send().await;
+    assert_eq!((world.state(Call::Email, 102).await.0, world.mail.taken().len()), (Status::Done, 2));
 }
 
 #[tokio::test]
