@@ -1,92 +1,28 @@
 //! What the warehouse may say and do: refusals by its answer, by call back and by message; late, twice, out of order;
 //! and addresses that change while it is being told.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::http::StatusCode;
 use reqwest::Method;
 use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::parties::{Act, Party, WRONGS, body, impatient, is_consistent, key, scripts};
 use crate::serving::Serving;
 use crate::shop::Shop;
 
 const SOON_MS: i64 = 60_000;
 
-/// What one call is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Say {
-    Yes,
-    No,
-    /// The call is wrong, not the order.
-    NotSo(u16),
-    Broken,
-    /// Breaks off in the middle of the answer.
-    Torn,
-    /// Later than anybody waits.
-    Late,
-}
+/// A no to the order.
+const NO: Act = Act::Say(422, r#"{"refused": true, "reason": "no road leads there"}"#);
 
-/// A warehouse on a socket of its own, which answers as it was told to, and then yes.
-#[derive(Clone, Default)]
-struct Warehouse {
-    answers: Arc<Mutex<VecDeque<Say>>>,
-    /// (idempotency key, body) of each call.
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
-}
-
-impl Warehouse {
-    async fn open(answers: &[Say]) -> (Self, String) {
-        let warehouse = Self::default();
-        warehouse.answers.lock().unwrap().extend(answers);
-        let app = axum::Router::new().route("/orders", post(take)).with_state(warehouse.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        (warehouse, url)
-    }
-
-    fn asked(&self) -> Vec<(String, Value)> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn take(State(warehouse): State<Warehouse>, headers: HeaderMap, body: Bytes) -> Response {
-    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
-    warehouse.asked.lock().unwrap().push((key, serde_json::from_slice(&body).unwrap()));
-    let answer = warehouse.answers.lock().unwrap().pop_front().unwrap_or(Say::Yes);
-    let no = json!({"refused": true, "reason": "no road leads there"}).to_string();
-    match answer {
-        Say::Yes => StatusCode::ACCEPTED.into_response(),
-        Say::No => (StatusCode::UNPROCESSABLE_ENTITY, no).into_response(),
-        Say::NotSo(status) => (StatusCode::from_u16(status).unwrap(), r#"{"refused": false}"#).into_response(),
-        Say::Broken => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Say::Torn => {
-            let parts = [Ok(no[..9].to_owned()), Err(std::io::Error::other("cable cut"))];
-            let body = axum::body::Body::from_stream(futures_util::stream::iter(parts));
-            Response::builder().status(StatusCode::BAD_GATEWAY).body(body).unwrap()
-        }
-        Say::Late => {
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            StatusCode::ACCEPTED.into_response()
-        }
-    }
-}
-
-async fn shop_with(url: &str) -> Serving {
-    let endpoint = format!("warehouse.endpoint={url}");
-    let settings =
-        [endpoint.as_str(), "delivery.schedule=[\"10ms\",\"10ms\",\"10ms\",\"10ms\"]", "delivery.timeout=1s"];
-    let serving = Serving::start(&settings).await;
-    serving.fill().await;
-    serving
+/// A warehouse, and a shop that hands its orders over to it.
+async fn with_warehouse(scripts: Vec<Vec<Act>>, then: Act) -> (Party, Serving) {
+    let warehouse = Party::start("/orders", scripts, then).await;
+    let serving = impatient(&[format!("warehouse.endpoint={}", warehouse.url(""))]).await;
+    (warehouse, serving)
 }
 
 /// An order of one A1 that is paid; its id.
@@ -120,14 +56,14 @@ async fn is_refunded(serving: &Serving, id: &str, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_refuses_the_order() {
-    // Whatever came before it: errors, answers that break off, and none in time.
-    let (warehouse, url) = Warehouse::open(&[Say::Broken, Say::Torn, Say::Late, Say::No]).await;
-    let serving = shop_with(&url).await;
+    // Whatever came before it.
+    let acts: Vec<Act> = WRONGS.into_iter().filter(|act| *act != Act::Twice).collect();
+    let (warehouse, serving) = with_warehouse(vec![acts], NO).await;
     let id = paid(&serving).await;
     is_refunded(&serving, &id, "no road leads there").await;
+    warehouse.is_asked_for(1);
     let asked = warehouse.asked();
-    assert_eq!(asked.len(), 4, "{asked:?}");
-    assert!(asked.iter().all(|(key, body)| *key == id && body["address"] == "there"), "{asked:?}");
+    assert!(asked.iter().all(|seen| key(seen) == id && body(seen)["address"] == "there"), "{asked:?}");
     // The warehouse says it again, by call back, and then the contrary.
     assert_eq!(report(&serving, &id, "REFUSED").await, StatusCode::OK);
     assert_eq!(report(&serving, &id, "ORDER_FULFILL_REFUSED").await, StatusCode::OK);
@@ -137,11 +73,40 @@ async fn an_answer_refuses_the_order() {
     serving.stop().await;
 }
 
+/// Its steps are reported as soon as it has the order, whatever it has answered, each twice at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_is_handed_over_once() {
+    let scripts = scripts();
+    let count = scripts.len();
+    let (warehouse, serving) = with_warehouse(scripts, Act::Do).await;
+    let mut orders = Vec::new();
+    for _ in 0..count {
+        orders.push(paid(&serving).await);
+    }
+    warehouse.has_done(count).await;
+    for id in &orders {
+        for step in ["ORDER_FULFILL_SUCCESS", "ORDER_OUT_STOCK", "ORDER_DELIVERY", "ORDER_SIGNED"] {
+            let both = tokio::join!(report(&serving, id, step), report(&serving, id, step));
+            assert_eq!(both, (StatusCode::OK, StatusCode::OK));
+        }
+    }
+    for id in &orders {
+        serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
+    }
+    is_consistent(&serving).await;
+    warehouse.is_asked_for(count);
+    assert_eq!(warehouse.keys(), orders.into_iter().collect());
+    let steps = "SELECT COUNT(*) FROM message_record WHERE topic IN \
+                 ('ORDER_FULFILL_SUCCESS', 'ORDER_OUT_STOCK', 'ORDER_DELIVERY', 'ORDER_SIGNED')";
+    assert_eq!(serving.number(steps).await, i64::try_from(4 * count).unwrap());
+    serving.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_no_to_the_order_cancels_it() {
-    for answer in [Say::NotSo(409), Say::NotSo(422), Say::NotSo(401), Say::NotSo(404)] {
-        let (_, url) = Warehouse::open(&[answer]).await;
-        let serving = shop_with(&url).await;
+    for status in [409, 422, 401, 404] {
+        // The call is wrong, not the order.
+        let (_, serving) = with_warehouse(vec![], Act::Say(status, r#"{"refused": false}"#)).await;
         let id = paid(&serving).await;
         serving.until(&format!("/orders/{id}"), "status", "PAID").await;
         let refused = async {
@@ -151,22 +116,16 @@ async fn only_a_no_to_the_order_cancels_it() {
         };
         tokio::time::timeout(Duration::from_secs(60), refused).await.unwrap();
         serving.settled().await;
-        assert_eq!(serving.get(&format!("/orders/{id}")).await["status"], "PAID", "{answer:?}");
+        assert_eq!(serving.get(&format!("/orders/{id}")).await["status"], "PAID", "{status}");
         serving.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_back_refuses_the_order() {
-    let (warehouse, url) = Warehouse::open(&[Say::Yes]).await;
-    let serving = shop_with(&url).await;
+    let (warehouse, serving) = with_warehouse(vec![], Act::Do).await;
     let id = paid(&serving).await;
-    let asked = async {
-        while warehouse.asked().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+    warehouse.has_done(1).await;
     let (one, two) = tokio::join!(report(&serving, &id, "REFUSED"), report(&serving, &id, "REFUSED"));
     assert_eq!((one, two), (StatusCode::OK, StatusCode::OK));
     is_refunded(&serving, &id, "the roof fell in").await;
@@ -270,8 +229,7 @@ async fn a_refused_order_is_not_offered_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_warehouse_gets_the_address_of_the_hand_over() {
-    let (warehouse, url) = Warehouse::open(&[]).await;
-    let serving = shop_with(&url).await;
+    let (warehouse, serving) = with_warehouse(vec![], Act::Do).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}], "address": "there"});
     let id = serving.place(&order).await;
     let path = format!("/orders/{id}/address");
@@ -293,13 +251,7 @@ async fn the_warehouse_gets_the_address_of_the_hand_over() {
     assert_eq!(serving.get(&format!("/orders/{id}")).await["address"], "5 Bell Street");
 
     serving.fine(Method::POST, &format!("/payments/{id}/pay"), &json!({})).await;
-    let asked = async {
-        while warehouse.asked().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        warehouse.asked()[0].1["address"].clone()
-    };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap(), "5 Bell Street");
+    assert_eq!(body(&warehouse.has_done(1).await[0])["address"], "5 Bell Street");
     // From now on it is too late.
     let late = serving.send(Method::PUT, &path, &json!({"address": "elsewhere"})).await;
     assert_eq!(late.0, StatusCode::CONFLICT, "{late:?}");
@@ -333,25 +285,19 @@ async fn an_order_on_hold_goes_to_its_new_address() {
 /// The change and the hand-over race: the warehouse is told the address that the order has in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_and_the_hand_over_have_one_winner() {
-    let (warehouse, url) = Warehouse::open(&[]).await;
-    let serving = shop_with(&url).await;
+    let (warehouse, serving) = with_warehouse(vec![], Act::Do).await;
     let mut orders = Vec::new();
     for _ in 0..8 {
         orders.push(paid(&serving).await);
     }
-    let body = json!({"address": "5 Bell Street"});
+    let change = json!({"address": "5 Bell Street"});
     let mut answers = Vec::new();
     for id in &orders {
-        answers.push(serving.send(Method::PUT, &format!("/orders/{id}/address"), &body).await.0);
+        answers.push(serving.send(Method::PUT, &format!("/orders/{id}/address"), &change).await.0);
     }
-    let all = async {
-        while warehouse.asked().len() < orders.len() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    let done = warehouse.has_done(orders.len()).await;
     for (id, answer) in orders.iter().zip(answers) {
-        let told = warehouse.asked().into_iter().find(|(key, _)| key == id).unwrap().1;
+        let told = body(done.iter().find(|seen| key(seen) == id).unwrap());
         let wanted = if answer == StatusCode::OK { "5 Bell Street" } else { "there" };
         assert!(matches!(answer, StatusCode::OK | StatusCode::CONFLICT), "{answer}");
         assert_eq!(told["address"], wanted, "{id} {answer}");

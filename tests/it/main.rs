@@ -36,6 +36,7 @@ mod model;
 mod notices;
 mod operator;
 mod order_flow;
+mod parties;
 mod pay_timeout;
 mod points;
 mod poison;

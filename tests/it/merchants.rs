@@ -205,7 +205,7 @@ pub async fn known(world: &World, secret: &SecretString, old: Option<(&SecretStr
 }
 
 /// The signatures of a request, checked with the crate that merchants use, at the time of the request.
-fn is_signed(seen: &crate::delivery::world::Seen, secret: &SecretString) -> bool {
+pub fn is_signed(seen: &crate::delivery::world::Seen, secret: &SecretString) -> bool {
     let signer = Webhook::new(secret.expose_secret()).unwrap();
     let at_s: i64 = seen.header("webhook-timestamp").parse().unwrap();
     let wanted = signer.sign(seen.header("webhook-id"), at_s, seen.body.as_bytes()).unwrap();

@@ -1,73 +1,21 @@
 //! Money that goes back while an order goes on: in parts, through the channel, once, and never more than was paid.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode};
-use axum::routing::post;
-use ruyi::audit::{self, RoleDbs};
+use axum::http::{Method, StatusCode};
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
+use crate::parties::{Act, Party, body, is_consistent, key, money_comes, shop_with};
 use crate::serving::Serving;
 use crate::shop::{Setup, Shop};
-
-const STRICT: audit::Options = audit::Options {
-    settle_ms: 0,
-    bound_ms: 0,
-    page: 100,
-    evidence: 10,
-    events_kept_ms: 1_000_000_000,
-    data_sync: true,
-    parcel_bound_ms: 1_000_000_000,
-    zone: jiff::tz::TimeZone::UTC,
-};
-
-/// A bank that takes payments, and answers each refund as it was told to; then with 200.
-#[derive(Clone, Default)]
-struct Bank {
-    answers: Arc<Mutex<VecDeque<StatusCode>>>,
-    /// (idempotency key, body) of each refund that it was asked for.
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
-}
-
-impl Bank {
-    /// Its URL.
-    async fn open(&self) -> String {
-        let refund = |State(bank): State<Self>, headers: HeaderMap, body: Bytes| async move {
-            let key = headers["idempotency-key"].to_str().unwrap().to_owned();
-            bank.asked.lock().unwrap().push((key, serde_json::from_slice(&body).unwrap()));
-            let answer = bank.answers.lock().unwrap().pop_front();
-            (answer.unwrap_or(StatusCode::OK), "the card is closed")
-        };
-        let app = axum::Router::new().route("/pay", post(|| async {})).route("/refund", post(refund));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = app.with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        url
-    }
-
-    fn answer(&self, with: &[StatusCode]) {
-        self.answers.lock().unwrap().extend(with);
-    }
-}
 
 /// An order of 59.80 that the bank's money paid, signed for; its id.
 async fn signed(serving: &Serving) -> String {
     let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
     let id = serving.place(&order).await;
     let payment = serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
-    let body = json!({
-        "paymentId": payment["paymentId"], "transactionNo": format!("B{id}"), "amount": 59.8, "currency": "CNY",
-        "merchantId": payment["merchantId"], "payTime": serving.now_s() * 1_000,
-    });
-    let call = serving.signed("/payments/callback/bank", "a secret of the bank", serving.now_s(), &body.to_string());
-    let (status, _, answer) = serving.reply(call.header("content-type", "application/json")).await;
-    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(money_comes(serving, &payment).await, StatusCode::OK);
     serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
     id
 }
@@ -87,13 +35,8 @@ async fn refunded(serving: &Serving, id: &str, number: usize, status: &str) -> V
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_go_back_through_the_channel_once() {
-    let bank = Bank::default();
-    let channel = format!(
-        r#"payment.channels.bank={{kind="sandbox",secret="a secret of the bank",endpoint="{}",submit="on_pay"}}"#,
-        bank.open().await
-    );
-    let serving = Serving::start(&[&channel, r#"delivery.schedule=["50ms","50ms"]"#]).await;
-    serving.fill().await;
+    let bank = Party::start("/refund", vec![], Act::Do).await;
+    let serving = shop_with(&bank, &["delivery.timeout=10s"]).await;
     let id = signed(&serving).await;
     let path = format!("/orders/{id}/refund");
     let ask = async |number: &str, body: Value| {
@@ -102,7 +45,7 @@ async fn parts_go_back_through_the_channel_once() {
     };
 
     // Refused for good: it may be asked for again, under another number.
-    bank.answer(&[StatusCode::UNPROCESSABLE_ENTITY]);
+    bank.script(&[Act::Say(422, "the card is closed")]);
     let (status, _, first) = ask("one", json!({"amount": 9.9, "reason": "broken"})).await;
     assert_eq!((status, &first["status"], &first["amount"]), (StatusCode::ACCEPTED, &json!("REQUESTED"), &json!(9.9)));
     let seen = refunded(&serving, &id, 0, "FAILED").await;
@@ -110,7 +53,7 @@ async fn parts_go_back_through_the_channel_once() {
     assert_eq!((&seen["refundedAmount"], &seen["refundableAmount"]), (&json!(0), &json!(59.8)));
 
     // Fails twice, and works; asked for twice, it goes back once.
-    bank.answer(&[StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE]);
+    bank.script(&[Act::Say(500, ""), Act::Say(503, "")]);
     let (_, _, second) = ask("two", json!({"amount": 0.1, "reason": "broken"})).await;
     let (status, _, again) = ask("two", json!({"amount": 0.1, "reason": "broken"})).await;
     assert_eq!((status, &again["refundId"]), (StatusCode::ACCEPTED, &second["refundId"]));
@@ -126,18 +69,19 @@ async fn parts_go_back_through_the_channel_once() {
     assert_eq!((&seen["refundedAmount"], &seen["refundableAmount"]), (&json!(59.8), &json!(0)));
     assert_eq!(ask("five", json!({})).await.0, StatusCode::CONFLICT);
 
-    serving.settled().await;
-    let asked = bank.asked.lock().unwrap().clone();
-    let amounts: Vec<&Value> = asked.iter().map(|(_, body)| &body["amount"]).collect();
-    assert_eq!(amounts, [&json!(9.9), &json!(0.1), &json!(0.1), &json!(0.1), &json!(59.7)]);
-    assert!(asked.iter().all(|(key, body)| body["refundId"] == key.as_str()), "{asked:?}");
+    is_consistent(&serving).await;
+    let asked = bank.asked();
+    assert!(asked.iter().all(|seen| body(seen)["refundId"] == key(seen)), "{asked:?}");
+    let mut amounts: Vec<Value> = asked.iter().map(|seen| body(seen)["amount"].clone()).collect();
+    assert!(amounts.len() >= 5, "{amounts:?}");
+    amounts.dedup();
+    assert_eq!(amounts, [9.9, 0.1, 59.7]);
+    assert_eq!(bank.done().len(), 2);
     // The order went on, its points went back with the money.
     let order = serving.get(&format!("/orders/{id}")).await;
     assert_eq!((&order["status"], &order["outcome"]), (&json!("SIGNED"), &json!("SIGNED")));
     assert_eq!(serving.get("/points/7").await["balance"], 0);
     assert_eq!(serving.get(&format!("/payments/{id}")).await["status"], "SUCCESS");
-    let report = audit::run(&RoleDbs::one(serving.db()), &STRICT).await.unwrap();
-    assert!(report.is_clean(), "{:#?}", report.violations);
     serving.stop().await;
 }
 
