@@ -143,6 +143,8 @@ pub enum Check {
     EventsOfStates,
     /// Outbox against inboxes.
     EventsConsumed,
+    /// Events against the calls that follow from them.
+    Deliveries,
     /// The view that is searched against orders.
     OrderView,
     /// What is past its time.
@@ -153,7 +155,7 @@ pub enum Check {
 
 impl Check {
     /// Every check, in report order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OrderRows,
         Self::StockLedger,
         Self::StockReservations,
@@ -166,6 +168,7 @@ impl Check {
         Self::Statistics,
         Self::EventsOfStates,
         Self::EventsConsumed,
+        Self::Deliveries,
         Self::OrderView,
         Self::NothingStuck,
         Self::Duplicates,
@@ -187,6 +190,7 @@ impl Check {
             Self::Statistics => "statistics",
             Self::EventsOfStates => "events_of_states",
             Self::EventsConsumed => "events_consumed",
+            Self::Deliveries => "deliveries",
             Self::OrderView => "order_view",
             Self::NothingStuck => "nothing_stuck",
             Self::Duplicates => "duplicates",
@@ -211,6 +215,7 @@ impl Check {
             Self::Statistics => "what is counted by day is what the payments say",
             Self::EventsOfStates => "each state has written its events",
             Self::EventsConsumed => "each event that was sent was handled by each of its groups",
+            Self::Deliveries => "each event that merchants or users are to be told by has its call",
             Self::OrderView => "the search shows each order as it is",
             Self::NothingStuck => "nothing is past its time",
             Self::Duplicates => "no effect happened twice",
@@ -262,8 +267,8 @@ pub enum About {
     Missing(i64, Kind),
     /// An event that a group has not handled.
     Unhandled(Group, String),
-    /// An event that the group that tells users has handled, and nobody was told.
-    Untold(String),
+    /// An event that a group handled, without what it leaves behind: a message to the user, or a call.
+    Undone(Group, String),
     /// A row that does not move, in the database of this place in [`RoleDbs::distinct`].
     Row(Stuck, usize, i64),
     /// A row that belongs to nothing.

@@ -4,6 +4,7 @@
 //! together with the effects that their kinds have. What happens between a call and its record is made good by the
 //! call being made again, with the same `Idempotency-Key`.
 
+mod answer;
 mod breaker;
 mod call;
 mod engine;
@@ -13,6 +14,7 @@ mod lanes;
 pub mod mask;
 mod notice;
 mod post;
+mod query;
 mod record;
 mod schedule;
 pub mod sign;
@@ -23,5 +25,5 @@ pub use engine::{BuildError, Engine, EngineConfig};
 pub use guard::Resolve;
 pub use hand::{cancel, resend};
 pub use post::Poster;
-pub use record::{Answered, Effects, Settled, Verdict, no_effects, record_answers};
-pub use target::{SandboxCall, Targets};
+pub use record::{Answered, Effects, Said, Settled, Verdict, no_effects, record_answers};
+pub use target::{SandboxCall, Targets, channel_of};

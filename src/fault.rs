@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 27] = [
+pub const TRANSACTIONS: [&str; 28] = [
     "node",
     "product_set",
     "coupon_template_set",
@@ -38,6 +38,7 @@ pub const TRANSACTIONS: [&str; 27] = [
     "gateway_pay",
     "gateway_act",
     "contact_set",
+    "channel_query",
 ];
 
 /// Transactions that only `payment.publish = "transaction"` has.

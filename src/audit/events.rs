@@ -9,11 +9,15 @@ use super::{About, Auditor, Check, Moment, Suspect, orders};
 use crate::clock::rfc3339;
 use crate::db::audit::{self as facts, OrderFact, SentFact};
 use crate::db::inbox::Outcome;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, delivery};
+use crate::domain::call::Kind as Call;
 use crate::domain::event::{Group, Kind};
 use crate::domain::order::{CancelType, RefundState, Status};
 use crate::domain::payment::Status as PaymentStatus;
 use crate::domain::stock::Status as StockStatus;
+
+/// Events that are handled by recording a call.
+const CALLING: [Kind; 3] = [Kind::OrderNotify, Kind::SmsNotification, Kind::EmailNotification];
 
 /// `events_of_states`: the event of a state is written with it, and so is there as soon as the state is.
 pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
@@ -160,6 +164,8 @@ async fn consumed_of(auditor: &mut Auditor<'_>, db: &Db) -> Result<(), DbError> 
         let Some(last) = sent.last() else { return Ok(()) };
         after = last.id;
         auditor.checked(Check::EventsConsumed, sent.len());
+        let calls = |row: &&SentFact| CALLING.iter().any(|kind| kind.name() == row.topic);
+        auditor.checked(Check::Deliveries, sent.iter().filter(calls).count());
         sent.retain(|row| moment.overdue(row.due_at) && row.sent_at >= moment.events_since);
         let mut suspects = unhandled(auditor, &sent).await?;
         if !suspects.is_empty() {
@@ -167,27 +173,55 @@ async fn consumed_of(auditor: &mut Auditor<'_>, db: &Db) -> Result<(), DbError> 
             sent.retain(|row| again.contains(&row.id));
             suspects = unhandled(auditor, &sent).await?;
         }
-        auditor.found(Check::EventsConsumed, suspects);
+        let (calls, events) = suspects.into_iter().partition(|one| check_of(one) == Check::Deliveries);
+        auditor.found(Check::Deliveries, calls);
+        auditor.found(Check::EventsConsumed, events);
     }
 }
 
-/// Events that were handled by telling the user, who was not told: the message is written in the transaction that says
-/// so, and nothing deletes it.
-async fn untold(
+/// What a group leaves behind when it has handled an event, by the event's id: it is written in the transaction that says
+/// that the event is handled, and nothing deletes it. None where a group leaves nothing of this kind.
+pub(super) async fn left_behind(
     conn: &mut AnyConnection,
+    group: Group,
+    event_ids: &[String],
+) -> Result<Option<HashSet<String>>, DbError> {
+    let call = match group {
+        Group::Notification => return facts::told(conn, event_ids).await.map(Some),
+        Group::OrderNotify => Call::Merchant,
+        Group::Sms => Call::Sms,
+        Group::Email => Call::Email,
+        _ => return Ok(None),
+    };
+    delivery::recorded(conn, call, event_ids.to_vec()).await.map(Some)
+}
+
+/// Events that were handled without what their group leaves behind.
+async fn undone(
+    conn: &mut AnyConnection,
+    group: Group,
     rows: &[&SentFact],
     outcomes: &HashMap<String, i64>,
 ) -> Result<Vec<Suspect<i64>>, DbError> {
     let done = |row: &&&SentFact| outcomes.get(&row.event_id) == Some(&(Outcome::Done as i64));
     let rows: Vec<&&SentFact> = rows.iter().filter(done).collect();
     let ids: Vec<String> = rows.iter().map(|row| row.event_id.clone()).collect();
-    let told = facts::told(conn, &ids).await?;
+    let Some(there) = left_behind(conn, group, &ids).await? else { return Ok(Vec::new()) };
+    let missing = if group == Group::Notification { "the user was not told" } else { "no call was recorded" };
     let suspect = |row: &&SentFact| {
         let event_id = row.event_id.clone();
-        let evidence = format!("handled by {}, but the user was not told", Group::Notification.name());
-        Suspect { id: row.id, key: event_id.clone(), evidence, about: About::Untold(event_id) }
+        let evidence = format!("handled by {}, but {missing}", group.name());
+        Suspect { id: row.id, key: event_id.clone(), evidence, about: About::Undone(group, event_id) }
     };
-    Ok(rows.into_iter().filter(|row| !told.contains(&row.event_id)).map(suspect).collect())
+    Ok(rows.into_iter().filter(|row| !there.contains(&row.event_id)).map(suspect).collect())
+}
+
+/// The check that a suspect of [`unhandled`] belongs to.
+fn check_of(suspect: &Suspect<i64>) -> Check {
+    match suspect.about {
+        About::Undone(group, _) if group != Group::Notification => Check::Deliveries,
+        _ => Check::EventsConsumed,
+    }
 }
 
 async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspect<i64>>, DbError> {
@@ -207,9 +241,7 @@ async fn unhandled(auditor: &Auditor<'_>, sent: &[SentFact]) -> Result<Vec<Suspe
             .map(|row| row.key.clone())
             .collect();
         let buried = facts::keys_on_topic(&mut conn, &format!("%DLQ%{}", group.name()), &dead).await?;
-        if group == Group::Notification {
-            suspects.extend(untold(&mut conn, &rows, &outcomes).await?);
-        }
+        suspects.extend(undone(&mut conn, group, &rows, &outcomes).await?);
         let absent: Vec<String> = ids.into_iter().filter(|id| !outcomes.contains_key(id)).collect();
         let parked = facts::parked(&mut conn, group.name(), &absent).await?;
         for row in rows {

@@ -174,7 +174,7 @@ impl<'a> Repair<'a> {
             name if name == Check::StockReservations.name() || name == Check::Duplicates.name() => 0,
             name if name == Check::StockLedger.name() => 1,
             name if name == Check::EventsOfStates.name() => 3,
-            name if name == Check::EventsConsumed.name() => 4,
+            name if name == Check::EventsConsumed.name() || name == Check::Deliveries.name() => 4,
             _ => 2,
         };
         violations.sort_by_key(rank);

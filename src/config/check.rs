@@ -226,6 +226,10 @@ impl Config {
         }
         faults.positive("stock.sync_interval", self.stock.sync_interval);
         faults.positive("payment.callback_tolerance", self.payment.callback_tolerance);
+        if (1..1_000).contains(&self.payment.query_after.ms()) {
+            // A submission has to be written by then.
+            faults.add("payment.query_after", "is too short", "0s for never, or at least \"1s\"");
+        }
         for (id, channel) in &self.payment.channels {
             faults.endpoint(&format!("payment.channels.{id}.endpoint"), &channel.endpoint);
             if channel.kind == ChannelKind::Http && channel.endpoint.is_empty() {

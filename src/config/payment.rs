@@ -16,6 +16,8 @@ pub struct Payment {
     pub publish: PublishVia,
     /// Largest difference between the time in a callback and ours.
     pub callback_tolerance: Millis,
+    /// How long after a submission a channel that has not called back is asked; zero: never.
+    pub query_after: Millis,
     /// Payment channels by id.
     pub channels: BTreeMap<String, Channel>,
 }

@@ -276,6 +276,21 @@ pub async fn release(tx: &mut Tx, kind: Kind, prefix: &str, from: i64) -> Result
     Ok(released)
 }
 
+/// The first call of this kind whose reference begins with `<prefix>:`: when it is due, its attempts, its body.
+///
+/// # Errors
+/// The database's.
+pub async fn first_with_prefix(
+    conn: &mut AnyConnection,
+    kind: Kind,
+    prefix: &str,
+) -> Result<Option<(Option<i64>, i64, String)>, DbError> {
+    let text =
+        "SELECT next_at, attempts, body FROM delivery WHERE kind = ? AND ref >= ? AND ref < ? ORDER BY ref LIMIT 1";
+    let rows = sql::fetch(conn, text, vals![kind as i64, format!("{prefix}:"), format!("{prefix};")]).await?;
+    rows.first().map(|row| Ok((row.maybe_int(0)?, row.int(1)?, row.text(2)?))).transpose()
+}
+
 /// A call that is still to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {

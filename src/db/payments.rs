@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
+use crate::domain::call::Kind as Call;
 use crate::domain::event::RefundKind;
 use crate::domain::id::first_id_of;
 use crate::domain::money::Money;
@@ -195,6 +196,54 @@ pub async fn paid_within(
     );
     let vals = vals![after.max(first), channel_id, from_ms, to_ms];
     sql::fetch(conn, text, vals).await?.iter().map(from_row).collect()
+}
+
+/// A payment that was submitted to its channel, and has no money.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Payment.
+    pub id: i64,
+    /// As in [`PaymentRow`].
+    pub order_id: i64,
+    /// Channel.
+    pub channel_id: String,
+    /// W3C trace context of what opened it.
+    pub trace: Option<String>,
+}
+
+/// The first submission to a channel with an id in this range, its end excluded.
+///
+/// # Errors
+/// The database's.
+pub async fn first_submission(conn: &mut AnyConnection, from: i64, until: i64) -> Result<Option<i64>, DbError> {
+    let text = "SELECT id FROM delivery WHERE id >= ? AND id < ? AND kind = ? ORDER BY id LIMIT 1";
+    let row = sql::fetch_one(conn, text, vals![from, until, Call::ChannelSubmit as i64]).await?;
+    row.map(|row| row.int(0)).transpose()
+}
+
+/// Payments without money of which a submission has an id in this range, its end excluded.
+///
+/// # Errors
+/// The database's.
+pub async fn submitted_without_money(
+    conn: &mut AnyConnection,
+    from: i64,
+    until: i64,
+) -> Result<Vec<Submitted>, DbError> {
+    let codes: Vec<String> =
+        Status::ALL.iter().filter(|status| !status.has_money()).map(|status| status.code().to_string()).collect();
+    let text = format!(
+        "SELECT DISTINCT p.id, p.order_id, p.channel_id, p.trace FROM delivery d \
+         JOIN payment_record p ON p.order_id = d.order_id \
+         WHERE d.id >= ? AND d.id < ? AND d.kind = {} AND p.status IN ({}) ORDER BY p.id",
+        Call::ChannelSubmit as i64,
+        codes.join(",")
+    );
+    let rows = sql::fetch(conn, text, vals![from, until]).await?;
+    let read = |row: &AnyRow| {
+        Ok(Submitted { id: row.int(0)?, order_id: row.int(1)?, channel_id: row.text(2)?, trace: row.maybe_text(3)? })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Writes changed payments back, each once; they were locked in this transaction.

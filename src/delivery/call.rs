@@ -10,9 +10,12 @@ use reqwest::{Client, Response};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
+use super::answer;
 use super::mask;
 use super::notice::{self, Ready, Sent};
-use super::schedule::{Outcome, declined, judge};
+use super::query;
+use super::record::Said;
+use super::schedule::Outcome;
 use super::sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
 use super::target::{Prepared, Targets, Unprepared};
 use super::webhook;
@@ -25,9 +28,6 @@ const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 
 /// At most so much of an answer is read.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
-
-/// So much of a refusal is kept for people.
-const EXCERPT_CHARS: usize = 200;
 
 /// Makes calls. A cheap clone.
 #[derive(Clone)]
@@ -58,8 +58,8 @@ pub(super) struct Made {
     pub request: Option<String>,
     /// What was answered, as people may see it.
     pub answer: Option<String>,
-    /// Why the warehouse will not send the order.
-    pub declined: Option<String>,
+    /// What the answer says beyond that.
+    pub said: Option<Said>,
 }
 
 impl Caller {
@@ -90,13 +90,18 @@ impl Caller {
         let (started_at, started) = (self.db.clock().now_ms(), Instant::now());
         let attempt = self.attempt(&call).await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let Attempt { http_status, outcome, request, answer, declined } = attempt;
-        Made { call, started_at, duration_ms, http_status, outcome, request, answer, declined }
+        let Attempt { http_status, outcome, request, answer, said } = attempt;
+        Made { call, started_at, duration_ms, http_status, outcome, request, answer, said }
     }
 
     async fn attempt(&self, call: &Delivery) -> Attempt {
         if let Some(way) = notice::way(call.kind) {
             return self.tell(call, way).await;
+        }
+        if call.kind == Kind::ChannelQuery
+            && let Some(outcome) = query::settled(&self.db, call).await
+        {
+            return Attempt::failed(outcome);
         }
         match self.prepare(call).await {
             Ok((prepared, headers)) => self.post(call, prepared, headers).await,
@@ -123,7 +128,7 @@ impl Caller {
             (Ok(Ready::Mail(mail)), Some(server)) => {
                 let limit = self.timeouts.get(&call.kind).copied().unwrap_or(self.timeout);
                 let Sent { outcome, request, answer } = server.send(&mail, limit).await;
-                Attempt { http_status: None, outcome, request, answer, declined: None }
+                Attempt { http_status: None, outcome, request, answer, said: None }
             }
             (Ok(Ready::Mail(_)), None) => Attempt::failed(again("there is no mail server".to_owned())),
         }
@@ -149,10 +154,10 @@ impl Caller {
                     None => text,
                 };
                 let (text, status, headers) = (hide(text), response.status(), response.headers());
-                let outcome = judge(call.kind, status, headers, self.db.clock().now_ms(), &excerpt(&text));
+                let now_ms = self.db.clock().now_ms();
+                let (outcome, said) = answer::read(&self.targets, call, (status, headers, &text), now_ms);
                 let answer = Some(hide(mask::answer(status, headers, &text)));
-                let declined = declined(call.kind, status, &text);
-                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, declined }
+                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, said }
             }
             Err(error) => Attempt { request, ..Attempt::failed(again(describe(error))) },
         }
@@ -198,12 +203,12 @@ struct Attempt {
     outcome: Outcome,
     request: Option<String>,
     answer: Option<String>,
-    declined: Option<String>,
+    said: Option<Said>,
 }
 
 impl Attempt {
     fn failed(outcome: Outcome) -> Self {
-        Self { http_status: None, outcome, request: None, answer: None, declined: None }
+        Self { http_status: None, outcome, request: None, answer: None, said: None }
     }
 }
 
@@ -224,12 +229,6 @@ async fn read(response: &mut Response) -> String {
         body.extend_from_slice(&chunk);
     }
     String::from_utf8_lossy(&body).into_owned()
-}
-
-/// The beginning of an answer, on one line.
-fn excerpt(text: &str) -> String {
-    let text = mask::body(text.trim());
-    text.chars().take(EXCERPT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The error with its causes, without the URL: that is in the row, and may carry a password.

@@ -367,7 +367,7 @@ impl Engine {
             outcome: Outcome::Expired(why.to_owned()),
             request: None,
             answer: None,
-            declined: None,
+            said: None,
         });
         self.made.extend(expired);
         Ok(())

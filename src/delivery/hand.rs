@@ -31,7 +31,7 @@ pub async fn cancel(db: &Db, ids: Vec<i64>, why: &str, effects: Effects) -> Resu
         Box::pin(async move {
             let calls = log::cancel(tx, ids, &why).await?;
             let settled =
-                |call| Settled { delivery: call, verdict: Verdict::Canceled, error: Some(why.clone()), declined: None };
+                |call| Settled { delivery: call, verdict: Verdict::Canceled, error: Some(why.clone()), said: None };
             let settled: Vec<Settled> = calls.into_iter().map(settled).collect();
             if !settled.is_empty() {
                 effects(tx, &settled).await?;

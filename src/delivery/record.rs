@@ -6,8 +6,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
+use super::answer;
 use super::call::Made;
-use super::schedule::{self, Outcome, Schedules};
+use super::schedule::{Outcome, Schedules};
 use super::target::Targets;
 use crate::alert::{Alert, without_values};
 use crate::config;
@@ -29,6 +30,15 @@ pub enum Verdict {
     Unsent,
 }
 
+/// What an answer says beyond that the call was taken, or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Why the warehouse will not send the order: its answer to a call that is itself in order.
+    Declined(String),
+    /// The channel has the money: its answer, whose signature counts.
+    Paid(String),
+}
+
 /// A call that has ended.
 #[derive(Clone, Debug)]
 pub struct Settled {
@@ -38,8 +48,26 @@ pub struct Settled {
     pub verdict: Verdict,
     /// Why, unless it was delivered.
     pub error: Option<String>,
-    /// Why the warehouse will not send the order: its answer to a call that is itself in order.
-    pub declined: Option<String>,
+    /// What the answer says beyond that.
+    pub said: Option<Said>,
+}
+
+impl Settled {
+    /// Tells people that nothing good came of it.
+    pub fn alert(&self, tx: &mut Tx, why: String) {
+        let call = &self.delivery;
+        let alert = Alert::CallGivenUp {
+            kind: call.kind.name().to_owned(),
+            reference: call.reference.clone(),
+            business_id: call.order_id.to_string(),
+            target: Targets::name(&call.url).to_string(),
+            retry_count: call.attempts,
+            error_message: why,
+            alert_time: tx.now_ms(),
+            delivery_id: call.id.to_string(),
+        };
+        tx.alert(format!("call:{}:{}", call.id, call.attempts), alert);
+    }
 }
 
 /// What follows from calls that ended, in the transaction that records their end. It is called with the calls in the
@@ -119,8 +147,8 @@ pub struct Answered {
     pub status: StatusCode,
     /// Headers of the answer.
     pub headers: HeaderMap,
-    /// The beginning of its text.
-    pub excerpt: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// Judges and records answers just as the engine with this configuration does: for tests that carry the calls
@@ -132,18 +160,16 @@ pub async fn record_answers(
     db: &Db,
     answers: Vec<Answered>,
     config: &config::Delivery,
+    targets: &Targets,
     effects: Effects,
 ) -> Result<(), DbError> {
     let now_ms = db.clock().now_ms();
-    let made = answers.into_iter().map(|answer| Made {
-        request: None,
-        answer: None,
-        declined: schedule::declined(answer.call.kind, answer.status, &answer.excerpt),
-        outcome: schedule::judge(answer.call.kind, answer.status, &answer.headers, now_ms, &answer.excerpt),
-        call: answer.call,
-        started_at: answer.started_at,
-        duration_ms: now_ms - answer.started_at,
-        http_status: Some(i64::from(answer.status.as_u16())),
+    let made = answers.into_iter().map(|one| {
+        let answer = (one.status, &one.headers, one.text.as_str());
+        let (outcome, said) = answer::read(targets, &one.call, answer, now_ms);
+        let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
+        let Answered { call, started_at, .. } = one;
+        Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said }
     });
     let schedules = Arc::new(Schedules::of(config));
     record(db, Arc::new(made.collect()), schedules, effects).await.map(|_| ())
@@ -180,7 +206,7 @@ async fn record_in(
             delivery: one.call.clone(),
             verdict,
             error: one.error.clone(),
-            declined: made.declined.clone(),
+            said: made.said.clone(),
         }));
         attempts.push(attempt);
         recorded.push(one);
@@ -198,21 +224,11 @@ async fn record_in(
 /// warehouse will not send is no failure of the call.
 fn tell(tx: &mut Tx, settled: &Settled) {
     let call = &settled.delivery;
-    let nothing_failed = settled.declined.is_some() || settled.verdict == Verdict::Unsent;
+    let nothing_failed = settled.said.is_some() || settled.verdict == Verdict::Unsent;
     if call.kind == Kind::Alert || call.kind.is_sandbox() || nothing_failed {
         return;
     }
-    let alert = Alert::CallGivenUp {
-        kind: call.kind.name().to_owned(),
-        reference: call.reference.clone(),
-        business_id: call.order_id.to_string(),
-        target: Targets::name(&call.url).to_string(),
-        retry_count: call.attempts,
-        error_message: without_values(settled.error.as_deref().unwrap_or_default()),
-        alert_time: tx.now_ms(),
-        delivery_id: call.id.to_string(),
-    };
-    tx.alert(format!("call:{}:{}", call.id, call.attempts), alert);
+    settled.alert(tx, without_values(settled.error.as_deref().unwrap_or_default()));
 }
 
 fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Recorded, Attempt) {
@@ -221,17 +237,19 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         Outcome::Expired(_) | Outcome::Wait { .. } | Outcome::Unsent(_) => (open.id, open.attempts),
         _ => (open.id, open.attempts + 1),
     };
+    let later = |why: &String, retry_after_ms, last| {
+        let wait_ms = schedules.wait_ms(made.call.kind, id, attempt - open.base, retry_after_ms);
+        let status = if wait_ms.is_some() { Status::Pending } else { last };
+        (status, wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms)), Some(why.clone()))
+    };
     let (status, next_at, error) = match &made.outcome {
         Outcome::Delivered => (Status::Done, None, None),
         Outcome::Refused(error) => (Status::Refused, None, Some(error.clone())),
         Outcome::Wait { why, until_ms } => (Status::Pending, Some(*until_ms), Some(why.clone())),
         Outcome::Unsent(why) => (Status::Unsent, None, Some(why.clone())),
         Outcome::Expired(error) => (Status::Dead, None, Some(error.clone())),
-        Outcome::Again { error, retry_after_ms } => {
-            let wait_ms = schedules.wait_ms(made.call.kind, id, attempt - open.base, *retry_after_ms);
-            let status = if wait_ms.is_some() { Status::Pending } else { Status::Dead };
-            (status, wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms)), Some(error.clone()))
-        }
+        Outcome::Again { error, retry_after_ms } => later(error, *retry_after_ms, Status::Dead),
+        Outcome::NotYet(why) => later(why, None, Status::Done),
     };
     let row = Attempt {
         delivery_id: id,

@@ -22,7 +22,7 @@ pub enum SignatureError {
     #[error("the header {0} cannot be read")]
     Malformed(&'static str),
     /// Signed too long ago, or in the future.
-    #[error("X-Ruyi-Timestamp is too far from our time")]
+    #[error("X-Ruyi-Timestamp (epoch seconds) is too far from our time")]
     Time,
     /// Another body, another time or another secret.
     #[error("the signature does not match")]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,11 +12,15 @@ use url::Url;
 
 use super::guard::{self, Guard, Resolve};
 use super::notice::{Post, Senders};
+use super::sign::{self, SignatureError};
 use crate::config::Config;
 use crate::db::delivery::{Delivery, Kind};
 
 /// The channel whose secret signs a body that names no channel.
 const DEFAULT_CHANNEL: &str = "sandbox";
+
+/// How far the time in an answer may be from ours, where nothing else is configured.
+const TOLERANCE_MS: i64 = 300_000;
 
 /// Name of the target that is this process.
 pub(super) const OWN: &str = "own";
@@ -39,7 +44,9 @@ pub struct Targets(Arc<Inner>);
 
 struct Inner {
     own: OnceLock<String>,
-    channels: BTreeMap<String, SecretString>,
+    channels: BTreeMap<String, Keys>,
+    /// How far the time in a channel's answer may be from ours.
+    tolerance_ms: i64,
     warehouse: SecretString,
     alerts: SecretString,
     guard: Guard,
@@ -51,6 +58,9 @@ impl fmt::Debug for Targets {
         formatter.debug_struct("Targets").field("own", &self.0.own).finish_non_exhaustive()
     }
 }
+
+/// The secrets of a channel: the first one signs, its answers may be signed with any.
+type Keys = Vec<SecretString>;
 
 /// A call, ready to be made.
 pub(super) struct Prepared {
@@ -105,7 +115,8 @@ impl Targets {
     pub fn new(channels: BTreeMap<String, SecretString>, warehouse: SecretString) -> Self {
         Self::with(Inner {
             own: OnceLock::new(),
-            channels,
+            channels: channels.into_iter().map(|(id, secret)| (id, vec![secret])).collect(),
+            tolerance_ms: TOLERANCE_MS,
             warehouse,
             alerts: SecretString::default(),
             guard: Guard::new(false, guard::system()),
@@ -120,10 +131,11 @@ impl Targets {
     /// With other rules for the addresses that users give: anywhere, or names as `resolve` knows them.
     #[must_use]
     pub fn guarded(self, allow_private: bool, resolve: Resolve) -> Self {
-        let Inner { channels, warehouse, alerts, senders, .. } = &*self.0;
+        let Inner { channels, tolerance_ms, warehouse, alerts, senders, .. } = &*self.0;
         Self::with(Inner {
             own: OnceLock::new(),
             channels: channels.clone(),
+            tolerance_ms: *tolerance_ms,
             warehouse: warehouse.clone(),
             alerts: alerts.clone(),
             guard: Guard::new(allow_private, resolve),
@@ -153,12 +165,14 @@ impl Targets {
     /// With the configured secrets.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
+        let channels = &config.payment.channels;
         let channels =
-            config.payment.channels.iter().map(|(id, channel)| (id.clone(), channel.secret.clone())).collect();
+            channels.iter().map(|(id, channel)| (id.clone(), channel.secrets().cloned().collect())).collect();
         let guard = Guard::new(config.delivery.allow_private, guard::system());
         Self::with(Inner {
             own: OnceLock::new(),
             channels,
+            tolerance_ms: config.payment.callback_tolerance.ms(),
             warehouse: config.warehouse.secret.clone(),
             alerts: config.alerts.secret.clone(),
             guard,
@@ -177,7 +191,19 @@ impl Targets {
     /// The secret that a channel signs with.
     #[must_use]
     pub fn channel_secret(&self, channel_id: &str) -> Option<&SecretString> {
-        self.0.channels.get(channel_id)
+        self.0.channels.get(channel_id)?.first()
+    }
+
+    /// Checks that a channel has signed its answer.
+    pub(super) fn check_answer(
+        &self,
+        channel_id: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+        now_ms: i64,
+    ) -> Result<(), SignatureError> {
+        let keys = self.0.channels.get(channel_id).map(Vec::as_slice).unwrap_or_default();
+        sign::verify_any(keys.iter(), headers, body, now_ms, self.0.tolerance_ms)
     }
 
     /// The secret that the warehouse signs with.
@@ -228,9 +254,8 @@ impl Targets {
             }
             // These are made by `super::notice`.
             Kind::Sms | Kind::Email => return Err(Unprepared::Never("no plain call".to_owned())),
-            Kind::ChannelSubmit | Kind::ChannelRefund => {
-                let named: NamesChannel = serde_json::from_str(&call.body).map_err(unreadable)?;
-                (call.body.clone(), named.channel_id.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()), false)
+            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery => {
+                (call.body.clone(), channel_of(&call.body).map_err(unreadable)?, false)
             }
             Kind::SandboxPayment => {
                 let wrapped: SandboxCall = serde_json::from_str(&call.body).map_err(unreadable)?;
@@ -243,6 +268,15 @@ impl Targets {
             .ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))?;
         Ok(Prepared { own, guarded, spoil_signature, ..Prepared::new(url, body, secret) })
     }
+}
+
+/// The channel that a body is for.
+///
+/// # Errors
+/// It is no JSON object.
+pub fn channel_of(body: &str) -> Result<String, serde_json::Error> {
+    let named: NamesChannel = serde_json::from_str(body)?;
+    Ok(named.channel_id.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()))
 }
 
 fn web_url(address: &str) -> Result<Url, String> {

@@ -23,11 +23,13 @@ pub enum Kind {
     Sms = 8,
     /// An e-mail to a user, to the mail server.
     Email = 9,
+    /// What became of a payment whose callback stays away, of its channel.
+    ChannelQuery = 10,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ChannelSubmit,
         Self::ChannelRefund,
         Self::Warehouse,
@@ -37,6 +39,7 @@ impl Kind {
         Self::Merchant,
         Self::Sms,
         Self::Email,
+        Self::ChannelQuery,
     ];
 
     /// For people and metrics.
@@ -52,6 +55,7 @@ impl Kind {
             Self::Merchant => "merchant",
             Self::Sms => "sms",
             Self::Email => "email",
+            Self::ChannelQuery => "channel_query",
         }
     }
 
@@ -66,7 +70,9 @@ impl Kind {
     pub fn role(self) -> Option<Role> {
         match self {
             Self::Warehouse | Self::SandboxFulfilment => Some(Role::Order),
-            Self::ChannelSubmit | Self::ChannelRefund | Self::SandboxPayment => Some(Role::Payment),
+            Self::ChannelSubmit | Self::ChannelRefund | Self::ChannelQuery | Self::SandboxPayment => {
+                Some(Role::Payment)
+            }
             Self::Merchant | Self::Sms | Self::Email => Some(Role::Notify),
             Self::Alert => None,
         }

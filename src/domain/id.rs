@@ -158,10 +158,10 @@ impl Sku {
     }
 }
 
-/// 1 to 64 characters out of A-Z a-z 0-9 . _ -, which stand in a URL as they are.
+/// 1 to 64 characters out of A-Z a-z 0-9 . _ -, which stand in a URL as they are; `.` and `..` would not.
 pub(super) fn is_code(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !matches!(text, "." | "..")
 }
 
 impl FromStr for Sku {

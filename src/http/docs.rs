@@ -19,7 +19,7 @@ fn describe(title: &str, mut api: OpenApi) -> OpenApi {
     api.info = InfoBuilder::new()
         .title(title)
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Errors are problem documents (RFC 9457). Ids are strings, money is minor units, time is epoch milliseconds."))
+        .description(Some("Errors are problem documents (RFC 9457). Ids are strings, money is in units of its currency with up to two decimal places, time is epoch milliseconds."))
         .build();
     let components = api.components.get_or_insert_with(|| ComponentsBuilder::new().build());
     for (name, schema) in [(Problem::name(), Problem::schema()), (FieldError::name(), FieldError::schema())] {

@@ -66,6 +66,10 @@ pub(super) fn too_large() -> Problem {
 /// # Errors
 /// 400 when it is not JSON, 422 when a field has the wrong type or is missing.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde would take the values of an array for the fields of an object, in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Problem::invalid("the body must be a JSON object, not an array (line 1)"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

@@ -44,7 +44,7 @@ pub(super) fn app(
     }
     if plan.work.api {
         let databases = databases.iter().map(|database| (database.db.clone(), database.roles.clone())).collect();
-        let state = deliveries::State { databases, effects: effects() };
+        let state = deliveries::State { databases, effects: effects(config) };
         api = api.merge(deliveries::router(state, &auth));
     }
     let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();

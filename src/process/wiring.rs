@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::db::delivery::Kind as Call;
-use crate::delivery::{Effects, Settled, Verdict};
+use crate::delivery::{Effects, Said, Settled, Verdict};
 use crate::domain::event::Role;
 use crate::domain::notice::Way;
 use crate::mq::Handler;
@@ -51,11 +51,13 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
     all
 }
 
-/// What follows from outgoing calls: refunds are settled by the channel's answer, and orders that the warehouse will not
-/// send are canceled.
+/// What follows from outgoing calls: refunds are settled by the channel's answer, payments that it says are paid are, and
+/// orders that the warehouse will not send are canceled.
 #[must_use]
-pub fn effects() -> Effects {
-    Arc::new(|tx, settled| {
+pub fn effects(config: &Config) -> Effects {
+    let channels = Channels::of(config);
+    Arc::new(move |tx, settled| {
+        let channels = channels.clone();
         Box::pin(async move {
             let (mut done, mut failed) = (HashMap::new(), HashMap::new());
             for one in settled.iter().filter(|one| one.delivery.kind == Call::ChannelRefund) {
@@ -69,8 +71,12 @@ pub fn effects() -> Effects {
                     }
                 }
             }
-            let no = |one: &Settled| Some((one.delivery.order_id, (one.declined.clone()?, one.delivery.trace.clone())));
+            let no = |one: &Settled| match &one.said {
+                Some(Said::Declined(why)) => Some((one.delivery.order_id, (why.clone(), one.delivery.trace.clone()))),
+                _ => None,
+            };
             order::refusal::tell(tx, &settled.iter().filter_map(no).collect()).await?;
+            payment::query::settle(tx, &channels, settled).await?;
             if !done.is_empty() {
                 payment::refund::settle(tx, &done).await?;
             }

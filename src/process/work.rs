@@ -14,6 +14,8 @@ use crate::mq::retry::RetryLane;
 use crate::mq::sweep::Sweep;
 use crate::mq::{Broker, Consumer};
 use crate::roles::order::timeout::Timeouts;
+use crate::roles::payment::channels::Channels;
+use crate::roles::payment::query::Queries;
 use crate::roles::stock::sync::StockSync;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -44,6 +46,11 @@ pub(super) fn start(shared: &Shared<'_>, database: &Database, consumers: Vec<Con
     if plan.work.timeouts && database.roles.contains(&Role::Order) {
         shutdown.run("timeouts", Timeouts::new(db.clone(), &config.order.timeout).run(token.clone()));
     }
+    let query_after_ms = config.payment.query_after.ms();
+    if plan.work.deliveries && query_after_ms > 0 && database.roles.contains(&Role::Payment) {
+        let queries = Queries::new(db.clone(), Channels::of(config), query_after_ms);
+        shutdown.run("channel queries", queries.run(token.clone()));
+    }
     if plan.work.consume && database.roles.contains(&Role::Stock) {
         shutdown.run("stock sync", StockSync::new(db.clone(), config.stock.sync_interval.ms()).run(token.clone()));
     }
@@ -61,7 +68,7 @@ fn deliveries(shared: &Shared<'_>, database: &Database) -> Result<(), StartError
     }
     let config = EngineConfig::new(&shared.config.delivery, &kinds);
     let (db, targets) = (database.db.clone(), shared.targets.clone());
-    let engine = Engine::new(db, config, targets, effects(), Arc::clone(shared.metrics))
+    let engine = Engine::new(db, config, targets, effects(shared.config), Arc::clone(shared.metrics))
         .map_err(|error| StartError::Other(error.to_string()))?;
     shared.shutdown.run("deliveries", engine.run(shared.shutdown.token.clone()));
     Ok(())

@@ -6,6 +6,7 @@ pub mod channels;
 pub mod events;
 pub mod gateway;
 pub mod merchants;
+pub mod query;
 pub mod refund;
 pub mod stuck;
 mod tell;

@@ -40,6 +40,7 @@ pub const SILENT_UNTIL: i64 = 7_258_118_400_000;
 /// State of the sandbox's routes. A cheap clone.
 #[derive(Clone)]
 pub struct Sandbox {
+    db: Db,
     writer: Group<Request, u64>,
     targets: Targets,
     clock: Clock,
@@ -73,6 +74,7 @@ impl Sandbox {
         let (writer, run) =
             Group::new(QUEUE, BATCH, move |requests: Arc<Vec<Request>>| write(writing.clone(), requests));
         let sandbox = Self {
+            db: db.clone(),
             writer,
             targets,
             clock: db.clock().clone(),
@@ -138,7 +140,8 @@ pub fn channel_router(state: Sandbox, auth: &Auth) -> OpenApiRouter {
     // The submissions are signed; whoever makes a silent payment call back has to be somebody, too.
     let control =
         OpenApiRouter::new().routes(routes!(channel::call_back)).route_layer(require(Scope::PaymentWrite, auth));
-    OpenApiRouter::new().routes(routes!(channel::pay)).routes(routes!(channel::refund)).merge(control).with_state(state)
+    let signed = OpenApiRouter::new().routes(routes!(channel::pay)).routes(routes!(channel::refund));
+    signed.routes(routes!(channel::query)).merge(control).with_state(state)
 }
 
 /// The warehouse.

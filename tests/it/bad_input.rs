@@ -214,7 +214,7 @@ async fn open_payment(serving: &Serving) -> (String, Value) {
     serving.settled().await;
     let callback = json!({
         "paymentId": payment["paymentId"], "orderId": id, "transactionNo": "T1", "amount": payment["amount"],
-        "currency": "CNY", "merchantId": payment["merchantId"], "method": "card", "payTime": 1,
+        "currency": "CNY", "merchantId": payment["merchantId"], "method": "card", "payTime": 1_700_000_000_000_i64,
     });
     (id, callback)
 }
@@ -275,6 +275,7 @@ async fn callbacks_of_channels() {
         ("transactionNo", json!(""), 422, "transactionNo"),
         ("transactionNo", json!("t".repeat(65)), 422, "transactionNo"),
         ("payTime", json!("now"), 422, "payTime"),
+        ("payTime", json!(1_700_000_000), 422, "milliseconds"),
     ] {
         refused(field, &serving.reply(wrong(field, value)).await, status, hint);
     }

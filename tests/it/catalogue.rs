@@ -86,6 +86,7 @@ async fn every_path(serving: &Serving) -> Vec<String> {
         let coupon = serving.fine(Method::POST, "/coupons/ONE/issue", &json!({"userId": "1"})).await;
         coupons.push(coupon["couponId"].clone());
     }
+    serving.fine(Method::PUT, "/contacts/1", &json!({"language": "en"})).await;
     let told = Server::start().await;
     serving.fine(Method::PUT, "/merchants/1", &json!({"name": "m", "notifyUrl": told.url("/told")})).await;
     let signed = serving.place(&order(json!({"couponId": coupons[0]}))).await;

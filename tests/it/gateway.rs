@@ -124,6 +124,40 @@ fn bank() -> Setup {
     Setup { change, ..Setup::default() }
 }
 
+/// Whoever has the secret of one channel has no say over the payments of another, and a callback whose time makes no
+/// sense is not counted on that day.
+#[tokio::test]
+async fn a_channel_speaks_of_its_own_payments_and_in_its_own_time() {
+    let mut shop = Shop::with(bank(), 1).await;
+    merchant(&shop, 9, json!({ "accepts": [{ "productId": "h5", "channelId": "bank" }] })).await;
+    shop.settle_within(SOON_MS).await;
+    // Not asked for at the channel yet.
+    let (_, payment) = wish(&shop, "mine", json!({ "channelId": "bank" })).await;
+    let now_ms = shop.clock.now_ms();
+    let body = |pay_time: i64, number: &str| {
+        json!({ "paymentId": payment["paymentId"], "transactionNo": number, "amount": payment["amount"],
+            "currency": "CNY", "merchantId": payment["merchantId"], "payTime": pay_time })
+        .to_string()
+    };
+    let other = shop.signed("/payments/callback/sandbox", "sandbox", now_ms / 1_000, &body(now_ms, "T1")).await;
+    assert_eq!(other, StatusCode::UNPROCESSABLE_ENTITY);
+    for (pay_time, number) in [
+        (-5, "T1"),
+        (0, "T1"),
+        (now_ms / 1_000, "T1"),
+        (now_ms + 2 * 86_400_000, "T1"),
+        (i64::MAX, "T1"),
+        (now_ms, " "),
+        (now_ms, "T\u{0}1"),
+    ] {
+        let answer = shop.signed("/payments/callback/bank", "new", now_ms / 1_000, &body(pay_time, number)).await;
+        assert_eq!(answer, StatusCode::UNPROCESSABLE_ENTITY, "{pay_time} {number:?}");
+    }
+    assert_eq!(look(&shop, "mine").await["status"], "PENDING");
+    let right = shop.signed("/payments/callback/bank", "new", now_ms / 1_000, &body(now_ms, "T1")).await;
+    assert_eq!((right, &look(&shop, "mine").await["status"]), (StatusCode::OK, &json!("SUCCESS")));
+}
+
 /// Money after the close, money twice, and a channel that changes its secret.
 #[tokio::test]
 async fn money_that_comes_late_or_twice_goes_back_once() {

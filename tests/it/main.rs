@@ -43,6 +43,7 @@ mod poison;
 #[cfg(feature = "embedded")]
 mod processes;
 mod prune;
+mod query;
 mod refunds;
 mod resend;
 mod retry_lane;

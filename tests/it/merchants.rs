@@ -1,8 +1,11 @@
 //! Merchants: what they are told of their money, in which order, and how it is signed.
 
 use axum::http::{Method, StatusCode};
+use ruyi::audit::repair::{Plan, Repair};
+use ruyi::audit::{self, RoleDbs};
 use ruyi::db::delivery::{Kind as Call, Status};
 use ruyi::db::merchants::{self, Merchant, Profile};
+use ruyi::db::sql;
 use ruyi::delivery::no_effects;
 use ruyi::delivery::webhook::new_secret;
 use secrecy::{ExposeSecret, SecretString};
@@ -11,7 +14,7 @@ use standardwebhooks::Webhook;
 
 use crate::delivery::world::{Answer, START_MS, Server, World};
 use crate::servers::write_tx;
-use crate::shop::{Setup, Shop};
+use crate::shop::{STRICT, Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
 const URL: &str = "https://shop.example/told";
@@ -111,6 +114,30 @@ async fn what_is_overtaken_is_not_told() {
     }
     shop.settle_within(SOON_MS).await;
     assert_eq!((shop.dead_letters().await, told(&shop).len()), (4, 1));
+}
+
+/// A call that is gone is named, recorded once more, and the merchant told.
+#[tokio::test]
+async fn a_lost_call_is_found_and_made() {
+    let mut shop = Shop::open().await;
+    shop.sell("TEA", 2_990, 10).await;
+    merchant(&shop, 1, json!({})).await;
+    let order = shop.place_order(7, &[("TEA", 1)], json!({})).await;
+    shop.settle_within(SOON_MS).await;
+    shop.pay(&order, json!({})).await;
+    shop.settle().await;
+    write_tx!(shop.db, [], |tx| { sql::execute(tx, "DELETE FROM delivery WHERE kind = 7", vec![]).await }).unwrap();
+    let dbs = RoleDbs::one(&shop.db);
+    let lost = audit::run(&dbs, &STRICT).await.unwrap().violations;
+    let named: Vec<(&str, &str)> = lost.iter().map(|one| (one.check, one.key.as_str())).collect();
+    assert_eq!(named, [("deliveries", format!("{order}:ORDER_NOTIFY:PAID").as_str())]);
+    let mut repair = Repair::new(&dbs, &STRICT);
+    let Plan::Mend(action) = repair.plan(&lost[0]).await.unwrap() else { panic!("{lost:?} is left") };
+    repair.apply(&action).await.unwrap();
+    shop.settle().await;
+    let paid = ("PAID".to_owned(), json!(29.9), order.clone());
+    assert_eq!(told(&shop), [paid.clone(), paid]);
+    shop.audit().await;
 }
 
 #[tokio::test]

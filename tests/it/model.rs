@@ -20,7 +20,7 @@ use crate::shop::{Setup, Shop, Trouble};
 use plan::{Plan, Run};
 
 /// Seeds of a run that is not told otherwise.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 200;
 /// Steps by chance before everything is healed.
 const STEPS: usize = 60;
 
@@ -78,6 +78,8 @@ async fn one_seed(seed: u64) {
     for _ in 0..STEPS {
         if shop.chance.random_bool(0.25) {
             run.one_command(&mut shop).await;
+        } else if shop.chance.random_bool(0.02) {
+            shop.ask_channels().await;
         } else {
             shop.chance_turn().await;
         }
@@ -86,11 +88,22 @@ async fn one_seed(seed: u64) {
     finish(&mut shop, &mut run).await;
 }
 
+/// A channel that says nothing is asked after this.
+const ASKED_AFTER_MS: i64 = 61_000;
+
+/// Lets everything come to rest that does not wait for the payer; channels that say nothing are asked.
+async fn settled(shop: &mut Shop) {
+    shop.settle_within(plan::SOON_MS).await;
+    shop.clock.advance_ms(ASKED_AFTER_MS);
+    shop.ask_channels().await;
+    shop.settle_within(plan::SOON_MS).await;
+}
+
 /// Lets everything come to rest, and compares it with the model.
 async fn finish(shop: &mut Shop, run: &mut Run) {
-    shop.settle_within(plan::SOON_MS).await;
+    settled(shop).await;
     while run.one_command(shop).await {
-        shop.settle_within(plan::SOON_MS).await;
+        settled(shop).await;
     }
     shop.settle().await;
     shop.audit().await;

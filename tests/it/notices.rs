@@ -297,6 +297,10 @@ async fn users_choose_what_they_are_told_in_which_language() {
 #[tokio::test]
 async fn nobody_to_be_told_is_no_failure() {
     let mut world = World::new().await;
+    // Nothing is known of the user: there is nothing to send.
+    world.told(100, "ORDER_SIGNED", json!({})).await;
+    assert_eq!(world.send().await, 0);
+    world.contact(json!({ "phone": null, "email": null })).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
     assert_eq!(world.send().await, 2);
     for (kind, what) in [(Call::Sms, "phone number"), (Call::Email, "e-mail address")] {

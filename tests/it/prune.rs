@@ -7,7 +7,7 @@ use ruyi::audit::RoleDbs;
 use ruyi::db::inbox::{self, Claim};
 use ruyi::db::sql::{self, Columns};
 use ruyi::db::{Db, node};
-use ruyi::domain::event::{Group, Kind};
+use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::prune::{self, Options, Summary, Table, Target};
 use ruyi::vals;
 
@@ -171,8 +171,7 @@ async fn roles_with_databases_of_their_own() {
     let mut conn = all.db.read().await.unwrap();
     let left = sql::fetch(&mut conn, "SELECT topic FROM message_record ORDER BY id", vec![]).await.unwrap();
     let left: Vec<String> = left.iter().map(|row| row.text(0).unwrap()).collect();
-    let for_notify =
-        |kind: &Kind| kind.groups().iter().any(|group| matches!(group, Group::Points | Group::Notification));
+    let for_notify = |kind: &Kind| kind.groups().iter().any(|group| group.role() == Role::Notify);
     assert!(!left.is_empty() && left.iter().all(|topic| for_notify(&Kind::from_name(topic).unwrap())), "{left:?}");
     assert_eq!(done.iter().map(|one| one.kept).sum::<u64>(), left.len() as u64);
     drop(conn);

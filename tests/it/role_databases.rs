@@ -81,7 +81,8 @@ async fn orders_end(urls: [String; 4]) {
         report
             .checks
             .iter()
-            .all(|check| check.checked > 0 || check.name == "duplicates" || check.name == "nothing_stuck")
+            // Nobody is told: there is no merchant's address, and no provider.
+            .all(|check| check.checked > 0 || ["duplicates", "nothing_stuck", "deliveries"].contains(&check.name))
     );
 
     // What is wrong in one of them is found.

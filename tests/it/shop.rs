@@ -30,11 +30,14 @@ use ruyi::mq::{Consumer, Handler};
 use ruyi::process;
 use ruyi::progress::Progress;
 use ruyi::roles::order::timeout::Timeouts;
+use ruyi::roles::payment::channels::Channels;
+use ruyi::roles::payment::query::Queries;
 use ruyi::roles::stock::sync::StockSync;
 use ruyi::roles::{notify, order, payment, sandbox, stock};
 use ruyi::telemetry::Metrics;
 use tokio::sync::OnceCell;
 
+pub use look::STRICT;
 pub use unreliable::{Fault, Trouble, Unreliable};
 
 use crate::servers::START_MS;
@@ -107,6 +110,7 @@ pub struct Shop {
     targets: Targets,
     consumers: BTreeMap<Group, Consumer>,
     timeouts: Timeouts,
+    queries: Queries,
     sync: StockSync,
     /// What the relay is told after each commit.
     committed: Arc<Mutex<Vec<OutboxRow>>>,
@@ -192,6 +196,7 @@ impl Shop {
         let targets = Targets::from_config(&config);
         Self {
             router: router(&db, &config, &targets),
+            queries: Queries::new(db.clone(), Channels::of(&config), config.payment.query_after.ms()),
             timeouts: Timeouts::new(db.clone(), &config.order.timeout),
             sync: StockSync::new(db.clone(), config.stock.sync_interval.ms()),
             queues: BTreeMap::new(),

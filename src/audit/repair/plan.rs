@@ -1,6 +1,7 @@
 //! What to do about each violation, from what the databases say now.
 
 use super::{Action, Plan, Repair, coupons, events, stock, view};
+use crate::audit::events::left_behind;
 use crate::audit::progress::{self, Next, Remedy};
 use crate::audit::{About, Check, RoleDbs, Violation};
 use crate::db::audit::{self as facts, Stuck};
@@ -50,7 +51,7 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
         About::Sku(sku) => level(dbs, sku).await,
         About::Missing(order_id, kind) => missing(dbs, *order_id, *kind).await,
         About::Unhandled(group, event_id) => unhandled(dbs, *group, event_id).await,
-        About::Untold(event_id) => untold(dbs, event_id).await,
+        About::Undone(group, event_id) => undone(dbs, *group, event_id).await,
         About::Row(what, place, id) => row(dbs, *what, *place, *id).await,
         About::Order(order_id) => {
             let is = |check: Check| violation.check == check.name();
@@ -87,7 +88,7 @@ async fn order_of(dbs: &RoleDbs, violation: &Violation) -> Result<Option<i64>, D
         About::Order(id) | About::Missing(id, _) | About::Row(Stuck::Orders | Stuck::OrdersTimeless, _, id) => {
             Some(*id)
         }
-        About::Unhandled(_, event_id) | About::Untold(event_id) => of_event(event_id),
+        About::Unhandled(_, event_id) | About::Undone(_, event_id) => of_event(event_id),
         About::Row(Stuck::Refunds, _, id) => facts::order_of_refund(&mut *dbs.payment.read().await?, *id).await?,
         About::Row(..) => of_event(&violation.key),
         About::Coupon(id) => {
@@ -464,12 +465,15 @@ async fn unhandled(dbs: &RoleDbs, group: Group, event_id: &str) -> Planned {
 }
 
 /// The message has the event's id, so a second one is not written.
-async fn untold(dbs: &RoleDbs, event_id: &str) -> Planned {
-    if !facts::told(&mut *dbs.notify.read().await?, &[event_id.to_owned()]).await?.is_empty() {
+async fn undone(dbs: &RoleDbs, group: Group, event_id: &str) -> Planned {
+    let mut conn = dbs.of(group.role()).read().await?;
+    let there = left_behind(&mut conn, group, &[event_id.to_owned()]).await?;
+    drop(conn);
+    if there.is_none_or(|there| !there.is_empty()) {
         return Ok(Plan::Healed);
     }
     match events::find(dbs, event_id).await? {
-        Some(event) => mend(Action::Redeliver { group: Group::Notification, event: Box::new(event), anew: true }),
+        Some(event) => mend(Action::Redeliver { group, event: Box::new(event), anew: true }),
         None => Ok(Plan::Healed),
     }
 }

@@ -137,7 +137,7 @@ async fn change(context: &Context, args: &Args, what: What, parts: &[Part]) -> a
     if count > 0 && args.change.approved(&format!("{}: {count}", what.verb()))? {
         let ids: Vec<String> = tasks.iter().flat_map(|task| &task.ids).map(ToString::to_string).collect();
         journal::record(context, what.command(), args.change.reason.as_deref(), &serde_json::json!({ "ids": ids }))?;
-        stopped = !all(args, what, &mut tasks).await?;
+        stopped = !all(context, args, what, &mut tasks).await?;
         if stopped {
             writeln!(std::io::stderr(), "stopped half-way: what says done has been changed")?;
         }
@@ -207,7 +207,7 @@ async fn plan<'a>(
 }
 
 /// Batch by batch; false when it was told to stop.
-async fn all(args: &Args, what: What, tasks: &mut [Task<'_>]) -> anyhow::Result<bool> {
+async fn all(context: &Context, args: &Args, what: What, tasks: &mut [Task<'_>]) -> anyhow::Result<bool> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let mut pace = Pace::new(args.rps);
@@ -220,7 +220,7 @@ async fn all(args: &Args, what: What, tasks: &mut [Task<'_>]) -> anyhow::Result<
             }
             let changed = match what {
                 What::Resend => resend(&task.part.db, batch.to_vec()).await,
-                What::Cancel => cancel(&task.part.db, batch.to_vec(), why, process::effects()).await,
+                What::Cancel => cancel(&task.part.db, batch.to_vec(), why, process::effects(&context.config)).await,
             };
             let changed = changed.with_context(|| format!("cannot write {}", task.part.shown))?;
             let changed: BTreeSet<String> = changed.iter().map(ToString::to_string).collect();

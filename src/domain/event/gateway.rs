@@ -49,7 +49,7 @@ pub struct OrderNotify {
     pub out_order_no: String,
     /// How much was paid, or went back.
     pub money: Money,
-    /// PAID, REFUNDED (all of it) or PART_REFUNDED; other systems may say something else.
+    /// PAID, REFUNDED (all of it), PART_REFUNDED or REFUND_FAILED; other systems may say something else.
     pub status: String,
     /// Where to tell it; without it the merchant's own address.
     #[serde(default)]

@@ -15,5 +15,6 @@ pub struct PointsGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_id: Option<OrderId>,
     /// How many, 1 to 1000000000.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub points: i64,
 }

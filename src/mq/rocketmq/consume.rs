@@ -18,6 +18,10 @@ use tokio::time::Instant;
 use super::{LIFECYCLE_TIMEOUT, MqError, RocketMq, Shared, client_error, client_runtime, within};
 use crate::mq::message::{Incoming, QueueId};
 
+/// A consumer asks for the route of each of its topics, one after the other, before it has started: begun anew it would do
+/// the same on a machine that is as busy.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Long polls at the same time. Each assigned queue holds one for as long as it is empty, so this must not be less
 /// than the queues of a group, or the rest would wait in turn.
 const LONG_POLLS: usize = 4096;
@@ -123,7 +127,7 @@ impl RocketMq {
 
 impl GroupConsumer {
     async fn start(&self) -> Result<(), MqError> {
-        let started = within("start a consumer", LIFECYCLE_TIMEOUT, Box::pin(self.consumer.start())).await;
+        let started = within("start a consumer", START_TIMEOUT, Box::pin(self.consumer.start())).await;
         if started.is_err() {
             self.runtime.shutdown_until(ShutdownDeadline::after(STOP_TIMEOUT)).await;
         }

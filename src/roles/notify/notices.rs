@@ -60,8 +60,8 @@ impl Outlets {
         }
     }
 
-    /// Emits an event for each way by which a message is to leave: there is a provider and a text, and the user has not
-    /// switched it off.
+    /// Emits an event for each way by which a message is to leave: there is a provider and a text, and the user is known
+    /// and has not switched it off.
     pub(super) async fn pass_on(&self, tx: &mut Tx, told: Vec<Told<'_>>) -> Result<(), DbError> {
         let mut wanted = Vec::new();
         for way in Way::ALL.into_iter().filter(|way| self.url(*way).is_some()) {
@@ -73,8 +73,9 @@ impl Outlets {
         }
         let users = wanted.iter().map(|(.., one)| one.body.user_id.0).collect();
         let contacts = contacts::of_users(tx, users).await?;
+        // Of most users nothing is known: an event for each of their messages would end in nothing.
         wanted.retain(|(way, topic, one)| {
-            contacts.get(&one.body.user_id.0).is_none_or(|contact| contact.wants(*way, *topic))
+            contacts.get(&one.body.user_id.0).is_some_and(|contact| contact.wants(*way, *topic))
         });
         let named: Vec<_> = wanted.iter().map(|(way, _, one)| (*way, discriminator(*way, one), *one)).collect();
         let id = |way: Way, told: &Told<'_>, of: &str| format!("{}:{of}", way.event().event_id(told.body.order_id));

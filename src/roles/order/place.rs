@@ -82,6 +82,8 @@ pub enum Placed {
     MixedCurrencies,
     /// The total is more than an order may have.
     TooExpensive,
+    /// It costs nothing: no channel takes such a payment.
+    Free,
     /// It cannot have the coupon that it names.
     Coupon(Refused),
 }
@@ -171,6 +173,9 @@ fn price(tx: &Tx, request: &NewOrder, products: &HashMap<String, Product>) -> Re
         total =
             Money::from_minor([total, line].into_iter().sum::<Money>().minor()).map_err(|_| Placed::TooExpensive)?;
         items.push(Item { sku: sku.to_string(), quantity: quantity.get(), unit_price: product.price });
+    }
+    if total == Money::ZERO {
+        return Err(Placed::Free);
     }
     let (id, now_ms) = (tx.next_id(), tx.now_ms());
     let order = OrderRow {

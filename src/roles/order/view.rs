@@ -144,7 +144,7 @@ pub struct OrderView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub payment_id: Option<PaymentId>,
-    /// USER, TIMEOUT, STOCK or AUTO.
+    /// USER, TIMEOUT, STOCK, AUTO or WAREHOUSE.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_type: Option<String>,
     /// Why.

@@ -98,6 +98,7 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
 /// A refund.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PaymentRefundView)]
 struct RefundView {
     /// Refund.
     #[schema(value_type = String)]
@@ -301,7 +302,7 @@ struct CallbackReply {
 
 /// Confirm money (a channel calls this).
 ///
-/// Signed with the channel's secret: `X-Ruyi-Timestamp` and `X-Ruyi-Signature`, hex HMAC-SHA256 of `<timestamp>.<body>`.
+/// Signed with the channel's secret: `X-Ruyi-Timestamp` in epoch seconds, and `X-Ruyi-Signature`, hex HMAC-SHA256 of `<timestamp>.<body>`.
 #[utoipa::path(post, path = "/payments/callback/{channel}", tag = "payment", request_body = Callback, params(("channel" = String, Path, description = "Channel id")),
     responses((status = 200, body = CallbackReply), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
 async fn confirm(
@@ -318,11 +319,8 @@ async fn confirm(
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
     let mut callback: Callback = parse_json(&body)?;
     callback.trace = reply::trace(&headers);
-    if callback.transaction_no.is_empty() || callback.transaction_no.len() > 64 {
-        return Err(
-            Problem::invalid("transactionNo must have 1 to 64 characters").field("transactionNo", "1 to 64 characters")
-        );
-    }
+    callback.channel_id = channel.clone();
+    callback.check(now_ms).map_err(|(field, why)| Problem::invalid(format!("{field} {why}")).field(field, why))?;
     let payment_id = callback.payment_id;
     // In doubt the channel is told to try again, never that it failed.
     match state.confirm.submit(callback).await.map_err(|error| not_written(&error))? {

@@ -16,7 +16,7 @@ use crate::domain::event::{Kind, PaymentSuccess};
 use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
-use crate::domain::payment::{self, Confirmation, Effect, Input, Status};
+use crate::domain::payment::{self, Confirmation, Effect, Input, PaymentState, Status};
 use crate::domain::statistics::Type;
 
 /// Body of a channel's callback.
@@ -41,10 +41,38 @@ pub struct Callback {
     pub method: String,
     /// When, epoch ms.
     pub pay_time: i64,
+    /// The channel that says so.
+    #[serde(skip)]
+    pub channel_id: String,
     /// W3C trace context of the request.
     #[serde(skip)]
     pub trace: Option<String>,
 }
+
+impl Callback {
+    /// What is wrong with it by itself: the field, and why.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self, now_ms: i64) -> Result<(), (&'static str, &'static str)> {
+        let number = &self.transaction_no;
+        if number.trim().is_empty() || number.len() > TRANSACTION_NO || number.chars().any(char::is_control) {
+            return Err(("transactionNo", "must have 1 to 64 characters, none of them a control character"));
+        }
+        // Money is counted by the day of its time: seconds, or a wrong clock, would count it decades away.
+        if !(EARLIEST_MS..=now_ms.saturating_add(AHEAD_MS)).contains(&self.pay_time) {
+            return Err(("payTime", "must be in epoch milliseconds, after 2001, and not more than a day ahead"));
+        }
+        Ok(())
+    }
+}
+
+/// What the column of a transaction number holds.
+const TRANSACTION_NO: usize = 64;
+/// No money was taken before: 2001-09-09, epoch ms.
+const EARLIEST_MS: i64 = 1_000_000_000_000;
+/// Clocks of channels may be wrong by so much.
+const AHEAD_MS: i64 = 86_400_000;
 
 /// The answer to a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,16 +94,26 @@ pub enum Confirmed {
 pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) -> Result<Vec<Confirmed>, DbError> {
     db.write("pay_callback", move |tx| {
         let (channels, callbacks) = (channels.clone(), Arc::clone(&callbacks));
-        Box::pin(async move {
-            let ids = callbacks.iter().map(|callback| callback.payment_id.0).collect();
-            let found = payments::lock_by_id(tx, ids).await?;
-            confirm_in(tx, &channels, &callbacks, found, |tx, _, payment, callback| {
-                let body = success(payment, callback);
-                tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, trace(payment, callback)))?;
-                Ok(true)
-            })
-            .await
-        })
+        Box::pin(async move { confirm_by_outbox(tx, &channels, &callbacks).await })
+    })
+    .await
+}
+
+/// [`confirm`] within a transaction.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn confirm_by_outbox(
+    tx: &mut Tx,
+    channels: &Channels,
+    callbacks: &[Callback],
+) -> Result<Vec<Confirmed>, DbError> {
+    let ids = callbacks.iter().map(|callback| callback.payment_id.0).collect();
+    let found = payments::lock_by_id(tx, ids).await?;
+    confirm_in(tx, channels, callbacks, found, |tx, _, payment, callback| {
+        let body = success(payment, callback);
+        tx.emit(&Draft::new(Kind::PaymentSuccess, payment.order_id, &body, trace(payment, callback)))?;
+        Ok(true)
     })
     .await
 }
@@ -85,14 +123,18 @@ pub(super) fn trace<'a>(payment: &'a PaymentRow, callback: &'a Callback) -> Opti
     callback.trace.as_deref().or(payment.trace.as_deref())
 }
 
-/// What a callback says.
-pub(super) fn input(callback: &Callback) -> Input {
-    Input::Confirmed(Confirmation {
+/// What a callback does to its payment. A channel speaks of its own payments only.
+pub(super) fn decide(payment: &PaymentRow, callback: &Callback) -> Decision<PaymentState, Effect> {
+    if payment.channel_id != callback.channel_id {
+        return Decision::Refuse("the payment is one of another channel");
+    }
+    let input = Input::Confirmed(Confirmation {
         transaction_no: callback.transaction_no.clone(),
         amount: callback.amount,
         currency: callback.currency.clone(),
         merchant_id: callback.merchant_id.0,
-    })
+    });
+    payment::decide(&payment.state, &input)
 }
 
 /// The body of PAYMENT_SUCCESS.
@@ -130,7 +172,7 @@ where
             answers.push(Confirmed::Unknown);
             continue;
         };
-        let (next, effects) = match payment::decide(&payment.state, &input(callback)) {
+        let (next, effects) = match decide(payment, callback) {
             Decision::Refuse(why) => {
                 answers.push(Confirmed::Refused(why));
                 continue;
@@ -283,7 +325,11 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
         let references = calls.iter().map(|call| call.reference.clone()).collect();
         delivery::insert(tx, &calls).await?;
         // A payer who tries again after the channel could not be reached is submitted again, under the same key.
-        delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;
+        let again = delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;
+        if again > 0 {
+            let payments = found.values().map(|payment| payment.id.to_string()).collect();
+            delivery::revive(tx, delivery::Kind::ChannelQuery, payments).await?;
+        }
     }
     Ok(answers)
 }

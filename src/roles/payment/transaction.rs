@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use super::callback::{self, Callback, Confirmed, confirm_in, input, success};
+use super::callback::{self, Callback, Confirmed, confirm_in, success};
 use super::channels::Channels;
 use crate::db::outbox;
 use crate::db::payments;
@@ -20,7 +20,7 @@ use crate::db::tx_state::{self, Attempt, TxState};
 use crate::db::{Db, DbError, Tx};
 use crate::domain::event::Kind;
 use crate::domain::order::Decision;
-use crate::domain::payment::{self, Effect};
+use crate::domain::payment::Effect;
 use crate::mq::broker::{Broker, Cluster};
 use crate::mq::health::Reach;
 use crate::mq::message::{Delay, Outgoing};
@@ -184,7 +184,7 @@ pub async fn plan(db: &Db, callbacks: &[Callback]) -> Result<Vec<Option<Planned>
             .get(&callback.payment_id.0)
             // What a merchant's own payment says passes the outbox.
             .filter(|payment| !payment.is_gateway())
-            .filter(|payment| succeeds(&payment::decide(&payment.state, &input(callback))) && seen.insert(payment.id));
+            .filter(|payment| succeeds(&callback::decide(payment, callback)) && seen.insert(payment.id));
         let Some(payment) = payment else {
             planned.push(None);
             continue;
@@ -241,9 +241,7 @@ async fn settle_in(
     let found = payments::lock_by_id(tx, ids).await?;
     // Another callback may have been faster since the half message: then this attempt has nothing to tell.
     let wanted = callbacks.iter().zip(attempts).filter(|(callback, _)| {
-        found
-            .get(&callback.payment_id.0)
-            .is_some_and(|payment| succeeds(&payment::decide(&payment.state, &input(callback))))
+        found.get(&callback.payment_id.0).is_some_and(|payment| succeeds(&callback::decide(payment, callback)))
     });
     let wanted: Vec<Attempt> = wanted.filter_map(|(_, attempt)| attempt.clone()).collect();
     let decided = tx_state::decide(tx, &wanted, TxState::Committed).await?;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{Accepted, Request, SILENT_UNTIL, Sandbox};
-use crate::db::delivery::{Delivery, Kind};
+use super::{Accepted, Request, SILENT_UNTIL, Sandbox, signed};
+use crate::db::delivery::{self, Delivery, Kind};
 use crate::delivery::SandboxCall;
+use crate::delivery::sign::SIGNATURE_HEADER;
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId};
 use crate::domain::money::Money;
 use crate::http::Problem;
@@ -203,6 +204,49 @@ pub(super) async fn refund(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let _: Refund = sandbox.read_channel(&channel_of(&body), &headers, &body)?;
     Ok(Json(json!({"refunded": true})))
+}
+
+/// A question about a payment.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SandboxQuery)]
+pub(super) struct Query {
+    #[schema(value_type = String)]
+    payment_id: PaymentId,
+}
+
+/// Says where a payment stands: SUCCESS with the fields of a call back, PENDING or UNKNOWN. The answer is signed as calls
+/// back are.
+#[utoipa::path(post, path = "/sandbox/channel/query", tag = "sandbox", request_body = Query,
+    responses((status = 200, body = Object), (status = 401, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn query(
+    State(sandbox): State<Sandbox>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(HeaderMap, String), Problem> {
+    let channel_id = channel_of(&body);
+    let query: Query = sandbox.read_channel(&channel_id, &headers, &body)?;
+    let (now_ms, key) = (sandbox.clock.now_ms(), query.payment_id.to_string());
+    let read = async { delivery::first_with_prefix(&mut *sandbox.db.read().await?, Kind::SandboxPayment, &key).await };
+    let found = read.await.map_err(|error| reply::from_db(&error))?;
+    let (mut answer, mut spoil) = (json!({"status": "UNKNOWN", "paymentId": key}), false);
+    if let Some((next_at, attempts, call)) = found {
+        let call: SandboxCall = serde_json::from_str(&call).map_err(|error| Problem::internal(&error))?;
+        // A silent payment is made, and nobody says so; one that is delayed is made when its time has come.
+        let made = attempts > 0 || next_at.is_none_or(|at| at <= now_ms || at >= SILENT_UNTIL);
+        spoil = call.bad_signature;
+        if made && let Value::Object(fields) = call.send {
+            answer = Value::Object(fields);
+        }
+        answer["status"] = Value::from(if made { "SUCCESS" } else { "PENDING" });
+    }
+    let text = answer.to_string();
+    let secret = sandbox.targets.channel_secret(&channel_id).ok_or_else(|| Problem::not_found("no such channel"))?;
+    let mut signed = signed::headers(secret, now_ms, text.as_bytes());
+    if spoil {
+        signed.insert(SIGNATURE_HEADER, HeaderValue::from_static("00"));
+    }
+    Ok((signed, text))
 }
 
 /// Makes a silent payment call back now. Unsigned: whoever tries things out by hand calls it, and it can only do what

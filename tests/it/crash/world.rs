@@ -20,6 +20,8 @@ pub const LOOK: Duration = Duration::from_millis(25);
 /// Recovery within seconds.
 const SETTINGS: &[&str] = &[
     "sandbox.warehouse.step_delay=20ms",
+    "payment.query_after=1s",
+    r#"delivery.kinds.channel_query.schedule=["200ms","200ms","1s","1s","5s","5s","30s"]"#,
     r#"mq.retry.schedule=["300ms"]"#,
     "mq.retry.max_attempts=1000",
     "mq.producer.timeout=900ms",

@@ -29,7 +29,7 @@ impl Shop {
         let api =
             channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()).merge(warehouse_router(sandbox));
         let (router, description) = api.split_for_parts();
-        assert_eq!(description.paths.paths.len(), 4);
+        assert_eq!(description.paths.paths.len(), 5);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = router.fallback_service(ours.routes());
@@ -156,4 +156,34 @@ async fn the_warehouse_reports_each_step() {
         assert_eq!(shop.ours.seen()[n].path, "/fulfil/callback");
     }
     assert_eq!(shop.callbacks().len(), 4);
+}
+
+#[tokio::test]
+async fn says_where_a_payment_stands() {
+    let question = json!({"paymentId": "9", "channelId": "sandbox"}).to_string();
+    for (behaviour, status) in [
+        (None, "UNKNOWN"),
+        (Some(json!({"silent": true})), "SUCCESS"),
+        (Some(json!({"delayMs": 60_000})), "PENDING"),
+        (Some(json!({})), "SUCCESS"),
+        (Some(json!({"badSignature": true})), "SUCCESS"),
+    ] {
+        let mut shop = Shop::open().await;
+        if let Some(behaviour) = &behaviour {
+            shop.pay("9", behaviour.clone()).await;
+        }
+        assert_eq!(shop.post("/sandbox/channel/query", None).await.status(), 401);
+        let reply = shop.post("/sandbox/channel/query", Some(&question)).await;
+        let headers = reply.headers().clone();
+        let text = reply.text().await.unwrap();
+        let verdict = sign::verify(&secret(), &headers, text.as_bytes(), START_MS, 300_000);
+        let badly = behaviour.as_ref().is_some_and(|one| one["badSignature"] == true);
+        assert_eq!(verdict.is_err(), badly, "{behaviour:?}: {verdict:?}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer["status"], status, "{behaviour:?}");
+        if status == "SUCCESS" {
+            let wanted = [json!("9"), json!("SBX9"), json!(59.8)];
+            assert_eq!([&answer["paymentId"], &answer["transactionNo"], &answer["amount"]].map(Clone::clone), wanted);
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub enum Command {
     PayAs(&'static str),
     /// Paid, but the channel calls back long after the order has timed out.
     PayLate,
+    /// Paid, and the channel says so only when it is asked.
+    PayUnheard,
     /// The channel reports a wrong amount.
     PayWrongly,
     /// The channel signs wrongly.
@@ -89,7 +91,7 @@ pub struct Plan(Vec<Wish>);
 
 impl Plan {
     pub fn random(chance: &mut StdRng) -> Self {
-        let menu: [&[Command]; 17] = [
+        let menu: [&[Command]; 20] = [
             &[Command::Pay],
             &[Command::Pay],
             &[Command::Pay, Command::Pay],
@@ -98,6 +100,9 @@ impl Plan {
             &[Command::Pay, Command::PayAs("T1"), Command::PayAs("T1")],
             &[Command::PayLate],
             &[Command::PayLate, Command::Cancel],
+            &[Command::PayUnheard],
+            &[Command::PayUnheard, Command::Cancel],
+            &[Command::PayUnheard, Command::Refund(333)],
             &[Command::PayWrongly],
             &[Command::PayForged],
             &[Command::Cancel],
@@ -147,6 +152,7 @@ impl Plan {
             wish(&[Command::Pay]),
             wish(&[Command::PayRepeated, Command::PayAs("T2")]),
             wish(&[Command::PayLate]),
+            wish(&[Command::PayUnheard]),
             wish(&[Command::PayWrongly]),
             wish(&[Command::Pay, Command::Refund(333), Command::Refund(501), Command::Refund(5_651)]),
             wish(&[Command::Cancel]),
@@ -282,6 +288,7 @@ impl Run {
             Command::PayRepeated => (json!({ "repeat": 3 }), "", true),
             Command::PayAs(number) => (json!({ "transactionNo": number }), number, true),
             Command::PayLate => (json!({ "delayMs": LATE_MS }), "", true),
+            Command::PayUnheard => (json!({ "silent": true }), "", true),
             Command::PayWrongly => (json!({ "amountDelta": 1 }), "", false),
             Command::PayForged => (json!({ "badSignature": true }), "", false),
         };

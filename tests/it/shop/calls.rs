@@ -9,11 +9,12 @@ use ruyi::delivery::{Answered, SandboxCall, record_answers};
 use ruyi::domain::event::Kind as Event;
 use ruyi::mq::message::{Incoming, QueueId};
 use ruyi::process;
+use ruyi::progress::Progress;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{LEASE_MS, Shop};
+use super::{LEASE_MS, Shop, TURNS};
 
 /// The calls that a shop carries itself.
 pub fn carried() -> Vec<Kind> {
@@ -158,6 +159,18 @@ impl Shop {
         self.signed("/fulfil/callback", &secret, now_ms / 1_000, &body).await
     }
 
+    /// Walks behind the submissions as a process does, up to those that are too young.
+    pub async fn ask_channels(&mut self) {
+        for _ in 0..TURNS {
+            match self.queries.step().await {
+                // A transaction that fails is made again.
+                Ok(Progress::Did(_)) | Err(_) => {}
+                Ok(_) => return,
+            }
+        }
+        panic!("the walk does not come to its end");
+    }
+
     /// Makes the calls that are due, up to `limit`, one after the other; how many were claimed.
     pub async fn make_calls(&mut self, limit: i64) -> Result<usize, DbError> {
         let claim = self
@@ -174,7 +187,7 @@ impl Shop {
         if !answers.is_empty() {
             self.db.fault("delivery", "called")?;
             let delivery = ruyi::config::Delivery { jitter: 0.0, ..self.config.delivery.clone() };
-            record_answers(&self.db, answers, &delivery, process::effects()).await?;
+            record_answers(&self.db, answers, &delivery, &self.targets, process::effects(&self.config)).await?;
         }
         Ok(count)
     }
@@ -185,7 +198,7 @@ impl Shop {
         if call.kind == Kind::Merchant {
             self.news.lock().unwrap().push((call.reference.clone(), serde_json::from_str(&body).unwrap()));
             let (status, headers) = (StatusCode::OK, HeaderMap::new());
-            return Answered { call, started_at: now_ms, status, headers, excerpt: String::new() };
+            return Answered { call, started_at: now_ms, status, headers, text: String::new() };
         }
         let timestamp_s = now_ms / 1_000;
         let mut signature = sign::sign(&secret, timestamp_s, body.as_bytes());
@@ -199,8 +212,8 @@ impl Shop {
             .body(Body::from(body))
             .unwrap();
         let (status, headers, text) = self.send(request).await;
-        let excerpt = if status.is_success() { String::new() } else { String::from_utf8_lossy(&text).into_owned() };
-        Answered { call, started_at: now_ms, status, headers, excerpt }
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Answered { call, started_at: now_ms, status, headers, text }
     }
 
     /// What goes over the wire: the body, what it is signed with, and whether the signature is to be wrong.
@@ -209,7 +222,7 @@ impl Shop {
             Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert | Kind::Merchant | Kind::Sms | Kind::Email => {
                 (call.body.clone(), self.targets.warehouse_secret().clone(), false)
             }
-            Kind::ChannelSubmit | Kind::ChannelRefund => {
+            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery => {
                 let body: Value = serde_json::from_str(&call.body).unwrap();
                 let channel = body["channelId"].as_str().unwrap();
                 (call.body.clone(), self.targets.channel_secret(channel).unwrap().clone(), false)

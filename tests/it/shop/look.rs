@@ -10,6 +10,18 @@ use serde_json::Value;
 
 use super::Shop;
 
+/// Nothing is given any time.
+pub const STRICT: audit::Options = audit::Options {
+    settle_ms: 0,
+    bound_ms: 0,
+    parcel_bound_ms: 1_000_000_000,
+    zone: jiff::tz::TimeZone::UTC,
+    page: 100,
+    evidence: 20,
+    events_kept_ms: i64::MAX,
+    data_sync: true,
+};
+
 impl Shop {
     async fn get(&self, path: &str) -> Value {
         let (status, body) = self.request(Method::GET, path, None, None).await;
@@ -104,17 +116,7 @@ impl Shop {
 
     /// Violations that an audit finds when nothing is given any time.
     pub async fn violations(&self) -> Vec<String> {
-        let options = audit::Options {
-            settle_ms: 0,
-            bound_ms: 0,
-            parcel_bound_ms: 1_000_000_000,
-            zone: jiff::tz::TimeZone::UTC,
-            page: 100,
-            evidence: 20,
-            events_kept_ms: i64::MAX,
-            data_sync: true,
-        };
-        let report = audit::run(&RoleDbs::one(&self.db), &options).await.unwrap();
+        let report = audit::run(&RoleDbs::one(&self.db), &STRICT).await.unwrap();
         report.violations.iter().map(|one| format!("{} {}: {}", one.check, one.key, one.evidence)).collect()
     }
 

@@ -25,7 +25,9 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     let namespace = points.replace(['.', ','], "-");
     let namesrv_set = format!("mq.namesrv={namesrv}");
     let namespace_set = format!("mq.namespace={namespace}");
-    let settings = ["payment.publish=transaction", &namesrv_set, &namespace_set, "log.filter=warn,ruyi=info"];
+    // What the channel says when it is asked would leave through the outbox.
+    let asks = "payment.query_after=0s";
+    let settings = ["payment.publish=transaction", asks, &namesrv_set, &namespace_set, "log.filter=warn,ruyi=info"];
     let world = World::start(&settings, Some(points)).await;
     shop::fill(&world).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
@@ -131,7 +133,8 @@ async fn without_a_broker_the_channel_is_to_call_again() {
     let namesrv = format!("mq.namesrv={}", embedded.namesrv());
     // The channel does not tire before the broker is back.
     let schedule = format!("delivery.schedule=[{}]", vec![r#""500ms""#; 200].join(","));
-    let world = World::start(&["payment.publish=transaction", &namesrv, &schedule], None).await;
+    let world =
+        World::start(&["payment.publish=transaction", "payment.query_after=0s", &namesrv, &schedule], None).await;
     shop::fill(&world).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
     let order = shop::place(&world, "only", &order).await;

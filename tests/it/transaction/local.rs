@@ -53,6 +53,7 @@ fn callback(payment: i64, transaction: &str) -> Callback {
         merchant_id: MerchantId(1),
         method: "card".into(),
         pay_time: START_MS,
+        channel_id: "sandbox".into(),
         trace: None,
     }
 }

@@ -106,6 +106,9 @@ pub(super) async fn create(
         }
         Placed::MixedCurrencies => Err(Problem::invalid("the lines are priced in different currencies")),
         Placed::TooExpensive => Err(Problem::invalid("the total is more than an order may have")),
+        Placed::Free => {
+            Err(Problem::invalid("an order must cost at least 0.01: no channel takes a payment of nothing"))
+        }
         Placed::Coupon(refused) => Err(coupons::refusal(refused)),
     }
 }

@@ -164,11 +164,12 @@ pub(super) async fn open(
             let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
             Ok((StatusCode::CREATED, replayed, Json(GatewayView::of(*payment, vec![]))).into_response())
         }
-        Opened::Different => {
-            Err(Problem::conflict("this outOrderNo belongs to a payment of another amount, product, channel or user"))
-        }
+        Opened::Different => Err(Problem::conflict(
+            "this outOrderNo belongs to a payment of another amount, product, channel, user, extraArg or notifyUrl",
+        )),
         Opened::Unknown => Err(Problem::not_found(format!(
-            "no merchant {merchant_id} is known to the payment role (PUT /merchants/{merchant_id} at the notify role)"
+            "no merchant {merchant_id} is known to the payment role: PUT /merchants/{merchant_id} tells the notify role, of \
+             which the payment role hears within moments; try again then"
         ))),
         Opened::Closed => Err(Problem::conflict("this merchant may open no payments: it is not active")),
         Opened::Refused(why) => Err(Problem::invalid(why.to_string())),
@@ -242,7 +243,7 @@ pub(super) struct RefundBody {
 #[utoipa::path(post, path = "/merchants/{merchantId}/payments/{outOrderNo}/refund", tag = "payment", request_body = RefundBody,
     params(("merchantId" = String, Path, description = "Merchant id"), ("outOrderNo" = String, Path, description = "The merchant's own number"),
         ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
-    responses((status = 202, body = GatewayView), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 202, body = GatewayView), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn refund(
     Extract(state): Extract<State>,
     Path((merchant_id, out_order_no)): Path<(String, String)>,

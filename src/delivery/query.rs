@@ -1,0 +1,90 @@
+//! Asking a channel what became of a payment whose callback stays away.
+//!
+//! The answer is signed as its callbacks are, and says where the payment stands. Money counts as if the channel had
+//! called back; a payment that nobody has paid is asked for again, and after the last time that is the answer.
+
+use http::HeaderMap;
+use serde::Deserialize;
+
+use super::record::Said;
+use super::schedule::Outcome;
+use super::target::{Targets, channel_of};
+use crate::db::delivery::{self, Delivery, Kind, State};
+use crate::db::payments::{self, PaymentRow};
+use crate::db::{Db, DbError};
+
+/// While the payment cannot be read, or its channel does not have it, the call waits this long, ms.
+const PAUSE_MS: i64 = 1_000;
+
+/// The part of a channel's answer that says what it means.
+#[derive(Deserialize)]
+struct Answer {
+    status: Status,
+}
+
+/// Where a payment stands, as its channel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum Status {
+    /// Paid; the answer has the fields of a callback.
+    Success,
+    /// Not paid, which may change.
+    Pending,
+    /// The channel does not know it, or does not know it yet.
+    Unknown,
+    /// Not paid, and it can no longer be.
+    Closed,
+}
+
+/// The payment, and its submission under the channel's own number.
+async fn look(db: &Db, call: &Delivery, id: i64) -> Result<(Option<PaymentRow>, Option<State>), DbError> {
+    let mut conn = db.read().await?;
+    let payment = payments::find(&mut conn, vec![id]).await?.remove(&id);
+    Ok((payment, delivery::find(&mut conn, Kind::ChannelSubmit, &call.reference).await?))
+}
+
+/// What comes of the call without making it: the money has been found meanwhile, or it is too early.
+pub(super) async fn settled(db: &Db, call: &Delivery) -> Option<Outcome> {
+    let Ok(id) = call.reference.parse::<i64>() else {
+        return Some(Outcome::Refused("its reference is no payment".to_owned()));
+    };
+    match look(db, call, id).await {
+        Ok((Some(payment), _)) if payment.state.status.has_money() => {
+            Some(Outcome::Unsent("the channel has said so by itself".to_owned()))
+        }
+        Ok((Some(_), Some(submission))) if submission.attempts == 0 && submission.next_at.is_some() => {
+            let why = "the channel has not been told of the payment yet".to_owned();
+            let told_at = submission.next_at.unwrap_or(0).max(db.clock().now_ms());
+            Some(Outcome::Wait { why, until_ms: told_at.saturating_add(PAUSE_MS) })
+        }
+        Ok((Some(_), _)) => None,
+        Ok((None, _)) => Some(Outcome::Refused("there is no such payment".to_owned())),
+        Err(error) => {
+            let why = format!("the payment cannot be looked up: {error}");
+            Some(Outcome::Wait { why, until_ms: db.clock().now_ms().saturating_add(PAUSE_MS) })
+        }
+    }
+}
+
+/// Reads an answer 2xx.
+pub(super) fn read(
+    targets: &Targets,
+    call: &Delivery,
+    headers: &HeaderMap,
+    text: &str,
+    now_ms: i64,
+) -> (Outcome, Option<Said>) {
+    let again = |error: String| (Outcome::Again { error, retry_after_ms: None }, None);
+    let channel = channel_of(&call.body).unwrap_or_default();
+    if let Err(error) = targets.check_answer(&channel, headers, text.as_bytes(), now_ms) {
+        return again(format!("the answer does not count: {error}"));
+    }
+    match serde_json::from_str::<Answer>(text) {
+        Ok(Answer { status: Status::Success }) => (Outcome::Delivered, Some(Said::Paid(text.to_owned()))),
+        Ok(Answer { status: Status::Closed }) => (Outcome::Delivered, None),
+        Ok(Answer { status: status @ (Status::Pending | Status::Unknown) }) => {
+            (Outcome::NotYet(format!("the channel has no money for it: {status:?}")), None)
+        }
+        Err(error) => again(format!("the answer cannot be read: {error}")),
+    }
+}
