@@ -108,7 +108,7 @@ def order(dice, number, case, expect):
         line["payWithinSeconds"] = 2
     elif case in ("wrong_amount", "bad_signature"):
         line["payWithinSeconds"] = 3
-    elif case == "canceled_after_paying":
+    elif case in ("canceled_after_paying", "paid_after_cancel"):
         line["holdSeconds"] = 3600
     elif case == "quantity_zero":
         items[0]["quantity"] = 0
@@ -177,6 +177,36 @@ def with_refusals(lines):
     return lines
 
 
+# Orders whose callback is lost, whose users are told by text message; and payments of a merchant's own orders.
+OUTSIDE_CASES = [("callback_lost", "SIGNED", 10), ("text_messages", "SIGNED", 12)]
+GATEWAY_CASES = [
+    ("gateway_paid", "PAID", 24), ("gateway_twice", "PAID", 6), ("gateway_refunded", "REFUNDED", 10),
+    ("gateway_closed", "REFUNDED", 8), ("gateway_too_much", "REJECTED", 4), ("gateway_unknown", "REJECTED", 4),
+]
+
+
+def with_outside(lines):
+    dice, number, extra = Dice(20251101), 4000, []
+    for case, expect, count in OUTSIDE_CASES:
+        for _ in range(count):
+            number += 1
+            extra.append(dump(order(dice, number, case, expect)))
+    for case, expect, count in GATEWAY_CASES:
+        for _ in range(count):
+            number += 1
+            cents = 100 + dice.below(400000) + (500000 if case == "gateway_too_much" else 0)
+            merchant = "9002" if case == "gateway_unknown" else "9001"
+            extra.append(dump({
+                "case": case, "expect": expect, "idempotencyKey": f"ex-{number:05d}", "merchantId": merchant,
+                "amount": cents / 100, "productId": "h5", "channelId": "sandbox", "extraArg": dice.pick(["", "春季活动", "app"]),
+            }))
+    dice.shuffle(extra)
+    gap = len(lines) // len(extra)
+    for place, line in enumerate(extra):
+        lines.insert((len(extra) - place) * gap - 1, line)
+    return lines
+
+
 def main():
     dice = Dice(20240601)
     products = [{"sku": sku, "name": name, "price": price, "available": 0 if sku == SOLD_OUT else 20000}
@@ -192,7 +222,7 @@ def main():
             # The same line twice: the customer pressed the button twice.
             orders.append([line, line] if case == "duplicate_key" else [line])
     dice.shuffle(orders)
-    lines = with_refusals(with_coupons([line for group in orders for line in group]))
+    lines = with_outside(with_refusals(with_coupons([line for group in orders for line in group])))
     (HERE / "products.jsonl").write_text("".join(dump(product) + "\n" for product in products), encoding="utf-8")
     (HERE / "orders.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

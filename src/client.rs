@@ -5,6 +5,7 @@
 //! has several addresses, on the next one first.
 
 mod error;
+mod gateway;
 mod pool;
 mod watch;
 

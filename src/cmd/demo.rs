@@ -4,6 +4,8 @@
 pub mod cases;
 mod coupon;
 pub mod drive;
+mod gateway;
+pub mod outside;
 mod report;
 pub mod system;
 mod timeline;
@@ -25,6 +27,7 @@ use crate::config::{Config, Millis};
 use crate::shutdown::Shutdown;
 use cases::Cases;
 use drive::{Driven, Options};
+use outside::Outside;
 use report::Report;
 use system::{Audited, System};
 use timeline::Moment;
@@ -46,7 +49,7 @@ const AUDIT_PAUSE: Duration = Duration::from_millis(500);
     after_help = "Examples:\n  ruyi demo\n  ruyi demo --orders 5000 --output json\n  ruyi demo --external --patience 120s --set client.order=http://127.0.0.1:8081"
 )]
 pub struct Args {
-    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,260]
+    /// How many orders of the built-in kind, or a file of your own (see examples/orders.jsonl) [default: 1,338]
     #[arg(long, value_name = "N|FILE")]
     orders: Option<String>,
     /// Keep the data in this directory [default: a temporary one, removed at the end]
@@ -56,7 +59,8 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Feed the roles that run where [client] says, and audit the databases of this configuration, instead of starting
-    /// anything; nobody else should be placing orders meanwhile
+    /// anything; nobody else should be placing orders meanwhile. What channels do not say is found after
+    /// payment.query_after (1m by default): be that patient
     #[arg(long, conflicts_with_all = ["data_dir", "database"])]
     external: bool,
     /// How long each step of an order, and each request to a role that does not answer, may take
@@ -79,7 +83,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let options = Options { count, concurrency: args.concurrency.into(), patience };
     if args.external {
         let system = System::outside(context).await?;
-        return through(context, &context.config, system, &cases, options, patience, &shutdown).await;
+        return through(context, &context.config, (system, None), &cases, options, patience, &shutdown).await;
     }
     let temporary = match &args.data_dir {
         Some(_) => None,
@@ -88,22 +92,23 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     let data_dir = args.data_dir.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path));
     let data_dir = data_dir.context("no data directory")?;
     std::fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
-    let config = system::config_in(data_dir, args.database.as_deref(), context);
+    let outside = Outside::open(context.clock.clone()).await?;
+    let config = system::config_in(data_dir, args.database.as_deref(), &outside, context);
     let system = System::start(context, &config).await.context("cannot start the system")?;
-    through(context, &config, system, &cases, options, TRAIL, &shutdown).await
+    through(context, &config, (system, Some(outside)), &cases, options, TRAIL, &shutdown).await
 }
 
 /// Puts the orders through the system, audits it (for `trail` at most, until nothing is found) and reports.
 async fn through(
     context: &Context,
     config: &Config,
-    system: System,
+    (system, outside): (System, Option<Outside>),
     cases: &Cases,
     options: Options,
     trail: Duration,
     shutdown: &Shutdown,
 ) -> anyhow::Result<ExitCode> {
-    let result = on(&system, config, cases, options, &shutdown.token).await;
+    let result = on(&system, outside.as_ref(), config, cases, options, &shutdown.token).await;
     let audited = match &result {
         Ok(_) if !shutdown.token.is_cancelled() => settled_audit(&system, config, trail, &shutdown.token).await,
         _ => Ok(None),
@@ -131,6 +136,7 @@ fn load(context: &Context, orders: Option<&str>) -> anyhow::Result<(Cases, u64)>
 
 async fn on(
     system: &System,
+    outside: Option<&Outside>,
     config: &Config,
     cases: &Cases,
     options: Options,
@@ -141,7 +147,8 @@ async fn on(
         api.ready().await.context("the system is not ready")?;
         let products = cases::products(PRODUCTS)?;
         drive::set_up(&api, &products, cases.rounds(options.count)).await.context("cannot set products and stock")?;
-        drive::set_up_coupons(&api, &cases::coupons(COUPONS)?).await.context("cannot set coupons")
+        drive::set_up_coupons(&api, &cases::coupons(COUPONS)?).await.context("cannot set coupons")?;
+        gateway::set_up(&api, outside).await.context("cannot set the merchant")
     };
     tokio::select! {
         result = setting_up => result?,
@@ -149,7 +156,7 @@ async fn on(
     }
     let bar = progress(options.count);
     let ends = RefCell::new(BTreeMap::new());
-    let driven = drive::drive(&api, cases, options, stop, |end| {
+    let driven = drive::drive(&api, outside, cases, options, stop, |end| {
         let mut ends = ends.borrow_mut();
         *ends.entry(end.to_string().to_lowercase()).or_insert(0_u64) += 1;
         let parts: Vec<String> = ends.iter().map(|(end, count)| format!("{count} {end}")).collect();

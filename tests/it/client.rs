@@ -254,19 +254,27 @@ async fn wrong_usage_is_2() {
     assert_eq!(ruyi(base, &["order", "create", "missing.jsonl"], "").await.code, 1);
 }
 
+/// The example without the payments of merchants' own orders, and of channels that have to be asked, of which the
+/// stand-in knows nothing.
+fn shop_orders() -> String {
+    let unknown = [r#""case":"gateway_"#, r#""case":"callback_lost""#];
+    let of_shop = |line: &&str| !unknown.iter().any(|case| line.contains(case));
+    ORDERS.lines().filter(of_shop).map(|line| format!("{line}\n")).collect()
+}
+
 async fn drive_example(base: &str, count: u64) -> Driven {
     let api = Api::at(base).unwrap();
-    let cases = Cases::parse(ORDERS, "test").unwrap();
+    let cases = Cases::parse(&shop_orders(), "test").unwrap();
     set_up(&api, &products(PRODUCTS).unwrap(), 1).await.unwrap();
     set_up_coupons(&api, &coupons(COUPONS).unwrap()).await.unwrap();
     let options = Options { count, concurrency: 256, patience: Duration::from_secs(60) };
-    drive(&api, &cases, options, &CancellationToken::new(), |_| ()).await
+    drive(&api, None, &cases, options, &CancellationToken::new(), |_| ()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_driver_brings_every_example_order_to_its_end() {
     let (base, world) = fake::start().await;
-    let lines = u64::try_from(ORDERS.lines().count()).unwrap();
+    let lines = u64::try_from(shop_orders().lines().count()).unwrap();
     let driven = drive_example(&base, lines).await;
     assert_eq!(driven.unexpected, 0, "{:#?}", driven.failures);
     assert_eq!((driven.ended(End::Open), driven.ended(End::Duplicate)), (0, 10));

@@ -74,6 +74,22 @@ pub enum Kind {
     WarehouseRefusedLater,
     /// Paid, and sent elsewhere before the warehouse was told.
     AddressChanged,
+    /// Paid at a channel that does not say so until it is asked.
+    CallbackLost,
+    /// Delivered to a user who is told by text message.
+    TextMessages,
+    /// A payment of a merchant's own order, paid.
+    GatewayPaid,
+    /// The same, opened several times at once.
+    GatewayTwice,
+    /// The same, whose money goes back in two parts.
+    GatewayRefunded,
+    /// The same, closed too late: all of its money goes back instead.
+    GatewayClosed,
+    /// The same, over the merchant's limit.
+    GatewayTooMuch,
+    /// The same, of a merchant that nobody knows.
+    GatewayUnknown,
 }
 
 impl Kind {
@@ -89,7 +105,10 @@ impl Kind {
             | Self::DuplicateKey
             | Self::CouponUsed
             | Self::AddressChanged
+            | Self::CallbackLost
+            | Self::TextMessages
             | Self::CouponTwice => End::Signed,
+            Self::GatewayPaid | Self::GatewayTwice => End::Paid,
             Self::SoldOut
             | Self::NeverPaid
             | Self::CanceledAtOnce
@@ -101,6 +120,8 @@ impl Kind {
             | Self::PaidAfterCancel
             | Self::CouponRefunded
             | Self::WarehouseRefused
+            | Self::GatewayRefunded
+            | Self::GatewayClosed
             | Self::WarehouseRefusedLater => End::Refunded,
             Self::UnknownSku
             | Self::Malformed
@@ -108,8 +129,24 @@ impl Kind {
             | Self::QuantityOver
             | Self::TooManyLines
             | Self::CouponTooSmall
+            | Self::GatewayTooMuch
+            | Self::GatewayUnknown
             | Self::WrongType => End::Rejected,
         }
+    }
+
+    /// It is a payment of a merchant's own order, and none of the shop.
+    #[must_use]
+    pub fn is_gateway(self) -> bool {
+        matches!(
+            self,
+            Self::GatewayPaid
+                | Self::GatewayTwice
+                | Self::GatewayRefunded
+                | Self::GatewayClosed
+                | Self::GatewayTooMuch
+                | Self::GatewayUnknown
+        )
     }
 
     /// Who must have canceled such an order.
@@ -136,6 +173,8 @@ impl Kind {
 pub enum End {
     /// Signed for.
     Signed,
+    /// Paid, and nothing to be delivered.
+    Paid,
     /// Canceled, nothing was paid.
     Canceled,
     /// Canceled, and the money is back.
@@ -154,6 +193,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Signed => "SIGNED",
+            Self::Paid => "PAID",
             Self::Canceled => "CANCELED",
             Self::Refunded => "REFUNDED",
             Self::Rejected => "REJECTED",
@@ -186,7 +226,7 @@ pub struct Case {
     pub expect: End,
     /// Its idempotency key in this run.
     pub key: String,
-    /// The body of POST /orders, without a coupon.
+    /// The body of POST /orders, without a coupon; of a merchant's payment that of POST /payments, without its number.
     pub body: Bytes,
     /// Template of the coupon that its user is given for it.
     pub coupon: Option<String>,
@@ -326,7 +366,7 @@ mod tests {
             assert!(case.coupon.is_none_or(|name| coupons(COUPONS).unwrap().iter().any(|one| one.template == name)));
             *seen.entry(case.kind).or_insert(0) += 1;
         }
-        assert_eq!(seen.len(), 28, "every kind is there: {seen:?}");
+        assert_eq!(seen.len(), 36, "every kind is there: {seen:?}");
         assert!(seen[&Kind::Normal] * 3 > cases.lines() * 2);
         assert_eq!(products(PRODUCTS).unwrap().len(), 50);
     }

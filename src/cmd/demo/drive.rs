@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cases::{Case, Cases, CouponTemplate, End, Kind, Product};
+use super::outside::Outside;
 use crate::client::{Api, CallError, OrderView, Watch};
 use crate::cmd::payment::pay_when_open;
 use crate::domain::id::OrderId;
@@ -115,11 +116,11 @@ impl Driven {
     }
 }
 
-struct Done {
-    ended: End,
-    order_id: Option<OrderId>,
-    why: String,
-    failure: Option<String>,
+pub(super) struct Done {
+    pub ended: End,
+    pub order_id: Option<OrderId>,
+    pub why: String,
+    pub failure: Option<String>,
 }
 
 /// Sets products and their stock; `rounds` times the pieces, so that a repeated file does not run out.
@@ -156,13 +157,19 @@ pub async fn set_up_coupons(api: &Api, templates: &[CouponTemplate]) -> anyhow::
 /// Drives `options.count` orders, or fewer when `stop` is cancelled; `progress` is called for each one that ended.
 pub async fn drive(
     api: &Api,
+    outside: Option<&Outside>,
     cases: &Cases,
     options: Options,
     stop: &CancellationToken,
     progress: impl Fn(End),
 ) -> Driven {
-    let driver =
-        &Driver { api, watch: Watch::start(api.clone()), patience: options.patience, placed: Mutex::default() };
+    let driver = &Driver {
+        api,
+        outside,
+        watch: Watch::start(api.clone()),
+        patience: options.patience,
+        placed: Mutex::default(),
+    };
     let started = Instant::now();
     let mut driven = Driven::default();
     let mut ends = std::pin::pin!(
@@ -184,6 +191,8 @@ pub async fn drive(
 
 pub(super) struct Driver<'a> {
     pub(super) api: &'a Api,
+    /// Who is told, where that is of this process.
+    pub(super) outside: Option<&'a Outside>,
     watch: Watch,
     pub(super) patience: Duration,
     /// The order that each key led to.
@@ -218,10 +227,18 @@ struct Money {
 
 impl Driver<'_> {
     async fn one(&self, case: &Case) -> Done {
+        if case.kind.is_gateway() {
+            return self.gateway(case).await;
+        }
         let body = match self.body(case).await {
             Ok(body) => body,
             Err(error) => return failed(None, End::Open, "no coupon", &error),
         };
+        if case.kind == Kind::TextMessages
+            && let Err(error) = self.reach_user(case).await
+        {
+            return failed(None, End::Open, "no contact", &error);
+        }
         let created = match self.place(case, body).await {
             Ok(reply) => serde_json::from_str::<Created>(reply.get()),
             Err(CallError::Refused(problem)) if problem.status_code().is_client_error() => {
@@ -276,8 +293,10 @@ impl Driver<'_> {
             | Kind::DuplicateKey
             | Kind::CouponUsed
             | Kind::CouponTwice
+            | Kind::TextMessages
             | Kind::WarehouseRefused
             | Kind::WarehouseRefusedLater => self.pay(id, &json!({})).await.map(drop),
+            Kind::CallbackLost => self.pay(id, &json!({"silent": true})).await.map(drop),
             Kind::AddressChanged => {
                 // Before it is paid, so that the warehouse cannot have it yet. Where it was to go, it would be refused.
                 let body = serde_json::to_vec(&json!({"address": "杭州市西湖区北山街 37 号"}))?;
@@ -323,6 +342,13 @@ impl Driver<'_> {
             | Kind::TooManyLines
             | Kind::CouponTooSmall
             | Kind::WrongType => self.cancel(id).await,
+            // None of these is an order.
+            Kind::GatewayPaid
+            | Kind::GatewayTwice
+            | Kind::GatewayRefunded
+            | Kind::GatewayClosed
+            | Kind::GatewayTooMuch
+            | Kind::GatewayUnknown => Ok(()),
         }
     }
 
@@ -337,6 +363,7 @@ impl Driver<'_> {
             Kind::TwoTransactions => self.extra_refunded(order.order_id).await,
             Kind::PartlyRefunded => self.money_back(order.order_id, |money| money.refunded.to_string() == "2.4").await,
             Kind::RefundedInParts => self.money_back(order.order_id, |money| money.refunded == money.total).await,
+            Kind::TextMessages => self.user_is_told(order).await,
             Kind::CallbackRepeated => {
                 let refunds = self.refunds(order.order_id).await?;
                 anyhow::ensure!(refunds == 0, "a repeated report of one payment led to {refunds} refunds");
@@ -431,6 +458,6 @@ impl Driver<'_> {
     }
 }
 
-fn failed(order_id: Option<OrderId>, ended: End, why: &str, error: &anyhow::Error) -> Done {
+pub(super) fn failed(order_id: Option<OrderId>, ended: End, why: &str, error: &anyhow::Error) -> Done {
     Done { ended, order_id, why: why.to_owned(), failure: Some(format!("{error:#}")) }
 }

@@ -19,6 +19,8 @@ pub struct Report {
     version: u32,
     orders: u64,
     signed: u64,
+    /// Payments of merchants' own orders.
+    paid: u64,
     canceled: u64,
     refunded: u64,
     rejected: u64,
@@ -56,6 +58,7 @@ impl Report {
             version: VERSION,
             orders,
             signed: driven.ended(End::Signed),
+            paid: driven.ended(End::Paid),
             canceled: driven.ended(End::Canceled),
             refunded: driven.ended(End::Refunded),
             rejected: driven.ended(End::Rejected),
@@ -100,11 +103,12 @@ impl Report {
         let mut text = String::new();
         writeln!(
             text,
-            "\n{} orders in {:.1} s ({} per second): {} signed, {} canceled, {} refunded, {} rejected",
+            "\n{} orders in {:.1} s ({} per second): {} signed, {} paid, {} canceled, {} refunded, {} rejected",
             self.orders,
             std::time::Duration::from_millis(self.elapsed_ms).as_secs_f64(),
             self.orders_per_s,
             self.signed,
+            self.paid,
             self.canceled,
             self.refunded,
             self.rejected

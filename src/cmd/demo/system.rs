@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::outside::Outside;
 use crate::audit::{self, RoleDbs};
 use crate::client::Api;
 use crate::cmd::Context;
@@ -17,8 +18,9 @@ use crate::process::{Plan, Process, Work};
 
 /// The configuration of the demo: everything in `data_dir`, on free ports, with short waits.
 #[must_use]
-pub fn config_in(data_dir: &Path, database: Option<&str>, context: &Context) -> Config {
+pub fn config_in(data_dir: &Path, database: Option<&str>, outside: &Outside, context: &Context) -> Config {
     let mut config = context.config.clone();
+    outside.configure(&mut config);
     config.data_dir = data_dir.to_owned();
     config.database.url = SecretUrl::from(database.unwrap_or_default());
     let one = || SecretUrl::from("");
@@ -28,6 +30,9 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, context: &Context) -> 
     config.mq.outbox.sweep_interval = Millis::new(500);
     config.mq.retry.schedule = [200, 1_000, 5_000, 30_000].map(Millis::new).to_vec();
     config.delivery.schedule = [200, 1_000, 5_000, 30_000].map(Millis::new).to_vec();
+    config.payment.query_after = Millis::new(3_000);
+    let schedule = Some([500, 1_000, 2_000, 5_000, 10_000, 30_000].map(Millis::new).to_vec());
+    config.delivery.kinds.entry("channel_query".to_owned()).or_default().schedule = schedule;
     config.warehouse.endpoint = String::new();
     config.sandbox.enabled = true;
     config.sandbox.warehouse.step_delay = Millis::new(20);

@@ -42,6 +42,12 @@ schedule = ["300ms", "500ms", "1s", "1s", "2s", "2s", "2s", "2s", "2s", "5s", "5
 timeout = "5s"
 lease = "10s"
 
+[delivery.kinds.channel_query]
+schedule = ["500ms", "1s", "1s", "2s", "2s", "2s", "5s", "5s", "5s", "5s", "5s", "5s", "30s", "1m", "1m"]
+
+[payment]
+query_after = "2s"
+
 [sandbox.warehouse]
 step_delay = "20ms"
 
