@@ -124,6 +124,16 @@ def order(dice, number, case, expect):
     return line
 
 
+def spread(dice, lines, extra):
+    """Puts `extra`, in any order, between `lines`, as evenly as they go."""
+    dice.shuffle(extra)
+    gap = len(lines) // len(extra)
+    for place, line in enumerate(extra):
+        # From the end on, so that earlier places stay what they are.
+        lines.insert((len(extra) - place) * gap - 1, line)
+    return lines
+
+
 # Orders with a coupon, put between the others: case, expected end, templates, how many.
 SMALL = ["DEMO-AMOUNT", "DEMO-PERCENT"]
 COUPON_CASES = [
@@ -147,12 +157,7 @@ def with_coupons(lines):
             if case == "coupon_refunded":
                 line["holdSeconds"] = 3600
             extra.append(dump(line))
-    dice.shuffle(extra)
-    gap = len(lines) // len(extra)
-    for place, line in enumerate(extra):
-        # From the end on, so that earlier places stay what they are.
-        lines.insert((len(extra) - place) * gap - 1, line)
-    return lines
+    return spread(dice, lines, extra)
 
 
 # Orders that the sandbox warehouse refuses, or would have refused at their first address.
@@ -170,11 +175,7 @@ def with_refusals(lines):
             line = order(dice, number, case, expect)
             line["address"] = mark + line["address"]
             extra.append(dump(line))
-    dice.shuffle(extra)
-    gap = len(lines) // len(extra)
-    for place, line in enumerate(extra):
-        lines.insert((len(extra) - place) * gap - 1, line)
-    return lines
+    return spread(dice, lines, extra)
 
 
 # Orders whose callback is lost, whose users are told by text message; and payments of a merchant's own orders.
@@ -200,11 +201,7 @@ def with_outside(lines):
                 "case": case, "expect": expect, "idempotencyKey": f"ex-{number:05d}", "merchantId": merchant,
                 "amount": cents / 100, "productId": "h5", "channelId": "sandbox", "extraArg": dice.pick(["", "春季活动", "app"]),
             }))
-    dice.shuffle(extra)
-    gap = len(lines) // len(extra)
-    for place, line in enumerate(extra):
-        lines.insert((len(extra) - place) * gap - 1, line)
-    return lines
+    return spread(dice, lines, extra)
 
 
 def main():

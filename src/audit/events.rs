@@ -16,8 +16,15 @@ use crate::domain::order::{CancelType, RefundState, Status};
 use crate::domain::payment::Status as PaymentStatus;
 use crate::domain::stock::Status as StockStatus;
 
-/// Events that are handled by recording a call.
-const CALLING: [Kind; 3] = [Kind::OrderNotify, Kind::SmsNotification, Kind::EmailNotification];
+/// The calls by which a group handles its events, if it does.
+fn calls_of(group: Group) -> Option<Call> {
+    match group {
+        Group::OrderNotify => Some(Call::Merchant),
+        Group::Sms => Some(Call::Sms),
+        Group::Email => Some(Call::Email),
+        _ => None,
+    }
+}
 
 /// `events_of_states`: the event of a state is written with it, and so is there as soon as the state is.
 pub(super) async fn of_states(auditor: &Auditor<'_>, ids: &[i64]) -> Result<Vec<Suspect<i64>>, DbError> {
@@ -164,7 +171,8 @@ async fn consumed_of(auditor: &mut Auditor<'_>, db: &Db) -> Result<(), DbError> 
         let Some(last) = sent.last() else { return Ok(()) };
         after = last.id;
         auditor.checked(Check::EventsConsumed, sent.len());
-        let calls = |row: &&SentFact| CALLING.iter().any(|kind| kind.name() == row.topic);
+        let groups = |row: &SentFact| Kind::from_name(&row.topic).map(Kind::groups).unwrap_or_default();
+        let calls = |row: &&SentFact| groups(row).iter().any(|group| calls_of(*group).is_some());
         auditor.checked(Check::Deliveries, sent.iter().filter(calls).count());
         sent.retain(|row| moment.overdue(row.due_at) && row.sent_at >= moment.events_since);
         let mut suspects = unhandled(auditor, &sent).await?;
@@ -186,14 +194,11 @@ pub(super) async fn left_behind(
     group: Group,
     event_ids: &[String],
 ) -> Result<Option<HashSet<String>>, DbError> {
-    let call = match group {
-        Group::Notification => return facts::told(conn, event_ids).await.map(Some),
-        Group::OrderNotify => Call::Merchant,
-        Group::Sms => Call::Sms,
-        Group::Email => Call::Email,
-        _ => return Ok(None),
-    };
-    delivery::recorded(conn, call, event_ids.to_vec()).await.map(Some)
+    match calls_of(group) {
+        _ if group == Group::Notification => facts::told(conn, event_ids).await.map(Some),
+        Some(call) => delivery::recorded(conn, call, event_ids.to_vec()).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Events that were handled without what their group leaves behind.
@@ -219,7 +224,7 @@ async fn undone(
 /// The check that a suspect of [`unhandled`] belongs to.
 fn check_of(suspect: &Suspect<i64>) -> Check {
     match suspect.about {
-        About::Undone(group, _) if group != Group::Notification => Check::Deliveries,
+        About::Undone(group, _) if calls_of(group).is_some() => Check::Deliveries,
         _ => Check::EventsConsumed,
     }
 }

@@ -148,7 +148,7 @@ async fn on(
         let products = cases::products(PRODUCTS)?;
         drive::set_up(&api, &products, cases.rounds(options.count)).await.context("cannot set products and stock")?;
         drive::set_up_coupons(&api, &cases::coupons(COUPONS)?).await.context("cannot set coupons")?;
-        gateway::set_up(&api, outside).await.context("cannot set the merchant")
+        gateway::set_up(&api, outside, options.patience).await.context("cannot set the merchant")
     };
     tokio::select! {
         result = setting_up => result?,

@@ -16,7 +16,7 @@ use super::notice::{self, Ready, Sent};
 use super::query;
 use super::record::Said;
 use super::schedule::Outcome;
-use super::sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
+use super::sign::{self, SIGNATURE_HEADER};
 use super::target::{Prepared, Targets, Unprepared};
 use super::webhook;
 use crate::db::Db;
@@ -25,6 +25,9 @@ use crate::domain::notice::Way;
 
 /// Header by which the other side tells a repeated call.
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+
+/// What the sandbox signs wrongly with: of the right length.
+const NO_SIGNATURE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// At most so much of an answer is read.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -183,12 +186,10 @@ impl Caller {
         headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(&key).ok()?);
         if !prepared.secret.expose_secret().is_empty() {
             let timestamp_s = self.db.clock().now_ms() / 1000;
-            let mut signature = sign(&prepared.secret, timestamp_s, prepared.body.as_bytes());
+            headers.extend(sign::headers(&prepared.secret, timestamp_s, prepared.body.as_bytes()));
             if prepared.spoil_signature {
-                signature = "0".repeat(signature.len());
+                headers.insert(SIGNATURE_HEADER, HeaderValue::from_static(NO_SIGNATURE));
             }
-            headers.insert(TIMESTAMP_HEADER, HeaderValue::from(timestamp_s));
-            headers.insert(SIGNATURE_HEADER, HeaderValue::from_str(&signature).ok()?);
         }
         if let Some(trace) = call.trace.as_deref().and_then(|trace| HeaderValue::from_str(trace).ok()) {
             headers.insert("traceparent", trace);

@@ -17,9 +17,6 @@ use crate::db::{Db, DbError, contacts};
 use crate::domain::event::OrderNotification;
 use crate::domain::notice::Way;
 
-/// While the contact of a user cannot be read, the call waits this long, ms.
-const DATABASE_PAUSE_MS: i64 = 1_000;
-
 /// The providers, as configured; by default none.
 #[derive(Default)]
 pub(super) struct Senders {
@@ -120,10 +117,7 @@ impl Senders {
         let now_ms = db.clock().now_ms();
         let contact = match contact(db, body.user_id.0).await {
             Ok(contact) => contact.unwrap_or_default(),
-            Err(error) => {
-                let why = format!("the contact cannot be looked up: {error}");
-                return Err(Outcome::Wait { why, until_ms: now_ms.saturating_add(DATABASE_PAUSE_MS) });
-            }
+            Err(error) => return Err(Outcome::unread("the contact", &error, now_ms)),
         };
         if !contact.wants(way, topic) {
             return Err(unsent("the user has switched it off"));

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use super::record::Said;
 use super::schedule::Outcome;
 use super::target::{Targets, channel_of};
-use crate::db::delivery::{self, Delivery, Kind, State};
+use crate::db::delivery::{self, Delivery, Kind, State, Status as Standing};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::{Db, DbError};
 
-/// While the payment cannot be read, or its channel does not have it, the call waits this long, ms.
-const PAUSE_MS: i64 = 1_000;
+/// A question waits so much longer than the submission that it is about, ms.
+const AFTER_SUBMISSION_MS: i64 = 1_000;
 
 /// The part of a channel's answer that says what it means.
 #[derive(Deserialize)]
@@ -52,17 +52,17 @@ pub(super) async fn settled(db: &Db, call: &Delivery) -> Option<Outcome> {
         Ok((Some(payment), _)) if payment.state.status.has_money() => {
             Some(Outcome::Unsent("the channel has said so by itself".to_owned()))
         }
-        Ok((Some(_), Some(submission))) if submission.attempts == 0 && submission.next_at.is_some() => {
+        // One that was given up untried is asked about: whoever makes it due again makes no other question.
+        Ok((Some(_), Some(State { status, attempts: 0, next_at: Some(next_at), .. })))
+            if status == Standing::Pending as i64 =>
+        {
             let why = "the channel has not been told of the payment yet".to_owned();
-            let told_at = submission.next_at.unwrap_or(0).max(db.clock().now_ms());
-            Some(Outcome::Wait { why, until_ms: told_at.saturating_add(PAUSE_MS) })
+            let told_at = next_at.max(db.clock().now_ms());
+            Some(Outcome::Wait { why, until_ms: told_at.saturating_add(AFTER_SUBMISSION_MS) })
         }
         Ok((Some(_), _)) => None,
         Ok((None, _)) => Some(Outcome::Refused("there is no such payment".to_owned())),
-        Err(error) => {
-            let why = format!("the payment cannot be looked up: {error}");
-            Some(Outcome::Wait { why, until_ms: db.clock().now_ms().saturating_add(PAUSE_MS) })
-        }
+        Err(error) => Some(Outcome::unread("the payment", &error, db.clock().now_ms())),
     }
 }
 

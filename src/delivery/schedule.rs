@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::{self, Millis};
+use crate::db::DbError;
 use crate::domain::call::Kind;
 
 /// What one attempt means for its call.
@@ -33,6 +34,17 @@ pub(super) enum Outcome {
     /// Not tried: its target has been left alone for too long.
     Expired(String),
 }
+
+impl Outcome {
+    /// What the call needs (`what`) cannot be read from the database now.
+    pub fn unread(what: &str, error: &DbError, now_ms: i64) -> Self {
+        let why = format!("{what} cannot be looked up: {error}");
+        Self::Wait { why, until_ms: now_ms.saturating_add(DATABASE_PAUSE_MS) }
+    }
+}
+
+/// While the database cannot be read, a call waits this long, ms.
+const DATABASE_PAUSE_MS: i64 = 1_000;
 
 /// The waits between attempts.
 #[derive(Clone, Debug)]

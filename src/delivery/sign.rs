@@ -2,7 +2,7 @@
 //! `X-Ruyi-Timestamp` is in epoch seconds.
 
 use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
@@ -33,6 +33,17 @@ pub enum SignatureError {
 #[must_use]
 pub fn sign(secret: &SecretString, timestamp_s: i64, body: &[u8]) -> String {
     hex::encode(mac(secret, &timestamp_s.to_string(), body).finalize().into_bytes())
+}
+
+/// The headers that say who sends `body`, and when.
+#[must_use]
+pub fn headers(secret: &SecretString, timestamp_s: i64, body: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(TIMESTAMP_HEADER, HeaderValue::from(timestamp_s));
+    if let Ok(signature) = HeaderValue::from_str(&sign(secret, timestamp_s, body)) {
+        headers.insert(SIGNATURE_HEADER, signature);
+    }
+    headers
 }
 
 /// Checks the signature in `headers` of the raw `body`, in constant time.

@@ -12,11 +12,16 @@ use axum::routing::post;
 use reqwest::Method;
 use ruyi::clock::Clock;
 use ruyi::config::Config;
+use ruyi::db::delivery::{GIVEN_UP, Kind};
+use ruyi::db::payments::{self, PaymentRow};
 use ruyi::db::sql;
-use ruyi::delivery::sign;
+use ruyi::delivery::{EngineConfig, no_effects, sign};
+use ruyi::domain::money::Money;
+use ruyi::domain::payment::{PaymentState, Status};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use crate::delivery::world::{START_MS as WORLD_MS, Server, World};
 use crate::servers::{mariadb_url, write_tx};
 use crate::serving::Serving;
 use crate::shop::{Setup, Shop};
@@ -316,4 +321,41 @@ async fn money_is_found_though_success_leaves_as_a_transaction() {
 async fn money_is_found_on_mariadb() {
     let Some(url) = mariadb_url().await else { return };
     is_found(Shop::with(Setup { url: Some(url), ..Setup::default() }, 1).await).await;
+}
+
+/// A submission that waits for its first attempt is waited for; one that was given up untried is not.
+#[tokio::test]
+async fn a_question_follows_the_submission() {
+    let (world, server) = (World::new().await, Server::start().await);
+    let payment = PaymentRow {
+        id: 9,
+        order_id: 7,
+        order_no: "N7".into(),
+        user_id: 7,
+        state: PaymentState {
+            status: Status::Pending,
+            amount: Money::from_minor(500).unwrap(),
+            currency: "CNY".into(),
+            merchant_id: 1,
+            transaction_no: None,
+        },
+        channel_id: "sandbox".into(),
+        expire_time: 0,
+        payment_method: None,
+        pay_time: None,
+        trace: None,
+    };
+    write_tx!(world.db, [payment], |tx| { payments::insert(tx, &[payment]).await }).unwrap();
+    world.insert(Kind::ChannelSubmit, "9", &server.url("/pay"), "{}").await;
+    world.insert(Kind::ChannelQuery, "9", &server.url("/query"), "{}").await;
+    let asks = |config: &mut EngineConfig| config.kinds = vec![Kind::ChannelQuery];
+    let mut engine = world.engine_with(no_effects(), asks);
+    engine.drain().await.unwrap();
+    let waits = world.state(Kind::ChannelQuery, "9").await;
+    assert_eq!((server.seen().len(), waits.attempts, waits.next_at), (0, 0, Some(WORLD_MS + 1_000)));
+    let given_up = format!("UPDATE delivery SET status = 2, next_at = {GIVEN_UP} WHERE kind = 1");
+    write_tx!(world.db, [given_up], |tx| { sql::execute(tx, given_up, vec![]).await }).unwrap();
+    world.clock.advance_ms(1_000);
+    engine.drain().await.unwrap();
+    assert_eq!((server.only().path, world.state(Kind::ChannelQuery, "9").await.attempts), ("/query".to_owned(), 1));
 }

@@ -21,7 +21,8 @@ use crate::domain::order::{Outcome, Status};
 
 /// Unmet expectations that are kept with their details; the others are only counted.
 const FAILURES_KEPT: usize = 100;
-pub(super) const REFUND_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 const SETUP_CONCURRENCY: usize = 8;
 
 /// How to drive.
@@ -387,26 +388,20 @@ impl Driver<'_> {
     }
 
     async fn money_back(&self, id: OrderId, is_back: impl Fn(&Money) -> bool) -> anyhow::Result<()> {
-        let deadline = Instant::now() + self.patience;
-        loop {
+        look_for(self.patience, PAUSE, async || {
             let reply = self.api.refunds(id).await?;
             let money: Money = serde_json::from_str(reply.get())?;
-            if is_back(&money) {
-                return Ok(());
-            }
             let (back, total) = (&money.refunded, &money.total);
-            anyhow::ensure!(Instant::now() < deadline, "{back} of {total} went back, which is not what was asked for");
-            tokio::time::sleep(REFUND_PAUSE).await;
-        }
+            let seen = || format!("{back} of {total} went back, which is not what was asked for");
+            Ok(if is_back(&money) { Ok(()) } else { Err(seen()) })
+        })
+        .await
     }
 
     async fn extra_refunded(&self, id: OrderId) -> anyhow::Result<()> {
-        let deadline = Instant::now() + self.patience;
-        while self.refunds(id).await? == 0 {
-            anyhow::ensure!(Instant::now() < deadline, "the second payment was not given back");
-            tokio::time::sleep(REFUND_PAUSE).await;
-        }
-        Ok(())
+        let seen = || "the second payment was not given back".to_owned();
+        look_for(self.patience, PAUSE, async || Ok(if self.refunds(id).await? > 0 { Ok(()) } else { Err(seen()) }))
+            .await
     }
 
     async fn refunds(&self, id: OrderId) -> anyhow::Result<usize> {
@@ -432,15 +427,11 @@ impl Driver<'_> {
 
     /// Makes the channel report the payment, as soon as the payment has reached it.
     async fn call_back(&self, payment_id: &str) -> anyhow::Result<()> {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            match self.api.sandbox_callback(payment_id).await {
-                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) && Instant::now() < deadline => {
-                    tokio::time::sleep(REFUND_PAUSE).await;
-                }
-                other => return other.map(drop).context("call back"),
-            }
-        }
+        let looking = look_for(self.patience, PAUSE, async || match self.api.sandbox_callback(payment_id).await {
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Err(error.to_string())),
+            other => Ok(Ok(other.map(drop)?)),
+        });
+        looking.await.context("call back")
     }
 
     async fn cancel(&self, id: OrderId) -> anyhow::Result<()> {
@@ -455,6 +446,22 @@ impl Driver<'_> {
         accept: impl Fn(&OrderView) -> bool,
     ) -> anyhow::Result<std::sync::Arc<OrderView>> {
         Ok(self.watch.until(id, self.patience, accept).await?)
+    }
+}
+
+/// Looks again and again, for as long as `patience` lasts; `look` finds something, or says what it sees instead.
+pub(super) async fn look_for<T>(
+    patience: Duration,
+    pause: Duration,
+    look: impl AsyncFn() -> anyhow::Result<Result<T, String>>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match look().await? {
+            Ok(found) => return Ok(found),
+            Err(seen) if Instant::now() >= deadline => bail!(seen),
+            Err(_) => tokio::time::sleep(pause).await,
+        }
     }
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{Accepted, Request, SILENT_UNTIL, Sandbox, signed};
+use super::{Accepted, Request, SILENT_UNTIL, Sandbox};
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::delivery::SandboxCall;
-use crate::delivery::sign::SIGNATURE_HEADER;
+use crate::delivery::sign::{self, SIGNATURE_HEADER};
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId};
 use crate::domain::money::Money;
 use crate::http::Problem;
@@ -242,7 +242,8 @@ pub(super) async fn query(
     }
     let text = answer.to_string();
     let secret = sandbox.targets.channel_secret(&channel_id).ok_or_else(|| Problem::not_found("no such channel"))?;
-    let mut signed = signed::headers(secret, now_ms, text.as_bytes());
+    let mut signed = sign::headers(secret, now_ms / 1000, text.as_bytes());
+    signed.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if spoil {
         signed.insert(SIGNATURE_HEADER, HeaderValue::from_static("00"));
     }

@@ -1,23 +1,11 @@
 //! Signed JSON bodies.
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
 use crate::delivery::sign;
 use crate::http::Problem;
-
-/// The headers of a JSON answer that says who gives it.
-#[must_use]
-pub fn headers(secret: &SecretString, now_ms: i64, body: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(now_ms / 1000));
-    if let Ok(signature) = HeaderValue::from_str(&sign::sign(secret, now_ms / 1000, body)) {
-        headers.insert(sign::SIGNATURE_HEADER, signature);
-    }
-    headers
-}
 
 /// The JSON in a signed body; times in epoch ms.
 ///
