@@ -111,7 +111,8 @@ async fn one(api: &Api, line: bulk::Line, args: &Pay) -> anyhow::Result<Reply> {
         let path = format!("/payments/{id}/pay");
         return bulk::Planned { method: "POST", path, idempotency_key: None, body: &body }.row();
     }
-    pay_when_open(api, id, &serde_json::to_vec(&body)?, args.wait_open.duration()).await
+    let deadline = Instant::now() + args.wait_open.duration();
+    pay_when_open(api, id, &serde_json::to_vec(&body)?, || Instant::now() < deadline).await
 }
 
 #[derive(Deserialize)]
@@ -119,12 +120,18 @@ struct Order {
     status: Status,
 }
 
-/// Pays as soon as the payment is opened, which follows the order within `limit`, unless the order was canceled.
+/// Pays as soon as the payment is opened, which follows the order, unless the order was canceled; for as long as
+/// `is_patient`.
 ///
 /// # Errors
 /// Refused, or not opened in time.
-pub async fn pay_when_open(api: &Api, id: OrderId, body: &[u8], limit: Duration) -> anyhow::Result<Reply> {
-    let deadline = Instant::now() + limit;
+pub async fn pay_when_open(
+    api: &Api,
+    id: OrderId,
+    body: &[u8],
+    is_patient: impl Fn() -> bool,
+) -> anyhow::Result<Reply> {
+    let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         let refused = match api.pay(id, body.to_vec()).await {
@@ -143,9 +150,10 @@ pub async fn pay_when_open(api: &Api, id: OrderId, body: &[u8], limit: Duration)
             }
             Err(_) => {}
         }
-        if Instant::now() + pause > deadline {
+        if !is_patient() {
+            let waited = started.elapsed().as_secs_f64();
             return Err(anyhow::Error::new(refused)
-                .context(format!("the payment of order {id} was not opened within {} s", limit.as_secs_f64())));
+                .context(format!("the payment of order {id} was not opened within {waited:.1} s")));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

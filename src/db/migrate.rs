@@ -1,21 +1,31 @@
 //! The schema: `migrations/`, run over one connection, by one process at a time.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, Migration, Migrator};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AnyConnection, Connection};
+use sqlx::{AnyConnection, Connection, SqlStr};
 
 use super::pool::address;
 use super::sql::{self, Columns};
 use super::{DbError, Dialect};
 use crate::vals;
 
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+/// Version, name and text of each file of `migrations/`, in their order; made by `build.rs`.
+const FILES: &[(i64, &str, &str)] = &include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+
+static MIGRATIONS: LazyLock<Vec<Migration>> = LazyLock::new(|| {
+    let one = |(version, name, sql): &(i64, &'static str, &'static str)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
+    FILES.iter().map(one).collect()
+});
 
 /// Table in which applied migrations are noted.
 const TABLE: &str = "_sqlx_migrations";
@@ -46,7 +56,7 @@ fn step(migration: &Migration) -> Step {
 /// The newest version that this program knows.
 #[must_use]
 pub fn newest() -> i64 {
-    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 /// What is missing in the database. Changes nothing: a SQLite file that does not exist lacks everything.
@@ -55,7 +65,7 @@ pub fn newest() -> i64 {
 /// When it cannot be reached, or its schema is newer than this program.
 pub async fn pending(url: &str) -> Result<Vec<Step>, DbError> {
     if sqlite_file(url)?.is_some_and(|file| !file.exists()) {
-        return Ok(MIGRATOR.iter().map(step).collect());
+        return Ok(MIGRATIONS.iter().map(step).collect());
     }
     let mut conn = connect(url).await?;
     let steps = missing(&mut conn).await?;
@@ -92,7 +102,7 @@ pub async fn run(url: &str) -> Result<Vec<Step>, DbError> {
 
 async fn apply(conn: &mut AnyConnection) -> Result<Vec<Step>, DbError> {
     let steps = missing(conn).await?;
-    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    let mut migrator = Migrator { migrations: Cow::Borrowed(MIGRATIONS.as_slice()), ..Migrator::DEFAULT };
     migrator.set_locking(false);
     // Also when nothing is missing: it finds a step that stopped half-way, and files that were changed afterwards.
     migrator.run_direct(None, conn, false).await.map_err(|error| DbError::Migrate(format!("migration: {error}")))?;
@@ -118,7 +128,7 @@ async fn missing(conn: &mut AnyConnection) -> Result<Vec<Step>, DbError> {
             newest()
         )));
     }
-    Ok(MIGRATOR.iter().filter(|migration| !applied.contains_key(&migration.version)).map(step).collect())
+    Ok(MIGRATIONS.iter().filter(|migration| !applied.contains_key(&migration.version)).map(step).collect())
 }
 
 async fn has_table(conn: &mut AnyConnection) -> Result<bool, DbError> {

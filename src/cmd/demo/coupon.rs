@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::cases::{Case, Kind};
-use super::drive::{Driver, PAUSE, look_for};
+use super::drive::{Driver, PAUSE};
 use crate::client::{CallError, OrderView, Reply};
 use crate::domain::id::{CouponId, OrderId};
 
@@ -80,15 +80,16 @@ impl Driver<'_> {
         let id = reduced.coupon_id.context("the order has no coupon")?;
         let wanted = if used { ("USED", Some(order.order_id)) } else { ("AVAILABLE", None) };
         // Another process may have read it before it changed.
-        look_for(self.patience, PAUSE, async || {
-            let reply = self.api.coupon_before(&reduced.user_id, id.0.saturating_add(1)).await?;
-            let found: Coupons = serde_json::from_str(reply.get())?;
-            let Some(coupon) = found.items.into_iter().find(|one| one.coupon_id == id) else {
-                bail!("coupon {id} is gone")
-            };
-            let fits = (coupon.state.as_str(), coupon.order_id) == wanted;
-            Ok(if fits { Ok(()) } else { Err(format!("coupon {id} is {}, not {}", coupon.state, wanted.0)) })
-        })
-        .await
+        self.pulse
+            .look_for(PAUSE, async || {
+                let reply = self.api.coupon_before(&reduced.user_id, id.0.saturating_add(1)).await?;
+                let found: Coupons = serde_json::from_str(reply.get())?;
+                let Some(coupon) = found.items.into_iter().find(|one| one.coupon_id == id) else {
+                    bail!("coupon {id} is gone")
+                };
+                let fits = (coupon.state.as_str(), coupon.order_id) == wanted;
+                Ok(if fits { Ok(()) } else { Err(format!("coupon {id} is {}, not {}", coupon.state, wanted.0)) })
+            })
+            .await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cases::{Case, Cases, CouponTemplate, End, Kind, Product};
 use super::outside::Outside;
-use crate::client::{Api, CallError, OrderView, Watch};
+use super::pace::Pace;
+use super::pulse::Pulse;
+use crate::client::{Api, CallError, OrderView, Watch, WatchError};
 use crate::cmd::payment::pay_when_open;
 use crate::domain::id::OrderId;
 use crate::domain::order::{Outcome, Status};
@@ -30,10 +32,8 @@ const SETUP_CONCURRENCY: usize = 8;
 pub struct Options {
     /// Orders to feed.
     pub count: u64,
-    /// Orders in work at once.
+    /// Orders in work at once, at most.
     pub concurrency: usize,
-    /// How long each step of an order may take.
-    pub patience: Duration,
 }
 
 /// What came out for a number of orders alike.
@@ -159,33 +159,42 @@ pub async fn set_up_coupons(api: &Api, templates: &[CouponTemplate]) -> anyhow::
 pub async fn drive(
     api: &Api,
     outside: Option<&Outside>,
+    pulse: &Pulse,
     cases: &Cases,
     options: Options,
     stop: &CancellationToken,
     progress: impl Fn(End),
 ) -> Driven {
-    let driver = &Driver {
-        api,
-        outside,
-        watch: Watch::start(api.clone()),
-        patience: options.patience,
-        placed: Mutex::default(),
-    };
+    let driver = &Driver { api, outside, watch: Watch::start(api.clone()), pulse, placed: Mutex::default() };
     let started = Instant::now();
+    let mut pace = Pace::up_to(options.concurrency, started);
+    let mut waiting = (0..options.count).map_while(|n| cases.nth(n));
+    let mut in_work = FuturesUnordered::new();
     let mut driven = Driven::default();
-    let mut ends = std::pin::pin!(
-        stream::iter((0..options.count).map_while(|n| cases.nth(n)))
-            .map(|case| async move {
+
+    loop {
+        while in_work.len() < pace.window()
+            && let Some(case) = waiting.next()
+        {
+            in_work.push(async move {
                 let done = driver.one(&case).await;
                 (case, done)
-            })
-            .buffer_unordered(options.concurrency)
-            .take_until(stop.cancelled())
-    );
-    while let Some((case, done)) = ends.next().await {
+            });
+        }
+        let (case, done) = tokio::select! {
+            ended = in_work.next() => match ended {
+                Some(ended) => ended,
+                None => break,
+            },
+            () = stop.cancelled() => break,
+        };
+
+        pulse.beat();
+        pace.ended(Instant::now());
         progress(done.ended);
         driven.note(&case, done);
     }
+
     driven.elapsed = started.elapsed();
     driven
 }
@@ -195,7 +204,7 @@ pub(super) struct Driver<'a> {
     /// Who is told, where that is of this process.
     pub(super) outside: Option<&'a Outside>,
     watch: Watch,
-    pub(super) patience: Duration,
+    pub(super) pulse: &'a Pulse,
     /// The order that each key led to.
     placed: Mutex<HashMap<String, OrderId>>,
 }
@@ -388,20 +397,20 @@ impl Driver<'_> {
     }
 
     async fn money_back(&self, id: OrderId, is_back: impl Fn(&Money) -> bool) -> anyhow::Result<()> {
-        look_for(self.patience, PAUSE, async || {
-            let reply = self.api.refunds(id).await?;
-            let money: Money = serde_json::from_str(reply.get())?;
-            let (back, total) = (&money.refunded, &money.total);
-            let seen = || format!("{back} of {total} went back, which is not what was asked for");
-            Ok(if is_back(&money) { Ok(()) } else { Err(seen()) })
-        })
-        .await
+        self.pulse
+            .look_for(PAUSE, async || {
+                let reply = self.api.refunds(id).await?;
+                let money: Money = serde_json::from_str(reply.get())?;
+                let (back, total) = (&money.refunded, &money.total);
+                let seen = || format!("{back} of {total} went back, which is not what was asked for");
+                Ok(if is_back(&money) { Ok(()) } else { Err(seen()) })
+            })
+            .await
     }
 
     async fn extra_refunded(&self, id: OrderId) -> anyhow::Result<()> {
         let seen = || "the second payment was not given back".to_owned();
-        look_for(self.patience, PAUSE, async || Ok(if self.refunds(id).await? > 0 { Ok(()) } else { Err(seen()) }))
-            .await
+        self.pulse.look_for(PAUSE, async || Ok(if self.refunds(id).await? > 0 { Ok(()) } else { Err(seen()) })).await
     }
 
     async fn refunds(&self, id: OrderId) -> anyhow::Result<usize> {
@@ -413,7 +422,8 @@ impl Driver<'_> {
         // One question about all orders is cheaper than each one trying to pay until it can.
         self.until(id, |order| order.status != Status::Created).await?;
         let body = serde_json::to_vec(&json!({"method": "card", "sandbox": sandbox}))?;
-        let reply = pay_when_open(self.api, id, &body, self.patience).await.context("pay")?;
+        let reply = pay_when_open(self.api, id, &body, || !self.pulse.is_still()).await.context("pay")?;
+        self.pulse.beat();
         Ok(serde_json::from_str(reply.get())?)
     }
 
@@ -427,7 +437,7 @@ impl Driver<'_> {
 
     /// Makes the channel report the payment, as soon as the payment has reached it.
     async fn call_back(&self, payment_id: &str) -> anyhow::Result<()> {
-        let looking = look_for(self.patience, PAUSE, async || match self.api.sandbox_callback(payment_id).await {
+        let looking = self.pulse.look_for(PAUSE, async || match self.api.sandbox_callback(payment_id).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Err(error.to_string())),
             other => Ok(Ok(other.map(drop)?)),
         });
@@ -445,22 +455,15 @@ impl Driver<'_> {
         id: OrderId,
         accept: impl Fn(&OrderView) -> bool,
     ) -> anyhow::Result<std::sync::Arc<OrderView>> {
-        Ok(self.watch.until(id, self.patience, accept).await?)
-    }
-}
-
-/// Looks again and again, for as long as `patience` lasts; `look` finds something, or says what it sees instead.
-pub(super) async fn look_for<T>(
-    patience: Duration,
-    pause: Duration,
-    look: impl AsyncFn() -> anyhow::Result<Result<T, String>>,
-) -> anyhow::Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match look().await? {
-            Ok(found) => return Ok(found),
-            Err(seen) if Instant::now() >= deadline => bail!(seen),
-            Err(_) => tokio::time::sleep(pause).await,
+        loop {
+            match self.watch.until(id, self.pulse.patience(), &accept).await {
+                // It takes long, as everything else does.
+                Err(WatchError::Timeout { .. }) if !self.pulse.is_still() => {}
+                seen => {
+                    self.pulse.beat();
+                    return Ok(seen?);
+                }
+            }
         }
     }
 }

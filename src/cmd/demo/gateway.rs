@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::cases::{Case, End, Kind};
-use super::drive::{Done, Driver, PAUSE, failed, look_for};
+use super::drive::{Done, Driver, PAUSE, failed};
 use super::outside::Outside;
+use super::pulse::Pulse;
 use crate::client::{Api, CallError, OrderView};
 
 /// The demo's merchant.
@@ -33,8 +34,8 @@ struct Secret {
 /// Makes the merchant known to all who have to know it. It is told of its payments where `outside` listens.
 ///
 /// # Errors
-/// A role refuses or does not answer, or the merchant does not become known for as long as `patience` lasts.
-pub async fn set_up(api: &Api, outside: Option<&Outside>, patience: Duration) -> anyhow::Result<()> {
+/// A role refuses or does not answer, or the merchant does not become known.
+pub async fn set_up(api: &Api, outside: Option<&Outside>, pulse: &Pulse) -> anyhow::Result<()> {
     let merchant = json!({
         "name": "演示商户", "tenantId": "demo", "notifyUrl": outside.map(Outside::notify_url).unwrap_or_default(),
         "accepts": [{"productId": "h5", "channelId": "sandbox", "minAmount": 1, "maxAmount": 5_000}],
@@ -47,13 +48,14 @@ pub async fn set_up(api: &Api, outside: Option<&Outside>, patience: Duration) ->
     // The payment role hears of it by a message: until then it knows no such merchant, and then it refuses this wish.
     let too_much = serde_json::to_vec(&json!({"merchantId": MERCHANT.to_string(), "outOrderNo": "demo-set-up",
         "amount": 5_001, "productId": "h5", "channelId": "sandbox"}))?;
-    look_for(patience, PAUSE, async || match api.open_payment(too_much.clone()).await {
-        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Err(error.to_string())),
-        Err(error) if error.status() == Some(StatusCode::UNPROCESSABLE_ENTITY) => Ok(Ok(())),
-        Err(error) => Err(error.into()),
-        Ok(_) => bail!("merchant {MERCHANT} may open payments of any amount"),
-    })
-    .await
+    pulse
+        .look_for(PAUSE, async || match api.open_payment(too_much.clone()).await {
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Err(error.to_string())),
+            Err(error) if error.status() == Some(StatusCode::UNPROCESSABLE_ENTITY) => Ok(Ok(())),
+            Err(error) => Err(error.into()),
+            Ok(_) => bail!("merchant {MERCHANT} may open payments of any amount"),
+        })
+        .await
 }
 
 impl Driver<'_> {
@@ -126,12 +128,13 @@ impl Driver<'_> {
     }
 
     async fn payment_until(&self, number: &str, status: &str) -> anyhow::Result<()> {
-        look_for(self.patience, LOOK, async || {
-            let reply = self.api.gateway_payment(MERCHANT, number).await?;
-            let Payment { status: seen } = serde_json::from_str(reply.get())?;
-            Ok(if seen == status { Ok(()) } else { Err(format!("payment {number} is {seen}, not {status}")) })
-        })
-        .await
+        self.pulse
+            .look_for(LOOK, async || {
+                let reply = self.api.gateway_payment(MERCHANT, number).await?;
+                let Payment { status: seen } = serde_json::from_str(reply.get())?;
+                Ok(if seen == status { Ok(()) } else { Err(format!("payment {number} is {seen}, not {status}")) })
+            })
+            .await
     }
 
     async fn merchant_is_told(&self, kind: Kind, number: &str) -> anyhow::Result<()> {
@@ -153,11 +156,12 @@ impl Driver<'_> {
     }
 
     async fn told(&self, wanted: &[&str], seen: impl Fn() -> Vec<String>) -> anyhow::Result<()> {
-        look_for(self.patience, PAUSE, async || {
-            let seen = seen();
-            Ok(if seen == wanted { Ok(()) } else { Err(format!("was told {seen:?}, not {wanted:?}")) })
-        })
-        .await
+        self.pulse
+            .look_for(PAUSE, async || {
+                let seen = seen();
+                Ok(if seen == wanted { Ok(()) } else { Err(format!("was told {seen:?}, not {wanted:?}")) })
+            })
+            .await
     }
 
     /// The user of an order that is told by text message has a phone, where somebody is there to send the message.

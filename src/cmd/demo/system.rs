@@ -12,11 +12,12 @@ use crate::audit::{self, RoleDbs};
 use crate::client::Api;
 use crate::cmd::Context;
 use crate::config::{Config, Millis, RoleUrls, SecretUrl};
-use crate::db::migrate;
+use crate::db::{delivery, migrate, outbox, retry};
 use crate::domain::event::Role;
 use crate::process::{Plan, Process, Work};
 
-/// The configuration of the demo: everything in `data_dir`, on free ports, with short waits.
+/// The configuration of the demo: everything in `data_dir`, on free ports, with short waits between attempts. Whatever
+/// takes long is waited for: the machine may be busy with other work, and that is no failure of anything.
 #[must_use]
 pub fn config_in(data_dir: &Path, database: Option<&str>, outside: &Outside, context: &Context) -> Config {
     let mut config = context.config.clone();
@@ -29,10 +30,21 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, outside: &Outside, con
     config.mq.embedded.broker_port = 0;
     config.mq.outbox.sweep_interval = Millis::new(500);
     config.mq.retry.schedule = [200, 1_000, 5_000, 30_000].map(Millis::new).to_vec();
-    config.delivery.schedule = [200, 1_000, 5_000, 30_000].map(Millis::new).to_vec();
+    config.mq.retry.max_attempts = ATTEMPTS;
+    config.mq.producer.timeout = SLOW;
+    config.delivery.schedule = again([200, 1_000, 5_000, 30_000]);
+    config.delivery.concurrency = config.delivery.concurrency.max(CALLS);
+    config.delivery.per_target = config.delivery.per_target.max(CALLS / 2);
+    config.delivery.timeout = SLOW;
+    config.delivery.lease = Millis::new(3 * SLOW.ms());
     config.payment.query_after = Millis::new(3_000);
-    let schedule = Some([500, 1_000, 2_000, 5_000, 10_000, 30_000].map(Millis::new).to_vec());
-    config.delivery.kinds.entry("channel_query".to_owned()).or_default().schedule = schedule;
+    for (kind, schedule) in
+        [("channel_query", again([500, 1_000, 2_000, 5_000, 10_000, 30_000])), ("merchant", again([200, 1_000, 5_000]))]
+    {
+        let kind = config.delivery.kinds.entry(kind.to_owned()).or_default();
+        kind.schedule = Some(schedule);
+        kind.timeout = Some(SLOW);
+    }
     config.warehouse.endpoint = String::new();
     config.sandbox.enabled = true;
     config.sandbox.warehouse.step_delay = Millis::new(20);
@@ -40,7 +52,21 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, outside: &Outside, con
     // Loopback only, so no keys; the clients are of this process.
     config.http.keys = Vec::new();
     config.http.rate_limit = 0;
+    config.http.request_timeout = SLOW;
     config
+}
+
+/// The longest that a slow machine may take for one request, call or send.
+const SLOW: Millis = Millis::new(60_000);
+/// Outgoing calls at once: the sandboxes of this process are the only targets, and take what comes.
+const CALLS: u32 = 512;
+/// Attempts before something is given up.
+const ATTEMPTS: u32 = 20;
+
+/// `waits` between the first attempts, and the last of them between further ones.
+fn again<const N: usize>(waits: [i64; N]) -> Vec<Millis> {
+    let last = waits.last().copied().unwrap_or_default();
+    waits.into_iter().chain(std::iter::repeat(last)).map(Millis::new).take(ATTEMPTS as usize).collect()
 }
 
 /// All roles.
@@ -81,9 +107,32 @@ impl System {
     /// `[client]` cannot be used.
     pub fn api(&self, config: &Config, patience: Duration) -> anyhow::Result<Api> {
         Ok(match self {
-            Self::Inside(process) => Api::at(process.base_url())?,
+            Self::Inside(process) => Api::at(process.base_url())?.with_patience(patience),
             Self::Outside(_) => Api::new(&config.client)?.with_patience(patience),
         })
+    }
+
+    fn databases(&self) -> anyhow::Result<RoleDbs> {
+        Ok(match self {
+            Self::Inside(process) => RoleDbs::each(|role| process.db_of(role).cloned().context("a role does not run"))?,
+            Self::Outside(dbs) => dbs.clone(),
+        })
+    }
+
+    /// Messages that are not sent, messages that wait to be tried again, and calls that are not made, of what is due.
+    ///
+    /// # Errors
+    /// The tables cannot be read.
+    pub async fn on_its_way(&self) -> anyhow::Result<i64> {
+        let mut sum = 0;
+        for db in self.databases()?.distinct() {
+            let now_ms = db.clock().now_ms();
+            let mut conn = db.read().await?;
+            sum += outbox::pending(&mut conn, now_ms).await?.0;
+            sum += retry::waiting(&mut conn).await?;
+            sum += delivery::overdue(&mut conn, now_ms).await?.0;
+        }
+        Ok(sum)
     }
 
     /// Audits the tables once, on the running system.
@@ -101,11 +150,7 @@ impl System {
             events_kept_ms: config.retention.sent.ms(),
             data_sync: config.order.data_sync,
         };
-        let dbs = match self {
-            Self::Inside(process) => RoleDbs::each(|role| process.db_of(role).cloned().context("a role does not run"))?,
-            Self::Outside(dbs) => dbs.clone(),
-        };
-        let report = audit::run(&dbs, &options).await?;
+        let report = audit::run(&self.databases()?, &options).await?;
         Ok(Audited {
             checks: report.checks.len() as u64,
             violations: report.checks.iter().map(|check| check.violations).sum(),
