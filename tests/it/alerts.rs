@@ -20,10 +20,10 @@ use ruyi::mq::sweep::Sweep;
 use ruyi::telemetry::Metrics;
 use serde_json::{Value, json};
 
-use crate::delivery::world::{Answer, Server};
-use crate::retry_park_dlq::{Bad, now, open, order};
-use crate::serving::Serving;
-use crate::shop::{Fault, Setup, Shop};
+use crate::support::failing_handler::{FailingHandler, now, open, order};
+use crate::support::outbound::{Answer, OutboundServer};
+use crate::support::serving::Serving;
+use crate::support::shop::{Fault, Setup, Shop};
 
 const WEBHOOK: &str = "http://127.0.0.1:1/alerts";
 
@@ -35,7 +35,7 @@ async fn alerts(shop: &Shop) -> Vec<(String, Value)> {
 
 #[tokio::test]
 async fn a_dead_letter_is_one_alert_and_each_further_death_another() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     shop.db.alert_by(WEBHOOK);
     let id = order(&shop).await;
@@ -74,7 +74,7 @@ async fn a_dead_letter_is_one_alert_and_each_further_death_another() {
 
 #[tokio::test]
 async fn an_alert_goes_with_its_transaction_and_needs_no_webhook() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let id = order(&shop).await;
     bad.set(Group::Stock, &id, Fault::Retry);
@@ -141,7 +141,7 @@ async fn with_poison(settings: &[&str]) -> Serving {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_webhook_is_told_until_it_listens() {
-    let server = Server::start().await;
+    let server = OutboundServer::start().await;
     server.script([Answer::status(500)]);
     let webhook = format!("alerts.webhook={}", server.url("/hook"));
     let serving = with_poison(&[&webhook, "alerts.secret=s3", "delivery.schedule=10ms"]).await;
@@ -160,7 +160,7 @@ async fn the_webhook_is_told_until_it_listens() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_secret_the_webhook_is_told_unsigned() {
-    let server = Server::start().await;
+    let server = OutboundServer::start().await;
     let serving = with_poison(&[&format!("alerts.webhook={}", server.url("/hook"))]).await;
     server.arrived().await;
     assert!(server.only().headers.get(sign::SIGNATURE_HEADER).is_none());

@@ -4,7 +4,7 @@ use axum::http::{Method, StatusCode};
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
-use crate::shop::Shop;
+use crate::support::shop::Shop;
 
 async fn shown(shop: &Shop, sku: &str) -> Value {
     let (status, product) = shop.request(Method::GET, &format!("/products/{sku}"), None, None).await;

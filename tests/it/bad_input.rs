@@ -4,7 +4,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::serving::{Reply, Serving};
+use crate::support::serving::{Reply, Serving};
 
 /// The reply is a problem with this status, and its words contain `hint`.
 #[track_caller]

@@ -1,32 +1,13 @@
 //! What Redis is to us: it may be away, wiped, full, frozen or full of nonsense, and costs latency only.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::servers::redis::{Redis, redis, redis_with};
-use crate::serving::Serving;
-
-mod gate;
-mod remote;
-mod told;
-
-/// Nothing here takes so long, on however slow a machine.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-/// Looks until it is so.
-async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !look().await {
-        assert!(started.elapsed() < DEADLINE, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn order(sku: &str, quantity: i64) -> Value {
-    json!({"userId": "7", "items": [{"sku": sku, "quantity": quantity}]})
-}
+use crate::support::servers::redis::{Redis, redis, redis_with};
+use crate::support::serving::{Serving, order_of};
+use crate::support::waiting::eventually;
 
 /// What is written is shown at once by whom it was written through, and an order comes to its end.
 async fn all_is_right(serving: &Serving) {
@@ -34,7 +15,7 @@ async fn all_is_right(serving: &Serving) {
         serving.fine(Method::PUT, "/stock/B2", &json!({"available": pieces})).await;
         assert_eq!(serving.get("/stock/B2").await["available"], pieces);
     }
-    let id = serving.place(&order("A1", 1)).await;
+    let id = serving.place(&order_of("A1", 1)).await;
     let path = format!("/orders/{id}");
     serving.until(&path, "status", "RESERVED").await;
     serving.fine(Method::POST, &format!("{path}/cancel"), &json!({})).await;
@@ -119,7 +100,7 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
     let made = std::process::Command::new("sh").args(["-c", script]).current_dir(dir.path()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let file = |name: &str| dir.path().join(name).display().to_string();
-    let port = crate::servers::child::free_port().to_string();
+    let port = crate::support::servers::child::free_port().to_string();
     let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
     let settings = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
     let Some(redis) = redis_with(&settings).await else { return };

@@ -10,9 +10,9 @@ use ruyi::domain::schema;
 use ruyi::process;
 use serde_json::{Value, json};
 
-use crate::coverage::PROVIDERS;
-use crate::delivery::world::Server;
-use crate::serving::Serving;
+use crate::support::event_cases::PROVIDERS;
+use crate::support::outbound::OutboundServer;
+use crate::support::serving::Serving;
 
 #[test]
 fn every_group_has_one_handler() {
@@ -87,7 +87,7 @@ async fn every_path(serving: &Serving) -> Vec<String> {
         coupons.push(coupon["couponId"].clone());
     }
     serving.fine(Method::PUT, "/contacts/1", &json!({"language": "en"})).await;
-    let told = Server::start().await;
+    let told = OutboundServer::start().await;
     serving.fine(Method::PUT, "/merchants/1", &json!({"name": "m", "notifyUrl": told.url("/told")})).await;
     let signed = serving.place(&order(json!({"couponId": coupons[0]}))).await;
     let refunded = serving.place(&order(json!({"holdSeconds": 3_600, "couponId": coupons[1]}))).await;

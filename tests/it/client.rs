@@ -1,7 +1,6 @@
 //! The client subcommands and the driver of the demo, against a stand-in for the roles.
 
 mod failover;
-mod fake;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,8 @@ use ruyi::cmd::demo::drive::{Driven, Options, drive, set_up, set_up_coupons};
 use ruyi::cmd::demo::{COUPONS, ORDERS, PRODUCTS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+use crate::support::fake_api;
 
 struct Run {
     code: i32,
@@ -78,7 +79,7 @@ fn ids(run: &Run) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_keeps_the_order_of_its_input() {
-    let (base, world) = fake::start().await;
+    let (base, world) = fake_api::start().await;
     let created = ruyi(&base, &["order", "create", "-"], &lines((1..=150).map(order))).await;
     assert_eq!((created.code, created.err.as_str(), created.out.len()), (0, "", 150));
     let paid = ruyi(&base, &["payment", "pay", "-", "--concurrency", "8"], &lines(created.out.clone())).await;
@@ -96,7 +97,7 @@ async fn a_pipeline_keeps_the_order_of_its_input() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_result_leaves_before_the_input_ends() {
-    let (base, _world) = fake::start().await;
+    let (base, _world) = fake_api::start().await;
     let mut child = spawn(&base, &["order", "create", "-"]);
     tokio::task::spawn_blocking(move || {
         let mut stdin = child.stdin.take().unwrap();
@@ -116,7 +117,7 @@ async fn each_result_leaves_before_the_input_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_line_is_named_and_the_others_go_on() {
-    let (base, world) = fake::start().await;
+    let (base, world) = fake_api::start().await;
     let none = json!({"userId": "2", "items": [{"sku": "TEA", "quantity": 0}]});
     let input = format!("{}\n{{\"userId\":\n\n{none}\n[1]\n{}\n", order(1), order(2));
     let run = ruyi(&base, &["order", "create", "-"], &input).await;
@@ -132,7 +133,7 @@ async fn a_bad_line_is_named_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_role_is_asked_again_with_the_same_key() {
-    let (base, world) = fake::start().await;
+    let (base, world) = fake_api::start().await;
     world.lock().unwrap().flaky = true;
     let run = ruyi(&base, &["order", "create", "-"], &lines((1..=40).map(order))).await;
     assert_eq!((run.code, run.err.as_str(), run.out.len()), (0, "", 40));
@@ -149,7 +150,7 @@ async fn a_busy_role_is_asked_again_with_the_same_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_fails_for_what_is_late_or_ended_elsewhere() {
-    let (base, _world) = fake::start().await;
+    let (base, _world) = fake_api::start().await;
     let run = ruyi(&base, &["order", "create", "-"], &lines((1..=3).map(order))).await;
     assert_eq!(run.code, 0);
     let canceled = ruyi(&base, &["order", "cancel", "2", "--reason", "no"], "").await;
@@ -176,7 +177,7 @@ async fn waiting_fails_for_what_is_late_or_ended_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
-    let (base, _world) = fake::start().await;
+    let (base, _world) = fake_api::start().await;
     let mut child = spawn(&base, &["order", "create", "-"]);
     tokio::task::spawn_blocking(move || {
         let mut stdin = child.stdin.take().unwrap();
@@ -198,7 +199,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn products_stock_and_lists() {
-    let (base, world) = fake::start().await;
+    let (base, world) = fake_api::start().await;
     assert_eq!(ruyi(&base, &["product", "set", "-"], PRODUCTS).await.code, 0);
     assert_eq!(ruyi(&base, &["stock", "set", "-"], PRODUCTS).await.code, 0);
     assert_eq!(ruyi(&base, &["product", "set", "TEA", "--name", "茶", "--price", "9.90"], "").await.code, 0);
@@ -273,7 +274,7 @@ async fn drive_example(base: &str, count: u64) -> Driven {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_driver_brings_every_example_order_to_its_end() {
-    let (base, world) = fake::start().await;
+    let (base, world) = fake_api::start().await;
     let lines = u64::try_from(shop_orders().lines().count()).unwrap();
     let driven = drive_example(&base, lines).await;
     assert_eq!(driven.unexpected, 0, "{:#?}", driven.failures);
@@ -285,7 +286,7 @@ async fn the_driver_brings_every_example_order_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_driver_notices_what_should_not_be() {
-    let (base, world) = fake::start().await;
+    let (base, world) = fake_api::start().await;
     world.lock().unwrap().oversells = true;
     let driven = drive_example(&base, 200).await;
     assert!(driven.unexpected > 0);

@@ -2,16 +2,13 @@
 //!
 //! `RUYI_TEST_CHAOS_ORDERS` sets how many orders of the example file go through each part (1260 is all of them).
 
-mod probe;
-mod world;
-
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use probe::Probe;
-use world::{Ended, INSTANCES, ROLES, World};
+use crate::support::clustered_roles::{Ended, INSTANCES, ROLES, RoleCluster};
+use crate::support::probe::Probe;
 
 const ORDERS: &str = include_str!("../../examples/orders.jsonl");
 /// Orders of each part, unless the environment says otherwise.
@@ -51,7 +48,7 @@ fn sample(count: usize, part: usize, cases: Cases) -> String {
 }
 
 /// Starts to put the orders of a file through the system.
-fn demo(world: &World, file: &str, orders: usize) -> tokio::process::Child {
+fn demo(world: &RoleCluster, file: &str, orders: usize) -> tokio::process::Child {
     // Not all at once: some must still be to come when the last thing breaks.
     let concurrency = (orders / 20).max(CONCURRENCY).to_string();
     let fixed = ["demo", "--external", "--patience", PATIENCE, "--output", "json"];
@@ -60,7 +57,7 @@ fn demo(world: &World, file: &str, orders: usize) -> tokio::process::Child {
 
 /// One run of the orders through the system.
 struct Run<'a> {
-    world: &'a World,
+    world: &'a RoleCluster,
     name: &'static str,
     before: i64,
     orders: usize,
@@ -71,7 +68,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn start(world: &'a World, name: &'static str, part: usize, cases: Cases) -> Self {
+    async fn start(world: &'a RoleCluster, name: &'static str, part: usize, cases: Cases) -> Self {
         let wanted = std::env::var("RUYI_TEST_CHAOS_ORDERS").ok().and_then(|text| text.parse().ok());
         let orders: usize = wanted.unwrap_or(DEFAULT_ORDERS);
         world.all_ready().await;
@@ -122,7 +119,7 @@ impl<'a> Run<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_of_processes_survives_whatever_breaks() {
-    let Some(world) = World::start().await else { return };
+    let Some(world) = RoleCluster::start().await else { return };
     // A part by itself, for whoever looks for a fault.
     let only = std::env::var("RUYI_TEST_CHAOS_PART").ok();
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
@@ -143,13 +140,13 @@ async fn cluster_of_processes_survives_whatever_breaks() {
     }
 }
 
-async fn undisturbed(world: &World) {
+async fn undisturbed(world: &RoleCluster) {
     let run = Run::start(world, "undisturbed", 0, Cases::All).await;
     let (report, refused) = run.end().await;
     assert_eq!((&report["unexpected"], refused), (&Value::from(0), 0), "{report}");
 }
 
-async fn every_process_is_killed(world: &World) {
+async fn every_process_is_killed(world: &RoleCluster) {
     let mut run = Run::start(world, "killed-processes", 1, Cases::All).await;
     for number in 1..=INSTANCES {
         run.until(number * 20).await;
@@ -164,7 +161,7 @@ async fn every_process_is_killed(world: &World) {
     run.end().await;
 }
 
-async fn broker_and_name_server_are_killed(world: &World) {
+async fn broker_and_name_server_are_killed(world: &RoleCluster) {
     let mut run = Run::start(world, "killed-broker", 2, Cases::NoHurry).await;
     run.until(10).await;
     world.rocketmq.kill_broker("a");
@@ -176,7 +173,7 @@ async fn broker_and_name_server_are_killed(world: &World) {
     run.end().await;
 }
 
-async fn database_and_cache_go_and_come(world: &World) {
+async fn database_and_cache_go_and_come(world: &RoleCluster) {
     let mut run = Run::start(world, "killed-database", 3, Cases::NoHurry).await;
     run.until(10).await;
     world.redis.flush().await;
@@ -197,7 +194,7 @@ async fn database_and_cache_go_and_come(world: &World) {
     run.end().await;
 }
 
-async fn no_broker_for_a_while(world: &World) {
+async fn no_broker_for_a_while(world: &RoleCluster) {
     let mut run = Run::start(world, "no-broker", 4, Cases::NoHurry).await;
     run.until(10).await;
     world.rocketmq.kill_broker("a");

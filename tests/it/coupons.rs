@@ -12,8 +12,8 @@ use ruyi::domain::money::Money;
 use ruyi::roles::order::place::{self, NewOrder, Placed};
 use serde_json::{Value, json};
 
-use crate::servers::{START_MS, TestDb, mariadb, mariadb_url, sqlite, write_tx};
-use crate::shop::{Setup, Shop};
+use crate::support::servers::{START_MS, TestDb, mariadb, mariadb_url, sqlite, write_tx};
+use crate::support::shop::{Setup, Shop};
 
 const USER: i64 = 1001;
 const SOON_MS: i64 = 60_000;

@@ -1,57 +1,17 @@
 //! Every topic of the catalogue: produced as an outside system would, it has its effect in each of its groups, once,
 //! however often it comes.
 
-pub mod case;
-
 use bytes::Bytes;
 use ruyi::db::Db;
-use ruyi::db::sql::{self, Columns};
-use ruyi::domain::event::{Group, Kind};
+use ruyi::domain::event::Kind;
 use ruyi::mq::message::{Incoming, QueueId};
 
-use crate::shop::{Setup, Shop};
-use case::{Case, case};
+use crate::support::event_cases::{Case, PROVIDERS, handled, number, prepare};
+use crate::support::shop::{Setup, Shop};
 
 /// Orders are told apart by so much: a case uses the numbers after its own for users and payments.
 const STEP: i64 = 10;
 const FIRST: i64 = 5_000_000_000;
-
-/// SMS and e-mail are wanted: without a contact of the user nothing leaves.
-pub const PROVIDERS: [&str; 4] = [
-    "notices.sms.endpoint=http://127.0.0.1:9/sms",
-    "notices.email.host=127.0.0.1",
-    "notices.email.tls=none",
-    "notices.email.from=shop@example.com",
-];
-
-/// A number that `text` selects.
-pub async fn number(db: &Db, text: &str) -> i64 {
-    let mut conn = db.read().await.unwrap();
-    sql::fetch_one(&mut conn, text.to_owned(), vec![]).await.unwrap().unwrap().int(0).unwrap()
-}
-
-/// (outcome, reason) of the message in each group's inbox.
-pub async fn handled(db: &Db, id: &str) -> Vec<(String, i64, String)> {
-    let mut conn = db.read().await.unwrap();
-    let text =
-        "SELECT consumer_group, outcome, reason FROM message_process_log WHERE message_id = ? ORDER BY consumer_group";
-    let rows = sql::fetch(&mut conn, text, ruyi::vals![id]).await.unwrap();
-    let read = |row: &sqlx::any::AnyRow| {
-        (row.text(0).unwrap(), row.int(1).unwrap(), row.maybe_text(2).unwrap().unwrap_or_default())
-    };
-    rows.iter().map(read).collect()
-}
-
-/// The case covers the groups that the catalogue names, and nothing of it has happened yet.
-pub async fn prepare(db: &Db, kind: Kind, id: i64) -> Case {
-    let case = case(db, kind, id).await;
-    let groups: Vec<Group> = case.effects.iter().map(|(group, _)| *group).collect();
-    assert_eq!(groups, kind.groups(), "{kind:?}: each group of the catalogue needs an effect here");
-    for (group, text) in &case.effects {
-        assert_eq!(number(db, text).await, 0, "{kind:?} in {} before: {text}", group.name());
-    }
-    case
-}
 
 /// Each group has done its part, once.
 async fn check(db: &Db, kind: Kind, case: &Case) {

@@ -1,9 +1,6 @@
 //! Crashes of the real program: it dies at every named point and at random moments, is started again on what it left,
 //! and in the end every order is where it belongs and the audit finds nothing.
 
-pub mod shop;
-pub mod world;
-
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,8 +12,8 @@ use rand::{RngExt, SeedableRng};
 use ruyi::fault;
 use serde_json::json;
 
-use shop::{Totals, script};
-use world::{World, eventually};
+use crate::support::crashed_process::{CrashedProcess, eventually};
+use crate::support::shoppers::{self, Totals, script};
 
 /// What `kill -9` and an abort look like from outside.
 const SIGKILL: i32 = 9;
@@ -28,7 +25,7 @@ const EMBEDDED: &[&str] = &["mq.embedded.namesrv_port=0", "mq.embedded.broker_po
 
 /// Dies at `crash_at`, goes on, and ends like a run that nothing disturbed.
 async fn dies_at(crash_at: &str, settings: &[&str], undisturbed: &Totals) {
-    let world = World::start(settings, Some(crash_at)).await;
+    let world = CrashedProcess::start(settings, Some(crash_at)).await;
     let totals = script(&world).await;
     world.audit().await;
     let exits = world.stop().await;
@@ -41,7 +38,7 @@ async fn dies_at(crash_at: &str, settings: &[&str], undisturbed: &Totals) {
 }
 
 async fn undisturbed(settings: &[&str]) -> Totals {
-    let world = World::start(settings, None).await;
+    let world = CrashedProcess::start(settings, None).await;
     let totals = script(&world).await;
     world.audit().await;
     let exits = world.stop().await;
@@ -79,8 +76,8 @@ async fn dies_at_random_moments() {
     println!("RUYI_TEST_SEED={seed}");
     let mut chance = rand::rngs::StdRng::seed_from_u64(seed);
 
-    let world = World::start(EMBEDDED, None).await;
-    shop::fill(&world).await;
+    let world = CrashedProcess::start(EMBEDDED, None).await;
+    shoppers::fill(&world).await;
     let (over, bought) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let shoppers: Vec<_> = (0..4)
         .map(|user| {
@@ -88,7 +85,7 @@ async fn dies_at_random_moments() {
             tokio::spawn(async move {
                 let mut n = 0;
                 while !over.load(Ordering::Relaxed) {
-                    bought.fetch_add(shop::shop_at_random(&world, user, n).await, Ordering::Relaxed);
+                    bought.fetch_add(shoppers::shop_at_random(&world, user, n).await, Ordering::Relaxed);
                     n += 1;
                 }
                 n
@@ -124,7 +121,7 @@ async fn dies_at_random_moments() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_is_kept_off() {
-    let world = World::start(LOCAL, None).await;
+    let world = CrashedProcess::start(LOCAL, None).await;
     let mut second = world.command(None);
     let output = tokio::task::spawn_blocking(move || {
         second.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
@@ -141,22 +138,26 @@ async fn a_second_process_is_kept_off() {
 
 /// Told to stop, it stops in order; started again, it goes on with what was under way.
 async fn stops_and_goes_on(settings: &[&str]) {
-    let world = World::start(settings, None).await;
-    shop::fill(&world).await;
+    let world = CrashedProcess::start(settings, None).await;
+    shoppers::fill(&world).await;
     let mut orders = Vec::new();
     for n in 0..8 {
         orders.push(
-            shop::place(&world, &format!("stop-{n}"), &json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]}))
-                .await,
+            shoppers::place(
+                &world,
+                &format!("stop-{n}"),
+                &json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]}),
+            )
+            .await,
         );
     }
     world.signal("TERM");
     eventually("it has stopped", || async { (world.exits() == 1).then_some(()) }).await;
     for order in &orders {
-        shop::pay(&world, order).await;
+        shoppers::pay(&world, order).await;
     }
     for order in &orders {
-        shop::ends(&world, order, "SIGNED").await;
+        shoppers::ends(&world, order, "SIGNED").await;
     }
     world.audit().await;
     let exits = world.stop().await;
@@ -178,7 +179,7 @@ async fn stops_in_order_with_the_broker() {
 #[test]
 fn every_transaction_is_a_point() {
     let mut found = std::collections::BTreeSet::new();
-    for (_, text) in crate::layers::sources() {
+    for (_, text) in crate::support::sources::sources() {
         for part in text.split(".write(").skip(1) {
             if let Some(name) = part.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) {
                 found.insert(name.to_owned());

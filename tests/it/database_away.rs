@@ -7,8 +7,8 @@ use ruyi::audit::{self, RoleDbs};
 use ruyi::db::migrate;
 use serde_json::json;
 
-use crate::servers::mariadb::MariaDb;
-use crate::serving::Serving;
+use crate::support::servers::mariadb::MariaDb;
+use crate::support::serving::Serving;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_request_is_told_to_come_again_while_the_server_is_away() {

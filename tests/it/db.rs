@@ -14,7 +14,6 @@ mod records;
 mod refunds;
 mod schema;
 mod stocked;
-mod tidb;
 mod view;
 
 use std::sync::Arc;
@@ -22,11 +21,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ruyi::db::group::{Group, GroupError};
 use ruyi::db::sql::{self, Columns, Val};
-use ruyi::db::{Db, DbError, Dialect, products};
+use ruyi::db::{DbError, Dialect, products};
 use ruyi::domain::money::Money;
 use ruyi::vals;
 
-use crate::servers::{TestDb, mariadb, sqlite, write_tx};
+use crate::support::servers::tidb::tidb;
+use crate::support::servers::{TestDb, count, mariadb, sqlite, write_tx};
 
 /// Each function as a test on every database.
 macro_rules! on_each {
@@ -44,7 +44,7 @@ macro_rules! on_each {
         mod on_tidb {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                if let Some(test) = super::tidb::tidb().await { super::$path::$name(test).await }
+                if let Some(test) = super::tidb().await { super::$path::$name(test).await }
             })*
         }
     };
@@ -117,12 +117,6 @@ on_each! {
     schema::eight_processes_migrate_once,
     schema::a_newer_schema_is_refused,
     schema::a_dry_run_changes_nothing,
-}
-
-/// The count that `text` selects.
-pub async fn count(db: &Db, text: &'static str) -> i64 {
-    let mut conn = db.read().await.unwrap();
-    sql::fetch_one(&mut conn, text, vec![]).await.unwrap().unwrap().int(0).unwrap()
 }
 
 async fn in_lists_of_any_length(test: TestDb) {

@@ -15,9 +15,9 @@ use ruyi::mq::runtime::MqRuntime;
 use ruyi::process::{Plan, Process, Work};
 use serde_json::{Value, json};
 
-use crate::crash::shop::{ends, fill, pay, place, script};
-use crate::crash::world::{World, eventually};
-use crate::servers::child::{free_port, free_ports};
+use crate::support::crashed_process::{CrashedProcess, eventually};
+use crate::support::servers::child::{free_port, free_ports};
+use crate::support::shoppers::{ends, fill, pay, place, script};
 
 /// A name server and a broker in a process of their own, on ports that stay the same.
 struct FarBroker {
@@ -73,7 +73,7 @@ impl Drop for FarBroker {
     }
 }
 
-async fn told(world: &World) -> String {
+async fn told(world: &CrashedProcess) -> String {
     let url = format!("{}/readyz", world.serving().await);
     match reqwest::get(url).await {
         Ok(answer) => {
@@ -90,7 +90,7 @@ async fn told(world: &World) -> String {
     }
 }
 
-async fn until_told(world: &World, what: &str) {
+async fn until_told(world: &CrashedProcess, what: &str) {
     eventually(&format!("/readyz tells {what:?}"), || async { told(world).await.contains(what).then_some(()) }).await;
 }
 
@@ -112,7 +112,7 @@ async fn nothing_is_left_with(broker: &FarBroker) {
 }
 
 /// Nobody was told to come back later.
-async fn nothing_was_refused(world: &World) {
+async fn nothing_was_refused(world: &CrashedProcess) {
     let url = format!("{}/metrics", world.serving().await);
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     let failed = |line: &&str| line.starts_with("ruyi_http_requests_total") && line.contains("status=\"5");
@@ -123,7 +123,7 @@ async fn nothing_was_refused(world: &World) {
 async fn orders_go_on_without_the_broker_and_its_copies_are_dropped_later() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
-    let world = World::start(&[&namesrv, "mq.degrade_after=1s"], None).await;
+    let world = CrashedProcess::start(&[&namesrv, "mq.degrade_after=1s"], None).await;
     fill(&world).await;
     world.send(Method::PUT, "/products/C3", &json!({"name": "Cup", "price": 5})).await;
     world.send(Method::PUT, "/stock/C3", &json!({"available": 10})).await;
@@ -168,7 +168,7 @@ async fn orders_go_on_without_the_broker_and_its_copies_are_dropped_later() {
 async fn a_broker_that_comes_and_goes_loses_and_doubles_nothing() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
-    let world = World::start(&[&namesrv, "mq.degrade_after=300ms"], None).await;
+    let world = CrashedProcess::start(&[&namesrv, "mq.degrade_after=300ms"], None).await;
     fill(&world).await;
     let item = json!({"userId": "9", "items": [{"sku": "A1", "quantity": 1}]});
     let mut orders = Vec::new();
@@ -200,7 +200,7 @@ async fn a_broker_that_comes_and_goes_loses_and_doubles_nothing() {
 }
 
 /// Pays an order that is perhaps paid already.
-async fn pay_once(world: &World, order: &str) {
+async fn pay_once(world: &CrashedProcess, order: &str) {
     let path = format!("/payments/{order}/pay");
     eventually("it is paid", || async {
         let (status, _) = world.request(Method::POST, &path, &[], Some(b"{}")).await;

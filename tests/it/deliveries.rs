@@ -7,8 +7,8 @@ use ruyi::process::{Plan, Process, Work};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::delivery::world::Server;
-use crate::processes::world::eventually;
+use crate::support::outbound::OutboundServer;
+use crate::support::waiting::eventually;
 
 async fn record(process: &Process, kind: Kind, reference: &str, url: &str, wait_ms: i64) -> String {
     let db = process.db_of(Role::Order).unwrap();
@@ -34,7 +34,7 @@ async fn record(process: &Process, kind: Kind, reference: &str, url: &str, wait_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_are_read_made_once_more_and_taken_back_by_those_who_may() {
-    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (dir, server) = (tempfile::tempdir().unwrap(), OutboundServer::start().await);
     let hash = |key: &str| hex::encode(Sha256::digest(key));
     let key = |(name, scope): (&str, &str)| format!(r#"{{name="{name}",sha256="{}",scopes=["{scope}"]}}"#, hash(name));
     let keys = [("reader", "order:read"), ("writer", "order:write"), ("payer", "payment:write"), ("boss", "admin")];

@@ -4,13 +4,13 @@ mod breaker;
 mod guard;
 mod hand;
 mod sandbox;
-pub mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::outbound::{Answer, LEASE_MS, OutboundCalls, OutboundServer, START_MS, counting, secret};
 use http::HeaderMap;
-use ruyi::config::{Config, Millis, Sources};
+use ruyi::config::Millis;
 use ruyi::db::DbError;
 use ruyi::db::delivery::{Kind, Status};
 use ruyi::delivery::sign::{self, SignatureError};
@@ -18,13 +18,10 @@ use ruyi::delivery::{Effects, Settled, no_effects};
 use ruyi::fault::Faults;
 use ruyi::progress::Progress;
 use tokio_util::sync::CancellationToken;
-use world::{Answer, START_MS, Server, World, counting, secret};
-
-const LEASE_MS: i64 = 60_000;
 
 #[tokio::test]
 async fn delivered_once_signed_and_with_its_key() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "7", &server.url("/orders"), r#"{"orderId":"7"}"#).await;
     world.insert(Kind::Warehouse, "7", &server.url("/orders"), r#"{"again":true}"#).await;
     let mut engine = world.engine(no_effects());
@@ -44,7 +41,7 @@ async fn delivered_once_signed_and_with_its_key() {
 
 #[tokio::test]
 async fn failures_are_tried_again_by_the_schedule() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer::status(500), Answer::status(429)]);
     world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
     let mut engine = world.engine(no_effects());
@@ -66,7 +63,7 @@ async fn failures_are_tried_again_by_the_schedule() {
 
 #[tokio::test]
 async fn retry_after_is_honoured() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer { status: 503, retry_after: Some("120"), location: None, body: "" }]);
     world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
     world.engine(no_effects()).drain().await.unwrap();
@@ -75,7 +72,7 @@ async fn retry_after_is_honoured() {
 
 #[tokio::test]
 async fn refusals_and_what_cannot_be_called_end_at_once() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer { status: 422, retry_after: None, location: None, body: "no such SKU" }]);
     world.insert(Kind::Warehouse, "refused", &server.url("/"), "{}").await;
     world.insert(Kind::Warehouse, "no-url", "ftp://example.org/", "{}").await;
@@ -93,7 +90,7 @@ async fn refusals_and_what_cannot_be_called_end_at_once() {
 
 #[tokio::test]
 async fn dead_after_the_last_attempt() {
-    let world = World::new().await;
+    let world = OutboundCalls::new().await;
     // Nobody listens there: the port was free a moment ago.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     world.insert(Kind::Warehouse, "7", &format!("http://{gone}/"), "{}").await;
@@ -111,7 +108,7 @@ async fn dead_after_the_last_attempt() {
 
 #[tokio::test]
 async fn a_timeout_is_tried_again() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "7", &server.url("/hold"), "{}").await;
     let mut engine = world.engine_with(no_effects(), |config| config.delivery.timeout = Millis::new(50));
     assert_eq!(engine.drain().await.unwrap(), 1);
@@ -122,7 +119,7 @@ async fn a_timeout_is_tried_again() {
 
 #[tokio::test]
 async fn only_its_own_kinds() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
     world.insert(Kind::ChannelRefund, "8", &server.url("/"), "{}").await;
     let mut engine = world.engine_with(no_effects(), |config| config.kinds = vec![Kind::ChannelRefund]);
@@ -133,7 +130,8 @@ async fn only_its_own_kinds() {
 
 #[tokio::test]
 async fn a_target_that_hangs_delays_no_other() {
-    let (world, hanging, other) = (World::new().await, Server::start().await, Server::start().await);
+    let (world, hanging, other) =
+        (OutboundCalls::new().await, OutboundServer::start().await, OutboundServer::start().await);
     for n in 0..300 {
         world.insert(Kind::Warehouse, &format!("hangs-{n}"), &hanging.url("/hold"), "{}").await;
     }
@@ -157,7 +155,7 @@ async fn a_target_that_hangs_delays_no_other() {
 
 #[tokio::test]
 async fn a_poisonous_effect_rolls_its_record_back_and_no_other() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     for reference in ["1", "bad", "3"] {
         world.insert(Kind::Warehouse, reference, &server.url("/"), "{}").await;
     }
@@ -202,7 +200,7 @@ async fn a_crash_at_any_point_makes_the_call_again_and_its_effect_once() {
             armed &= !fails;
             fails
         }));
-        let (world, server) = (World::with(faults).await, Server::start().await);
+        let (world, server) = (OutboundCalls::with(faults).await, OutboundServer::start().await);
         world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
         let (effects, settled) = counting(&world).await;
         let mut engine = world.engine(Arc::clone(&effects));
@@ -225,7 +223,7 @@ async fn an_outage_at_the_record_keeps_what_was_made() {
         armed &= !fails;
         fails
     }));
-    let (world, server) = (World::with(faults).await, Server::start().await);
+    let (world, server) = (OutboundCalls::with(faults).await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
     let mut engine = world.engine(no_effects());
     engine.drain().await.unwrap_err();
@@ -236,7 +234,7 @@ async fn an_outage_at_the_record_keeps_what_was_made() {
 
 #[tokio::test]
 async fn who_comes_after_the_lease_settles_nothing_twice() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "7", &server.url("/hold-first"), "{}").await;
     let (effects, settled) = counting(&world).await;
     let (mut slow, mut quick) = (world.engine(Arc::clone(&effects)), world.engine(effects));
@@ -285,16 +283,4 @@ fn signatures() {
     let mut twice = good.clone();
     twice.append(sign::SIGNATURE_HEADER, signature.parse().unwrap());
     assert_eq!(verify(&twice, body, now_ms), Err(SignatureError::Missing(sign::SIGNATURE_HEADER)));
-}
-
-/// The settings of every engine here.
-fn settings() -> ruyi::config::Delivery {
-    let config = Config::load(&Sources::default()).unwrap();
-    ruyi::config::Delivery {
-        timeout: Millis::new(20_000),
-        schedule: vec![Millis::new(10_000), Millis::new(30_000)],
-        jitter: 0.0,
-        lease: Millis::new(LEASE_MS),
-        ..config.delivery
-    }
 }

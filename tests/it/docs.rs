@@ -7,7 +7,7 @@ use ruyi::domain::asyncapi;
 use ruyi::domain::event::{Group, Kind, Producer};
 use serde_json::Value;
 
-use crate::serving::Serving;
+use crate::support::serving::Serving;
 
 #[track_caller]
 fn same(name: &str, text: &str) {

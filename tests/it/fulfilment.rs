@@ -9,9 +9,9 @@ use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use serde_json::json;
 
-use crate::parties::{Act, Party, WRONGS, body, impatient, is_consistent, key, scripts};
-use crate::serving::Serving;
-use crate::shop::Shop;
+use crate::support::parties::{Act, Party, WRONGS, body, impatient, is_consistent, key, scripts};
+use crate::support::serving::Serving;
+use crate::support::shop::Shop;
 
 const SOON_MS: i64 = 60_000;
 

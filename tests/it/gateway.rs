@@ -12,10 +12,9 @@ use ruyi::roles::payment::channels::Channels;
 use ruyi::roles::payment::gateway::{Open, Opened, open};
 use serde_json::{Value, json};
 
-use crate::db::count;
-use crate::merchants::{merchant, told};
-use crate::servers::{TestDb, mariadb_url, write_tx};
-use crate::shop::{Setup, Shop};
+use crate::support::merchant_accounts::{merchant, told};
+use crate::support::servers::{TestDb, count, mariadb_url, write_tx};
+use crate::support::shop::{Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::serving::Serving;
+use crate::support::serving::Serving;
 
 async fn ruyi(serving: &Serving, args: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ruyi"));

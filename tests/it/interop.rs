@@ -1,28 +1,18 @@
 //! With services in Java, on Apache RocketMQ: what they send is handled once, and they read what ruyi sends.
 
-mod services;
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ruyi::mq::message::{Delay, Outgoing};
 use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
-use crate::servers::java::Java;
-use crate::servers::rocketmq::apache;
-use crate::servers::unique;
+use crate::support::servers::java::Java;
+use crate::support::servers::rocketmq::apache;
+use crate::support::servers::unique;
+use crate::support::waiting::eventually;
 
-const DEADLINE: Duration = Duration::from_secs(300);
-const QUEUES: i32 = 4;
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !done().await {
-        assert!(started.elapsed() < DEADLINE, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+pub const QUEUES: i32 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_java_consumer_on_rocketmq_reads_in_order_and_by_tag() {
@@ -31,7 +21,8 @@ async fn a_java_consumer_on_rocketmq_reads_in_order_and_by_tag() {
     let config = RocketMqConfig { namesrv: apache.namesrv(), ..RocketMqConfig::default() };
     let mq = RocketMq::connect(config, &runtime).await.unwrap();
     let (topic, group) = (unique("JAVA_ORDER"), unique("java-order-group"));
-    until("the topic is there", async || mq.ensure_topics(std::slice::from_ref(&topic), QUEUES).await.is_ok()).await;
+    eventually("the topic is there", async || mq.ensure_topics(std::slice::from_ref(&topic), QUEUES).await.is_ok())
+        .await;
     let message = |key: usize, number: usize| Outgoing {
         topic: topic.clone(),
         tag: ["A", "B", "C"][number % 3].to_owned(),
@@ -51,7 +42,7 @@ async fn a_java_consumer_on_rocketmq_reads_in_order_and_by_tag() {
     let consumer = java.start("Consume", &[&apache.namesrv(), &group, &topic, "A || B"]);
     let wanted = keys * each * 2 / 3;
     let own = || consumer.lines().into_iter().filter(|line| line.starts_with(&topic)).collect::<Vec<_>>();
-    until("everything is read", async || own().into_iter().collect::<BTreeSet<_>>().len() >= wanted).await;
+    eventually("everything is read", async || own().into_iter().collect::<BTreeSet<_>>().len() >= wanted).await;
     let mut seen: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for line in own() {
         let parts: Vec<&str> = line.split('\t').collect();

@@ -8,7 +8,7 @@ use ruyi::mq::message::{Delay, Incoming, Outgoing};
 use ruyi::mq::rocketmq::{PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
 
 /// Far more than anything here takes: only a hang reaches it.
 const DEADLINE: Duration = Duration::from_secs(90);

@@ -1,29 +1,11 @@
 //! The shape of the sources: imports point down, files stay short, nothing panics on purpose.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::support::sources::sources;
 
 /// Lines of a file at most.
 const LINES: usize = 600;
-
-/// Every source of the program: path below `src`, and text.
-pub fn sources() -> BTreeMap<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut found, mut todo) = (BTreeMap::new(), vec![root.clone()]);
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path: PathBuf = entry.unwrap().path();
-            if path.is_dir() {
-                todo.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, std::fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    assert!(found.len() > 50, "{}", found.len());
-    found
-}
 
 /// A source without its tests and comments.
 fn code(text: &str) -> String {

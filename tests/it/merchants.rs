@@ -4,41 +4,17 @@ use axum::http::{Method, StatusCode};
 use ruyi::audit::repair::{Plan, Repair};
 use ruyi::audit::{self, RoleDbs};
 use ruyi::db::delivery::{Kind as Call, Status};
-use ruyi::db::merchants::{self, Merchant, Profile};
 use ruyi::db::sql;
 use ruyi::delivery::no_effects;
 use ruyi::delivery::webhook::new_secret;
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use standardwebhooks::Webhook;
 
-use crate::delivery::world::{Answer, START_MS, Server, World};
-use crate::servers::write_tx;
-use crate::shop::{STRICT, Setup, Shop};
+use crate::support::merchant_accounts::{is_signed, known, merchant, told};
+use crate::support::outbound::{Answer, OutboundCalls, OutboundServer, START_MS};
+use crate::support::servers::write_tx;
+use crate::support::shop::{STRICT, Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
-const URL: &str = "https://shop.example/told";
-
-/// Creates a merchant; the answer.
-pub async fn merchant(shop: &Shop, id: i64, more: Value) -> Value {
-    let mut body = json!({ "name": "Tea House", "notifyUrl": URL, "tenantId": "t1",
-        "accepts": [{ "productId": "h5", "channelId": "sandbox", "minAmount": 1, "maxAmount": 1_000 }] });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let (status, answer) = shop.insist(Method::PUT, &format!("/merchants/{id}"), None, Some(body)).await;
-    assert!(status.is_success(), "{status} {answer}");
-    answer
-}
-
-/// (status, money, order or number) of what merchants were told, in this order.
-pub fn told(shop: &Shop) -> Vec<(String, Value, String)> {
-    let told = shop.news.lock().unwrap();
-    let one = |(_, body): &(String, Value)| {
-        let data = &body["data"];
-        let number = [&data["out_order_no"], &data["order_id"]].into_iter().find(|text| **text != "").unwrap();
-        (data["status"].as_str().unwrap().to_owned(), data["money"].clone(), number.as_str().unwrap().to_owned())
-    };
-    told.iter().map(one).collect()
-}
 
 /// The shop's own merchant is told that an order is paid, of a part of its money, and of the rest.
 async fn is_told_of_its_money(mut shop: Shop) {
@@ -209,40 +185,10 @@ async fn bad_merchants_are_refused() {
     assert_eq!(shop.count("SELECT COUNT(*) FROM merchant").await, 0);
 }
 
-/// Merchant 9, with these secrets.
-pub async fn known(world: &World, secret: &SecretString, old: Option<(&SecretString, i64)>) {
-    let profile = Profile {
-        name: "M".to_owned(),
-        tenant_id: String::new(),
-        notify_url: URL.to_owned(),
-        active: true,
-        accepts: vec![],
-    };
-    let merchant = Merchant {
-        id: 9,
-        profile,
-        secret: secret.clone(),
-        old_secret: old.map(|(secret, _)| secret.clone()),
-        old_until: old.map_or(0, |(_, until)| until),
-        version: 1,
-        created_at: 0,
-        updated_at: 0,
-    };
-    write_tx!(world.db, [merchant], |tx| { merchants::put(tx, &merchant).await }).unwrap();
-}
-
-/// The signatures of a request, checked with the crate that merchants use, at the time of the request.
-pub fn is_signed(seen: &crate::delivery::world::Seen, secret: &SecretString) -> bool {
-    let signer = Webhook::new(secret.expose_secret()).unwrap();
-    let at_s: i64 = seen.header("webhook-timestamp").parse().unwrap();
-    let wanted = signer.sign(seen.header("webhook-id"), at_s, seen.body.as_bytes()).unwrap();
-    seen.header("webhook-signature").split(' ').any(|one| one == wanted)
-}
-
 /// A real server: it fails, and is called again with the same id, the time of that call, and the secrets of then.
 #[tokio::test]
 async fn calls_are_signed_with_the_secrets_that_are_valid_when_they_are_made() {
-    let (mut world, server) = (World::new().await, Server::start().await);
+    let (mut world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
     let (old, new) = (new_secret(), new_secret());
     known(&world, &old, None).await;
@@ -279,7 +225,7 @@ async fn calls_are_signed_with_the_secrets_that_are_valid_when_they_are_made() {
 
 #[tokio::test]
 async fn a_merchant_that_is_gone_is_not_called() {
-    let (mut world, server) = (World::new().await, Server::start().await);
+    let (mut world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
     for (reference, body) in [("1", json!({ "data": { "merchant_id": "9" } })), ("2", json!({}))] {
         world.insert(Call::Merchant, reference, &server.url("/told"), &body.to_string()).await;

@@ -8,7 +8,7 @@ use ruyi::process::{Plan, Process, Work};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::serving::Serving;
+use crate::support::serving::Serving;
 
 fn texts<'a>(page: &'a Value, field: &str) -> Vec<&'a str> {
     page["items"].as_array().unwrap().iter().map(|item| item[field].as_str().unwrap()).collect()

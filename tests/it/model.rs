@@ -16,7 +16,7 @@ use rand::RngExt;
 use ruyi::fault::{Faults, TRANSACTIONS};
 use serde_json::json;
 
-use crate::shop::{Setup, Shop, Trouble};
+use crate::support::shop::{Setup, Shop, Trouble};
 use plan::{Plan, Run};
 
 /// Seeds of a run that is not told otherwise.

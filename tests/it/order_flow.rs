@@ -5,8 +5,8 @@ use ruyi::config::Millis;
 use ruyi::domain::event::{Group, Kind};
 use serde_json::{Value, json};
 
-use crate::servers::mariadb_url;
-use crate::shop::{Setup, Shop};
+use crate::support::servers::mariadb_url;
+use crate::support::shop::{Setup, Shop};
 
 const USER: i64 = 1001;
 /// Within this nothing times out that was placed just now, and everything else gets done.

@@ -10,8 +10,8 @@ use ruyi::mq::message::{Incoming, QueueId};
 use ruyi::vals;
 use serde_json::{Value, json};
 
-use crate::servers::{START_MS, mariadb_url, write_tx};
-use crate::shop::{Setup, Shop};
+use crate::support::servers::{START_MS, mariadb_url, write_tx};
+use crate::support::shop::{Setup, Shop};
 
 const DAY_MS: i64 = 86_400_000;
 /// Comfortably shorter than the time to pay in these tests.

@@ -6,7 +6,7 @@ use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use serde_json::{Value, json};
 
-use crate::shop::Shop;
+use crate::support::shop::Shop;
 
 const USER: i64 = 1001;
 const SOON_MS: i64 = 60_000;

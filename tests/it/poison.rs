@@ -9,8 +9,8 @@ use ruyi::mq::rocketmq::{PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 use ruyi::vals;
 
-use crate::servers::rocketmq::{Cluster, ClusterPlan};
-use crate::serving::Serving;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::serving::Serving;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const GROUP: &str = "stock-consumer-group";

@@ -1,10 +1,10 @@
 //! Roles and workers as processes of their own, with a broker in yet another one and a database for each role.
 
-pub mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::shared_broker::{SharedBroker, metric, status};
+use crate::support::waiting::eventually;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ruyi::config::{Config, Sources};
@@ -16,7 +16,6 @@ use ruyi::mq::retry::Policy;
 use ruyi::mq::{Consumer, Event, Handler, Outcome};
 use ruyi::telemetry::Metrics;
 use serde_json::{Value, json};
-use world::{World, eventually, metric, status};
 
 const CONSUMED: &str = "rocketmq_consumer_consume_total";
 
@@ -26,7 +25,7 @@ async fn count(db: &Db, text: &'static str) -> i64 {
 }
 
 /// Feeds `orders` orders of the demo's kind, and wants each to end as it should, and nothing to be wrong afterwards.
-fn demo(world: &World, clients: &[String], orders: u32) -> Value {
+fn demo(world: &SharedBroker, clients: &[String], orders: u32) -> Value {
     let orders = orders.to_string();
     let mut args = vec!["demo", "--external", "--orders", &orders, "--patience", "120s", "-o", "json"];
     for client in clients {
@@ -44,7 +43,7 @@ fn demo(world: &World, clients: &[String], orders: u32) -> Value {
 /// Three instances of one role share its work; one of them dies during the run, and nobody outside notices.
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_in_processes_of_their_own() {
-    let world = Arc::new(World::start(&[]).await);
+    let world = Arc::new(SharedBroker::start(&[]).await);
     let mut orders = Vec::new();
     for name in ["order-1", "order-2", "order-3"] {
         orders.push(world.listening(name, &["serve", "order"]).await);
@@ -141,7 +140,7 @@ async fn park(db: &Db, orders: std::ops::Range<i64>) {
 /// Two of them, without any role beside: each parked message is tried once, and what follows from it is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_retry_alone() {
-    let world = World::start(&[]).await;
+    let world = SharedBroker::start(&[]).await;
     let db = world.db(Role::Stock).await;
     park(&db, 1..41).await;
     let parked = "SELECT COUNT(*) FROM message_retry_log WHERE open_key IS NOT NULL";
@@ -170,7 +169,7 @@ async fn worker_retry_alone() {
 /// Two of them, without the role itself: each order is canceled once, and the others are told.
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_timeout_alone() {
-    let world = World::start(&[]).await;
+    let world = SharedBroker::start(&[]).await;
     let order = world.listening("order", &["serve", "order"]).await;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build().unwrap();
     let product = client.put(format!("{}/products/A1", order.url)).json(&json!({"name": "Tea", "price": 3}));

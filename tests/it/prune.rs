@@ -11,8 +11,8 @@ use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::prune::{self, Options, Summary, Table, Target};
 use ruyi::vals;
 
-use crate::audit::{audit, execute, world};
-use crate::servers::{TestDb, mariadb, sqlite, write_tx};
+use crate::support::servers::{TestDb, mariadb, sqlite, write_tx};
+use crate::support::small_shop::{audit, execute, small_shop};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -80,7 +80,7 @@ async fn needed(db: &Db) {
 }
 
 async fn what_is_needed_stays(test: TestDb) {
-    world(&test).await;
+    small_shop(&test).await;
     test.clock.advance_ms(40 * DAY_MS);
     needed(&test.db).await;
     let before = rows(&test.db).await;
@@ -123,7 +123,7 @@ async fn what_is_needed_stays(test: TestDb) {
 
 /// Who has handled the event stays known, and the audit stays clean, before, at and after the end of each window.
 async fn duplicates_stay_known_and_the_audit_clean(test: TestDb) {
-    world(&test).await;
+    small_shop(&test).await;
     execute(&test.db, &["UPDATE orders SET due_at = 9000000000000 WHERE due_at IS NOT NULL"]).await;
     let sent = options(&[Table::Outbox], 1);
     test.clock.advance_ms(DAY_MS / 2);
@@ -160,7 +160,7 @@ async fn duplicates_stay_known_and_the_audit_clean(test: TestDb) {
 #[tokio::test]
 async fn roles_with_databases_of_their_own() {
     let (all, notify) = (sqlite().await, sqlite().await);
-    world(&all).await;
+    small_shop(&all).await;
     for clock in [&all.clock, &notify.clock] {
         clock.advance_ms(40 * DAY_MS);
     }

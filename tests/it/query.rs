@@ -21,10 +21,10 @@ use ruyi::domain::payment::{PaymentState, Status};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::delivery::world::{START_MS as WORLD_MS, Server, World};
-use crate::servers::{mariadb_url, write_tx};
-use crate::serving::Serving;
-use crate::shop::{Setup, Shop};
+use crate::support::outbound::{OutboundCalls, OutboundServer, START_MS as WORLD_MS};
+use crate::support::servers::{mariadb_url, write_tx};
+use crate::support::serving::Serving;
+use crate::support::shop::{Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
 const SECRET: &str = "a secret of the bank";
@@ -326,7 +326,7 @@ async fn money_is_found_on_mariadb() {
 /// A submission that waits for its first attempt is waited for; one that was given up untried is not.
 #[tokio::test]
 async fn a_question_follows_the_submission() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     let payment = PaymentRow {
         id: 9,
         order_id: 7,

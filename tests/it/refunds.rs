@@ -6,9 +6,9 @@ use axum::http::{Method, StatusCode};
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
-use crate::parties::{Act, Party, body, is_consistent, key, money_comes, shop_with};
-use crate::serving::Serving;
-use crate::shop::{Setup, Shop};
+use crate::support::parties::{Act, Party, body, is_consistent, key, money_comes, shop_with};
+use crate::support::serving::Serving;
+use crate::support::shop::{Setup, Shop};
 
 /// An order of 59.80 that the bank's money paid, signed for; its id.
 async fn signed(serving: &Serving) -> String {

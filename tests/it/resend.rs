@@ -4,8 +4,8 @@ use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use serde_json::{Value, json};
 
-use crate::retry_park_dlq::{Bad, inbox, now, open, order};
-use crate::shop::{Fault, Setup, Shop};
+use crate::support::failing_handler::{FailingHandler, inbox, now, open, order};
+use crate::support::shop::{Fault, Setup, Shop};
 
 /// A message on a topic, sent now.
 fn sent(shop: &Shop, topic: &str, key: &str, body: &[u8], properties: Vec<(String, String)>) -> Incoming {
@@ -25,7 +25,7 @@ fn named(name: &str, value: &str) -> (String, String) {
 }
 
 /// An order whose ORDER_CREATED has died in the stock group, and that message.
-async fn dead(bad: &Bad) -> (Shop, String, Incoming) {
+async fn dead(bad: &FailingHandler) -> (Shop, String, Incoming) {
     let mut shop = open(bad.setup()).await;
     let id = order(&shop).await;
     shop.relay(0.0).await;
@@ -68,7 +68,7 @@ fn resends(shop: &Shop, first: &Incoming) -> Vec<Incoming> {
 #[tokio::test]
 async fn a_dead_letter_that_is_sent_again_is_handled_once() {
     for way in 0..5 {
-        let bad = Bad::default();
+        let bad = FailingHandler::default();
         let (mut shop, id, first) = dead(&bad).await;
         // A copy of what died is a duplicate, whenever it comes: also one that the relay sends late.
         give(&mut shop, Group::Stock, &first).await;
@@ -93,7 +93,7 @@ async fn a_dead_letter_that_is_sent_again_is_handled_once() {
 
 #[tokio::test]
 async fn what_is_sent_again_has_all_its_attempts_and_may_die_again() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let (mut shop, id, first) = dead(&bad).await;
     let before = bad.calls();
     let again = resends(&shop, &first).remove(4);
@@ -119,7 +119,7 @@ async fn what_is_sent_again_has_all_its_attempts_and_may_die_again() {
 
 #[tokio::test]
 async fn a_dead_letter_says_when_it_failed_first_however_often_it_was_sent_again() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let (mut shop, _, first) = dead(&bad).await;
     let dead_letters = "SELECT CAST(properties AS CHAR) FROM message_record WHERE topic LIKE '%DLQ%' ORDER BY id";
     let properties = |row: &Vec<String>| serde_json::from_str::<Vec<(String, String)>>(&row[0]).unwrap();
@@ -162,7 +162,7 @@ async fn an_inlet_runs_what_died_in_the_group_that_owns_it() {
         assert_eq!(inlet.groups(), [group]);
         let original = inlet.repeats().unwrap();
         for without_id in [false, true] {
-            let bad = Bad::default();
+            let bad = FailingHandler::default();
             let mut shop = open(bad.setup()).await;
             let id = order(&shop).await;
             now(&mut shop).await;

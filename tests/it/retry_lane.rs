@@ -18,9 +18,9 @@ use ruyi::telemetry::Metrics;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::retry_park_dlq::{Bad, now, open, order};
-use crate::servers::{START_MS, TestDb, mariadb, sqlite, write_tx};
-use crate::shop::{Fault, Setup};
+use crate::support::failing_handler::{FailingHandler, now, open, order};
+use crate::support::servers::{START_MS, TestDb, mariadb, sqlite, write_tx};
+use crate::support::shop::{Fault, Setup};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -198,7 +198,7 @@ async fn crash_inside_a_retry(stage: &'static str) {
     let plan = Arc::clone(&strikes);
     let faults =
         Faults::plan(Box::new(move |name, at| name == "retry" && at == stage && plan.swap(false, Ordering::SeqCst)));
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(Setup { faults, ..bad.setup() }).await;
     let id = order(&shop).await;
     bad.set(Group::Stock, &id, Fault::Retry);
@@ -236,7 +236,7 @@ async fn while_the_database_is_away_a_retry_is_no_attempt() {
     let away = Arc::new(AtomicBool::new(false));
     let plan = Arc::clone(&away);
     let faults = Faults::plan(Box::new(move |_, at| at == "before_commit" && plan.load(Ordering::SeqCst)));
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(Setup { faults, ..bad.setup() }).await;
     let id = order(&shop).await;
     bad.set(Group::Stock, &id, Fault::Error);

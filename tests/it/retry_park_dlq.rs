@@ -1,77 +1,18 @@
 //! Messages that cannot be handled now, or never: parked, waited behind, tried again, given up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ruyi::db::retry;
 use ruyi::domain::event::{Group, Kind};
 use ruyi::fault::Faults;
-use ruyi::mq::Event;
 use serde_json::json;
 
-use crate::shop::{Fault, Setup, Shop, Unreliable};
-
-/// A group whose handler fails for one key for as long as it is told to.
-#[derive(Clone, Default)]
-pub struct Bad {
-    key: Arc<std::sync::Mutex<Option<(Group, String, Fault)>>>,
-    calls: Arc<AtomicU64>,
-}
-
-impl Bad {
-    pub fn set(&self, group: Group, key: &str, fault: Fault) {
-        *self.key.lock().unwrap() = Some((group, key.to_owned(), fault));
-    }
-
-    pub fn heal(&self) {
-        *self.key.lock().unwrap() = None;
-    }
-
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
-    }
-
-    pub fn setup(&self) -> Setup {
-        let bad = self.clone();
-        let wrap = move |handler: Arc<dyn ruyi::mq::Handler>| {
-            let (bad, group) = (bad.clone(), handler.group());
-            Unreliable::around(handler, move |event: &Event| {
-                let key = bad.key.lock().unwrap();
-                let (_, _, fault) = key.as_ref().filter(|(one, key, _)| *one == group && *key == event.key)?;
-                bad.calls.fetch_add(1, Ordering::SeqCst);
-                Some(*fault)
-            })
-        };
-        Setup { wrap: Box::new(wrap), ..Setup::default() }
-    }
-}
-
-pub async fn open(setup: Setup) -> Shop {
-    let shop = Shop::with(setup, 0).await;
-    shop.sell("TEA", 1_000, 1_000).await;
-    shop
-}
-
-pub async fn order(shop: &Shop) -> String {
-    shop.place_order(1, &[("TEA", 1)], json!({})).await
-}
-
-/// (topic, outcome) of the messages of a key in a group's inbox, in the order in which they came.
-pub async fn inbox(shop: &Shop, group: Group, key: &str) -> Vec<(String, i64)> {
-    let text =
-        "SELECT consumer_group, msg_key, topic, CAST(outcome AS CHAR) FROM message_process_log ORDER BY batch_id";
-    let rows = shop.rows(text).await;
-    let of_key = rows.iter().filter(|row| row[0] == group.name() && row[1] == key);
-    of_key.map(|row| (row[2].clone(), row[3].parse().unwrap())).collect()
-}
-
-/// Everything that is due now, without moving the clock.
-pub async fn now(shop: &mut Shop) {
-    shop.settle_within(0).await;
-}
+use crate::support::failing_handler::{FailingHandler, inbox, now, open, order};
+use crate::support::shop::{Fault, Setup};
 
 async fn later_events_of_the_key_wait(fault: Fault) {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let (stuck, other) = (order(&shop).await, order(&shop).await);
     bad.set(Group::Stock, &stuck, fault);
@@ -114,7 +55,7 @@ async fn later_events_of_a_key_wait_behind_one_that_fails() {
 
 #[tokio::test]
 async fn what_keeps_failing_becomes_one_dead_letter() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let stuck = order(&shop).await;
     bad.set(Group::Stock, &stuck, Fault::Retry);
@@ -150,7 +91,7 @@ async fn what_keeps_failing_becomes_one_dead_letter() {
 
 #[tokio::test]
 async fn a_handler_that_fails_for_one_order_for_five_minutes_holds_up_nobody_else() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let change = |config: &mut ruyi::config::Config| config.mq.retry.max_attempts = 4;
     let mut shop = open(Setup { change, ..bad.setup() }).await;
     let stuck = order(&shop).await;
@@ -205,7 +146,7 @@ async fn an_early_event_keeps_nothing_back_and_is_woken() {
 
 #[tokio::test]
 async fn a_poison_message_is_found_in_a_full_batch() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let mut orders = Vec::new();
     for _ in 0..256 {
@@ -227,7 +168,7 @@ async fn a_poison_message_is_found_in_a_full_batch() {
 
 #[tokio::test]
 async fn a_parked_message_is_tried_by_one_lane_at_a_time() {
-    let bad = Bad::default();
+    let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let stuck = order(&shop).await;
     bad.set(Group::Stock, &stuck, Fault::Retry);

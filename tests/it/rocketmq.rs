@@ -3,23 +3,13 @@
 mod backlog;
 mod outage;
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
-use ruyi::mq::message::{Delay, Incoming, Outgoing, QueueId};
-use ruyi::mq::rocketmq::{GroupConsumer, PublishError, RocketMq, RocketMqConfig};
-use ruyi::mq::runtime::MqRuntime;
+use ruyi::mq::rocketmq::PublishError;
 
-use crate::servers::rocketmq::Cluster;
-use crate::servers::unique;
-
-/// Far more than anything here takes: only a hang reaches it.
-const DEADLINE: Duration = Duration::from_secs(60);
-const WAIT: Duration = Duration::from_millis(200);
+use crate::support::client_bench::{
+    DEADLINE, EitherBroker, WAIT, assert_ordered_per_key, bodies, collect, message, next_offsets, numbered,
+};
 
 /// Makes a test for each broker out of a function that takes it.
 macro_rules! on_both_brokers {
@@ -27,14 +17,14 @@ macro_rules! on_both_brokers {
         mod embedded_broker {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Which::Embedded(tempfile::tempdir().unwrap())).await;
+                super::$name(super::EitherBroker::Embedded(tempfile::tempdir().unwrap())).await;
             })*
         }
         mod apache_broker {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                if let Some(apache) = crate::servers::rocketmq::apache().await {
-                    super::$name(super::Which::Apache(apache)).await;
+                if let Some(apache) = crate::support::servers::rocketmq::apache().await {
+                    super::$name(super::EitherBroker::Apache(apache)).await;
                 }
             })*
         }
@@ -50,168 +40,7 @@ on_both_brokers!(
     a_message_that_is_too_large_is_refused_alone,
 );
 
-/// The broker of a test.
-enum Which {
-    /// One of its own, with this directory.
-    Embedded(tempfile::TempDir),
-    /// The shared one: names on it are made unique.
-    Apache(Arc<Cluster>),
-}
-
-impl Which {
-    /// A topic or group that nobody else uses.
-    fn name(&self, name: &str) -> String {
-        match self {
-            Self::Embedded(_) => name.to_owned(),
-            Self::Apache(_) => unique(name),
-        }
-    }
-
-    async fn bench(self, change: impl FnOnce(&mut RocketMqConfig)) -> Bench {
-        match self {
-            Self::Embedded(dir) => {
-                let bench = Bench::start_on(&embedded(dir.path()), change).await;
-                Bench { _dir: Some(dir), ..bench }
-            }
-            Self::Apache(apache) => Bench::connect(runtime(), None, apache.namesrv(), change).await,
-        }
-    }
-}
-
-/// A client and, if it is the embedded one, its broker, in one process on their own ports.
-struct Bench {
-    runtime: MqRuntime,
-    broker: Option<EmbeddedBroker>,
-    mq: RocketMq,
-    _dir: Option<tempfile::TempDir>,
-}
-
-fn runtime() -> MqRuntime {
-    // RUST_LOG shows what the broker says.
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-    MqRuntime::start("mq-test").unwrap()
-}
-
-fn embedded(dir: &Path) -> EmbeddedConfig {
-    EmbeddedConfig {
-        data_dir: dir.to_owned(),
-        host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        namesrv_port: 0,
-        broker_port: 0,
-        queues_per_topic: 4,
-        sync_flush: false,
-    }
-}
-
-/// What it takes to start a stopped broker again where its clients look for it.
-fn on_ports_of(broker: &EmbeddedBroker, dir: &Path) -> EmbeddedConfig {
-    let namesrv: SocketAddr = broker.namesrv_addr().parse().unwrap();
-    EmbeddedConfig { namesrv_port: namesrv.port(), broker_port: broker.broker_addr().port(), ..embedded(dir) }
-}
-
-fn client(namesrv: String) -> RocketMqConfig {
-    RocketMqConfig { namesrv, ..RocketMqConfig::default() }
-}
-
-impl Bench {
-    async fn start(dir: &Path) -> Self {
-        Self::start_on(&embedded(dir), |_| ()).await
-    }
-
-    async fn start_on(embedded: &EmbeddedConfig, change: impl FnOnce(&mut RocketMqConfig)) -> Self {
-        let runtime = runtime();
-        let broker = EmbeddedBroker::start(embedded, &runtime).await.unwrap();
-        let namesrv = broker.namesrv_addr();
-        Self::connect(runtime, Some(broker), namesrv, change).await
-    }
-
-    async fn connect(
-        runtime: MqRuntime,
-        broker: Option<EmbeddedBroker>,
-        namesrv: String,
-        change: impl FnOnce(&mut RocketMqConfig),
-    ) -> Self {
-        let mut config = client(namesrv);
-        change(&mut config);
-        let mq = RocketMq::connect(config, &runtime).await.unwrap();
-        Self { runtime, broker, mq, _dir: None }
-    }
-
-    async fn stop(self) {
-        self.mq.shutdown().await;
-        if let Some(broker) = self.broker {
-            broker.shutdown().await;
-        }
-        self.runtime.shutdown(Duration::from_secs(10)).await;
-    }
-
-    async fn topics(&self, topics: &[&str]) -> Vec<String> {
-        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        self.mq.ensure_topics(&topics, 4).await.unwrap();
-        topics
-    }
-
-    async fn send(&self, batch: &[Outgoing]) {
-        for result in self.mq.publish(batch).await {
-            result.unwrap();
-        }
-    }
-}
-
-fn message(topic: &str, key: &str, body: &str) -> Outgoing {
-    Outgoing {
-        topic: topic.to_owned(),
-        tag: topic.to_owned(),
-        key: key.to_owned(),
-        body: body.to_owned().into(),
-        properties: vec![(String::from("eventId"), format!("{key}:{}", body.len()))],
-        delay: Delay::None,
-    }
-}
-
-fn numbered(topic: &str, keys: usize, each: usize) -> Vec<Outgoing> {
-    (0..each).flat_map(|n| (0..keys).map(move |key| message(topic, &format!("k{key}"), &n.to_string()))).collect()
-}
-
-/// Polls until `count` messages are there.
-async fn collect(consumer: &GroupConsumer, count: usize) -> Vec<Incoming> {
-    let started = Instant::now();
-    let mut all = Vec::new();
-    while all.len() < count {
-        assert!(started.elapsed() < DEADLINE, "{} of {count} messages came", all.len());
-        all.extend(consumer.poll(256, WAIT).await);
-    }
-    all
-}
-
-/// The offsets to commit after `messages`.
-fn next_offsets(messages: &[Incoming]) -> Vec<(QueueId, i64)> {
-    let mut next: HashMap<QueueId, i64> = HashMap::new();
-    for message in messages {
-        let offset = next.entry(message.queue.clone()).or_default();
-        *offset = (*offset).max(message.offset + 1);
-    }
-    next.into_iter().collect()
-}
-
-fn assert_ordered_per_key(messages: &[Incoming], keys: usize, each: usize) {
-    let mut seen: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
-    for message in messages {
-        let number = std::str::from_utf8(&message.body).unwrap().parse().unwrap();
-        seen.entry((&message.queue.topic, &message.key)).or_default().push(number);
-    }
-    for (key, numbers) in &seen {
-        assert!(numbers.iter().copied().eq(0..each), "{key:?}: {numbers:?}");
-    }
-    assert_eq!(seen.len(), keys);
-}
-
-fn bodies(messages: &[Incoming]) -> HashSet<(String, String)> {
-    messages.iter().map(|m| (m.key.clone(), String::from_utf8(m.body.to_vec()).unwrap())).collect()
-}
-
-async fn batches_of_several_topics_arrive_in_order_per_key(which: Which) {
+async fn batches_of_several_topics_arrive_in_order_per_key(which: EitherBroker) {
     let (created, physical) = (which.name("ORDER_CREATED"), which.name("order-created"));
     let (frozen, group) = (which.name("STOCK_FROZEN"), which.name("stock-consumer-group"));
     let bench = which.bench(|config| drop(config.topics.insert(created.clone(), physical))).await;
@@ -248,7 +77,7 @@ async fn batches_of_several_topics_arrive_in_order_per_key(which: Which) {
     bench.stop().await;
 }
 
-async fn a_group_goes_on_after_what_it_committed(which: Which) {
+async fn a_group_goes_on_after_what_it_committed(which: EitherBroker) {
     let (topic, group) = (which.name("ORDER_CREATED"), which.name("g"));
     let bench = which.bench(|_| ()).await;
     let topics = bench.topics(&[&topic]).await;
@@ -273,7 +102,7 @@ async fn a_group_goes_on_after_what_it_committed(which: Which) {
     bench.stop().await;
 }
 
-async fn polls_that_are_given_up_lose_nothing(which: Which) {
+async fn polls_that_are_given_up_lose_nothing(which: EitherBroker) {
     let (topic, group) = (which.name("T"), which.name("g"));
     let bench = which.bench(|_| ()).await;
     let topics = bench.topics(&[&topic]).await;
@@ -299,7 +128,7 @@ async fn polls_that_are_given_up_lose_nothing(which: Which) {
     bench.stop().await;
 }
 
-async fn members_of_a_group_share_its_queues(which: Which) {
+async fn members_of_a_group_share_its_queues(which: EitherBroker) {
     let (topic, group) = (which.name("T"), which.name("g"));
     let bench = which.bench(|_| ()).await;
     let topics = bench.topics(&[&topic]).await;
@@ -344,8 +173,8 @@ async fn members_of_a_group_share_its_queues(which: Which) {
     bench.stop().await;
 }
 
-async fn retry_and_dead_letter_topics_take_messages(which: Which) {
-    let is_embedded = matches!(which, Which::Embedded(_));
+async fn retry_and_dead_letter_topics_take_messages(which: EitherBroker) {
+    let is_embedded = matches!(which, EitherBroker::Embedded(_));
     let (group, operator) = (which.name("stock-consumer-group"), which.name("operator"));
     let (dead, again) = (format!("%DLQ%{group}"), format!("%RETRY%{group}"));
     let bench = which.bench(|_| ()).await;
@@ -366,7 +195,7 @@ async fn retry_and_dead_letter_topics_take_messages(which: Which) {
     bench.stop().await;
 }
 
-async fn a_message_that_is_too_large_is_refused_alone(which: Which) {
+async fn a_message_that_is_too_large_is_refused_alone(which: EitherBroker) {
     let (topic, group) = (which.name("T"), which.name("g"));
     let bench = which.bench(|config| config.max_message_bytes = 100_000).await;
     let topics = bench.topics(&[&topic]).await;

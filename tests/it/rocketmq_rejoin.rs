@@ -7,8 +7,8 @@ use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 use serde_json::json;
 
-use crate::servers::rocketmq::{Cluster, ClusterPlan};
-use crate::serving::Serving;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::serving::Serving;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 

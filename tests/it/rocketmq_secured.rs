@@ -10,9 +10,9 @@ use ruyi::mq::rocketmq::{GroupConsumer, MqError, PublishError, RocketMq, RocketM
 use ruyi::mq::runtime::MqRuntime;
 use secrecy::SecretString;
 
-use crate::servers::mariadb::MariaDb;
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::servers::unique;
+use crate::support::servers::mariadb::MariaDb;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::unique;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_millis(200);

@@ -7,8 +7,8 @@ use ruyi::db::{Db, migrate};
 use ruyi::domain::event::Role;
 use serde_json::json;
 
-use crate::servers::mariadb_url;
-use crate::serving::Serving;
+use crate::support::servers::mariadb_url;
+use crate::support::serving::Serving;
 
 const STRICT: audit::Options = audit::Options {
     settle_ms: 0,

@@ -5,8 +5,8 @@ use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use serde_json::{Value, json};
 
-use crate::serving::Serving;
-use crate::shop::{Setup, Shop};
+use crate::support::serving::Serving;
+use crate::support::shop::{Setup, Shop};
 
 const SHOWN: &str = "SELECT COUNT(*) FROM order_view v JOIN orders o ON o.id = v.id AND o.version = v.version \
                      AND o.status = v.status";

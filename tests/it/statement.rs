@@ -11,7 +11,7 @@ use ruyi::domain::payment::{PaymentState, Status};
 use ruyi::fault::Faults;
 use serde_json::{Value, json};
 
-use crate::servers::{START_MS, write_tx};
+use crate::support::servers::{START_MS, write_tx};
 
 /// 2027-01-15T08:00:00Z.
 const DAY: &str = "2027-01-15";
@@ -43,13 +43,13 @@ fn refund(id: i64, payment_id: i64, kind: RefundKind, status: RefundStatus, numb
     RefundRow { id, payment_id, order_id: payment_id, kind, amount, reason, status, transaction_no, error }
 }
 
-struct World {
+struct Statement {
     dir: tempfile::TempDir,
     /// Ids of payments are of their day: this plus 1, 2, ...
     first: i64,
 }
 
-impl World {
+impl Statement {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("ruyi.db").display());
@@ -109,14 +109,14 @@ impl World {
         let output = self.run(text, &["--channel", "sandbox"]);
         let rows = String::from_utf8(output.stdout).unwrap();
         let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        crate::operator::as_promised(&["payment", "reconcile"], &rows);
+        crate::support::operators::as_promised(&["payment", "reconcile"], &rows);
         (output.status.code(), rows)
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_difference_is_named() {
-    let world = World::new().await;
+    let world = Statement::new().await;
     let fine = "type,transactionNo,paymentId,refundId,amount,currency,remark\n\
         PAYMENT,T1,#1,,59.80,CNY,x\n,T2,#2,,5,CNY,\nPAYMENT,T4,#4,,1.00,CNY,\nREFUND,T4,#4,41,1,CNY,\n\
         PAYMENT,T5,#5,,8.0,CNY,\nPAYMENT,T99,#1,,59.80,CNY,twice: it went back\n";
@@ -152,7 +152,7 @@ async fn every_difference_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_statement_is_refused() {
-    let world = World::new().await;
+    let world = Statement::new().await;
     let header = "transactionNo,paymentId,amount,currency\n";
     for (text, hint) in [
         ("a,b\n1,2\n".to_owned(), "the header has no paymentId"),

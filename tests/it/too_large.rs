@@ -5,7 +5,7 @@ use reqwest::Method;
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
-use crate::shop::Shop;
+use crate::support::shop::Shop;
 
 /// A shop that sells 60 things with long names, and an order of one piece of each.
 async fn open() -> (Shop, Value) {

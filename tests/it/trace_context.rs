@@ -12,7 +12,7 @@ use ruyi::db::sql::{self, Columns};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::serving::Serving;
+use crate::support::serving::Serving;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const DEADLINE: Duration = Duration::from_secs(60);

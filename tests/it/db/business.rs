@@ -16,8 +16,7 @@ use ruyi::domain::payment::{PaymentState, Status as PaymentStatus};
 use ruyi::domain::points::{Kind as PointsKind, Standing};
 use ruyi::domain::stock::{Kind, Level, Status as Held};
 
-use super::count;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn money(minor: i64) -> Money {
     Money::from_minor(minor).unwrap()

@@ -2,7 +2,7 @@
 
 use ruyi::db::delivery::{self, Attempt, Delivery, Kind, Open, Status};
 
-use crate::servers::{TestDb, write_tx};
+use crate::support::servers::{TestDb, write_tx};
 
 fn call(id: i64, order_id: i64, next_at: i64) -> Delivery {
     Delivery {

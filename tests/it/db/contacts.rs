@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ruyi::db::contacts::{self, Contact};
 use ruyi::domain::notice::{Language, QuietHours, Topic, Way};
 
-use crate::servers::{TestDb, write_tx};
+use crate::support::servers::{TestDb, write_tx};
 
 pub(super) async fn the_last_contact_counts(test: TestDb) {
     let full = Contact {

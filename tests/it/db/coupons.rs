@@ -5,8 +5,8 @@ use ruyi::db::orders::{self, CouponUse};
 use ruyi::domain::coupon::{Kind, State, Terms};
 use ruyi::domain::money::Money;
 
-use super::{business, count};
-use crate::servers::{START_MS, TestDb, write_tx};
+use super::business;
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn money(minor: i64) -> Money {
     Money::from_minor(minor).unwrap()

@@ -12,8 +12,7 @@ use ruyi::domain::statistics::Type;
 use secrecy::ExposeSecret;
 
 use super::business::payment;
-use super::count;
-use crate::servers::{TestDb, write_tx};
+use crate::support::servers::{TestDb, count, write_tx};
 
 pub(super) use crate::gateway::one_of_64_wishes;
 

@@ -8,8 +8,7 @@ use ruyi::db::{audit, points};
 use ruyi::domain::points::Kind as Earned;
 use ruyi::domain::stock::{Kind, Level, Status};
 
-use super::count;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn row(id: i64) -> OutboxRow {
     OutboxRow {
@@ -53,7 +52,7 @@ pub(super) async fn what_was_lost_is_due_again(test: TestDb) {
         inbox::claim(tx, "g", 1, &[claim], START_MS).await.map(|_| ())
     });
     done.unwrap();
-    crate::audit::execute(
+    crate::support::small_shop::execute(
         &test.db,
         &[
             "UPDATE message_record SET status = 2, attempts = 16, next_at = NULL WHERE id = 1",
@@ -113,10 +112,10 @@ pub(super) async fn sums_are_made_anew(test: TestDb) {
     assert_eq!(sums["A"], Level { available: 8, frozen: 2, sold: 0 });
     let rebalance = async |user| write_tx!(test.db, [], |tx| { points::rebalance(tx, user).await }).unwrap();
     assert_eq!(rebalance(7).await, None);
-    crate::audit::execute(&test.db, &["UPDATE user_points SET balance = 99 WHERE user_id = 7"]).await;
+    crate::support::small_shop::execute(&test.db, &["UPDATE user_points SET balance = 99 WHERE user_id = 7"]).await;
     assert_eq!(rebalance(7).await, Some((99, 11)));
     assert_eq!(count(&test.db, "SELECT balance FROM user_points WHERE user_id = 7").await, 11);
-    crate::audit::execute(&test.db, &["DELETE FROM user_points"]).await;
+    crate::support::small_shop::execute(&test.db, &["DELETE FROM user_points"]).await;
     assert_eq!(rebalance(7).await, Some((0, 11)));
     // An order has one correction: a second one is added to it.
     for (order_id, change, balance) in [(1, 3, 14), (1, -2, 12), (2, -5, 7)] {

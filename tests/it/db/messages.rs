@@ -13,9 +13,8 @@ use ruyi::domain::event::Kind;
 use ruyi::mq::message::Delay;
 use ruyi::mq::relay::outgoing;
 
-use super::count;
-use super::tidb::is_tidb;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::tidb::is_tidb;
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn row(id: i64) -> OutboxRow {
     OutboxRow {

@@ -6,8 +6,7 @@ use ruyi::clock::Clock;
 use ruyi::db::{Db, DbError, Options, node};
 use ruyi::fault::Faults;
 
-use super::count;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 /// A process on the database of `test`, with a clock of its own.
 async fn process(test: &TestDb, ahead_ms: i64) -> (Db, Clock) {

@@ -8,7 +8,7 @@ use ruyi::db::trace::{self, By};
 use ruyi::domain::id::first_id_of;
 use ruyi::vals;
 
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, write_tx};
 
 const MINUTE: i64 = 60_000;
 

@@ -3,8 +3,7 @@
 use ruyi::db::points::{self, Place, Record, Source, Spent};
 use ruyi::domain::points::{Kind, Standing};
 
-use super::count;
-use crate::servers::{TestDb, write_tx};
+use crate::support::servers::{TestDb, count, write_tx};
 
 async fn change(test: &TestDb, order_id: i64, kind: Kind, points: i64) -> Standing {
     let record = Record { order_id, kind, user_id: 7, points };

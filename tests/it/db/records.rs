@@ -6,8 +6,7 @@ use ruyi::db::outbox::log as sent;
 use ruyi::db::retry::log::{self as parked, Again, Filter};
 use ruyi::db::retry::{self, Parked, Status};
 
-use super::count;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn handled_ids(rows: &[handled::Handled]) -> Vec<&str> {
     rows.iter().map(|row| row.message_id.as_str()).collect()

@@ -14,8 +14,7 @@ use ruyi::roles::order::refunds::{Asked, Wish, ask};
 use ruyi::roles::payment::channels::Channels;
 use ruyi::roles::payment::refund::{self as payment_refund, Part};
 
-use super::count;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn money(minor: i64) -> Money {
     Money::from_minor(minor).unwrap()

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use ruyi::db::migrate;
 use sqlx::{AnyConnection, Connection};
 
-use super::tidb::{is_tidb, tidb_url};
-use crate::servers::{TestDb, mariadb_url};
+use crate::support::servers::tidb::{is_tidb, tidb_url};
+use crate::support::servers::{TestDb, mariadb_url};
 
 /// The address of a database like that of `test`, but empty.
 async fn empty_like(test: &TestDb) -> String {

@@ -10,8 +10,7 @@ use ruyi::progress::Progress;
 use ruyi::roles::stock::flow::{self, Because, Change};
 use ruyi::roles::stock::sync::StockSync;
 
-use super::count;
-use crate::servers::{TestDb, write_tx};
+use crate::support::servers::{TestDb, count, write_tx};
 
 const INTERVAL_MS: i64 = 1_000;
 

@@ -8,8 +8,7 @@ use ruyi::domain::id::{MerchantId, OrderId, UserId, first_id_of};
 use ruyi::domain::money::Money;
 use ruyi::domain::order::{Outcome, Status};
 
-use super::count;
-use crate::servers::{START_MS, TestDb, write_tx};
+use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 const MINUTE_MS: i64 = 60_000;
 

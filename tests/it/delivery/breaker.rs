@@ -9,17 +9,18 @@ use ruyi::db::sql::{self, Columns};
 use ruyi::delivery::no_effects;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{Answer, START_MS, Server, World, counting};
+use crate::support::outbound::{Answer, OutboundCalls, OutboundServer, START_MS, counting};
 
 const OPEN_MS: i64 = 30_000;
 
-fn failing(server: &Server, times: usize) {
+fn failing(server: &OutboundServer, times: usize) {
     server.script((0..times).map(|_| Answer::status(500)));
 }
 
 #[tokio::test]
 async fn a_failing_target_is_left_alone_and_tried_with_one_call() {
-    let (world, server, other) = (World::new().await, Server::start().await, Server::start().await);
+    let (world, server, other) =
+        (OutboundCalls::new().await, OutboundServer::start().await, OutboundServer::start().await);
     failing(&server, 1_000);
     for n in 0..20 {
         world.insert(Kind::Warehouse, &format!("{n}"), &server.url("/"), "{}").await;
@@ -56,7 +57,7 @@ async fn a_failing_target_is_left_alone_and_tried_with_one_call() {
 
 #[tokio::test]
 async fn what_waited_too_long_is_given_up_and_told() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.db.alert_by("http://127.0.0.1:1/alerts");
     failing(&server, 1_000);
     for n in 0..10 {
@@ -89,7 +90,7 @@ async fn what_waited_too_long_is_given_up_and_told() {
 
 #[tokio::test]
 async fn death_after_the_last_attempt_is_one_alert() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.db.alert_by("http://127.0.0.1:1/alerts");
     failing(&server, 3);
     world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
@@ -108,8 +109,8 @@ async fn death_after_the_last_attempt_is_one_alert() {
 
 #[tokio::test]
 async fn a_target_that_hangs_beside_healthy_ones_slows_none_of_them() {
-    let (world, hanging) = (World::new().await, Server::start().await);
-    let healthy = [Server::start().await, Server::start().await];
+    let (world, hanging) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let healthy = [OutboundServer::start().await, OutboundServer::start().await];
     for n in 0..200 {
         world.insert(Kind::Warehouse, &format!("hangs-{n}"), &hanging.url("/hold"), "{}").await;
         for (name, server) in healthy.iter().enumerate() {
@@ -143,7 +144,7 @@ async fn a_kind_has_a_schedule_and_a_timeout_of_its_own() {
         [15 * s, 15 * s, 30 * s, 3 * m, 10 * m, 20 * m, 30 * m, 30 * m, 30 * m, h, 3 * h, 3 * h, 3 * h, 6 * h, 6 * h];
     assert_eq!(merchant.schedule.unwrap().iter().map(|wait| wait.ms()).collect::<Vec<_>>(), wanted);
 
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     failing(&server, 2);
     world.insert(Kind::Warehouse, "own", &server.url("/"), "{}").await;
     world.insert(Kind::ChannelRefund, "general", &server.url("/"), "{}").await;
@@ -164,7 +165,7 @@ async fn a_kind_has_a_schedule_and_a_timeout_of_its_own() {
 
 #[tokio::test]
 async fn attempts_keep_what_was_said_without_its_secrets() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer {
         status: 503,
         retry_after: Some("1"),

@@ -9,8 +9,8 @@ use ruyi::db::delivery::{Kind, Status};
 use ruyi::delivery::webhook::new_secret;
 use ruyi::delivery::{Resolve, no_effects};
 
-use super::world::{Answer, Server, World};
-use crate::merchants::known;
+use crate::support::merchant_accounts::known;
+use crate::support::outbound::{Answer, OutboundCalls, OutboundServer};
 
 /// A public address at which nobody is.
 const NOBODY: &str = "2a00::dead";
@@ -28,21 +28,21 @@ fn resolver(answers: &[&[&str]]) -> (Resolve, Arc<AtomicUsize>) {
     (resolve, asked)
 }
 
-async fn guarded(allow_private: bool, answers: &[&[&str]]) -> (World, Arc<AtomicUsize>) {
+async fn guarded(allow_private: bool, answers: &[&[&str]]) -> (OutboundCalls, Arc<AtomicUsize>) {
     let (resolve, asked) = resolver(answers);
-    let mut world = World::new().await;
+    let mut world = OutboundCalls::new().await;
     world.targets = world.targets.guarded(allow_private, resolve);
     known(&world, &new_secret(), None).await;
     (world, asked)
 }
 
 /// One attempt at `url`; how it ended.
-async fn tell(world: &World, reference: &str, url: &str) -> (i64, String) {
+async fn tell(world: &OutboundCalls, reference: &str, url: &str) -> (i64, String) {
     world.insert(Kind::Merchant, reference, url, r#"{"data":{"merchant_id":"9"}}"#).await;
     attempt(world, reference).await
 }
 
-async fn attempt(world: &World, reference: &str) -> (i64, String) {
+async fn attempt(world: &OutboundCalls, reference: &str) -> (i64, String) {
     let mut engine = world.engine_with(no_effects(), |config| {
         config.delivery.timeout = Millis::new(300);
         config.delivery.kinds.clear();
@@ -55,7 +55,7 @@ async fn attempt(world: &World, reference: &str) -> (i64, String) {
 
 #[tokio::test]
 async fn no_spelling_of_this_machine_is_called() {
-    let ((world, asked), server) = (guarded(false, &[&["127.0.0.1"]]).await, Server::start().await);
+    let ((world, asked), server) = (guarded(false, &[&["127.0.0.1"]]).await, OutboundServer::start().await);
     let port = server.url("").rsplit_once(':').unwrap().1.to_owned();
     let hosts = [
         "127.0.0.1",
@@ -88,7 +88,7 @@ async fn no_spelling_of_this_machine_is_called() {
 #[tokio::test]
 async fn a_name_that_changes_its_address_gains_nothing() {
     // Checked as a public address, then here: a second question would be answered with this machine.
-    let ((world, asked), server) = (guarded(false, &[&[NOBODY], &["127.0.0.1"]]).await, Server::start().await);
+    let ((world, asked), server) = (guarded(false, &[&[NOBODY], &["127.0.0.1"]]).await, OutboundServer::start().await);
     let port = server.url("").rsplit_once(':').unwrap().1.to_owned();
     let url = format!("http://rebind.example:{port}/n");
     let (status, _) = tell(&world, "1", &url).await;
@@ -105,7 +105,7 @@ async fn a_name_that_changes_its_address_gains_nothing() {
 
 #[tokio::test]
 async fn the_address_that_was_checked_is_the_one_that_is_called() {
-    let ((world, asked), server) = (guarded(true, &[&["127.0.0.1"]]).await, Server::start().await);
+    let ((world, asked), server) = (guarded(true, &[&["127.0.0.1"]]).await, OutboundServer::start().await);
     let port = server.url("").rsplit_once(':').unwrap().1.to_owned();
     // No other resolver knows this name.
     let (status, error) = tell(&world, "1", &format!("http://shop.invalid:{port}/n")).await;
@@ -116,7 +116,7 @@ async fn the_address_that_was_checked_is_the_one_that_is_called() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let ((world, _), server) = (guarded(true, &[&["127.0.0.1"]]).await, Server::start().await);
+    let ((world, _), server) = (guarded(true, &[&["127.0.0.1"]]).await, OutboundServer::start().await);
     server.script([Answer { location: Some("http://169.254.169.254/latest"), ..Answer::status(307) }]);
     let (status, error) = tell(&world, "1", &server.url("/n")).await;
     assert_eq!(status, Status::Pending as i64);

@@ -3,16 +3,16 @@
 use ruyi::db::delivery::{Kind, Status, log};
 use ruyi::delivery::{cancel, no_effects, resend};
 
-use super::world::{Answer, Server, World, counting};
+use crate::support::outbound::{Answer, OutboundCalls, OutboundServer, counting};
 
-async fn id(world: &World, reference: &str) -> i64 {
+async fn id(world: &OutboundCalls, reference: &str) -> i64 {
     let all = log::newest(&mut world.db.read().await.unwrap(), &log::Filter::default(), i64::MAX, 100).await.unwrap();
     all.iter().find(|call| call.reference == reference).unwrap().id
 }
 
 #[tokio::test]
 async fn made_once_more_with_the_same_key_and_a_new_schedule() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "done", &server.url("/"), "{}").await;
     world.insert(Kind::Warehouse, "dead", &server.url("/"), "{}").await;
     server.script([Answer::status(200), Answer::status(400)]);
@@ -41,7 +41,7 @@ async fn made_once_more_with_the_same_key_and_a_new_schedule() {
 
 #[tokio::test]
 async fn what_is_taken_back_is_not_made_but_its_good_answer_counts() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "flying", &server.url("/hold-first"), "{}").await;
     let (effects, settled) = counting(&world).await;
     let mut engine = world.engine(effects.clone());
@@ -63,7 +63,7 @@ async fn what_is_taken_back_is_not_made_but_its_good_answer_counts() {
 
 #[tokio::test]
 async fn refunds_that_failed_or_are_under_way_are_left_alone() {
-    let (world, server) = (World::new().await, Server::start().await);
+    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::ChannelRefund, "1", &server.url("/"), "{}").await;
     let refund = id(&world, "1").await;
     assert!(cancel(&world.db, vec![refund], "no", no_effects()).await.unwrap().is_empty(), "it may be paid already");

@@ -9,20 +9,20 @@ use ruyi::delivery::{Engine, no_effects};
 use ruyi::roles::sandbox::{Sandbox, channel_router, warehouse_router};
 use serde_json::{Value, json};
 
-use super::world::{START_MS, Seen, Server, World, secret};
+use crate::support::outbound::{OutboundCalls, OutboundServer, START_MS, Seen, secret};
 
 struct Shop {
-    world: World,
+    world: OutboundCalls,
     base: String,
     /// Where the calls back arrive.
-    ours: Server,
+    ours: OutboundServer,
     engine: Engine,
     client: reqwest::Client,
 }
 
 impl Shop {
     async fn open() -> Self {
-        let (world, ours) = (World::new().await, Server::unbound());
+        let (world, ours) = (OutboundCalls::new().await, OutboundServer::unbound());
         let config = Config::load(&Sources::default()).unwrap();
         let (sandbox, writer) = Sandbox::new(&world.db, &config, world.targets.clone());
         tokio::spawn(writer);

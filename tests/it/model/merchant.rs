@@ -6,8 +6,8 @@ use axum::http::{Method, StatusCode};
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::merchants::merchant;
-use crate::shop::Shop;
+use crate::support::merchant_accounts::merchant;
+use crate::support::shop::Shop;
 
 const NUMBERS: [&str; 3] = ["M-0", "M-1", "M-2"];
 const OPENED: usize = NUMBERS.len();

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::merchant::Payments;
-use crate::shop::Shop;
+use crate::support::shop::Shop;
 
 /// Time in which everything comes to rest that does not wait for the payer.
 pub const SOON_MS: i64 = 2 * 3_600_000;

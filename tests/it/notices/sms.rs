@@ -6,16 +6,16 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{World, field};
-use crate::delivery::world::{Answer, Server};
-use crate::servers::START_MS;
+use crate::support::notice_shop::{NoticeShop, field};
+use crate::support::outbound::{Answer, OutboundServer};
+use crate::support::servers::START_MS;
 
 /// 08:00 in New York, on the day on which every shop begins at 03:00 there.
 const MORNING_MS: i64 = START_MS + 5 * 3_600_000;
 
 #[tokio::test]
 async fn quiet_hours_are_kept_for_sms_alone() {
-    let mut world = World::new().await;
+    let mut world = NoticeShop::new().await;
     let quiet = json!({ "from": "22:00", "to": "08:00", "timeZone": "America/New_York" });
     world.contact(json!({ "quietHours": quiet })).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
@@ -33,7 +33,7 @@ async fn quiet_hours_are_kept_for_sms_alone() {
 
 #[tokio::test]
 async fn a_provider_that_fails_is_asked_again_with_the_same_key() {
-    let mut world = World::new().await;
+    let mut world = NoticeShop::new().await;
     world.contact(json!({})).await;
     world.sms.script([Answer::status(500), Answer::status(429), Answer::status(200)]);
     world.told(101, "ORDER_SIGNED", json!({})).await;
@@ -50,7 +50,7 @@ async fn a_provider_that_fails_is_asked_again_with_the_same_key() {
 
 #[tokio::test]
 async fn what_the_provider_refuses_is_final_and_names_nobody() {
-    let mut world = World::new().await;
+    let mut world = NoticeShop::new().await;
     world.contact(json!({})).await;
     world.sms.script([Answer { body: "no such number: (138) 0013-8000", ..Answer::status(400) }]);
     world.told(101, "ORDER_SIGNED", json!({})).await;
@@ -63,9 +63,9 @@ async fn what_the_provider_refuses_is_final_and_names_nobody() {
 
 #[tokio::test]
 async fn a_provider_that_hangs_is_given_up_on_and_asked_again() {
-    let sms = Server::start().await;
+    let sms = OutboundServer::start().await;
     let endpoint = sms.url("/hold-first");
-    let mut world = World::at(&endpoint, sms, &[], Faults::none()).await;
+    let mut world = NoticeShop::at(&endpoint, sms, &[], Faults::none()).await;
     world.contact(json!({})).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
     world.send_in_vain().await;
@@ -105,7 +105,7 @@ async fn a_provider_that_closes_early_and_then_answers_twice() {
             }
         }
     });
-    let mut world = World::at(&endpoint, Server::unbound(), &[], Faults::none()).await;
+    let mut world = NoticeShop::at(&endpoint, OutboundServer::unbound(), &[], Faults::none()).await;
     world.contact(json!({})).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
     world.told(102, "ORDER_SIGNED", json!({})).await;
@@ -126,7 +126,7 @@ async fn a_crash_after_the_call_repeats_it_recognisably() {
         left -= i32::from(fails);
         fails
     }));
-    let mut world = World::with(&[], faults).await;
+    let mut world = NoticeShop::with(&[], faults).await;
     world.contact(json!({})).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
     world.shop.notices(None).drain().await.unwrap_err();

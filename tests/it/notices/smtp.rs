@@ -10,12 +10,12 @@ use ruyi::fault::Faults;
 use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
-use super::mail::{Act, At, MailServer, Tls};
-use super::{World, read};
+use crate::support::mail_server::{Act, At, MailServer, Tls};
+use crate::support::notice_shop::{EMAIL, NoticeShop, read};
 
 /// One e-mail to a server that does this first; where it then stands.
-async fn after(act: Act) -> (World, (Status, i64, Option<i64>, String)) {
-    let mut world = World::new().await;
+async fn after(act: Act) -> (NoticeShop, (Status, i64, Option<i64>, String)) {
+    let mut world = NoticeShop::new().await;
     world.contact(json!({ "phone": null })).await;
     world.mail.script([act]);
     world.told(101, "ORDER_SIGNED", json!({})).await;
@@ -95,7 +95,7 @@ async fn a_server_that_answers_twice_has_one_message() {
 
 #[tokio::test]
 async fn nothing_is_there() {
-    let mut world = World::with(&["notices.email.port=9"], Faults::none()).await;
+    let mut world = NoticeShop::with(&["notices.email.port=9"], Faults::none()).await;
     world.contact(json!({ "phone": null })).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
     world.send().await;
@@ -107,7 +107,7 @@ async fn nothing_is_there() {
 /// A server without STARTTLS, where it is wanted, gets no message.
 #[tokio::test]
 async fn nothing_is_sent_in_the_clear() {
-    let mut world = World::with(&["notices.email.tls=starttls"], Faults::none()).await;
+    let mut world = NoticeShop::with(&["notices.email.tls=starttls"], Faults::none()).await;
     world.contact(json!({ "phone": null })).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;
     world.send().await;
@@ -121,7 +121,7 @@ async fn nothing_is_sent_in_the_clear() {
 async fn parameters_make_no_headers() {
     let text = r#"{ sms = "{{ what }}", subject = "About {{ what }}", body = "{{ what }}\n.\n" }"#;
     let template = format!(r#"notices.templates.NEWS={{ params = ["what"], zh = {text}, en = {text} }}"#);
-    let mut world = World::with(&[template.as_str()], Faults::none()).await;
+    let mut world = NoticeShop::with(&[template.as_str()], Faults::none()).await;
     world.contact(json!({ "phone": null })).await;
     for (order, what) in
         [(101, "x\r\nBcc: eve@evil.example\r\n\r\nhello"), (102, "y\nSubject: z"), (103, "茶\r\nX-Evil: 1")]
@@ -148,7 +148,7 @@ async fn parameters_make_no_headers() {
         // MIME-Version is there where the body needs it.
         names.retain(|name| name != "mime-version");
         assert_eq!(names, wanted.into_iter().filter(|name| *name != "mime-version").collect::<Vec<_>>(), "{mail:?}");
-        assert_eq!(mail.to, super::EMAIL);
+        assert_eq!(mail.to, EMAIL);
     }
     let subjects: Vec<String> = mails.iter().map(|mail| read(mail).0).collect();
     assert!(subjects.iter().any(|subject| subject == "About y Subject: z"), "{subjects:?}");
@@ -185,7 +185,7 @@ async fn over_tls_with_a_login() {
         let unknown = [tls_as.as_str(), "notices.email.user=shop", "notices.email.password=secret"];
         for (settings, wanted) in [(&right[..], None), (&wrong[..], Some("login")), (&unknown[..], Some("certificate"))]
         {
-            let mut world = World::behind(MailServer::behind(tls.clone()).await, settings).await;
+            let mut world = NoticeShop::behind(MailServer::behind(tls.clone()).await, settings).await;
             world.contact(json!({ "phone": null })).await;
             world.told(101, "ORDER_SIGNED", json!({})).await;
             world.send().await;

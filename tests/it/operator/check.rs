@@ -13,10 +13,10 @@ use ruyi::fault::Faults;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Operator, masked};
-use crate::servers::java::{Java, Program};
-use crate::servers::rocketmq::apache;
-use crate::servers::{unique, write_tx};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::{Java, Program};
+use crate::support::servers::rocketmq::apache;
+use crate::support::servers::{unique, write_tx};
 
 /// What it prints, and its exit code.
 async fn check(operator: &Operator, args: &[&str]) -> (i32, String) {

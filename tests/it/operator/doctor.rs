@@ -7,11 +7,11 @@ use serde_json::Value;
 use sqlx::{AnyConnection, Connection};
 use tokio::net::TcpListener;
 
-use super::Operator;
-use crate::servers::java::Java;
-use crate::servers::redis::{redis, redis_with};
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::servers::{mariadb_url, unique};
+use crate::support::operators::Operator;
+use crate::support::servers::java::Java;
+use crate::support::servers::redis::{redis, redis_with};
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::{mariadb_url, unique};
 
 /// The exit code, and the findings.
 async fn doctor(operator: &Operator, args: &[&str]) -> (i32, Vec<Value>) {

@@ -4,9 +4,9 @@ use reqwest::Method;
 use ruyi::audit::{self, RoleDbs};
 use serde_json::{Value, json};
 
-use super::Operator;
-use super::repair::{STRICT, execute, until_only};
-use crate::serving::Serving;
+use crate::support::operators::Operator;
+use crate::support::role_books::{STRICT, execute, until_only};
+use crate::support::serving::Serving;
 
 /// What is done to an order that was signed, so that it stands where it would have stopped; `$` is the order.
 const STOPS: [(&str, &[&str]); 5] = [

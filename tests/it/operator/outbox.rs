@@ -7,9 +7,9 @@ use ruyi::domain::id::first_id_of;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::{Operator, masked};
-use crate::processes::world::eventually;
-use crate::servers::{TestDb, sqlite, write_tx};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::{TestDb, sqlite, write_tx};
+use crate::support::waiting::eventually;
 
 /// ORDER_CREATED of order `number`, written ten minutes ago.
 fn row(number: i64, now_ms: i64) -> OutboxRow {

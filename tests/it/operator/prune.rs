@@ -1,6 +1,6 @@
 //! `ruyi db prune`.
 
-use super::{Operator, masked};
+use crate::support::operators::{Operator, masked};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_that_is_too_short_is_refused_and_nobody_is_surprised() {

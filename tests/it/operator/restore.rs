@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::processes::world::{Listening, World, eventually};
+use crate::support::shared_broker::{Listening, SharedBroker};
+use crate::support::waiting::eventually;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -23,7 +24,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Runs ruyi; its rows.
 #[track_caller]
-fn rows(world: &World, args: &[&str]) -> Vec<Value> {
+fn rows(world: &SharedBroker, args: &[&str]) -> Vec<Value> {
     let done = world.run(&[args, &["-o", "jsonl"]].concat());
     assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     let text = String::from_utf8(done.stdout).unwrap();
@@ -31,7 +32,7 @@ fn rows(world: &World, args: &[&str]) -> Vec<Value> {
 }
 
 struct Shop {
-    world: World,
+    world: SharedBroker,
     clients: Vec<String>,
 }
 
@@ -63,13 +64,13 @@ impl Shop {
     }
 }
 
-async fn serve(world: &World, role: &str) -> Listening {
+async fn serve(world: &SharedBroker, role: &str) -> Listening {
     world.listening(role, &["serve", role]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_restored_database_lost_comes_back_from_the_brokers() {
-    let world = World::start(&[]).await;
+    let world = SharedBroker::start(&[]).await;
     let stock = serve(&world, "stock").await;
     let (order, payment, notify) =
         (serve(&world, "order").await, serve(&world, "payment").await, serve(&world, "notify").await);

@@ -7,9 +7,10 @@ use ruyi::audit::{self, RoleDbs};
 use ruyi::db::Db;
 use serde_json::{Value, json};
 
-use super::Operator;
-use super::repair::{STRICT, count, execute, until_only};
-use crate::serving::Serving;
+use crate::support::operators::Operator;
+use crate::support::role_books::{STRICT, execute, until_only};
+use crate::support::servers::count;
+use crate::support::serving::Serving;
 
 /// A row that is not as it should be.
 struct Lie {

@@ -8,10 +8,11 @@ use ruyi::db::retry::{self, Parked};
 use ruyi::domain::event::{Group, Kind, Role};
 use serde_json::json;
 
-use super::repair::{STRICT, count, execute, until_only};
-use super::{Operator, eventually};
-use crate::servers::{mariadb_url, write_tx};
-use crate::serving::Serving;
+use crate::support::operators::Operator;
+use crate::support::role_books::{STRICT, execute, until_only};
+use crate::support::servers::{count, mariadb_url, write_tx};
+use crate::support::serving::Serving;
+use crate::support::waiting::eventually;
 
 /// Below and above all orders that there are.
 const UNKNOWN: [i64; 2] = [12_345, 777_000_111_222_333_444];

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::serving::Serving;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::serving::Serving;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Bench, DEADLINE, Which, collect, next_offsets, numbered};
-use crate::delivery::world::Server;
+use crate::support::client_bench::{ClientBench, DEADLINE, EitherBroker, WAIT, collect, next_offsets, numbered};
+use crate::support::outbound::OutboundServer;
 
 /// The program, with the name servers of `bench`.
-fn ruyi(bench: &Bench, args: &[&str], sets: &[String]) -> tokio::process::Command {
+fn ruyi(bench: &ClientBench, args: &[&str], sets: &[String]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(assert_cmd::cargo::cargo_bin!("ruyi"));
     command.args(args).args(["--set", &format!("mq.namesrv={}", bench.mq.config().namesrv)]);
     for set in sets {
@@ -20,7 +20,7 @@ fn ruyi(bench: &Bench, args: &[&str], sets: &[String]) -> tokio::process::Comman
 }
 
 /// Exit code and rows of `--once`.
-async fn once(bench: &Bench, groups: &[&str], threshold: i64) -> (i32, Vec<Value>) {
+async fn once(bench: &ClientBench, groups: &[&str], threshold: i64) -> (i32, Vec<Value>) {
     let mut args = vec!["worker", "backlog", "--once", "--output", "json"];
     for group in groups {
         args.extend(["--group", group]);
@@ -34,7 +34,7 @@ async fn once(bench: &Bench, groups: &[&str], threshold: i64) -> (i32, Vec<Value
 }
 
 /// `group` has consumed 20 of 520 messages of the first topic, and has left.
-async fn behind(bench: &Bench, group: &str, topics: &[String]) {
+async fn behind(bench: &ClientBench, group: &str, topics: &[String]) {
     bench.send(&numbered(&topics[0], 8, 65)).await;
     let consumer = bench.mq.subscribe(group, topics).await.unwrap();
     let got = collect(&consumer, 520).await;
@@ -45,18 +45,18 @@ async fn behind(bench: &Bench, group: &str, topics: &[String]) {
     let started = Instant::now();
     while lag(bench, group, topics).await != Some(520 - i64::try_from(first.len()).unwrap()) {
         assert!(started.elapsed() < DEADLINE);
-        tokio::time::sleep(super::WAIT).await;
+        tokio::time::sleep(WAIT).await;
     }
     consumer.shutdown().await;
 }
 
-async fn lag(bench: &Bench, group: &str, topics: &[String]) -> Option<i64> {
+async fn lag(bench: &ClientBench, group: &str, topics: &[String]) -> Option<i64> {
     let lags = bench.mq.lag(group, &topics[..1]).await.ok()?;
     Some(lags.iter().filter_map(|(_, lag)| *lag).sum())
 }
 
 /// What the group is told to have before it is what it has, and every limit does what it says.
-async fn is_read(bench: &Bench, group: &str) {
+async fn is_read(bench: &ClientBench, group: &str) {
     let (code, rows) = once(bench, &[group], 10_000).await;
     let known = rows[0]["lag"].as_i64();
     assert_eq!((code, &rows[0]["group"]), (i32::from(known.is_none()) * 3, &json!(group)), "{rows:?}");
@@ -73,14 +73,14 @@ async fn is_read(bench: &Bench, group: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backlog_of_a_group_of_ruyi_is_read_told_and_asked_for() {
-    let bench = Which::Embedded(tempfile::tempdir().unwrap()).bench(|_| ()).await;
+    let bench = EitherBroker::Embedded(tempfile::tempdir().unwrap()).bench(|_| ()).await;
     let group = ruyi::domain::event::Group::Stock;
     let names: Vec<&str> = group.events().map(|kind| kind.name()).collect();
     let topics = bench.topics(&names).await;
     behind(&bench, group.name(), &topics).await;
     is_read(&bench, group.name()).await;
 
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let (server, dir) = (OutboundServer::start().await, tempfile::tempdir().unwrap());
     let file = dir.path().join("asked");
     let hook = format!("echo $RUYI_GROUP $RUYI_WANTED >> {}", file.display());
     let sets = [
@@ -103,7 +103,7 @@ async fn the_backlog_of_a_group_of_ruyi_is_read_told_and_asked_for() {
     let started = Instant::now();
     while std::fs::read_to_string(&file).unwrap_or_default() != format!("{} 3\n", group.name()) {
         assert!(started.elapsed() < DEADLINE);
-        tokio::time::sleep(super::WAIT).await;
+        tokio::time::sleep(WAIT).await;
     }
     child.kill().await.unwrap();
     bench.stop().await;
@@ -111,8 +111,8 @@ async fn the_backlog_of_a_group_of_ruyi_is_read_told_and_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backlog_of_anybodys_group_is_read_on_apache() {
-    let Some(apache) = crate::servers::rocketmq::apache().await else { return };
-    let which = Which::Apache(apache);
+    let Some(apache) = crate::support::servers::rocketmq::apache().await else { return };
+    let which = EitherBroker::Apache(apache);
     let (group, topic) = (which.name("somebody"), which.name("BACKLOG"));
     let bench = which.bench(|_| ()).await;
     let topics = bench.topics(&[&topic]).await;

@@ -10,13 +10,15 @@ use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
 use ruyi::mq::rocketmq::{PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
-use super::{Bench, DEADLINE, WAIT, bodies, client, collect, embedded, next_offsets, numbered, on_ports_of, runtime};
-use crate::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::client_bench::{
+    ClientBench, DEADLINE, WAIT, bodies, client, collect, embedded, next_offsets, numbered, on_ports_of, runtime,
+};
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_and_offsets_outlive_an_orderly_stop() {
     let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::start(dir.path()).await;
+    let bench = ClientBench::start(dir.path()).await;
     let topics = bench.topics(&["T"]).await;
     bench.send(&numbered("T", 1, 50)).await;
     let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
@@ -26,7 +28,7 @@ async fn messages_and_offsets_outlive_an_orderly_stop() {
     let same_ports = on_ports_of(bench.broker.as_ref().unwrap(), dir.path());
     bench.stop().await;
 
-    let bench = Bench::start_on(&same_ports, |_| ()).await;
+    let bench = ClientBench::start_on(&same_ports, |_| ()).await;
     let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
     let again = collect(&consumer, 30).await;
     assert_eq!(again, &got[20..]);

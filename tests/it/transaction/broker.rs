@@ -9,6 +9,8 @@ use ruyi::mq::rocketmq::transaction::{Asked, CheckBack, TX_ID, Transactions, Ver
 use ruyi::mq::rocketmq::{GroupConsumer, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
+use crate::support::transaction_brokers;
+
 /// Far more than anything here takes: only a hang reaches it.
 const DEADLINE: Duration = Duration::from_secs(120);
 const TOPIC: &str = "PAYMENT_SUCCESS";
@@ -130,14 +132,14 @@ async fn half_messages_are_decided(namesrv: String, namespace: Option<&str>) {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_messages_are_decided_on_the_embedded_broker() {
-    let embedded = super::Embedded::start().await;
+    let embedded = transaction_brokers::LongLivedBroker::start().await;
     half_messages_are_decided(embedded.namesrv(), Some("shop")).await;
     embedded.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_messages_are_decided_on_rocketmq() {
-    if let Some(cluster) = super::apache().await {
+    if let Some(cluster) = transaction_brokers::apache().await {
         half_messages_are_decided(cluster.namesrv(), None).await;
         half_messages_are_decided(cluster.namesrv(), Some("shop")).await;
     }

@@ -13,8 +13,9 @@ use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 use serde_json::json;
 
-use crate::crash::shop;
-use crate::crash::world::{World, eventually};
+use crate::support::crashed_process::{CrashedProcess, eventually};
+use crate::support::shoppers;
+use crate::support::transaction_brokers;
 
 const SIGABRT: i32 = 6;
 const TOPIC: &str = "PAYMENT_SUCCESS";
@@ -28,11 +29,11 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     // What the channel says when it is asked would leave through the outbox.
     let asks = "payment.query_after=0s";
     let settings = ["payment.publish=transaction", asks, &namesrv_set, &namespace_set, "log.filter=warn,ruyi=info"];
-    let world = World::start(&settings, Some(points)).await;
-    shop::fill(&world).await;
+    let world = CrashedProcess::start(&settings, Some(points)).await;
+    shoppers::fill(&world).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
-    let order = shop::place(&world, "only", &order).await;
-    shop::pay(&world, &order).await;
+    let order = shoppers::place(&world, "only", &order).await;
+    shoppers::pay(&world, &order).await;
     // Most of the time goes into waiting for the broker to ask, once for each crash.
     let states = eventually("every attempt is decided", || async {
         let states = states(&world).await;
@@ -40,7 +41,7 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
         (count(1) == 1 && count(2) == rolled_back).then_some(states)
     })
     .await;
-    shop::ends(&world, &order, "SIGNED").await;
+    shoppers::ends(&world, &order, "SIGNED").await;
     let committed: BTreeSet<String> =
         states.into_iter().filter(|(_, state)| *state == 1).map(|(tx_id, _)| tx_id).collect();
     assert_eq!(delivered(namesrv, &namespace).await, committed, "{points}\n{}", world.logged());
@@ -53,7 +54,7 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     println!("{points}: ok");
 }
 
-async fn rows(world: &World, text: &'static str) -> Vec<sqlx::any::AnyRow> {
+async fn rows(world: &CrashedProcess, text: &'static str) -> Vec<sqlx::any::AnyRow> {
     let options = Options {
         url: format!("sqlite://{}", world.dir().join("data/ruyi.db").display()),
         max_connections: 1,
@@ -68,7 +69,7 @@ async fn rows(world: &World, text: &'static str) -> Vec<sqlx::any::AnyRow> {
     rows
 }
 
-async fn states(world: &World) -> BTreeMap<String, i64> {
+async fn states(world: &CrashedProcess) -> BTreeMap<String, i64> {
     let rows = rows(world, "SELECT tx_id, state FROM message_tx_state").await;
     rows.iter().map(|row| (row.text(0).unwrap(), row.int(1).unwrap())).collect()
 }
@@ -113,14 +114,14 @@ async fn crashes(namesrv: &str) {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivered_exactly_if_written_on_the_embedded_broker() {
-    let embedded = super::Embedded::start().await;
+    let embedded = transaction_brokers::LongLivedBroker::start().await;
     crashes(&embedded.namesrv()).await;
     embedded.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivered_exactly_if_written_on_rocketmq() {
-    if let Some(cluster) = super::apache().await {
+    if let Some(cluster) = transaction_brokers::apache().await {
         crashes(&cluster.namesrv()).await;
     }
 }
@@ -129,15 +130,16 @@ async fn delivered_exactly_if_written_on_rocketmq() {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_broker_the_channel_is_to_call_again() {
-    let embedded = super::Embedded::start().await;
+    let embedded = transaction_brokers::LongLivedBroker::start().await;
     let namesrv = format!("mq.namesrv={}", embedded.namesrv());
     // The channel does not tire before the broker is back.
     let schedule = format!("delivery.schedule=[{}]", vec![r#""500ms""#; 200].join(","));
     let world =
-        World::start(&["payment.publish=transaction", "payment.query_after=0s", &namesrv, &schedule], None).await;
-    shop::fill(&world).await;
+        CrashedProcess::start(&["payment.publish=transaction", "payment.query_after=0s", &namesrv, &schedule], None)
+            .await;
+    shoppers::fill(&world).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
-    let order = shop::place(&world, "only", &order).await;
+    let order = shoppers::place(&world, "only", &order).await;
     let payment = format!("/payments/{order}");
     eventually("the payment is open", || async {
         let (status, _) = world.request(reqwest::Method::GET, &payment, &[], None).await;
@@ -146,7 +148,7 @@ async fn without_a_broker_the_channel_is_to_call_again() {
     .await;
     let embedded = embedded
         .away_during(async {
-            shop::pay(&world, &order).await;
+            shoppers::pay(&world, &order).await;
             let refused = "SELECT delivery_id FROM delivery_attempt WHERE http_status = 503";
             eventually("a callback is put off", || async { (!rows(&world, refused).await.is_empty()).then_some(()) })
                 .await;
@@ -154,7 +156,7 @@ async fn without_a_broker_the_channel_is_to_call_again() {
             assert!(states(&world).await.is_empty());
         })
         .await;
-    shop::ends(&world, &order, "SIGNED").await;
+    shoppers::ends(&world, &order, "SIGNED").await;
     assert!(states(&world).await.values().filter(|state| **state == 1).eq([&1]));
     world.audit().await;
     assert_eq!(world.stop().await.len(), 1);

@@ -17,7 +17,7 @@ use ruyi::roles::payment::channels::Channels;
 use ruyi::roles::payment::transaction::{Planned, Settled, check, decide, plan, settle};
 use tokio::sync::oneshot;
 
-use crate::servers::{START_MS, TestDb, mariadb, sqlite, write_tx};
+use crate::support::servers::{START_MS, TestDb, mariadb, sqlite, write_tx};
 
 fn money(minor: i64) -> Money {
     Money::from_minor(minor).unwrap()

@@ -12,9 +12,9 @@ use ruyi::mq::runtime::MqRuntime;
 use ruyi::roles::payment::transaction::GROUP;
 use serde_json::Value;
 
-use crate::operator::as_promised;
-use crate::servers::rocketmq::{Cluster, ClusterPlan};
-use crate::servers::{TestDb, sqlite, write_tx};
+use crate::support::operators::as_promised;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::servers::{TestDb, sqlite, write_tx};
 
 const TOPIC: &str = "PAYMENT_SUCCESS";
 const DEADLINE: Duration = Duration::from_secs(120);

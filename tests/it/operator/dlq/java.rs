@@ -8,11 +8,12 @@ use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 use serde_json::{Value, json};
 
-use super::{exported, journal, keys, properties};
-use crate::operator::{Operator, eventually, masked};
-use crate::servers::java::{Java, Program};
-use crate::servers::rocketmq::{Cluster, apache};
-use crate::servers::unique;
+use crate::support::dead_letters::{exported, journal, keys, properties};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::{Java, Program};
+use crate::support::servers::rocketmq::{Cluster, apache};
+use crate::support::servers::unique;
+use crate::support::waiting::eventually;
 
 /// A topic, and a group of a Java service that could not handle what came on it.
 struct Dead {

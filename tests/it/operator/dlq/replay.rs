@@ -10,15 +10,16 @@ use ruyi::vals;
 use serde_json::{Value, json};
 use tokio::process::Child;
 
-use super::{exported, import, letter, paid, properties};
-use crate::operator::{Operator, eventually};
-use crate::servers::child::free_port;
-use crate::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::dead_letters::{exported, import, letter, paid, properties};
+use crate::support::operators::Operator;
+use crate::support::servers::child::free_port;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::waiting::eventually;
 
 const GROUP: &str = "points-consumer-group";
 
 /// A shop's notify role, which has forgotten nothing, and a broker.
-struct World {
+struct NotifyRole {
     operator: Operator,
     url: String,
     _notify: Option<Child>,
@@ -31,7 +32,7 @@ fn started(operator: &Operator, args: &[&str]) -> Child {
     operator.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-impl World {
+impl NotifyRole {
     async fn new(namesrv: Option<String>) -> Self {
         // Beside the folder that the operator has alone.
         let dir = tempfile::tempdir().unwrap();
@@ -99,7 +100,7 @@ impl World {
     }
 }
 
-async fn killed_half_way(mut world: World) {
+async fn killed_half_way(mut world: NotifyRole) {
     let total = 400;
     world.serve().await;
     let lines: String = (0..total).map(|number| letter(GROUP, number, &paid(number))).collect();
@@ -130,20 +131,20 @@ async fn killed_half_way(mut world: World) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_killed_half_way_goes_on_on_rocketmq() {
     let Some(cluster) = Cluster::start(ClusterPlan::default()).await else { return };
-    killed_half_way(World::new(Some(cluster.namesrv())).await).await;
+    killed_half_way(NotifyRole::new(Some(cluster.namesrv())).await).await;
 }
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_killed_half_way_goes_on_on_the_embedded_broker() {
-    killed_half_way(World::new(None).await).await;
+    killed_half_way(NotifyRole::new(None).await).await;
 }
 
 /// Looks, exports, imports, discards and replays where the broker is ruyi's own; what dies again is told.
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn letters_of_ruyi_die_again_and_say_how_often_on_the_embedded_broker() {
-    let mut world = World::new(None).await;
+    let mut world = NotifyRole::new(None).await;
     world.serve().await;
     // Bodies that the group rejects: it cannot read them.
     let lines: String = (0..30).map(|number| letter(GROUP, number, r#"{"payAmount":"none"}"#)).collect();
