@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::rocketmq_secured::ACL;
 use crate::support::broker_bench::BrokerBench;
 use crate::support::operators::{Operator, masked};
 use crate::support::servers::java::Java;
-use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::rocketmq::{ACL, Cluster, ClusterPlan, apache};
 use crate::support::servers::unique;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -304,3 +304,15 @@ pub async fn apache() -> Option<Arc<Apache>> {
     let plan = ClusterPlan::default().broker_conf("transactionTimeOut=2000\ntransactionCheckInterval=1000\n");
     SHARED.get_or_init(|| async { Cluster::start(plan).await.map(Arc::new) }).await.clone()
 }
+
+/// Lines of broker.conf: the user ruyi with the secret right-secret may do everything, nobody else anything.
+pub const ACL: &str = r#"
+authenticationEnabled=true
+authenticationProvider=org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider
+authenticationMetadataProvider=org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider
+initAuthenticationUser={"username":"ruyi","password":"right-secret"}
+innerClientAuthenticationCredentials={"accessKey":"ruyi","secretKey":"right-secret"}
+authorizationEnabled=true
+authorizationProvider=org.apache.rocketmq.auth.authorization.provider.DefaultAuthorizationProvider
+authorizationMetadataProvider=org.apache.rocketmq.auth.authorization.provider.LocalAuthorizationMetadataProvider
+"#;
