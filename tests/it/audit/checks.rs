@@ -95,7 +95,7 @@ const BROKEN: [(&str, &[&str]); 49] = [
 ];
 
 #[tokio::test]
-async fn a_world_in_order_is_clean_and_each_corruption_is_seen_by_its_check() {
+async fn sound_books_are_clean_each_corruption_names_its_check() {
     let test = sqlite().await;
     small_shop(&test).await;
     let report = audit(&test.db).await;
@@ -159,7 +159,7 @@ async fn keep_only(db: &Db, role: Role) {
 }
 
 #[tokio::test]
-async fn roles_in_four_databases() {
+async fn corruptions_are_seen_over_four_databases() {
     let test = sqlite().await;
     small_shop(&test).await;
     test.db.close().await;
@@ -182,7 +182,7 @@ async fn roles_in_four_databases() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_on_mariadb() {
+async fn corruptions_are_seen_on_mariadb() {
     let Some(test) = mariadb().await else { return };
     small_shop(&test).await;
     let report = audit(&test.db).await;
@@ -198,7 +198,7 @@ async fn the_same_on_mariadb() {
 }
 
 #[tokio::test]
-async fn what_just_changed_is_not_judged_and_what_was_given_up_is_a_warning() {
+async fn recent_changes_are_not_judged_abandoned_events_warn() {
     let test = sqlite().await;
     small_shop(&test).await;
     let mut conn = test.db.read().await.unwrap();

@@ -44,7 +44,7 @@ fn missing(items: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_that_come_no_further_are_named_and_set_going() {
+async fn halted_orders_are_named_and_set_going() {
     let dir = tempfile::tempdir().unwrap();
     let database = format!("database.url=sqlite://{}", dir.path().join("ruyi.db").display());
     let fast = [r#"mq.retry.schedule=["100ms"]"#, "mq.outbox.sweep_interval=200ms", &database];

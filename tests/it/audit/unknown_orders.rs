@@ -118,21 +118,21 @@ fn by_role(urls: &[String]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_of_orders_that_nobody_knows_comes_back() {
+async fn stock_of_unknown_orders_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let url = |name: &str| format!("sqlite://{}", dir.path().join(name).display());
     stock_of_nobody(&[format!("database.url={}", url("one.db"))]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_of_orders_that_nobody_knows_comes_back_from_four_databases() {
+async fn stock_of_unknown_orders_comes_back_from_four_databases() {
     let dir = tempfile::tempdir().unwrap();
     let url = |name: &str| format!("sqlite://{}", dir.path().join(name).display());
     stock_of_nobody(&by_role(&[url("order.db"), url("payment.db"), url("stock.db"), url("notify.db")])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_of_orders_that_nobody_knows_comes_back_on_mariadb() {
+async fn stock_of_unknown_orders_comes_back_on_mariadb() {
     let Some(url) = mariadb_url().await else { return };
     migrate::run(&url).await.unwrap();
     stock_of_nobody(&[format!("database.url={url}")]).await;

@@ -41,7 +41,7 @@ fn with(path: &str, value: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders() {
+async fn wrong_orders_are_refused() {
     let serving = ready().await;
     let before = serving.rows().await;
     let lines = |count: usize| (0..count).map(|n| json!({"sku": format!("S{n}"), "quantity": 1})).collect::<Vec<_>>();
@@ -135,7 +135,7 @@ async fn a_repeated_key_gets_the_same_reply() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_exist() {
+async fn what_does_not_exist_is_not_found() {
     let serving = ready().await;
     let before = serving.rows().await;
     let id = "382372336566796288";
@@ -171,7 +171,7 @@ async fn what_does_not_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn products_and_stock() {
+async fn wrong_products_and_stock_are_refused() {
     let serving = ready().await;
     let before = serving.rows().await;
     for (what, body, hint) in [
@@ -251,7 +251,7 @@ async fn badly_signed(serving: &Serving, path: &str, body: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callbacks_of_channels() {
+async fn wrong_callbacks_of_channels_are_refused() {
     let serving = ready().await;
     let (id, right) = open_payment(&serving).await;
     let before = serving.rows().await;
@@ -300,7 +300,7 @@ async fn callbacks_of_channels() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reports_of_the_warehouse() {
+async fn wrong_reports_of_the_warehouse_are_refused() {
     let serving = ready().await;
     let (id, _) = open_payment(&serving).await;
     let before = serving.rows().await;

@@ -32,7 +32,7 @@ fn err(assert: &Assert) -> String {
 }
 
 #[test]
-fn help() {
+fn help_is_as_recorded() {
     insta::assert_snapshot!("help", out(&ruyi(&dir(), &["--help"]).assert().code(0)));
     insta::assert_snapshot!("help_config", out(&ruyi(&dir(), &["config", "--help"]).assert().code(0)));
 }

@@ -114,7 +114,7 @@ async fn each_result_leaves_before_the_input_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_line_is_named_and_the_others_go_on() {
+async fn bad_line_is_named_while_the_others_go_on() {
     let (base, world) = fake_api::start().await;
     let none = json!({"userId": "2", "items": [{"sku": "TEA", "quantity": 0}]});
     let input = format!("{}\n{{\"userId\":\n\n{none}\n[1]\n{}\n", order(1), order(2));
@@ -130,7 +130,7 @@ async fn a_bad_line_is_named_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_role_is_asked_again_with_the_same_key() {
+async fn busy_role_is_asked_again_with_the_same_key() {
     let (base, world) = fake_api::start().await;
     world.lock().unwrap().flaky = true;
     let run = ruyi(&base, &["order", "create", "-"], &lines((1..=40).map(order))).await;

@@ -82,7 +82,7 @@ async fn another_instance_serves_what_one_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_serves_fails_after_a_number_of_tries_or_a_time() {
+async fn unserved_request_fails_after_set_tries_or_time() {
     let both = [Instance::default(), Instance::default()];
     let urls = [both[0].start(busy).await, both[1].start(busy).await];
     let error = api(&[&urls[0], &urls[1]]).create_order("{}", "k").await.unwrap_err();

@@ -72,7 +72,7 @@ fn later_layers_win() {
 }
 
 #[test]
-fn the_fallback_file_may_be_missing_but_a_named_one_may_not() {
+fn missing_file_is_refused_only_when_it_was_named() {
     let missing = PathBuf::from("/nonexistent/ruyi.toml");
     let sources = Sources { fallback_file: Some(missing.clone()), ..Sources::default() };
     assert!(Config::load(&sources).is_ok());

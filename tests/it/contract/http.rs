@@ -153,7 +153,7 @@ async fn problem(response: Response, status: u16) -> Value {
 }
 
 #[tokio::test]
-async fn bodies_that_are_wrong() {
+async fn wrong_bodies_are_refused() {
     let server = start(LIMITS, &[]).await;
     assert_eq!(server.post(r#"{"lines":[{"sku":"a","quantity":2}]}"#).await.status(), StatusCode::OK);
 
@@ -186,7 +186,7 @@ async fn bodies_that_are_wrong() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_large() {
+async fn too_large_bodies_are_refused() {
     let server = start(LIMITS, &[]).await;
     let large = vec![b' '; 2 << 20];
     problem(server.post(large.clone()).await, 413).await;
@@ -199,7 +199,7 @@ async fn bodies_that_are_too_large() {
 }
 
 #[tokio::test]
-async fn paths_methods_and_parameters_that_are_wrong() {
+async fn wrong_paths_methods_and_parameters_are_refused() {
     let server = start(LIMITS, &[]).await;
     let body = problem(server.get("/nothing").await, 404).await;
     assert_eq!(body["instance"], "/nothing");
@@ -293,7 +293,7 @@ async fn keys_and_scopes() {
 }
 
 #[tokio::test]
-async fn without_keys_everyone_on_this_machine_but_no_web_page() {
+async fn without_keys_this_machine_may_but_no_web_page() {
     let server = start(LIMITS, &[]).await;
     assert_eq!(server.get("/whoami").await.text().await.unwrap(), "local");
     let from = |origin: String| server.client.get(format!("{}/whoami", server.base)).header("origin", origin).send();

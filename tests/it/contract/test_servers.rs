@@ -74,7 +74,7 @@ async fn rocketmq_cluster_loses_and_regains_its_members() {
 }
 
 #[tokio::test]
-async fn mariadb_of_its_own_keeps_its_data_over_a_kill() {
+async fn own_mariadb_keeps_its_data_over_a_kill() {
     let Some(mariadb) = MariaDb::start() else { return };
     let url = mariadb.create("shop").await;
     let mut conn = AnyConnection::connect(&url).await.unwrap();

@@ -87,7 +87,7 @@ async fn used_by_a_paid_order() {
 }
 
 #[tokio::test]
-async fn used_by_a_paid_order_when_all_comes_twice_and_in_reverse() {
+async fn used_once_though_all_comes_twice_and_in_reverse() {
     let mut shop = open(Setup::default()).await;
     (shop.manner.times, shop.manner.reversed) = (2, true);
     is_used_by_a_paid_order(shop).await;
@@ -383,7 +383,7 @@ async fn limits_hold_on_mariadb() {
 
 /// Two orders for one coupon in one batch of the writer: one has it, one is refused, the others go on.
 #[tokio::test]
-async fn two_in_one_batch() {
+async fn two_orders_for_one_coupon_in_one_batch() {
     let test = sqlite().await;
     prepared(&test.db, 10, 10).await;
     let coupon = a_coupon(&test.db).await;

@@ -33,7 +33,7 @@ fn attempt(id: i64, status: Status, next_at: Option<i64>) -> Attempt {
     }
 }
 
-pub(super) async fn the_next_of_an_order_waits_for_the_one_before(test: TestDb) {
+pub(super) async fn next_call_of_order_waits_for_the_one_before(test: TestDb) {
     let now_ms = test.clock.now_ms();
     // Two orders; the first call of 1 waits for its next try, that of 2 is due. No order: each for itself.
     let calls = [

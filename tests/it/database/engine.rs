@@ -152,7 +152,7 @@ async fn check_pragmas(conn: &mut sqlx::AnyConnection) -> Result<(), DbError> {
 
 /// launchbadge/sqlx#4385: a connection that comes back inside a transaction must not swallow what comes next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_left_inside_a_transaction_is_clean_again_on_mariadb() {
+async fn connection_left_inside_transaction_is_clean_again_on_mariadb() {
     let Some(test) = mariadb().await else { return };
     assert_eq!(test.db.dialect(), Dialect::MySql);
     let insert = "INSERT INTO node_lease (node, owner, lease_until) VALUES (?, 'x', 1)";

@@ -136,7 +136,7 @@ pub(super) async fn what_is_late_or_given_up_is_counted(test: TestDb) {
     assert_eq!(retry::waiting_of(&mut conn, "g").await.unwrap(), (0, None));
 }
 
-pub(super) async fn outbox_rows_wait_for_a_broker_and_leave_in_order(test: TestDb) {
+pub(super) async fn outbox_rows_wait_for_broker_and_leave_in_order(test: TestDb) {
     let rows: Vec<OutboxRow> = (1..=4).map(row).collect();
     write_tx!(test.db, [rows], |tx| { outbox::insert(tx, &rows, START_MS).await }).unwrap();
     test.clock.advance_ms(HEAD_START_MS);

@@ -98,7 +98,7 @@ pub(super) async fn a_number_that_ran_out_gives_no_ids(test: TestDb) {
 }
 
 /// Ids of a fast clock, and of more load than a millisecond has ids, lie ahead of the next holder's clock.
-pub(super) async fn a_number_given_back_is_not_used_before_its_last_id(test: TestDb) {
+pub(super) async fn returned_number_is_not_used_before_its_last_id(test: TestDb) {
     let (fast, _) = process(&test, 30_000).await;
     assert_eq!(node::lease(&fast, "fast", 0).await.unwrap(), 0);
     let of_fast = ids(&fast, 10_000).await.unwrap();

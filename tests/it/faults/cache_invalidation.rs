@@ -46,12 +46,12 @@ async fn other_processes_forget(settings: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis() {
+async fn other_processes_forget_without_redis() {
     other_processes_forget(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_redis() {
+async fn other_processes_forget_with_redis() {
     let Some(redis) = redis().await else { return };
     other_processes_forget(&[&format!("cache.url={}", redis.url())]).await;
 }

@@ -11,7 +11,7 @@ use crate::support::servers::mariadb::MariaDb;
 use crate::support::serving::Serving;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_is_told_to_come_again_while_the_server_is_away() {
+async fn every_request_is_put_off_while_database_is_away() {
     let Some(server) = MariaDb::start() else { return };
     let url = server.create("ruyi").await;
     migrate::run(&url).await.unwrap();

@@ -120,7 +120,7 @@ async fn nothing_was_refused(world: &CrashedProcess) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_go_on_without_the_broker_and_its_copies_are_dropped_later() {
+async fn orders_go_on_without_broker_and_late_copies_drop() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
     let world = CrashedProcess::start(&[&namesrv, "mq.degrade_after=1s"], None).await;
@@ -165,7 +165,7 @@ async fn orders_go_on_without_the_broker_and_its_copies_are_dropped_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_comes_and_goes_loses_and_doubles_nothing() {
+async fn broker_that_comes_and_goes_loses_and_doubles_nothing() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
     let world = CrashedProcess::start(&[&namesrv, "mq.degrade_after=300ms"], None).await;
@@ -232,7 +232,7 @@ async fn outbox(db: &Db) -> Vec<(i64, i64, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn roles_that_start_without_a_broker_wait_for_each_other() {
+async fn roles_started_without_broker_wait_for_each_other() {
     let mut broker = FarBroker::absent();
     let dir = tempfile::tempdir().unwrap();
     // Their databases differ, so that only a broker can bring them together.

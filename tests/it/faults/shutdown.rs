@@ -10,7 +10,7 @@ const CHILD: &str = "RUYI_TEST_SHUTDOWN_CHILD";
 
 /// Not a test: the process that the tests below start. `orderly` ends when told to, `stuck` never does.
 #[test]
-fn child() {
+fn child_process() {
     let Ok(kind) = std::env::var(CHILD) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -33,7 +33,7 @@ struct Process {
 impl Process {
     fn start(kind: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "faults::shutdown::child", "--nocapture"])
+            .args(["--exact", "faults::shutdown::child_process", "--nocapture"])
             .env(CHILD, kind)
             .stdout(Stdio::piped())
             .spawn()

@@ -45,7 +45,7 @@ async fn a_merchant_is_told_of_its_money() {
 }
 
 #[tokio::test]
-async fn a_merchant_is_told_once_when_all_comes_twice_and_in_reverse() {
+async fn merchant_told_once_though_all_comes_twice_in_reverse() {
     let mut shop = Shop::open().await;
     (shop.manner.times, shop.manner.reversed) = (2, true);
     is_told_of_its_money(shop).await;
@@ -187,7 +187,7 @@ async fn bad_merchants_are_refused() {
 
 /// A real server: it fails, and is called again with the same id, the time of that call, and the secrets of then.
 #[tokio::test]
-async fn calls_are_signed_with_the_secrets_that_are_valid_when_they_are_made() {
+async fn calls_are_signed_with_secrets_valid_when_made() {
     let (mut world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
     let (old, new) = (new_secret(), new_secret());

@@ -15,7 +15,7 @@ use crate::support::waiting::eventually;
 pub const QUEUES: i32 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_java_consumer_on_rocketmq_reads_in_order_and_by_tag() {
+async fn java_consumer_on_rocketmq_reads_in_order_by_tag() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let runtime = MqRuntime::start("interop").unwrap();
     let config = RocketMqConfig { namesrv: apache.namesrv(), ..RocketMqConfig::default() };

@@ -104,12 +104,12 @@ async fn poison(settings: &[&str], apache: Option<&Cluster>) {
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poison_message_dies_once_and_lives_when_it_is_sent_again_on_the_embedded_broker() {
+async fn poison_dies_once_and_resent_lives_on_embedded_broker() {
     poison(&["mq.embedded.namesrv_port=0", "mq.embedded.broker_port=0"], None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poison_message_dies_once_and_lives_when_it_is_sent_again_on_apache() {
+async fn poison_dies_once_and_resent_lives_on_apache() {
     let Some(apache) = Cluster::start(ClusterPlan::default()).await else { return };
     poison(&[&format!("mq.namesrv={}", apache.namesrv())], Some(&apache)).await;
 }

@@ -66,7 +66,7 @@ fn resends(shop: &Shop, first: &Incoming) -> Vec<Incoming> {
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_is_sent_again_is_handled_once() {
+async fn dead_letter_sent_again_is_handled_once() {
     for way in 0..5 {
         let bad = FailingHandler::default();
         let (mut shop, id, first) = dead(&bad).await;
@@ -92,7 +92,7 @@ async fn a_dead_letter_that_is_sent_again_is_handled_once() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_has_all_its_attempts_and_may_die_again() {
+async fn resent_message_has_all_attempts_and_may_die_again() {
     let bad = FailingHandler::default();
     let (mut shop, id, first) = dead(&bad).await;
     let before = bad.calls();
@@ -118,7 +118,7 @@ async fn what_is_sent_again_has_all_its_attempts_and_may_die_again() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_says_when_it_failed_first_however_often_it_was_sent_again() {
+async fn dead_letter_keeps_its_first_failure_through_every_resend() {
     let bad = FailingHandler::default();
     let (mut shop, _, first) = dead(&bad).await;
     let dead_letters = "SELECT CAST(properties AS CHAR) FROM message_record WHERE topic LIKE '%DLQ%' ORDER BY id";
@@ -132,7 +132,7 @@ async fn a_dead_letter_says_when_it_failed_first_however_often_it_was_sent_again
 }
 
 #[tokio::test]
-async fn what_is_no_event_of_the_group_dies_once_for_each_time_that_it_is_sent() {
+async fn foreign_event_dies_once_for_each_time_sent() {
     let mut shop = open(Setup::default()).await;
     let junk = sent(&shop, "%RETRY%stock-consumer-group", "k", b"{}", vec![named("eventId", "junk")]);
     give(&mut shop, Group::Stock, &junk).await;
@@ -152,7 +152,7 @@ async fn body(shop: &Shop, kind: Kind) -> String {
 }
 
 #[tokio::test]
-async fn an_inlet_runs_what_died_in_the_group_that_owns_it() {
+async fn inlet_runs_dead_letter_in_the_group_owning_it() {
     let inlets = [
         (Kind::PaidOrderSuccessRetry, Group::PaidOrder),
         (Kind::TriggerOrderFulfillRetry, Group::Fulfil),
@@ -195,7 +195,7 @@ async fn an_inlet_runs_what_died_in_the_group_that_owns_it() {
 }
 
 #[tokio::test]
-async fn an_inlet_under_an_id_of_its_own_changes_nothing_twice() {
+async fn inlet_under_its_own_id_changes_nothing_twice() {
     let mut shop = open(Setup::default()).await;
     // Held back after the payment: it is triggered, but not yet with the warehouse.
     let id = shop.place_order(1, &[("TEA", 1)], json!({"holdSeconds": 3_600})).await;

@@ -157,12 +157,12 @@ async fn instances_share(test: TestDb) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_instances_try_each_message_once_and_in_order_on_sqlite() {
+async fn three_instances_try_each_once_in_order_on_sqlite() {
     instances_share(sqlite().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_instances_try_each_message_once_and_in_order_on_mariadb() {
+async fn three_instances_try_each_once_in_order_on_mariadb() {
     if let Some(test) = mariadb().await {
         instances_share(test).await;
     }
@@ -170,7 +170,7 @@ async fn three_instances_try_each_message_once_and_in_order_on_mariadb() {
 
 /// A lease that ran out while its attempt went on: the second one to come sees that it was made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_runs_out_does_not_become_a_second_attempt() {
+async fn expired_lease_does_not_become_a_second_attempt() {
     let Some(test) = mariadb().await else { return };
     let handler = Counting::new();
     park(&test, &[(1, "slow")]).await;
@@ -222,17 +222,17 @@ async fn crash_inside_a_retry(stage: &'static str) {
 }
 
 #[tokio::test]
-async fn a_retry_that_dies_before_its_commit_is_made_again() {
+async fn retry_dead_before_its_commit_is_made_again() {
     crash_inside_a_retry("before_commit").await;
 }
 
 #[tokio::test]
-async fn a_retry_that_dies_after_its_commit_is_not_made_again() {
+async fn retry_dead_after_its_commit_is_not_made_again() {
     crash_inside_a_retry("after_commit").await;
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_a_retry_is_no_attempt() {
+async fn retry_while_database_is_away_is_no_attempt() {
     let away = Arc::new(AtomicBool::new(false));
     let plan = Arc::clone(&away);
     let faults = Faults::plan(Box::new(move |_, at| at == "before_commit" && plan.load(Ordering::SeqCst)));

@@ -44,12 +44,12 @@ async fn later_events_of_the_key_wait(fault: Fault) {
 }
 
 #[tokio::test]
-async fn later_events_of_a_key_wait_behind_one_that_wants_another_try() {
+async fn later_events_of_key_wait_behind_a_retry() {
     later_events_of_the_key_wait(Fault::Retry).await;
 }
 
 #[tokio::test]
-async fn later_events_of_a_key_wait_behind_one_that_fails() {
+async fn later_events_of_key_wait_behind_a_failure() {
     later_events_of_the_key_wait(Fault::Error).await;
 }
 
@@ -90,7 +90,7 @@ async fn what_keeps_failing_becomes_one_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_for_one_order_for_five_minutes_holds_up_nobody_else() {
+async fn handler_failing_for_one_order_holds_up_no_other() {
     let bad = FailingHandler::default();
     let change = |config: &mut ruyi::config::Config| config.mq.retry.max_attempts = 4;
     let mut shop = open(Setup { change, ..bad.setup() }).await;
@@ -167,7 +167,7 @@ async fn a_poison_message_is_found_in_a_full_batch() {
 }
 
 #[tokio::test]
-async fn a_parked_message_is_tried_by_one_lane_at_a_time() {
+async fn parked_message_is_tried_by_one_lane_alone() {
     let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let stuck = order(&shop).await;
@@ -191,7 +191,7 @@ async fn a_parked_message_is_tried_by_one_lane_at_a_time() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_nothing_is_parked_or_acknowledged() {
+async fn nothing_is_parked_or_acknowledged_while_database_is_away() {
     let away = Arc::new(AtomicBool::new(false));
     let plan = Arc::clone(&away);
     let faults = Faults::plan(Box::new(move |_, stage| stage == "before_commit" && plan.load(Ordering::SeqCst)));

@@ -28,7 +28,7 @@ async fn take(State(calls): State<Calls>, uri: Uri, headers: HeaderMap, _: Bytes
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_goes_from_the_order_to_the_warehouse_and_back_with_the_money() {
+async fn trace_spans_order_to_warehouse_and_the_returned_money() {
     let calls = Calls::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let warehouse = format!("warehouse.endpoint=http://{}", listener.local_addr().unwrap());

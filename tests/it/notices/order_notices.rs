@@ -12,7 +12,7 @@ use crate::support::notice_shop::{EMAIL, NoticeShop, PHONE, USER, field, read};
 use crate::support::shop::Shop;
 
 #[tokio::test]
-async fn an_order_is_told_by_sms_and_e_mail_once() {
+async fn order_is_told_once_by_sms_and_email() {
     let mut world = NoticeShop::new().await;
     // The provider quotes the number in its own way.
     let quoting = crate::support::outbound::Answer {

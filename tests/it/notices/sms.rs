@@ -32,7 +32,7 @@ async fn quiet_hours_are_kept_for_sms_alone() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_asked_again_with_the_same_key() {
+async fn failing_provider_is_asked_again_with_the_same_key() {
     let mut world = NoticeShop::new().await;
     world.contact(json!({})).await;
     world.sms.script([Answer::status(500), Answer::status(429), Answer::status(200)]);
@@ -62,7 +62,7 @@ async fn what_the_provider_refuses_is_final_and_names_nobody() {
 }
 
 #[tokio::test]
-async fn a_provider_that_hangs_is_given_up_on_and_asked_again() {
+async fn hanging_provider_is_given_up_on_and_asked_again() {
     let sms = OutboundServer::start().await;
     let endpoint = sms.url("/hold-first");
     let mut world = NoticeShop::at(&endpoint, sms, &[], Faults::none()).await;

@@ -53,7 +53,7 @@ fn names_somebody(text: &str) -> bool {
 
 /// On one thread, so that all that is logged comes by.
 #[tokio::test]
-async fn a_user_is_told_once_and_the_number_stays_with_the_provider() {
+async fn user_is_told_once_only_provider_sees_the_number() {
     // What only one subscriber hears is not asked for where another thread comes by first.
     let _other = Log::default().dispatch();
     let log = Log::default();

@@ -94,7 +94,7 @@ async fn a_server_that_answers_twice_has_one_message() {
 }
 
 #[tokio::test]
-async fn nothing_is_there() {
+async fn unreachable_server_is_tried_again() {
     let mut world = NoticeShop::with(&["notices.email.port=9"], Faults::none()).await;
     world.contact(json!({ "phone": null })).await;
     world.told(101, "ORDER_SIGNED", json!({})).await;

@@ -111,7 +111,7 @@ async fn lost_and_found(cluster: &[&str], lose: impl AsyncFnOnce(&Operator)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_embedded_broker_lost_is_sent_again_and_completes() {
+async fn events_lost_by_embedded_broker_are_resent_and_complete() {
     let mut embedded = OperatedBroker::start(&[]).await;
     let namesrv = format!("mq.namesrv={}", embedded.namesrv());
     lost_and_found(&[&namesrv], async |_| {
@@ -123,7 +123,7 @@ async fn what_the_embedded_broker_lost_is_sent_again_and_completes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_went_with_its_topic_is_sent_again_and_completes() {
+async fn events_lost_with_their_topic_are_resent_and_complete() {
     let Some(apache) = apache().await else { return };
     let namespace = unique("lost");
     let settings = [format!("mq.namesrv={}", apache.namesrv()), format!("mq.namespace={namespace}")];

@@ -182,7 +182,7 @@ async fn sends(operator: &Operator, topic: &str) {
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_are_sent_found_and_followed_on_the_embedded_broker() {
+async fn messages_are_sent_found_and_followed_on_embedded_broker() {
     let mut embedded = OperatedBroker::start(&[]).await;
     let operator = &embedded.operator;
     sends(operator, "SENT").await;
@@ -282,7 +282,7 @@ impl Tail {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_brokers_are_read_as_one_and_a_missing_one_is_told() {
+async fn two_brokers_read_as_one_missing_one_is_named() {
     let (Some(java), Some(cluster)) = (Java::compile(), Cluster::start(ClusterPlan::pair()).await) else { return };
     let mut services = java.start("Operate", &[&cluster.namesrv()]);
     services.give(&["topic PAIR 2".to_owned(), "send PAIR 20 o".to_owned()]);

@@ -83,7 +83,7 @@ fn ahead(offsets: &Offsets) -> Vec<(i64, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_is_undone_exactly_on_two_brokers_and_java_sees_the_same() {
+async fn reset_on_two_brokers_is_undone_as_java_sees() {
     let Some(java) = Java::compile() else { return };
     let Some(cluster) = Cluster::start(ClusterPlan::pair()).await else { return };
     let mut services = java.start("Operate", &[&cluster.namesrv()]);

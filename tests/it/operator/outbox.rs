@@ -44,7 +44,7 @@ async fn filled(now_ms: i64) -> TestDb {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_send_log_is_listed_and_a_redrive_goes_on_where_it_was_stopped() {
+async fn send_log_is_listed_and_stopped_redrive_goes_on() {
     let test = filled(Clock::system().now_ms()).await;
     let operator = Operator::with(&[&format!("database.url={}", test.url)]);
     let of = async |more: &[&str]| operator.items(&[&["mq", "outbox", "list"], more].concat()).await;

@@ -19,7 +19,7 @@ fn told(items: &[Value]) -> Vec<(&str, &str, &str, bool)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_of_java_services_becomes_what_a_file_says() {
+async fn cluster_of_java_services_becomes_what_file_says() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let (orders, fresh, old) = (unique("PLAN_ORDERS"), unique("PLAN_FRESH"), unique("PLAN_OLD"));
     let (group, quiet) = (unique("plan-billing"), unique("plan-quiet"));

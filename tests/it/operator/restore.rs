@@ -69,7 +69,7 @@ async fn serve(world: &SharedBroker, role: &str) -> Listening {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_restored_database_lost_comes_back_from_the_brokers() {
+async fn restored_database_gets_lost_events_from_the_brokers() {
     let world = SharedBroker::start(&[]).await;
     let stock = serve(&world, "stock").await;
     let (order, payment, notify) =

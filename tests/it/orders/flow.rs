@@ -101,7 +101,7 @@ async fn canceled_after_paying() {
 }
 
 #[tokio::test]
-async fn the_same_on_a_server() {
+async fn signed_or_canceled_after_paying_on_mariadb() {
     for number in 0..2 {
         let Some(url) = mariadb_url().await else { return };
         let shop = open(Setup { url: Some(url), ..Setup::default() }).await;

@@ -152,7 +152,7 @@ async fn what_does_not_come_is_found_by_the_walk() {
 }
 
 #[tokio::test]
-async fn the_message_of_an_order_that_is_paid_or_canceled_changes_nothing() {
+async fn message_about_paid_or_canceled_order_changes_nothing() {
     let mut shop = open().await;
     let (paid, canceled) = (reserved(&mut shop, 600).await, reserved(&mut shop, 600).await);
     shop.pay(&paid, json!({})).await;
@@ -240,7 +240,7 @@ async fn risk_control_cancels_what_can_be_canceled() {
 
 /// A held event that its cancel meets on the way out: it arrives, and is ignored.
 #[tokio::test]
-async fn what_is_taken_back_while_it_is_sent_changes_nothing() {
+async fn message_taken_back_while_sent_changes_nothing() {
     let mut shop = open().await;
     let order = reserved(&mut shop, 3_600).await;
     shop.pay(&order, json!({})).await;

@@ -13,7 +13,7 @@ const SHOWN: &str = "SELECT COUNT(*) FROM order_view v JOIN orders o ON o.id = v
 
 /// Each version is told of once, and the last one is shown, however the events come.
 #[tokio::test]
-async fn each_version_is_told_of_and_the_last_one_shown() {
+async fn each_version_is_told_and_the_last_one_shown() {
     for (times, reversed) in [(1, false), (2, false), (2, true)] {
         let mut shop = Shop::open().await;
         shop.manner.times = times;

@@ -34,7 +34,7 @@ async fn alerts(shop: &Shop) -> Vec<(String, Value)> {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_one_alert_and_each_further_death_another() {
+async fn dead_letter_alerts_once_and_again_at_each_death() {
     let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     shop.db.alert_by(WEBHOOK);
@@ -73,7 +73,7 @@ async fn a_dead_letter_is_one_alert_and_each_further_death_another() {
 }
 
 #[tokio::test]
-async fn an_alert_goes_with_its_transaction_and_needs_no_webhook() {
+async fn alert_commits_with_its_transaction_without_a_webhook() {
     let bad = FailingHandler::default();
     let mut shop = open(bad.setup()).await;
     let id = order(&shop).await;

@@ -18,7 +18,7 @@ fn failing(server: &OutboundServer, times: usize) {
 }
 
 #[tokio::test]
-async fn a_failing_target_is_left_alone_and_tried_with_one_call() {
+async fn failing_target_is_left_alone_and_probed_once() {
     let (world, server, other) =
         (OutboundCalls::new().await, OutboundServer::start().await, OutboundServer::start().await);
     failing(&server, 1_000);
@@ -108,7 +108,7 @@ async fn death_after_the_last_attempt_is_one_alert() {
 }
 
 #[tokio::test]
-async fn a_target_that_hangs_beside_healthy_ones_slows_none_of_them() {
+async fn hanging_target_slows_none_of_the_healthy_ones() {
     let (world, hanging) = (OutboundCalls::new().await, OutboundServer::start().await);
     let healthy = [OutboundServer::start().await, OutboundServer::start().await];
     for n in 0..200 {
@@ -136,7 +136,7 @@ async fn a_target_that_hangs_beside_healthy_ones_slows_none_of_them() {
 }
 
 #[tokio::test]
-async fn a_kind_has_a_schedule_and_a_timeout_of_its_own() {
+async fn each_kind_has_its_own_schedule_and_timeout() {
     let merchant = Config::load(&Sources::default()).unwrap().delivery.kinds.remove("merchant").unwrap();
     let s = 1_000;
     let (m, h) = (60 * s, 3_600 * s);

@@ -11,7 +11,7 @@ async fn id(world: &OutboundCalls, reference: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn made_once_more_with_the_same_key_and_a_new_schedule() {
+async fn call_repeated_by_hand_keeps_key_with_new_schedule() {
     let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "done", &server.url("/"), "{}").await;
     world.insert(Kind::Warehouse, "dead", &server.url("/"), "{}").await;
@@ -40,7 +40,7 @@ async fn made_once_more_with_the_same_key_and_a_new_schedule() {
 }
 
 #[tokio::test]
-async fn what_is_taken_back_is_not_made_but_its_good_answer_counts() {
+async fn call_taken_back_ends_but_its_good_answer_counts() {
     let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::Warehouse, "flying", &server.url("/hold-first"), "{}").await;
     let (effects, settled) = counting(&world).await;
@@ -62,7 +62,7 @@ async fn what_is_taken_back_is_not_made_but_its_good_answer_counts() {
 }
 
 #[tokio::test]
-async fn refunds_that_failed_or_are_under_way_are_left_alone() {
+async fn failed_or_running_refunds_are_left_alone() {
     let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     world.insert(Kind::ChannelRefund, "1", &server.url("/"), "{}").await;
     let refund = id(&world, "1").await;

@@ -149,7 +149,7 @@ async fn a_target_that_hangs_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_poisonous_effect_rolls_its_record_back_and_no_other() {
+async fn poisonous_effect_rolls_back_its_own_record_alone() {
     let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     for reference in ["1", "bad", "3"] {
         world.insert(Kind::Warehouse, reference, &server.url("/"), "{}").await;
@@ -180,7 +180,7 @@ async fn a_poisonous_effect_rolls_its_record_back_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_point_makes_the_call_again_and_its_effect_once() {
+async fn crash_at_any_point_repeats_the_call_effect_once() {
     let points = [
         ("delivery_claim", "before_commit", 1),
         ("delivery_claim", "after_commit", 1),

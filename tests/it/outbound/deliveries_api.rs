@@ -33,7 +33,7 @@ async fn record(process: &Process, kind: Kind, reference: &str, url: &str, wait_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_are_read_made_once_more_and_taken_back_by_those_who_may() {
+async fn calls_are_read_repeated_and_taken_back_by_scope() {
     let (dir, server) = (tempfile::tempdir().unwrap(), OutboundServer::start().await);
     let hash = |key: &str| hex::encode(Sha256::digest(key));
     let key = |(name, scope): (&str, &str)| format!(r#"{{name="{name}",sha256="{}",scopes=["{scope}"]}}"#, hash(name));

@@ -104,7 +104,7 @@ async fn a_name_that_changes_its_address_gains_nothing() {
 }
 
 #[tokio::test]
-async fn the_address_that_was_checked_is_the_one_that_is_called() {
+async fn checked_address_is_the_one_called() {
     let ((world, asked), server) = (guarded(true, &[&["127.0.0.1"]]).await, OutboundServer::start().await);
     let port = server.url("").rsplit_once(':').unwrap().1.to_owned();
     // No other resolver knows this name.

@@ -180,7 +180,7 @@ async fn call_back(serving: &Serving, bank: &Bank) -> StatusCode {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_comes_before_the_answer_the_money_is_found_once() {
+async fn money_is_found_once_whatever_precedes_the_answer() {
     let before = [
         Say::Late,
         Say::Broken,
@@ -305,7 +305,7 @@ async fn money_is_found() {
 }
 
 #[tokio::test]
-async fn money_is_found_when_all_comes_twice_and_in_reverse() {
+async fn money_is_found_though_all_comes_twice_in_reverse() {
     let mut shop = Shop::open().await;
     (shop.manner.times, shop.manner.reversed) = (2, true);
     is_found(shop).await;

@@ -87,7 +87,7 @@ async fn paid_and_refunded() {
 }
 
 #[tokio::test]
-async fn paid_and_refunded_when_all_comes_twice_and_in_reverse() {
+async fn paid_and_refunded_though_all_comes_twice_in_reverse() {
     let mut shop = Shop::open().await;
     (shop.manner.times, shop.manner.reversed) = (2, true);
     is_paid_and_refunded(shop).await;
@@ -118,7 +118,7 @@ fn bank() -> Setup {
 /// Whoever has the secret of one channel has no say over the payments of another, and a callback whose time makes no
 /// sense is not counted on that day.
 #[tokio::test]
-async fn a_channel_speaks_of_its_own_payments_and_in_its_own_time() {
+async fn channel_speaks_only_of_its_payments_in_time() {
     let mut shop = Shop::with(bank(), 1).await;
     merchant(&shop, 9, json!({ "accepts": [{ "productId": "h5", "channelId": "bank" }] })).await;
     shop.settle_within(SOON_MS).await;
@@ -190,7 +190,7 @@ async fn money_that_comes_late_or_twice_goes_back_once() {
 }
 
 #[tokio::test]
-async fn limits_hold() {
+async fn requests_beyond_the_limits_are_refused() {
     let mut shop = with_merchant(Shop::open().await).await;
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     for (more, status) in [

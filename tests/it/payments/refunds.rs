@@ -162,7 +162,7 @@ async fn a_part_and_then_the_rest_with_the_cancel() {
 }
 
 #[tokio::test]
-async fn a_part_that_the_cancel_overtakes_goes_back_with_the_rest() {
+async fn part_overtaken_by_the_cancel_returns_with_the_rest() {
     part_and_cancel(true).await;
 }
 

@@ -36,7 +36,7 @@ async fn products_show_what_can_be_sold() {
 }
 
 #[tokio::test]
-async fn what_was_told_before_does_not_replace_what_was_told_since() {
+async fn older_level_that_comes_late_replaces_no_newer_one() {
     let mut shop = Shop::open().await;
     shop.manner.reversed = true;
     shop.sell("TEA", 1_000, 5).await;

@@ -56,14 +56,14 @@ async fn shuts_and_opens(serving: &Serving) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_gate_shuts_and_opens_without_redis() {
+async fn gate_shuts_and_opens_without_redis() {
     let serving = Serving::start(&[HOT]).await;
     shuts_and_opens(&serving).await;
     serving.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_gate_shuts_and_opens_with_redis_and_lets_pass_without_an_answer() {
+async fn gate_works_with_redis_and_opens_without_its_answer() {
     let Some(redis) = redis().await else { return };
     let serving = Serving::start(&[HOT, &format!("cache.url={}", redis.url()), "cache.timeout=5s"]).await;
     shuts_and_opens(&serving).await;

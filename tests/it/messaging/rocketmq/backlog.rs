@@ -72,7 +72,7 @@ async fn is_read(bench: &ClientBench, group: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_backlog_of_a_group_of_ruyi_is_read_told_and_asked_for() {
+async fn backlog_of_ruyi_group_is_read_told_and_asked() {
     let bench = EitherBroker::Embedded(tempfile::tempdir().unwrap()).bench(|_| ()).await;
     let group = ruyi::domain::event::Group::Stock;
     let names: Vec<&str> = group.events().map(|kind| kind.name()).collect();
@@ -110,7 +110,7 @@ async fn the_backlog_of_a_group_of_ruyi_is_read_told_and_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_backlog_of_anybodys_group_is_read_on_apache() {
+async fn backlog_of_any_group_is_read_on_apache() {
     let Some(apache) = crate::support::servers::rocketmq::apache().await else { return };
     let which = EitherBroker::Apache(apache);
     let (group, topic) = (which.name("somebody"), which.name("BACKLOG"));

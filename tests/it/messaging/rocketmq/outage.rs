@@ -101,7 +101,7 @@ async fn messages_outlive_a_killed_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_and_offsets_outlive_a_stop_and_a_kill_of_an_apache_broker() {
+async fn messages_and_offsets_outlive_stop_and_kill_of_apache() {
     let Some(cluster) = Cluster::start(ClusterPlan::default()).await else { return };
     let runtime = runtime();
     let topics = vec![String::from("T")];
@@ -220,20 +220,20 @@ async fn away_is_an_error_for_each_message_until_it_is_back(runtime: MqRuntime, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_embedded_broker_that_is_away_is_an_error_until_it_is_back() {
+async fn embedded_broker_that_is_away_errs_until_back() {
     let runtime = runtime();
     let broker = Breakable::embedded(&runtime).await;
     away_is_an_error_for_each_message_until_it_is_back(runtime, broker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_apache_broker_that_is_away_is_an_error_until_it_is_back() {
+async fn apache_broker_that_is_away_errs_until_back() {
     let Some(cluster) = Cluster::start(ClusterPlan::default()).await else { return };
     away_is_an_error_for_each_message_until_it_is_back(runtime(), Breakable::Apache(cluster)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_broker_does_not_take_the_ports_of_the_first() {
+async fn second_broker_leaves_the_first_its_ports() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let runtime = runtime();
     let broker = EmbeddedBroker::start(&embedded(dir.path()), &runtime).await.unwrap();

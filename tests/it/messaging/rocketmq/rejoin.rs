@@ -53,7 +53,7 @@ async fn nothing_waits(cluster: &Cluster, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn consumers_are_there_again_when_a_broker_or_a_name_server_is_back() {
+async fn consumers_rejoin_when_broker_or_name_server_is_back() {
     let Some(cluster) = Cluster::start(ClusterPlan::pair()).await else { return };
     let namesrv = format!("mq.namesrv={}", cluster.namesrv());
     let serving =

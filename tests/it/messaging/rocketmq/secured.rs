@@ -81,7 +81,7 @@ fn keys(config: &mut RocketMqConfig, user: &str, secret: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_takes_the_right_keys_and_refuses_others_in_plain_words() {
+async fn cluster_takes_right_keys_and_refuses_others_plainly() {
     let Some(cluster) = Cluster::start(ClusterPlan::default().broker_conf(ACL)).await else { return };
     let right = Client::connect(cluster.namesrv(), |config| keys(config, "ruyi", "right-secret")).await;
     let got = right.works("ORDER_CREATED").await;

@@ -79,7 +79,7 @@ async fn decide(test: &TestDb, key: &str, state: TxState) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_broker_gave_up_is_listed_and_delivered_once_if_committed() {
+async fn abandoned_halves_are_listed_committed_ones_delivered_once() {
     let lines = "transactionTimeOut=1000\ntransactionCheckInterval=1000\ntransactionCheckMax=2\n";
     let Some(cluster) = Cluster::start(ClusterPlan::default().broker_conf(lines)).await else { return };
     let test = sqlite().await;

@@ -8,7 +8,7 @@ use crate::support::servers::rocketmq::apache;
 use crate::support::servers::unique;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_done_is_told_with_its_exit_code() {
+async fn impossible_commands_are_refused_with_their_exit_code() {
     let away = Operator::new("127.0.0.1:1");
     for command in ["list", "browse g", "group g", "replay g --yes", "export g", "discard g --yes --reason x"] {
         let args: Vec<&str> = ["mq", "dlq"].into_iter().chain(command.split(' ')).collect();

@@ -86,7 +86,7 @@ impl Dead {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_of_a_java_service_go_back_to_it_as_they_were() {
+async fn java_letters_go_back_exactly_as_they_were() {
     let Some(mut dead) = Dead::letters(6).await else { return };
     let offsets = dead.offsets().await;
     assert_eq!(offsets.len(), 2, "{offsets:?}");
@@ -224,7 +224,7 @@ async fn round_trip(dead: &Dead, letters: &[Value]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_to_a_java_service_that_fails_again_stops() {
+async fn replay_to_failing_java_service_stops() {
     let Some(mut dead) = Dead::letters(80).await else { return };
     dead.services.give(&[format!("fail {} {} *", dead.group, dead.topic)]);
     let up = format!("up {}", dead.group);

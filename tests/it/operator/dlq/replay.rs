@@ -129,21 +129,21 @@ async fn killed_half_way(mut world: NotifyRole) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_killed_half_way_goes_on_on_rocketmq() {
+async fn replay_killed_half_way_goes_on_with_rocketmq() {
     let Some(cluster) = Cluster::start(ClusterPlan::default()).await else { return };
     killed_half_way(NotifyRole::new(Some(cluster.namesrv())).await).await;
 }
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_killed_half_way_goes_on_on_the_embedded_broker() {
+async fn replay_killed_half_way_goes_on_with_embedded_broker() {
     killed_half_way(NotifyRole::new(None).await).await;
 }
 
 /// Looks, exports, imports, discards and replays where the broker is ruyi's own; what dies again is told.
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_of_ruyi_die_again_and_say_how_often_on_the_embedded_broker() {
+async fn letters_dead_again_say_how_often_on_embedded_broker() {
     let mut world = NotifyRole::new(None).await;
     world.serve().await;
     // Bodies that the group rejects: it cannot read them.
