@@ -1,11 +1,14 @@
-//! The shape of the sources: imports point down, files stay short, nothing panics on purpose.
+//! The shape of the sources: imports point down, files stay short, nothing panics on purpose; and that of the tests.
 
 use std::path::Path;
 
-use crate::support::sources::sources;
+use crate::support::sources::{sources, test_sources};
 
 /// Lines of a file at most.
 const LINES: usize = 600;
+
+/// Words of a test's name at most.
+const NAME_WORDS: usize = 9;
 
 /// A source without its tests and comments.
 fn code(text: &str) -> String {
@@ -123,4 +126,39 @@ fn nothing_panics_on_purpose_and_no_lint_is_silenced() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The names of the tests in a source: of functions, and in the lists of the macros that make a test of each function
+/// for each database or broker.
+fn names_of_tests(text: &str) -> Vec<String> {
+    let attributes = text.match_indices("#[test]").chain(text.match_indices("#[tokio::test"));
+    let functions = attributes.filter_map(|(at, _)| text[at..].split_once("fn ")).map(|(_, rest)| first_word(rest));
+
+    let lists = text.match_indices("\non_").filter_map(|(at, _)| text[at..].split_once('!'));
+    let lists = lists.map(|(_, rest)| rest.trim_start_matches([' ', '{', '(']).split(['}', ')']).next().unwrap());
+    let listed = lists.flat_map(|list| list.split(',')).map(|path| first_word(path.rsplit("::").next().unwrap()));
+
+    // A macro's `$name` is the name of no test.
+    functions.chain(listed).filter(|name| !name.is_empty()).collect()
+}
+
+/// The runner tells the tests of whole clusters from all others by `cluster::`.
+#[test]
+fn tests_have_short_names_and_lie_outside_support() {
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for (file, text) in test_sources() {
+        let names = names_of_tests(&text);
+        count += names.len();
+        if file.starts_with("support/") && !names.is_empty() {
+            wrong.push(format!("{file}: the harness has tests: {names:?}"));
+        }
+        let mut modules = file.trim_end_matches(".rs").split('/').skip_while(|module| *module == "cluster");
+        if modules.any(|module| module.ends_with("cluster")) {
+            wrong.push(format!("{file}: `cluster::` selects it"));
+        }
+        let long = names.iter().filter(|name| name.split('_').count() > NAME_WORDS);
+        wrong.extend(long.map(|name| format!("{file}: {name} has more than {NAME_WORDS} words")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(count > 400, "{count}");
 }

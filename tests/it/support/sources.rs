@@ -1,11 +1,24 @@
-//! The sources of the program.
+//! The sources of the program and of its tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every source of the program: path below `src`, and text.
 pub fn sources() -> BTreeMap<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found = sources_below("src");
+    assert!(found.len() > 50, "{}", found.len());
+    found
+}
+
+/// Every source of the tests: path below `tests/it`, and text.
+pub fn test_sources() -> BTreeMap<String, String> {
+    let found = sources_below("tests/it");
+    assert!(found.len() > 50, "{}", found.len());
+    found
+}
+
+fn sources_below(folder: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let (mut found, mut todo) = (BTreeMap::new(), vec![root.clone()]);
     while let Some(dir) = todo.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -18,6 +31,5 @@ pub fn sources() -> BTreeMap<String, String> {
             }
         }
     }
-    assert!(found.len() > 50, "{}", found.len());
     found
 }
