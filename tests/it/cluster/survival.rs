@@ -48,16 +48,16 @@ fn sample(count: usize, part: usize, cases: Cases) -> String {
 }
 
 /// Starts to put the orders of a file through the system.
-fn demo(world: &RoleCluster, file: &str, orders: usize) -> tokio::process::Child {
+fn demo(roles: &RoleCluster, file: &str, orders: usize) -> tokio::process::Child {
     // Not all at once: some must still be to come when the last thing breaks.
     let concurrency = (orders / 20).max(CONCURRENCY).to_string();
     let fixed = ["demo", "--external", "--patience", PATIENCE, "--output", "json"];
-    world.spawn(&[&fixed[..], &["--orders", file, "--concurrency", &concurrency]].concat())
+    roles.spawn(&[&fixed[..], &["--orders", file, "--concurrency", &concurrency]].concat())
 }
 
 /// One run of the orders through the system.
 struct Run<'a> {
-    world: &'a RoleCluster,
+    roles: &'a RoleCluster,
     name: &'static str,
     before: i64,
     orders: usize,
@@ -68,42 +68,42 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn start(world: &'a RoleCluster, name: &'static str, part: usize, cases: Cases) -> Self {
+    async fn start(roles: &'a RoleCluster, name: &'static str, part: usize, cases: Cases) -> Self {
         let wanted = std::env::var("RUYI_TEST_CHAOS_ORDERS").ok().and_then(|text| text.parse().ok());
         let orders: usize = wanted.unwrap_or(DEFAULT_ORDERS);
-        world.all_ready().await;
-        let file = world.write(&format!("{name}.jsonl"), &sample(orders, part, cases));
-        let before = world.orders().await.unwrap();
-        let demo = demo(world, &file, orders);
+        roles.all_ready().await;
+        let file = roles.write(&format!("{name}.jsonl"), &sample(orders, part, cases));
+        let before = roles.orders().await.unwrap();
+        let demo = demo(roles, &file, orders);
         // The first order shows that the demo has put its products on sale.
-        world.until_orders(before + 1).await;
-        let probe = Probe::start(name, world.urls("order"));
-        Self { world, name, before, orders, file, demo, probe, started: Instant::now() }
+        roles.until_orders(before + 1).await;
+        let probe = Probe::start(name, roles.urls("order"));
+        Self { roles, name, before, orders, file, demo, probe, started: Instant::now() }
     }
 
     /// Waits until so many orders have been placed, those of the probe among them, and more are on their way.
     async fn until(&mut self, percent: usize) {
         let count = i64::try_from(self.orders * percent / 100).unwrap();
-        self.world.until_orders(self.before + count).await;
+        self.roles.until_orders(self.before + count).await;
         if self.demo.try_wait().unwrap().is_some() {
             // On a fast machine it is over before everything has been broken: it goes on with new orders.
-            let next = demo(self.world, &self.file, self.orders);
+            let next = demo(self.roles, &self.file, self.orders);
             let ended = Ended::from(std::mem::replace(&mut self.demo, next).wait_with_output().await.unwrap());
-            assert!(ended.ok, "{}: {}\n{}", self.name, ended.text(), self.world.logs());
-            let orders = self.world.orders().await.unwrap();
-            self.world.until_orders(orders + i64::try_from(CONCURRENCY).unwrap()).await;
+            assert!(ended.ok, "{}: {}\n{}", self.name, ended.text(), self.roles.logs());
+            let orders = self.roles.orders().await.unwrap();
+            self.roles.until_orders(orders + i64::try_from(CONCURRENCY).unwrap()).await;
         }
     }
 
     /// Everything has ended as it should; returns what the demo reports, and what the probe was refused.
     async fn end(self) -> (Value, u64) {
-        let Self { world, name, demo, probe, started, .. } = self;
+        let Self { roles, name, demo, probe, started, .. } = self;
         let broken = started.elapsed();
         let (accepted, refused) = probe.stop().await;
         let ended = Ended::from(demo.wait_with_output().await.unwrap());
-        assert!(ended.ok, "{name}: {}\n{}", ended.text(), world.logs());
+        assert!(ended.ok, "{name}: {}\n{}", ended.text(), roles.logs());
         // Each order of the probe has ended by now, too, or the demo's audit had found it.
-        let audit = world.ruyi(&["audit", "--settle", "0s", "--output", "json"]).await;
+        let audit = roles.ruyi(&["audit", "--settle", "0s", "--output", "json"]).await;
         assert!(audit.ok && audit.json()["ok"] == true, "{name}: {}", audit.text());
         let report = ended.json();
         eprintln!(
@@ -119,89 +119,89 @@ impl<'a> Run<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_of_processes_survives_whatever_breaks() {
-    let Some(world) = RoleCluster::start().await else { return };
+    let Some(roles) = RoleCluster::start().await else { return };
     // A part by itself, for whoever looks for a fault.
     let only = std::env::var("RUYI_TEST_CHAOS_PART").ok();
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     if wanted("undisturbed") {
-        undisturbed(&world).await;
+        undisturbed(&roles).await;
     }
     if wanted("processes") {
-        every_process_is_killed(&world).await;
+        every_process_is_killed(&roles).await;
     }
     if wanted("broker") {
-        broker_and_name_server_are_killed(&world).await;
+        broker_and_name_server_are_killed(&roles).await;
     }
     if wanted("database") {
-        database_and_cache_go_and_come(&world).await;
+        database_and_cache_go_and_come(&roles).await;
     }
     if wanted("outage") {
-        no_broker_for_a_while(&world).await;
+        no_broker_for_a_while(&roles).await;
     }
 }
 
-async fn undisturbed(world: &RoleCluster) {
-    let run = Run::start(world, "undisturbed", 0, Cases::All).await;
+async fn undisturbed(roles: &RoleCluster) {
+    let run = Run::start(roles, "undisturbed", 0, Cases::All).await;
     let (report, refused) = run.end().await;
     assert_eq!((&report["unexpected"], refused), (&Value::from(0), 0), "{report}");
 }
 
-async fn every_process_is_killed(world: &RoleCluster) {
-    let mut run = Run::start(world, "killed-processes", 1, Cases::All).await;
+async fn every_process_is_killed(roles: &RoleCluster) {
+    let mut run = Run::start(roles, "killed-processes", 1, Cases::All).await;
     for number in 1..=INSTANCES {
         run.until(number * 20).await;
         // One of each role and a worker; the others of the role go on meanwhile.
         let names = ROLES.map(|role| format!("{role}-{number}"));
         let worker = format!("worker-{number}");
         for name in names.iter().chain([&worker]) {
-            world.instance(name).kill_and_start_again();
+            roles.instance(name).kill_and_start_again();
         }
-        world.all_ready().await;
+        roles.all_ready().await;
     }
     run.end().await;
 }
 
-async fn broker_and_name_server_are_killed(world: &RoleCluster) {
-    let mut run = Run::start(world, "killed-broker", 2, Cases::NoHurry).await;
+async fn broker_and_name_server_are_killed(roles: &RoleCluster) {
+    let mut run = Run::start(roles, "killed-broker", 2, Cases::NoHurry).await;
     run.until(10).await;
-    world.rocketmq.kill_broker("a");
+    roles.rocketmq.kill_broker("a");
     run.until(20).await;
-    world.rocketmq.kill_namesrv(0);
-    world.rocketmq.start_broker("a").await;
+    roles.rocketmq.kill_namesrv(0);
+    roles.rocketmq.start_broker("a").await;
     run.until(40).await;
-    world.rocketmq.start_namesrv(0).await;
+    roles.rocketmq.start_namesrv(0).await;
     run.end().await;
 }
 
-async fn database_and_cache_go_and_come(world: &RoleCluster) {
-    let mut run = Run::start(world, "killed-database", 3, Cases::NoHurry).await;
+async fn database_and_cache_go_and_come(roles: &RoleCluster) {
+    let mut run = Run::start(roles, "killed-database", 3, Cases::NoHurry).await;
     run.until(10).await;
-    world.redis.flush().await;
+    roles.redis.flush().await;
     run.probe.database_goes();
-    world.mariadb.stop();
+    roles.mariadb.stop();
     run.probe.until_refused(1).await;
-    world.mariadb.start_again().await;
+    roles.mariadb.start_again().await;
     run.probe.database_is_back();
     run.until(30).await;
-    world.redis.kill();
+    roles.redis.kill();
     run.until(40).await;
     run.probe.database_goes();
-    world.mariadb.kill();
-    world.mariadb.start_again().await;
+    roles.mariadb.kill();
+    roles.mariadb.start_again().await;
     run.probe.database_is_back();
     run.until(60).await;
-    world.redis.start_again().await;
+    roles.redis.start_again().await;
     run.end().await;
 }
 
-async fn no_broker_for_a_while(world: &RoleCluster) {
-    let mut run = Run::start(world, "no-broker", 4, Cases::NoHurry).await;
+async fn no_broker_for_a_while(roles: &RoleCluster) {
+    let mut run = Run::start(roles, "no-broker", 4, Cases::NoHurry).await;
     run.until(10).await;
-    world.rocketmq.kill_broker("a");
-    world.rocketmq.kill_broker("b");
+    roles.rocketmq.kill_broker("a");
+    roles.rocketmq.kill_broker("b");
     // The length of the outage is what is tested.
     tokio::time::sleep(OUTAGE).await;
-    world.rocketmq.start_broker("b").await;
-    world.rocketmq.start_broker("a").await;
+    roles.rocketmq.start_broker("b").await;
+    roles.rocketmq.start_broker("a").await;
     run.end().await;
 }

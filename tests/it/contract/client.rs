@@ -77,7 +77,7 @@ fn ids(run: &Run) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_keeps_the_order_of_its_input() {
-    let (base, world) = fake_api::start().await;
+    let (base, fake) = fake_api::start().await;
     let created = ruyi(&base, &["order", "create", "-"], &lines((1..=150).map(order))).await;
     assert_eq!((created.code, created.err.as_str(), created.out.len()), (0, "", 150));
     let paid = ruyi(&base, &["payment", "pay", "-", "--concurrency", "8"], &lines(created.out.clone())).await;
@@ -90,7 +90,7 @@ async fn a_pipeline_keeps_the_order_of_its_input() {
     let users: Vec<usize> = signed.out.iter().map(|row| row["userId"].as_str().unwrap().parse().unwrap()).collect();
     assert!(users.into_iter().eq(1..=150));
     assert!(signed.out.iter().all(|row| row["outcome"] == "SIGNED"));
-    assert_eq!(world.lock().unwrap().placed(), 150);
+    assert_eq!(fake.lock().unwrap().placed(), 150);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn each_result_leaves_before_the_input_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_line_is_named_while_the_others_go_on() {
-    let (base, world) = fake_api::start().await;
+    let (base, fake) = fake_api::start().await;
     let none = json!({"userId": "2", "items": [{"sku": "TEA", "quantity": 0}]});
     let input = format!("{}\n{{\"userId\":\n\n{none}\n[1]\n{}\n", order(1), order(2));
     let run = ruyi(&base, &["order", "create", "-"], &input).await;
@@ -126,23 +126,23 @@ async fn bad_line_is_named_while_the_others_go_on() {
     assert_eq!(errors[1], "error: item 4: 422 invalid: no (items[0].quantity: 1 to 9999)");
     assert!(errors[2].starts_with("error: item 5: "), "{}", run.err);
     assert_eq!(errors[3], "3 of 5 failed");
-    assert_eq!(world.lock().unwrap().placed(), 2);
+    assert_eq!(fake.lock().unwrap().placed(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_role_is_asked_again_with_the_same_key() {
-    let (base, world) = fake_api::start().await;
-    world.lock().unwrap().flaky = true;
+    let (base, fake) = fake_api::start().await;
+    fake.lock().unwrap().flaky = true;
     let run = ruyi(&base, &["order", "create", "-"], &lines((1..=40).map(order))).await;
     assert_eq!((run.code, run.err.as_str(), run.out.len()), (0, "", 40));
     // One guard at a time: two in one expression would wait for each other.
-    let refused = world.lock().unwrap().refused;
-    assert_eq!((refused, world.lock().unwrap().placed()), (40, 40));
+    let refused = fake.lock().unwrap().refused;
+    assert_eq!((refused, fake.lock().unwrap().placed()), (40, 40));
     // Equal lines are different orders, equal keys are not.
     let mut keyed = order(7);
     keyed["idempotencyKey"] = "k".into();
     let run = ruyi(&base, &["order", "create", "-"], &lines([order(7), order(7), keyed.clone(), keyed])).await;
-    assert_eq!((run.code, world.lock().unwrap().placed()), (0, 43));
+    assert_eq!((run.code, fake.lock().unwrap().placed()), (0, 43));
     assert_eq!(run.out[2]["orderId"], run.out[3]["orderId"]);
 }
 
@@ -197,16 +197,16 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn products_stock_and_lists() {
-    let (base, world) = fake_api::start().await;
+    let (base, fake) = fake_api::start().await;
     assert_eq!(ruyi(&base, &["product", "set", "-"], PRODUCTS).await.code, 0);
     assert_eq!(ruyi(&base, &["stock", "set", "-"], PRODUCTS).await.code, 0);
     assert_eq!(ruyi(&base, &["product", "set", "TEA", "--name", "茶", "--price", "9.90"], "").await.code, 0);
     let run = ruyi(&base, &["stock", "set", "TEA", "5"], "").await;
     assert_eq!(run.out, [json!({"sku": "TEA", "available": 5, "frozen": 0, "sold": 0})]);
     {
-        let world = world.lock().unwrap();
-        assert_eq!((world.products.len(), world.stock.len()), (51, 51));
-        assert_eq!(world.products["TEA"], json!({"name": "茶", "price": 9.9}));
+        let fake = fake.lock().unwrap();
+        assert_eq!((fake.products.len(), fake.stock.len()), (51, 51));
+        assert_eq!(fake.products["TEA"], json!({"name": "茶", "price": 9.9}));
     }
     let run = ruyi(&base, &["order", "create", "--user", "1", "--item", "TEA=2", "--pay-within", "1m"], "").await;
     assert_eq!((run.code, run.err.as_str()), (0, ""));
@@ -272,20 +272,20 @@ async fn drive_example(base: &str, count: u64) -> Driven {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_driver_brings_every_example_order_to_its_end() {
-    let (base, world) = fake_api::start().await;
+    let (base, fake) = fake_api::start().await;
     let lines = u64::try_from(shop_orders().lines().count()).unwrap();
     let driven = drive_example(&base, lines).await;
     assert_eq!(driven.unexpected, 0, "{:#?}", driven.failures);
     assert_eq!((driven.ended(End::Open), driven.ended(End::Duplicate)), (0, 10));
     assert_eq!(driven.orders(), lines - 10);
-    assert_eq!(world.lock().unwrap().placed() as u64, driven.orders() - driven.ended(End::Rejected));
+    assert_eq!(fake.lock().unwrap().placed() as u64, driven.orders() - driven.ended(End::Rejected));
     assert!(driven.sample.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_driver_notices_what_should_not_be() {
-    let (base, world) = fake_api::start().await;
-    world.lock().unwrap().oversells = true;
+    let (base, fake) = fake_api::start().await;
+    fake.lock().unwrap().oversells = true;
     let driven = drive_example(&base, 200).await;
     assert!(driven.unexpected > 0);
     assert!(driven.failures.iter().all(|failure| failure.ended == End::Signed && failure.expected == End::Canceled));

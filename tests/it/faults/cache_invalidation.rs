@@ -22,9 +22,9 @@ async fn ask(method: Method, url: &str, body: Option<Value>) -> Value {
 
 /// With a time to live that no test outlives, only the message can make the other process forget.
 async fn other_processes_forget(settings: &[&str]) {
-    let world = SharedBroker::start(&[settings, &["cache.ttl=1h"]].concat()).await;
-    let one = world.listening("order-1", &["serve", "order"]).await;
-    let two = world.listening("order-2", &["serve", "order"]).await;
+    let shared = SharedBroker::start(&[settings, &["cache.ttl=1h"]].concat()).await;
+    let one = shared.listening("order-1", &["serve", "order"]).await;
+    let two = shared.listening("order-2", &["serve", "order"]).await;
     ask(Method::PUT, &format!("{}/products/A1", one.url), Some(json!({"name": "Tea", "price": 3}))).await;
     // The other may not listen yet, and a message may be lost: one of them arrives.
     eventually("the other process forgets", async || {

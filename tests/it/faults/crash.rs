@@ -25,12 +25,12 @@ const EMBEDDED: &[&str] = &["mq.embedded.namesrv_port=0", "mq.embedded.broker_po
 
 /// Dies at `crash_at`, goes on, and ends like a run that nothing disturbed.
 async fn dies_at(crash_at: &str, settings: &[&str], undisturbed: &Totals) {
-    let world = CrashedProcess::start(settings, Some(crash_at)).await;
-    let totals = script(&world).await;
-    world.audit().await;
-    let exits = world.stop().await;
+    let process = CrashedProcess::start(settings, Some(crash_at)).await;
+    let totals = script(&process).await;
+    process.audit().await;
+    let exits = process.stop().await;
     assert!(exits.len() == 2, "{crash_at} was never passed: {exits:?}");
-    let log = world.logged();
+    let log = process.logged();
     assert_eq!(exits[0].signal(), Some(SIGABRT), "{crash_at}: {exits:?}\n{log}");
     assert_eq!(exits[1].code(), Some(0), "{crash_at}: {exits:?}\n{log}");
     assert_eq!(&totals, undisturbed, "{crash_at}");
@@ -38,10 +38,10 @@ async fn dies_at(crash_at: &str, settings: &[&str], undisturbed: &Totals) {
 }
 
 async fn undisturbed(settings: &[&str]) -> Totals {
-    let world = CrashedProcess::start(settings, None).await;
-    let totals = script(&world).await;
-    world.audit().await;
-    let exits = world.stop().await;
+    let process = CrashedProcess::start(settings, None).await;
+    let totals = script(&process).await;
+    process.audit().await;
+    let exits = process.stop().await;
     assert_eq!(exits.iter().map(|exit| exit.code()).collect::<Vec<_>>(), [Some(0)]);
     totals
 }
@@ -76,16 +76,16 @@ async fn dies_at_random_moments() {
     println!("RUYI_TEST_SEED={seed}");
     let mut chance = rand::rngs::StdRng::seed_from_u64(seed);
 
-    let world = CrashedProcess::start(EMBEDDED, None).await;
-    shoppers::fill(&world).await;
+    let process = CrashedProcess::start(EMBEDDED, None).await;
+    shoppers::fill(&process).await;
     let (over, bought) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let shoppers: Vec<_> = (0..4)
         .map(|user| {
-            let (world, over, bought) = (world.clone(), over.clone(), bought.clone());
+            let (process, over, bought) = (process.clone(), over.clone(), bought.clone());
             tokio::spawn(async move {
                 let mut n = 0;
                 while !over.load(Ordering::Relaxed) {
-                    bought.fetch_add(shoppers::shop_at_random(&world, user, n).await, Ordering::Relaxed);
+                    bought.fetch_add(shoppers::shop_at_random(&process, user, n).await, Ordering::Relaxed);
                     n += 1;
                 }
                 n
@@ -94,12 +94,12 @@ async fn dies_at_random_moments() {
         .collect();
     for kill in 0..KILLS {
         let started = std::time::Instant::now();
-        world.serving().await;
+        process.serving().await;
         let up = started.elapsed();
         let wait_ms = chance.random_range(0..1_000);
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        world.signal("KILL");
-        eventually("it is dead", || async { (world.exits() > kill).then_some(()) }).await;
+        process.signal("KILL");
+        eventually("it is dead", || async { (process.exits() > kill).then_some(()) }).await;
         println!("kill {kill} after {wait_ms} ms; it served again after {up:?}");
     }
     over.store(true, Ordering::Relaxed);
@@ -109,9 +109,9 @@ async fn dies_at_random_moments() {
         rounds += shopper.await.unwrap();
     }
     assert!(rounds >= 4, "{rounds}");
-    world.audit().await;
-    let stock = world.get("/stock/A1").await;
-    let exits = world.stop().await;
+    process.audit().await;
+    let stock = process.get("/stock/A1").await;
+    let exits = process.stop().await;
     let killed = exits.iter().filter(|exit| exit.signal() == Some(SIGKILL)).count();
     assert_eq!((killed, exits.len()), (KILLS, KILLS + 1), "{exits:?}");
     let bought = bought.load(Ordering::Relaxed);
@@ -121,8 +121,8 @@ async fn dies_at_random_moments() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_is_kept_off() {
-    let world = CrashedProcess::start(LOCAL, None).await;
-    let mut second = world.command(None);
+    let process = CrashedProcess::start(LOCAL, None).await;
+    let mut second = process.command(None);
     let output = tokio::task::spawn_blocking(move || {
         second.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         second.output().unwrap()
@@ -132,35 +132,35 @@ async fn a_second_process_is_kept_off() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("another ruyi process uses the data directory"), "{text}");
     assert!(output.stdout.is_empty());
-    assert_eq!(world.get("/healthz").await["status"], "ok");
-    assert_eq!(world.stop().await.len(), 1);
+    assert_eq!(process.get("/healthz").await["status"], "ok");
+    assert_eq!(process.stop().await.len(), 1);
 }
 
 /// Told to stop, it stops in order; started again, it goes on with what was under way.
 async fn stops_and_goes_on(settings: &[&str]) {
-    let world = CrashedProcess::start(settings, None).await;
-    shoppers::fill(&world).await;
+    let process = CrashedProcess::start(settings, None).await;
+    shoppers::fill(&process).await;
     let mut orders = Vec::new();
     for n in 0..8 {
         orders.push(
             shoppers::place(
-                &world,
+                &process,
                 &format!("stop-{n}"),
                 &json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]}),
             )
             .await,
         );
     }
-    world.signal("TERM");
-    eventually("it has stopped", || async { (world.exits() == 1).then_some(()) }).await;
+    process.signal("TERM");
+    eventually("it has stopped", || async { (process.exits() == 1).then_some(()) }).await;
     for order in &orders {
-        shoppers::pay(&world, order).await;
+        shoppers::pay(&process, order).await;
     }
     for order in &orders {
-        shoppers::ends(&world, order, "SIGNED").await;
+        shoppers::ends(&process, order, "SIGNED").await;
     }
-    world.audit().await;
-    let exits = world.stop().await;
+    process.audit().await;
+    let exits = process.stop().await;
     assert_eq!(exits.iter().map(|exit| exit.code()).collect::<Vec<_>>(), [Some(0), Some(0)], "{exits:?}");
 }
 

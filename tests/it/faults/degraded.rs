@@ -73,8 +73,8 @@ impl Drop for FarBroker {
     }
 }
 
-async fn told(world: &CrashedProcess) -> String {
-    let url = format!("{}/readyz", world.serving().await);
+async fn told(process: &CrashedProcess) -> String {
+    let url = format!("{}/readyz", process.serving().await);
     match reqwest::get(url).await {
         Ok(answer) => {
             let text = answer.text().await.unwrap_or_default();
@@ -90,8 +90,8 @@ async fn told(world: &CrashedProcess) -> String {
     }
 }
 
-async fn until_told(world: &CrashedProcess, what: &str) {
-    eventually(&format!("/readyz tells {what:?}"), || async { told(world).await.contains(what).then_some(()) }).await;
+async fn until_told(process: &CrashedProcess, what: &str) {
+    eventually(&format!("/readyz tells {what:?}"), || async { told(process).await.contains(what).then_some(()) }).await;
 }
 
 /// Every copy that the broker has was taken by the groups, and dropped where it was one too many.
@@ -112,8 +112,8 @@ async fn nothing_is_left_with(broker: &FarBroker) {
 }
 
 /// Nobody was told to come back later.
-async fn nothing_was_refused(world: &CrashedProcess) {
-    let url = format!("{}/metrics", world.serving().await);
+async fn nothing_was_refused(process: &CrashedProcess) {
+    let url = format!("{}/metrics", process.serving().await);
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     let failed = |line: &&str| line.starts_with("ruyi_http_requests_total") && line.contains("status=\"5");
     assert_eq!(text.lines().filter(failed).collect::<Vec<_>>(), Vec::<&str>::new());
@@ -123,87 +123,87 @@ async fn nothing_was_refused(world: &CrashedProcess) {
 async fn orders_go_on_without_broker_and_late_copies_drop() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
-    let world = CrashedProcess::start(&[&namesrv, "mq.degrade_after=1s"], None).await;
-    fill(&world).await;
-    world.send(Method::PUT, "/products/C3", &json!({"name": "Cup", "price": 5})).await;
-    world.send(Method::PUT, "/stock/C3", &json!({"available": 10})).await;
+    let process = CrashedProcess::start(&[&namesrv, "mq.degrade_after=1s"], None).await;
+    fill(&process).await;
+    process.send(Method::PUT, "/products/C3", &json!({"name": "Cup", "price": 5})).await;
+    process.send(Method::PUT, "/stock/C3", &json!({"available": 10})).await;
     let item = json!({"userId": "9", "items": [{"sku": "C3", "quantity": 1}]});
-    until_told(&world, "ready: ok").await;
-    let before = place(&world, "before", &item).await;
-    pay(&world, &before).await;
-    ends(&world, &before, "SIGNED").await;
+    until_told(&process, "ready: ok").await;
+    let before = place(&process, "before", &item).await;
+    pay(&process, &before).await;
+    ends(&process, &before, "SIGNED").await;
 
     broker.kill();
-    let during = place(&world, "during", &item).await;
-    until_told(&world, "ready: away: degraded").await;
-    pay(&world, &during).await;
-    ends(&world, &during, "SIGNED").await;
+    let during = place(&process, "during", &item).await;
+    until_told(&process, "ready: away: degraded").await;
+    pay(&process, &during).await;
+    ends(&process, &during, "SIGNED").await;
     // An order of every kind: paid, canceled, refunded, sold out.
-    script(&world).await;
-    nothing_was_refused(&world).await;
+    script(&process).await;
+    nothing_was_refused(&process).await;
 
     // The process dies, and starts while nobody answers.
-    let survivor = place(&world, "survivor", &item).await;
-    world.signal("KILL");
-    eventually("it has ended", || async { (world.exits() == 1).then_some(()) }).await;
-    pay(&world, &survivor).await;
-    ends(&world, &survivor, "SIGNED").await;
-    until_told(&world, "ready: away: degraded").await;
+    let survivor = place(&process, "survivor", &item).await;
+    process.signal("KILL");
+    eventually("it has ended", || async { (process.exits() == 1).then_some(()) }).await;
+    pay(&process, &survivor).await;
+    ends(&process, &survivor, "SIGNED").await;
+    until_told(&process, "ready: away: degraded").await;
 
     broker.start();
-    until_told(&world, "ready: ok").await;
-    world.audit().await;
-    let after = place(&world, "after", &item).await;
-    pay(&world, &after).await;
-    ends(&world, &after, "SIGNED").await;
+    until_told(&process, "ready: ok").await;
+    process.audit().await;
+    let after = place(&process, "after", &item).await;
+    pay(&process, &after).await;
+    ends(&process, &after, "SIGNED").await;
     nothing_is_left_with(&broker).await;
-    world.audit().await;
-    let stock = world.get("/stock/C3").await;
+    process.audit().await;
+    let stock = process.get("/stock/C3").await;
     assert_eq!(stock, json!({"sku": "C3", "available": 6, "frozen": 0, "sold": 4}));
-    nothing_was_refused(&world).await;
-    world.stop().await;
+    nothing_was_refused(&process).await;
+    process.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broker_that_comes_and_goes_loses_and_doubles_nothing() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
-    let world = CrashedProcess::start(&[&namesrv, "mq.degrade_after=300ms"], None).await;
-    fill(&world).await;
+    let process = CrashedProcess::start(&[&namesrv, "mq.degrade_after=300ms"], None).await;
+    fill(&process).await;
     let item = json!({"userId": "9", "items": [{"sku": "A1", "quantity": 1}]});
     let mut orders = Vec::new();
     for round in 0..3 {
         broker.kill();
         for each in 0..5 {
-            let order = place(&world, &format!("away{round}-{each}"), &item).await;
+            let order = place(&process, &format!("away{round}-{each}"), &item).await;
             if round > 0 || each > 2 {
-                pay(&world, &order).await;
+                pay(&process, &order).await;
             }
             orders.push(order);
         }
         broker.start();
         for each in 0..5 {
-            orders.push(place(&world, &format!("back{round}-{each}"), &item).await);
+            orders.push(place(&process, &format!("back{round}-{each}"), &item).await);
         }
-        until_told(&world, "ready: ok").await;
+        until_told(&process, "ready: ok").await;
     }
     for order in &orders {
-        pay_once(&world, order).await;
-        ends(&world, order, "SIGNED").await;
+        pay_once(&process, order).await;
+        ends(&process, order, "SIGNED").await;
     }
-    world.audit().await;
-    let stock = world.get("/stock/A1").await;
+    process.audit().await;
+    let stock = process.get("/stock/A1").await;
     assert_eq!(stock, json!({"sku": "A1", "available": 100_000 - orders.len(), "frozen": 0, "sold": orders.len()}));
     nothing_is_left_with(&broker).await;
-    nothing_was_refused(&world).await;
-    world.stop().await;
+    nothing_was_refused(&process).await;
+    process.stop().await;
 }
 
 /// Pays an order that is perhaps paid already.
-async fn pay_once(world: &CrashedProcess, order: &str) {
+async fn pay_once(process: &CrashedProcess, order: &str) {
     let path = format!("/payments/{order}/pay");
     eventually("it is paid", || async {
-        let (status, _) = world.request(Method::POST, &path, &[], Some(b"{}")).await;
+        let (status, _) = process.request(Method::POST, &path, &[], Some(b"{}")).await;
         (status.as_u16() != 404).then_some(())
     })
     .await;

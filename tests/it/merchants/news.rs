@@ -188,22 +188,22 @@ async fn bad_merchants_are_refused() {
 /// A real server: it fails, and is called again with the same id, the time of that call, and the secrets of then.
 #[tokio::test]
 async fn calls_are_signed_with_secrets_valid_when_made() {
-    let (mut world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
-    world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
+    let (mut calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.targets = calls.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
     let (old, new) = (new_secret(), new_secret());
-    known(&world, &old, None).await;
+    known(&calls, &old, None).await;
     let body = json!({ "type": "order.paid", "data": { "merchant_id": "9", "status": "PAID" } }).to_string();
     let kind = Call::Merchant;
-    world.insert(kind, "7:ORDER_NOTIFY:PAID", &server.url("/told"), &body).await;
+    calls.insert(kind, "7:ORDER_NOTIFY:PAID", &server.url("/told"), &body).await;
     server.script([Answer::status(500), Answer::status(404)]);
-    let mut engine = world.engine(no_effects());
+    let mut engine = calls.engine(no_effects());
     assert_eq!(engine.drain().await.unwrap(), 1);
-    known(&world, &new, Some((&old, START_MS + 60_000))).await;
+    known(&calls, &new, Some((&old, START_MS + 60_000))).await;
     for _ in 0..2 {
-        world.clock.advance_ms(30_000);
+        calls.clock.advance_ms(30_000);
         assert_eq!(engine.drain().await.unwrap(), 1);
     }
-    assert_eq!(world.status(kind, "7:ORDER_NOTIFY:PAID").await, Status::Done as i64);
+    assert_eq!(calls.status(kind, "7:ORDER_NOTIFY:PAID").await, Status::Done as i64);
     let seen = server.seen();
     let by: Vec<(bool, bool)> = seen.iter().map(|one| (is_signed(one, &old), is_signed(one, &new))).collect();
     assert_eq!(by, [(true, false), (true, true), (false, true)]);
@@ -213,7 +213,7 @@ async fn calls_are_signed_with_secrets_valid_when_made() {
         assert_eq!((one.header("webhook-id"), &one.body), ("7:ORDER_NOTIFY:PAID", &body));
     }
     // Whoever reads the log can neither sign nor replay.
-    let mut conn = world.db.read().await.unwrap();
+    let mut conn = calls.db.read().await.unwrap();
     let text = "SELECT CAST(request AS CHAR) FROM delivery_attempt";
     let logged = ruyi::db::sql::fetch(&mut conn, text, vec![]).await.unwrap();
     for row in &logged {
@@ -225,16 +225,16 @@ async fn calls_are_signed_with_secrets_valid_when_made() {
 
 #[tokio::test]
 async fn a_merchant_that_is_gone_is_not_called() {
-    let (mut world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
-    world.targets = world.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
+    let (mut calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.targets = calls.targets.guarded(true, std::sync::Arc::new(|_| unreachable!()));
     for (reference, body) in [("1", json!({ "data": { "merchant_id": "9" } })), ("2", json!({}))] {
-        world.insert(Call::Merchant, reference, &server.url("/told"), &body.to_string()).await;
+        calls.insert(Call::Merchant, reference, &server.url("/told"), &body.to_string()).await;
     }
     // One order's calls keep their order: the second follows when the first has ended.
-    let mut engine = world.engine(no_effects());
+    let mut engine = calls.engine(no_effects());
     engine.drain().await.unwrap();
     for reference in ["1", "2"] {
-        assert_eq!(world.status(Call::Merchant, reference).await, Status::Refused as i64, "{reference}");
+        assert_eq!(calls.status(Call::Merchant, reference).await, Status::Refused as i64, "{reference}");
     }
     assert!(server.seen().is_empty());
 }

@@ -91,10 +91,10 @@ impl JavaNeighbours {
 }
 
 /// Every topic of the catalogue that has a consumer, as raw messages without any property: three copies each.
-async fn raw(world: &JavaNeighbours, first: i64) -> (Vec<Sent>, Vec<String>) {
+async fn raw(neighbours: &JavaNeighbours, first: i64) -> (Vec<Sent>, Vec<String>) {
     let (mut sent, mut lines) = (Vec::new(), Vec::new());
     for (at, kind) in (0_i64..).zip(Kind::ALL) {
-        let case = prepare(world.db(), kind, first + at * STEP).await;
+        let case = prepare(neighbours.db(), kind, first + at * STEP).await;
         let (topic, tag) = known_as(kind);
         let one = line(topic, tag, &case.key, &case.body.to_string());
         lines.extend([one.clone(), one.clone(), one]);
@@ -105,7 +105,7 @@ async fn raw(world: &JavaNeighbours, first: i64) -> (Vec<Sent>, Vec<String>) {
 }
 
 /// What classes of Java services make: decimal amounts, nulls, further fields; with an id in the body, and without.
-async fn legacy(world: &JavaNeighbours, first: i64) -> (Vec<Sent>, Vec<String>) {
+async fn legacy(neighbours: &JavaNeighbours, first: i64) -> (Vec<Sent>, Vec<String>) {
     let kinds = [
         (Kind::OrderCreated, "@OrderCreated"),
         (Kind::PaymentSuccess, "@PaymentSuccess"),
@@ -113,7 +113,7 @@ async fn legacy(world: &JavaNeighbours, first: i64) -> (Vec<Sent>, Vec<String>) 
     ];
     let (mut sent, mut lines) = (Vec::new(), Vec::new());
     for (at, (kind, class)) in (0_i64..).zip(kinds.into_iter().chain(kinds)) {
-        let mut case = prepare(world.db(), kind, first + at * STEP).await;
+        let mut case = prepare(neighbours.db(), kind, first + at * STEP).await;
         if kind == Kind::PaymentSuccess {
             // Its payTime is a text with a zone.
             case.effects[0].1 = case.effects[0].1.split(" AND pay_time").next().unwrap().to_owned();
@@ -160,16 +160,16 @@ async fn check_once(db: &Db, sent: &Sent) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn java_services_on_rocketmq_send_and_receive_every_event() {
-    let Some(world) = JavaNeighbours::start().await else { return };
-    let db = world.db();
+    let Some(neighbours) = JavaNeighbours::start().await else { return };
+    let db = neighbours.db();
     let filters = ["payment_success_topic", "pay", "PAID_ORDER_SUCCESS", "PAID_ORDER_SUCCESS || OTHER"];
     let others = ["ORDER_CANCELED", "SOME_OTHER_TAG", "TRIGGER_ORDER_FULFILL", "*"];
-    let mut args = vec![world.cluster.namesrv(), "java-consumer-group".to_owned()];
+    let mut args = vec![neighbours.cluster.namesrv(), "java-consumer-group".to_owned()];
     args.extend(filters.into_iter().chain(others).map(str::to_owned));
-    let consumer = world.java.start("Consume", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let consumer = neighbours.java.start("Consume", &args.iter().map(String::as_str).collect::<Vec<_>>());
 
-    let (mut sent, mut lines) = raw(&world, 7_000_000_000).await;
-    let (more, of_classes) = legacy(&world, 7_100_000_000).await;
+    let (mut sent, mut lines) = raw(&neighbours, 7_000_000_000).await;
+    let (more, of_classes) = legacy(&neighbours, 7_100_000_000).await;
     sent.extend(more);
     lines.extend(of_classes);
     // On the same topic, but none of ours: the tag says so.
@@ -183,7 +183,7 @@ async fn java_services_on_rocketmq_send_and_receive_every_event() {
     // The last of each queue: when it is handled, so is what came before it.
     let last = prepare(db, Kind::PaymentSuccess, 7_300_000_000 + 3 * STEP).await;
     lines.push(line("payment_success_topic", "pay", &last.key, &last.body.to_string()));
-    world.produce(&lines).await;
+    neighbours.produce(&lines).await;
     for one in &sent {
         eventually(&format!("{:?} {} has its effects", one.kind, one.id), async || is_done(db, one).await).await;
     }
@@ -193,7 +193,7 @@ async fn java_services_on_rocketmq_send_and_receive_every_event() {
     assert_eq!((group.as_str(), outcome), (Group::Order.name(), 3));
     assert!(reason.contains("at most two places"), "{reason}");
 
-    lag_is_gone(&world).await;
+    lag_is_gone(&neighbours).await;
     for one in &sent {
         check_once(db, one).await;
     }
@@ -202,15 +202,15 @@ async fn java_services_on_rocketmq_send_and_receive_every_event() {
 
     reads_ours(&consumer, &sent).await;
     consumer.finish();
-    assert!(world.process.stop().await);
+    assert!(neighbours.process.stop().await);
 }
 
 /// Every group has taken all that there is: copies too.
-async fn lag_is_gone(world: &JavaNeighbours) {
+async fn lag_is_gone(neighbours: &JavaNeighbours) {
     let runtime = MqRuntime::start("interop").unwrap();
     let topics: HashMap<String, String> =
         ALIASES.iter().map(|(name, alias)| ((*name).to_owned(), (*alias).to_owned())).collect();
-    let config = RocketMqConfig { namesrv: world.cluster.namesrv(), topics, ..RocketMqConfig::default() };
+    let config = RocketMqConfig { namesrv: neighbours.cluster.namesrv(), topics, ..RocketMqConfig::default() };
     let mq = RocketMq::connect(config, &runtime).await.unwrap();
     for group in Group::ALL {
         let topics: Vec<String> = group.events().map(|kind| kind.name().to_owned()).collect();

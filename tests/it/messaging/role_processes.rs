@@ -25,13 +25,13 @@ async fn count(db: &Db, text: &'static str) -> i64 {
 }
 
 /// Feeds `orders` orders of the demo's kind, and wants each to end as it should, and nothing to be wrong afterwards.
-fn demo(world: &SharedBroker, clients: &[String], orders: u32) -> Value {
+fn demo(shared: &SharedBroker, clients: &[String], orders: u32) -> Value {
     let orders = orders.to_string();
     let mut args = vec!["demo", "--external", "--orders", &orders, "--patience", "120s", "-o", "json"];
     for client in clients {
         args.extend(["--set", client]);
     }
-    let done = world.run(&args);
+    let done = shared.run(&args);
     let text = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{text}\n{}", String::from_utf8_lossy(&done.stderr));
     let report: Value = serde_json::from_str(&text).unwrap();
@@ -43,16 +43,16 @@ fn demo(world: &SharedBroker, clients: &[String], orders: u32) -> Value {
 /// Three instances of one role share its work; one of them dies during the run, and nobody outside notices.
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_in_processes_of_their_own() {
-    let world = Arc::new(SharedBroker::start(&[]).await);
+    let shared = Arc::new(SharedBroker::start(&[]).await);
     let mut orders = Vec::new();
     for name in ["order-1", "order-2", "order-3"] {
-        orders.push(world.listening(name, &["serve", "order"]).await);
+        orders.push(shared.listening(name, &["serve", "order"]).await);
     }
-    let payment = world.listening("payment", &["serve", "payment"]).await;
-    let stock = world.listening("stock", &["serve", "stock"]).await;
-    let notify = world.listening("notify", &["serve", "notify"]).await;
-    let retry = world.listening("worker-retry", &["worker", "retry"]).await;
-    let timeout = world.listening("worker-timeout", &["worker", "timeout"]).await;
+    let payment = shared.listening("payment", &["serve", "payment"]).await;
+    let stock = shared.listening("stock", &["serve", "stock"]).await;
+    let notify = shared.listening("notify", &["serve", "notify"]).await;
+    let retry = shared.listening("worker-retry", &["worker", "retry"]).await;
+    let timeout = shared.listening("worker-timeout", &["worker", "timeout"]).await;
     // A worker answers probes, and no business.
     assert_eq!(status(&format!("{}/healthz", retry.url)).await, 200);
     assert_eq!(status(&format!("{}/orders/1", timeout.url)).await, 404);
@@ -65,8 +65,8 @@ async fn roles_in_processes_of_their_own() {
         format!("client.notify={}", notify.url),
     ];
     let run = |orders: u32| {
-        let (world, clients) = (Arc::clone(&world), clients.clone());
-        tokio::task::spawn_blocking(move || demo(&world, &clients, orders))
+        let (shared, clients) = (Arc::clone(&shared), clients.clone());
+        tokio::task::spawn_blocking(move || demo(&shared, &clients, orders))
     };
     eventually("all three instances consume", async || {
         let report = run(100).await.unwrap();
@@ -92,7 +92,7 @@ async fn roles_in_processes_of_their_own() {
     orders[1].server.kill();
     running.await.unwrap();
     // Its work goes to the others, its number to nobody before its lease is over.
-    let db = world.db(Role::Order).await;
+    let db = shared.db(Role::Order).await;
     assert_eq!(count(&db, "SELECT COUNT(*) FROM node_lease WHERE owner <> ''").await, 5);
     assert_eq!(count(&db, "SELECT COUNT(DISTINCT node) FROM node_lease").await, 5);
     db.close().await;
@@ -140,13 +140,13 @@ async fn park(db: &Db, orders: std::ops::Range<i64>) {
 /// Two of them, without any role beside: each parked message is tried once, and what follows from it is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_retry_alone() {
-    let world = SharedBroker::start(&[]).await;
-    let db = world.db(Role::Stock).await;
+    let shared = SharedBroker::start(&[]).await;
+    let db = shared.db(Role::Stock).await;
     park(&db, 1..41).await;
     let parked = "SELECT COUNT(*) FROM message_retry_log WHERE open_key IS NOT NULL";
     assert_eq!(count(&db, parked).await, 40);
     let workers =
-        [1, 2].map(|number| world.process(&format!("retry-{number}"), &["worker", "retry", "--role", "stock"]));
+        [1, 2].map(|number| shared.process(&format!("retry-{number}"), &["worker", "retry", "--role", "stock"]));
     eventually("nothing is parked", async || count(&db, parked).await == 0).await;
     // There is no such product: it was tried, and said so, once for each.
     let said = "SELECT COUNT(*) FROM message_record WHERE topic = 'STOCK_FREEZE_FAILED'";
@@ -169,8 +169,8 @@ async fn worker_retry_alone() {
 /// Two of them, without the role itself: each order is canceled once, and the others are told.
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_timeout_alone() {
-    let world = SharedBroker::start(&[]).await;
-    let order = world.listening("order", &["serve", "order"]).await;
+    let shared = SharedBroker::start(&[]).await;
+    let order = shared.listening("order", &["serve", "order"]).await;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build().unwrap();
     let product = client.put(format!("{}/products/A1", order.url)).json(&json!({"name": "Tea", "price": 3}));
     assert!(product.send().await.unwrap().status().is_success());
@@ -182,11 +182,11 @@ async fn worker_timeout_alone() {
         assert!(placed.status().is_success(), "{}", placed.text().await.unwrap());
     }
     order.server.kill();
-    let db = world.db(Role::Order).await;
+    let db = shared.db(Role::Order).await;
     let canceled = "SELECT COUNT(*) FROM orders WHERE cancel_type = 'TIMEOUT'";
     let already = count(&db, canceled).await;
     assert!(already < 30, "some are left");
-    let _workers = [1, 2].map(|number| world.process(&format!("timeout-{number}"), &["worker", "timeout"]));
+    let _workers = [1, 2].map(|number| shared.process(&format!("timeout-{number}"), &["worker", "timeout"]));
     eventually("all are canceled", async || count(&db, canceled).await == 30).await;
     for text in [
         "SELECT COUNT(*) FROM message_record WHERE topic = 'ORDER_CANCELED' AND status = 1",

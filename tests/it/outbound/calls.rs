@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn delivered_once_signed_and_with_its_key() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
-    world.insert(Kind::Warehouse, "7", &server.url("/orders"), r#"{"orderId":"7"}"#).await;
-    world.insert(Kind::Warehouse, "7", &server.url("/orders"), r#"{"again":true}"#).await;
-    let mut engine = world.engine(no_effects());
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.insert(Kind::Warehouse, "7", &server.url("/orders"), r#"{"orderId":"7"}"#).await;
+    calls.insert(Kind::Warehouse, "7", &server.url("/orders"), r#"{"again":true}"#).await;
+    let mut engine = calls.engine(no_effects());
     assert_eq!(engine.drain().await.unwrap(), 1);
     assert_eq!(engine.drain().await.unwrap(), 0);
     assert_eq!(engine.step().await.unwrap(), Progress::Idle);
@@ -27,57 +27,57 @@ async fn delivered_once_signed_and_with_its_key() {
     assert_eq!((seen.path.as_str(), seen.header("idempotency-key")), ("/orders", "7"));
     assert_eq!((seen.header("content-type"), seen.body.as_str()), ("application/json", r#"{"orderId":"7"}"#));
     sign::verify(&secret(), &seen.headers, seen.body.as_bytes(), START_MS, 0).unwrap();
-    let state = world.state(Kind::Warehouse, "7").await;
+    let state = calls.state(Kind::Warehouse, "7").await;
     assert_eq!((state.status, state.attempts, state.next_at), (Status::Done as i64, 1, None));
-    assert_eq!(world.attempts().await, [(1, Some(200))]);
-    let text = world.metrics.encode().unwrap();
+    assert_eq!(calls.attempts().await, [(1, Some(200))]);
+    let text = calls.metrics.encode().unwrap();
     assert!(text.contains(r#"ruyi_delivery_total{kind="warehouse",result="delivered"} 1"#), "{text}");
 }
 
 #[tokio::test]
 async fn failures_are_tried_again_by_the_schedule() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer::status(500), Answer::status(429)]);
-    world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
-    let mut engine = world.engine(no_effects());
+    calls.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
+    let mut engine = calls.engine(no_effects());
     for (made, wait_ms) in [(1, 10_000), (2, 30_000)] {
         assert_eq!(engine.drain().await.unwrap(), 1);
-        let state = world.state(Kind::Warehouse, "7").await;
-        let due = world.clock.now_ms() + wait_ms;
+        let state = calls.state(Kind::Warehouse, "7").await;
+        let due = calls.clock.now_ms() + wait_ms;
         assert_eq!((state.status, state.attempts, state.next_at), (Status::Pending as i64, made, Some(due)));
         assert_eq!(engine.step().await.unwrap(), Progress::WaitUntil(due));
-        world.clock.advance_ms(wait_ms - 1);
+        calls.clock.advance_ms(wait_ms - 1);
         assert_eq!(engine.drain().await.unwrap(), 0);
-        world.clock.advance_ms(1);
+        calls.clock.advance_ms(1);
     }
     assert_eq!(engine.drain().await.unwrap(), 1);
-    assert_eq!(world.status(Kind::Warehouse, "7").await, Status::Done as i64);
-    assert_eq!(world.attempts().await, [(1, Some(500)), (2, Some(429)), (3, Some(200))]);
+    assert_eq!(calls.status(Kind::Warehouse, "7").await, Status::Done as i64);
+    assert_eq!(calls.attempts().await, [(1, Some(500)), (2, Some(429)), (3, Some(200))]);
     assert!(server.seen().iter().all(|seen| seen.header("idempotency-key") == "7"));
 }
 
 #[tokio::test]
 async fn retry_after_is_honoured() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer { status: 503, retry_after: Some("120"), location: None, body: "" }]);
-    world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
-    world.engine(no_effects()).drain().await.unwrap();
-    assert_eq!(world.state(Kind::Warehouse, "7").await.next_at, Some(START_MS + 120_000));
+    calls.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
+    calls.engine(no_effects()).drain().await.unwrap();
+    assert_eq!(calls.state(Kind::Warehouse, "7").await.next_at, Some(START_MS + 120_000));
 }
 
 #[tokio::test]
 async fn refusals_and_what_cannot_be_called_end_at_once() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     server.script([Answer { status: 422, retry_after: None, location: None, body: "no such SKU" }]);
-    world.insert(Kind::Warehouse, "refused", &server.url("/"), "{}").await;
-    world.insert(Kind::Warehouse, "no-url", "ftp://example.org/", "{}").await;
-    let (effects, settled) = counting(&world).await;
-    let mut engine = world.engine(effects);
+    calls.insert(Kind::Warehouse, "refused", &server.url("/"), "{}").await;
+    calls.insert(Kind::Warehouse, "no-url", "ftp://example.org/", "{}").await;
+    let (effects, settled) = counting(&calls).await;
+    let mut engine = calls.engine(effects);
     assert_eq!(engine.drain().await.unwrap(), 2);
     for reference in ["refused", "no-url"] {
-        assert_eq!(world.status(Kind::Warehouse, reference).await, Status::Refused as i64);
+        assert_eq!(calls.status(Kind::Warehouse, reference).await, Status::Refused as i64);
     }
-    let error = world.state(Kind::Warehouse, "refused").await.last_error.unwrap();
+    let error = calls.state(Kind::Warehouse, "refused").await.last_error.unwrap();
     assert!(error.contains("422") && error.contains("no such SKU"), "{error}");
     assert_eq!(settled.texts().await, ["refused Refused 1", "no-url Refused 1"]);
     assert_eq!(engine.drain().await.unwrap(), 0);
@@ -85,39 +85,39 @@ async fn refusals_and_what_cannot_be_called_end_at_once() {
 
 #[tokio::test]
 async fn dead_after_the_last_attempt() {
-    let world = OutboundCalls::new().await;
+    let calls = OutboundCalls::new().await;
     // Nobody listens there: the port was free a moment ago.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    world.insert(Kind::Warehouse, "7", &format!("http://{gone}/"), "{}").await;
-    let (effects, settled) = counting(&world).await;
-    let mut engine = world.engine(effects);
+    calls.insert(Kind::Warehouse, "7", &format!("http://{gone}/"), "{}").await;
+    let (effects, settled) = counting(&calls).await;
+    let mut engine = calls.engine(effects);
     for _ in 0..3 {
         assert_eq!(engine.drain().await.unwrap(), 1);
-        world.clock.advance_ms(30_000);
+        calls.clock.advance_ms(30_000);
     }
     assert_eq!(engine.drain().await.unwrap(), 0);
-    assert_eq!(world.status(Kind::Warehouse, "7").await, Status::Dead as i64);
+    assert_eq!(calls.status(Kind::Warehouse, "7").await, Status::Dead as i64);
     assert_eq!(settled.texts().await, ["7 Dead 3"]);
-    assert_eq!(world.attempts().await, [(1, None), (2, None), (3, None)]);
+    assert_eq!(calls.attempts().await, [(1, None), (2, None), (3, None)]);
 }
 
 #[tokio::test]
 async fn a_timeout_is_tried_again() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
-    world.insert(Kind::Warehouse, "7", &server.url("/hold"), "{}").await;
-    let mut engine = world.engine_with(no_effects(), |config| config.delivery.timeout = Millis::new(50));
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.insert(Kind::Warehouse, "7", &server.url("/hold"), "{}").await;
+    let mut engine = calls.engine_with(no_effects(), |config| config.delivery.timeout = Millis::new(50));
     assert_eq!(engine.drain().await.unwrap(), 1);
-    let state = world.state(Kind::Warehouse, "7").await;
+    let state = calls.state(Kind::Warehouse, "7").await;
     assert_eq!((state.status, state.next_at), (Status::Pending as i64, Some(START_MS + 10_000)));
     assert!(state.last_error.unwrap().starts_with("timeout"));
 }
 
 #[tokio::test]
 async fn only_its_own_kinds() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
-    world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
-    world.insert(Kind::ChannelRefund, "8", &server.url("/"), "{}").await;
-    let mut engine = world.engine_with(no_effects(), |config| config.kinds = vec![Kind::ChannelRefund]);
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
+    calls.insert(Kind::ChannelRefund, "8", &server.url("/"), "{}").await;
+    let mut engine = calls.engine_with(no_effects(), |config| config.kinds = vec![Kind::ChannelRefund]);
     assert_eq!(engine.drain().await.unwrap(), 1);
     assert_eq!(server.only().header("idempotency-key"), "8");
     assert_eq!(engine.step().await.unwrap(), Progress::Idle);
@@ -125,36 +125,36 @@ async fn only_its_own_kinds() {
 
 #[tokio::test]
 async fn a_target_that_hangs_delays_no_other() {
-    let (world, hanging, other) =
+    let (calls, hanging, other) =
         (OutboundCalls::new().await, OutboundServer::start().await, OutboundServer::start().await);
     for n in 0..300 {
-        world.insert(Kind::Warehouse, &format!("hangs-{n}"), &hanging.url("/hold"), "{}").await;
+        calls.insert(Kind::Warehouse, &format!("hangs-{n}"), &hanging.url("/hold"), "{}").await;
     }
-    let engine = world.engine_with(no_effects(), |config| (config.per_target, config.concurrency) = (2, 8));
+    let engine = calls.engine_with(no_effects(), |config| (config.per_target, config.concurrency) = (2, 8));
     let token = CancellationToken::new();
     let running = tokio::spawn(engine.run(token.clone()));
     hanging.arrived().await;
-    world.insert(Kind::Warehouse, "other", &other.url("/"), "{}").await;
+    calls.insert(Kind::Warehouse, "other", &other.url("/"), "{}").await;
     other.arrived().await;
     assert!(hanging.seen().len() <= 2, "no more than two at once");
     token.cancel();
     hanging.open();
     running.await.unwrap();
-    assert_eq!(world.status(Kind::Warehouse, "other").await, Status::Done as i64);
+    assert_eq!(calls.status(Kind::Warehouse, "other").await, Status::Done as i64);
     // What was not begun was given back, not left to its lease.
     let made = hanging.seen().len();
-    let mut next = world.engine(no_effects());
-    world.clock.advance_ms(1_000);
+    let mut next = calls.engine(no_effects());
+    calls.clock.advance_ms(1_000);
     assert_eq!(next.drain().await.unwrap(), 300 - made);
 }
 
 #[tokio::test]
 async fn poisonous_effect_rolls_back_its_own_record_alone() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     for reference in ["1", "bad", "3"] {
-        world.insert(Kind::Warehouse, reference, &server.url("/"), "{}").await;
+        calls.insert(Kind::Warehouse, reference, &server.url("/"), "{}").await;
     }
-    let (count, _) = counting(&world).await;
+    let (count, _) = counting(&calls).await;
     let fails = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&fails);
     let effects: Effects = Arc::new(move |tx, settled: &[Settled]| {
@@ -165,18 +165,18 @@ async fn poisonous_effect_rolls_back_its_own_record_alone() {
             if bad && flag.load(Ordering::SeqCst) { Err(DbError::Config("poison".into())) } else { Ok(()) }
         })
     });
-    let mut engine = world.engine(effects);
+    let mut engine = calls.engine(effects);
     assert!(matches!(engine.drain().await, Err(DbError::Config(_))));
-    let state = world.state(Kind::Warehouse, "bad").await;
+    let state = calls.state(Kind::Warehouse, "bad").await;
     assert_eq!((state.status, state.attempts), (Status::Pending as i64, 0));
-    assert_eq!(world.effects().await, ["1 Delivered 1", "3 Delivered 1"]);
+    assert_eq!(calls.effects().await, ["1 Delivered 1", "3 Delivered 1"]);
     fails.store(false, Ordering::SeqCst);
     assert_eq!(engine.drain().await.unwrap(), 0, "the lease still holds");
-    world.clock.advance_ms(LEASE_MS);
+    calls.clock.advance_ms(LEASE_MS);
     assert_eq!(engine.drain().await.unwrap(), 1);
-    assert_eq!(world.effects().await, ["1 Delivered 1", "3 Delivered 1", "bad Delivered 1"]);
-    let calls = server.seen().iter().filter(|seen| seen.header("idempotency-key") == "bad").count();
-    assert_eq!(calls, 2, "made again, with the same key");
+    assert_eq!(calls.effects().await, ["1 Delivered 1", "3 Delivered 1", "bad Delivered 1"]);
+    let made = server.seen().iter().filter(|seen| seen.header("idempotency-key") == "bad").count();
+    assert_eq!(made, 2, "made again, with the same key");
 }
 
 #[tokio::test]
@@ -188,25 +188,25 @@ async fn crash_at_any_point_repeats_the_call_effect_once() {
         ("delivery_result", "before_commit", 2),
         ("delivery_result", "after_commit", 1),
     ];
-    for (name, stage, calls) in points {
+    for (name, stage, times) in points {
         let mut armed = true;
         let faults = Faults::plan(Box::new(move |at, when| {
             let fails = armed && (at, when) == (name, stage);
             armed &= !fails;
             fails
         }));
-        let (world, server) = (OutboundCalls::with(faults).await, OutboundServer::start().await);
-        world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
-        let (effects, settled) = counting(&world).await;
-        let mut engine = world.engine(Arc::clone(&effects));
+        let (calls, server) = (OutboundCalls::with(faults).await, OutboundServer::start().await);
+        calls.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
+        let (effects, settled) = counting(&calls).await;
+        let mut engine = calls.engine(Arc::clone(&effects));
         assert!(matches!(engine.drain().await, Err(DbError::Injected(_))), "{name}.{stage}");
         drop(engine);
-        world.clock.advance_ms(LEASE_MS);
-        world.engine(effects).drain().await.unwrap();
-        assert_eq!(world.status(Kind::Warehouse, "7").await, Status::Done as i64, "{name}.{stage}");
+        calls.clock.advance_ms(LEASE_MS);
+        calls.engine(effects).drain().await.unwrap();
+        assert_eq!(calls.status(Kind::Warehouse, "7").await, Status::Done as i64, "{name}.{stage}");
         assert_eq!(settled.texts().await, ["7 Delivered 1"], "{name}.{stage}");
         let keys: Vec<String> = server.seen().iter().map(|seen| seen.header("idempotency-key").to_owned()).collect();
-        assert_eq!(keys, vec!["7"; calls], "{name}.{stage}");
+        assert_eq!(keys, vec!["7"; times], "{name}.{stage}");
     }
 }
 
@@ -218,30 +218,30 @@ async fn an_outage_at_the_record_keeps_what_was_made() {
         armed &= !fails;
         fails
     }));
-    let (world, server) = (OutboundCalls::with(faults).await, OutboundServer::start().await);
-    world.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
-    let mut engine = world.engine(no_effects());
+    let (calls, server) = (OutboundCalls::with(faults).await, OutboundServer::start().await);
+    calls.insert(Kind::Warehouse, "7", &server.url("/"), "{}").await;
+    let mut engine = calls.engine(no_effects());
     engine.drain().await.unwrap_err();
     engine.drain().await.unwrap();
-    assert_eq!(world.status(Kind::Warehouse, "7").await, Status::Done as i64);
+    assert_eq!(calls.status(Kind::Warehouse, "7").await, Status::Done as i64);
     assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test]
 async fn who_comes_after_the_lease_settles_nothing_twice() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
-    world.insert(Kind::Warehouse, "7", &server.url("/hold-first"), "{}").await;
-    let (effects, settled) = counting(&world).await;
-    let (mut slow, mut quick) = (world.engine(Arc::clone(&effects)), world.engine(effects));
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.insert(Kind::Warehouse, "7", &server.url("/hold-first"), "{}").await;
+    let (effects, settled) = counting(&calls).await;
+    let (mut slow, mut quick) = (calls.engine(Arc::clone(&effects)), calls.engine(effects));
     assert_eq!(slow.step().await.unwrap(), Progress::Did(1));
     server.arrived().await;
     assert_eq!(quick.drain().await.unwrap(), 0, "the lease holds");
-    world.clock.advance_ms(LEASE_MS);
+    calls.clock.advance_ms(LEASE_MS);
     assert_eq!(quick.drain().await.unwrap(), 1);
     server.open();
     assert_eq!(slow.drain().await.unwrap(), 1);
     assert_eq!(settled.texts().await, ["7 Delivered 1"]);
-    assert_eq!(world.attempts().await, [(1, Some(200))]);
+    assert_eq!(calls.attempts().await, [(1, Some(200))]);
 }
 
 #[test]

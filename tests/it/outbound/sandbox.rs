@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::outbound::{OutboundCalls, OutboundServer, START_MS, Seen, secret};
 
 struct Shop {
-    world: OutboundCalls,
+    calls: OutboundCalls,
     base: String,
     /// Where the calls back arrive.
     ours: OutboundServer,
@@ -22,9 +22,9 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let (world, ours) = (OutboundCalls::new().await, OutboundServer::unbound());
+        let (calls, ours) = (OutboundCalls::new().await, OutboundServer::unbound());
         let config = Config::load(&Sources::default()).unwrap();
-        let (sandbox, writer) = Sandbox::new(&world.db, &config, world.targets.clone());
+        let (sandbox, writer) = Sandbox::new(&calls.db, &config, calls.targets.clone());
         tokio::spawn(writer);
         let api =
             channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()).merge(warehouse_router(sandbox));
@@ -34,9 +34,9 @@ impl Shop {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = router.fallback_service(ours.routes());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        world.targets.set_own(&base);
-        let engine = world.engine(no_effects());
-        Self { world, base, ours, engine, client: reqwest::Client::new() }
+        calls.targets.set_own(&base);
+        let engine = calls.engine(no_effects());
+        Self { calls, base, ours, engine, client: reqwest::Client::new() }
     }
 
     /// Submits payment 9 of order 7 under this reference.
@@ -45,9 +45,9 @@ impl Shop {
             "paymentId": "9", "orderId": "7", "orderNo": "R7", "amount": 59.8, "currency": "CNY", "merchantId": "1",
             "channelId": "sandbox", "method": "card", "sandbox": behaviour,
         });
-        self.world.insert(Kind::ChannelSubmit, reference, "/sandbox/channel/pay", &body.to_string()).await;
+        self.calls.insert(Kind::ChannelSubmit, reference, "/sandbox/channel/pay", &body.to_string()).await;
         self.engine.drain().await.unwrap();
-        assert_eq!(self.world.status(Kind::ChannelSubmit, reference).await, Status::Done as i64);
+        assert_eq!(self.calls.status(Kind::ChannelSubmit, reference).await, Status::Done as i64);
     }
 
     async fn post(&self, path: &str, signed: Option<&str>) -> reqwest::Response {
@@ -63,7 +63,7 @@ impl Shop {
     }
 
     fn callbacks(&self) -> Vec<(Value, Result<(), SignatureError>)> {
-        let now_ms = self.world.clock.now_ms();
+        let now_ms = self.calls.clock.now_ms();
         let read = |seen: &Seen| {
             let verdict = sign::verify(&secret(), &seen.headers, seen.body.as_bytes(), now_ms, 300_000);
             (serde_json::from_str(&seen.body).unwrap(), verdict)
@@ -109,7 +109,7 @@ async fn waits_and_keeps_silent_until_it_is_asked() {
     shop.pay("silent", json!({"silent": true, "transactionNo": "T1"})).await;
     shop.pay("later", json!({"delayMs": 5000, "transactionNo": "T2"})).await;
     assert_eq!(shop.callbacks(), []);
-    shop.world.clock.advance_ms(5000);
+    shop.calls.clock.advance_ms(5000);
     assert_eq!(shop.engine.drain().await.unwrap(), 1);
     assert_eq!(shop.callbacks()[0].0["transactionNo"], "T2");
     let path = "/sandbox/channel/payments/9/callback";
@@ -140,16 +140,16 @@ async fn the_warehouse_reports_each_step() {
     let mut shop = Shop::open().await;
     let body = json!({"orderId": "7", "userId": "3", "lines": [{"sku": "A", "quantity": 2}], "address": "here"});
     for reference in ["7", "7-again"] {
-        shop.world.insert(Kind::Warehouse, reference, "/sandbox/warehouse/orders", &body.to_string()).await;
+        shop.calls.insert(Kind::Warehouse, reference, "/sandbox/warehouse/orders", &body.to_string()).await;
     }
     shop.engine.drain().await.unwrap();
     let step = Duration::from_secs(1).as_millis() as i64;
     let events = ["ORDER_FULFILL_SUCCESS", "ORDER_OUT_STOCK", "ORDER_DELIVERY", "ORDER_SIGNED"];
     for (n, event) in events.into_iter().enumerate() {
-        shop.world.clock.advance_ms(step);
+        shop.calls.clock.advance_ms(step);
         assert_eq!(shop.engine.drain().await.unwrap(), 1, "{event}");
         let expected = json!({
-            "orderId": "7", "event": event, "occurredAt": shop.world.clock.now_ms(), "carrier": "RUYI-EXPRESS",
+            "orderId": "7", "event": event, "occurredAt": shop.calls.clock.now_ms(), "carrier": "RUYI-EXPRESS",
             "trackingNo": "RY7",
         });
         assert_eq!(shop.callbacks()[n], (expected, Ok(())));

@@ -326,7 +326,7 @@ async fn money_is_found_on_mariadb() {
 /// A submission that waits for its first attempt is waited for; one that was given up untried is not.
 #[tokio::test]
 async fn a_question_follows_the_submission() {
-    let (world, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     let payment = PaymentRow {
         id: 9,
         order_id: 7,
@@ -345,17 +345,17 @@ async fn a_question_follows_the_submission() {
         pay_time: None,
         trace: None,
     };
-    write_tx!(world.db, [payment], |tx| { payments::insert(tx, &[payment]).await }).unwrap();
-    world.insert(Kind::ChannelSubmit, "9", &server.url("/pay"), "{}").await;
-    world.insert(Kind::ChannelQuery, "9", &server.url("/query"), "{}").await;
+    write_tx!(calls.db, [payment], |tx| { payments::insert(tx, &[payment]).await }).unwrap();
+    calls.insert(Kind::ChannelSubmit, "9", &server.url("/pay"), "{}").await;
+    calls.insert(Kind::ChannelQuery, "9", &server.url("/query"), "{}").await;
     let asks = |config: &mut EngineConfig| config.kinds = vec![Kind::ChannelQuery];
-    let mut engine = world.engine_with(no_effects(), asks);
+    let mut engine = calls.engine_with(no_effects(), asks);
     engine.drain().await.unwrap();
-    let waits = world.state(Kind::ChannelQuery, "9").await;
+    let waits = calls.state(Kind::ChannelQuery, "9").await;
     assert_eq!((server.seen().len(), waits.attempts, waits.next_at), (0, 0, Some(WORLD_MS + 1_000)));
     let given_up = format!("UPDATE delivery SET status = 2, next_at = {GIVEN_UP} WHERE kind = 1");
-    write_tx!(world.db, [given_up], |tx| { sql::execute(tx, given_up, vec![]).await }).unwrap();
-    world.clock.advance_ms(1_000);
+    write_tx!(calls.db, [given_up], |tx| { sql::execute(tx, given_up, vec![]).await }).unwrap();
+    calls.clock.advance_ms(1_000);
     engine.drain().await.unwrap();
-    assert_eq!((server.only().path, world.state(Kind::ChannelQuery, "9").await.attempts), ("/query".to_owned(), 1));
+    assert_eq!((server.only().path, calls.state(Kind::ChannelQuery, "9").await.attempts), ("/query".to_owned(), 1));
 }

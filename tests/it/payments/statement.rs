@@ -116,16 +116,16 @@ impl Statement {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_difference_is_named() {
-    let world = Statement::new().await;
+    let statement = Statement::new().await;
     let fine = "type,transactionNo,paymentId,refundId,amount,currency,remark\n\
         PAYMENT,T1,#1,,59.80,CNY,x\n,T2,#2,,5,CNY,\nPAYMENT,T4,#4,,1.00,CNY,\nREFUND,T4,#4,41,1,CNY,\n\
         PAYMENT,T5,#5,,8.0,CNY,\nPAYMENT,T99,#1,,59.80,CNY,twice: it went back\n";
-    assert_eq!(world.differences(fine), (Some(0), vec![]));
+    assert_eq!(statement.differences(fine), (Some(0), vec![]));
 
     let wrong = "paymentId,transactionNo,amount,currency,type,refundId\n\
         #1,T1,59.81,CNY,,\n#1,T98,59.80,CNY,,\n#2,T2,5.00,USD,,\n#2,T2,5.00,CNY,,\n#3,T3,7.00,CNY,,\n\
         #7,T7,9.00,CNY,,\n5,T8,9.00,CNY,,\n#5,T5,1.00,CNY,REFUND,42\n#5,T5,2.00,CNY,REFUND,44\n#4,T4,2.00,CNY,REFUND,41\n";
-    let (code, rows) = world.differences(wrong);
+    let (code, rows) = statement.differences(wrong);
     assert_eq!(code, Some(1));
     let seen: Vec<(String, Value)> =
         rows.iter().map(|row| (row["difference"].as_str().unwrap().to_owned(), row["line"].clone())).collect();
@@ -147,12 +147,12 @@ async fn every_difference_is_named() {
     assert_eq!(rows[0]["record"], "SUCCESS 59.80 CNY T1 (sandbox)");
     assert_eq!(rows[0]["statement"], "59.81 CNY");
     assert_eq!(rows[7]["record"], "refund PENDING 1.00 CNY");
-    assert_eq!(rows[10]["paymentId"], (world.first + 4).to_string());
+    assert_eq!(rows[10]["paymentId"], (statement.first + 4).to_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_statement_is_refused() {
-    let world = Statement::new().await;
+    let statement = Statement::new().await;
     let header = "transactionNo,paymentId,amount,currency\n";
     for (text, hint) in [
         ("a,b\n1,2\n".to_owned(), "the header has no paymentId"),
@@ -161,11 +161,11 @@ async fn what_is_no_statement_is_refused() {
         (format!("{header}T1,#1\n"), "line: 2"),
         (format!("type,{header}CHARGE,T1,#1,1,CNY\n"), "type must be PAYMENT or REFUND"),
     ] {
-        let output = world.run(&text, &["--channel", "sandbox"]);
+        let output = statement.run(&text, &["--channel", "sandbox"]);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && stderr.contains(hint), "{hint}: {stderr}");
         assert!(output.stdout.is_empty());
     }
-    let output = world.run(header, &["--channel", "nobody"]);
+    let output = statement.run(header, &["--channel", "nobody"]);
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
 }

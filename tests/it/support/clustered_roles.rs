@@ -89,21 +89,21 @@ impl RoleCluster {
         let (mariadb, redis) = (MariaDb::start()?, redis().await?);
         let rocketmq = Cluster::start(ClusterPlan::pair()).await?;
         let dir = tempfile::tempdir().unwrap();
-        let mut world = Self { dir, rocketmq, mariadb, redis, instances: Vec::new() };
+        let mut roles = Self { dir, rocketmq, mariadb, redis, instances: Vec::new() };
         let ports: Vec<Vec<u16>> = ROLES.map(|_| (0..INSTANCES).map(|_| free_port()).collect()).to_vec();
-        world.configure(&ports).await;
-        let migrated = world.ruyi(&["db", "migrate"]).await;
+        roles.configure(&ports).await;
+        let migrated = roles.ruyi(&["db", "migrate"]).await;
         assert!(migrated.ok, "{}", migrated.text());
         for (role, ports) in ROLES.iter().zip(&ports) {
             for (number, port) in (1..).zip(ports) {
-                world.run(&format!("{role}-{number}"), &["serve", role], *port);
+                roles.run(&format!("{role}-{number}"), &["serve", role], *port);
             }
         }
         for (number, worker) in (1..).zip(WORKERS) {
-            world.run(&format!("worker-{number}"), &["worker", worker], free_port());
+            roles.run(&format!("worker-{number}"), &["worker", worker], free_port());
         }
-        world.all_ready().await;
-        Some(world)
+        roles.all_ready().await;
+        Some(roles)
     }
 
     async fn configure(&self, ports: &[Vec<u16>]) {
@@ -127,7 +127,7 @@ impl RoleCluster {
         self.dir.path().join("ruyi.toml")
     }
 
-    /// The program with this world's configuration and nothing of the environment's.
+    /// The program with the configuration of these roles and nothing of the environment's.
     fn command(&self, args: &[&str]) -> Vec<OsString> {
         let mut command = vec![OsString::from("env")];
         let ours = std::env::vars_os().filter(|(name, _)| {

@@ -70,7 +70,7 @@ impl CrashedProcess {
     /// Starts `serve all` in a new directory; the first process dies at `crash_at`, and where that names several points,
     /// separated by commas, the next process at the next one.
     pub async fn start(settings: &[&str], crash_at: Option<&str>) -> Self {
-        let world = Self(Arc::new(Inner {
+        let process = Self(Arc::new(Inner {
             dir: tempfile::tempdir().unwrap(),
             settings: SETTINGS.iter().chain(settings).map(|one| (*one).to_owned()).collect(),
             client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap(),
@@ -80,10 +80,10 @@ impl CrashedProcess {
             stopping: AtomicBool::new(false),
             supervisor: Mutex::default(),
         }));
-        let supervisor = tokio::spawn(world.clone().supervise(crash_at.unwrap_or_default().to_owned()));
-        *world.0.supervisor.lock().unwrap() = Some(supervisor);
-        world.serving().await;
-        world
+        let supervisor = tokio::spawn(process.clone().supervise(crash_at.unwrap_or_default().to_owned()));
+        *process.0.supervisor.lock().unwrap() = Some(supervisor);
+        process.serving().await;
+        process
     }
 
     /// The command of the process.

@@ -130,7 +130,7 @@ pub type Shared = Arc<Mutex<FakeApi>>;
 
 /// Serves until the test ends; the base URL, and what is behind it.
 pub async fn start() -> (String, Shared) {
-    let world = Shared::default();
+    let fake = Shared::default();
     let app = Router::new()
         .route("/readyz", get(|| async { Json(json!({"status": "ready"})) }))
         .route("/orders", post(create).get(list))
@@ -147,20 +147,20 @@ pub async fn start() -> (String, Shared) {
         .route("/payments/{id}", get(payment))
         .route("/payments/{id}/pay", post(pay))
         .route("/sandbox/channel/payments/{id}/callback", post(callback))
-        .with_state(world.clone());
+        .with_state(fake.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    (base, world)
+    (base, fake)
 }
 
-async fn create(State(world): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut world = world.lock().unwrap();
+async fn create(State(fake): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut fake = fake.lock().unwrap();
     let Some(key) = headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned()) else {
         return Problem::bad_request("the client always sends a key").into_response();
     };
-    if world.flaky && world.refused_keys.insert(key.clone(), ()).is_none() {
-        world.refused += 1;
+    if fake.flaky && fake.refused_keys.insert(key.clone(), ()).is_none() {
+        fake.refused += 1;
         return Problem::unavailable("busy", 0).into_response();
     }
     let order: NewOrder = match serde_json::from_slice(&body) {
@@ -174,28 +174,28 @@ async fn create(State(world): State<Shared>, headers: HeaderMap, body: Bytes) ->
         if !(1..=9999).contains(&item.quantity) {
             return Problem::invalid("no").field("items[0].quantity", "1 to 9999").into_response();
         }
-        if !world.products.is_empty() && !world.products.contains_key(&item.sku) {
+        if !fake.products.is_empty() && !fake.products.contains_key(&item.sku) {
             return Problem::invalid(format!("no product {}", item.sku)).into_response();
         }
     }
-    if let Some(id) = world.keys.get(&key) {
+    if let Some(id) = fake.keys.get(&key) {
         return (StatusCode::CREATED, Json(json!({"orderId": id.to_string(), "status": "CREATED"}))).into_response();
     }
-    let id = world.orders.len() as u64 + 1;
+    let id = fake.orders.len() as u64 + 1;
     let coupon: Option<u64> = order.coupon_id.map(|id| id.parse().unwrap());
     if let Some(number) = coupon {
-        let (template, held) = world.coupons[number as usize - 1].clone();
+        let (template, held) = fake.coupons[number as usize - 1].clone();
         if template == "DEMO-HUGE" {
             return Problem::invalid("too small").into_response();
         }
-        if held.is_some_and(|other| world.orders[&other].status != "CANCELED") {
+        if held.is_some_and(|other| fake.orders[&other].status != "CANCELED") {
             return Problem::new(StatusCode::CONFLICT, "coupon-taken", "taken").into_response();
         }
-        world.coupons[number as usize - 1].1 = Some(id);
+        fake.coupons[number as usize - 1].1 = Some(id);
     }
-    let sold_out = order.items.iter().any(|item| world.stock.get(&item.sku) == Some(&0));
-    let oversold = sold_out && world.oversells;
-    world.orders.insert(
+    let sold_out = order.items.iter().any(|item| fake.stock.get(&item.sku) == Some(&0));
+    let oversold = sold_out && fake.oversells;
+    fake.orders.insert(
         id,
         Order {
             user: order.user_id,
@@ -210,7 +210,7 @@ async fn create(State(world): State<Shared>, headers: HeaderMap, body: Bytes) ->
             ..Order::default()
         },
     );
-    world.keys.insert(key, id);
+    fake.keys.insert(key, id);
     (StatusCode::CREATED, Json(json!({"orderId": id.to_string(), "status": "CREATED"}))).into_response()
 }
 
@@ -221,14 +221,14 @@ struct Listing {
     before: Option<u64>,
 }
 
-async fn list(State(world): State<Shared>, Query(query): Query<Listing>) -> Json<Value> {
-    let mut world = world.lock().unwrap();
+async fn list(State(fake): State<Shared>, Query(query): Query<Listing>) -> Json<Value> {
+    let mut fake = fake.lock().unwrap();
     if let Some(ids) = query.ids {
         let ids: Vec<u64> = ids.split(',').map(|id| id.parse().unwrap()).collect();
         assert!(ids.len() <= 100);
         let mut items = Vec::new();
         for id in ids {
-            if let Some(order) = world.orders.get_mut(&id) {
+            if let Some(order) = fake.orders.get_mut(&id) {
                 order.step();
                 items.push(order.json(id));
             }
@@ -236,22 +236,22 @@ async fn list(State(world): State<Shared>, Query(query): Query<Listing>) -> Json
         return Json(json!({"items": items, "next": null}));
     }
     let before = query.before.unwrap_or(u64::MAX);
-    let page: Vec<(&u64, &Order)> = world.orders.range(..before).rev().take(query.limit.unwrap_or(100)).collect();
+    let page: Vec<(&u64, &Order)> = fake.orders.range(..before).rev().take(query.limit.unwrap_or(100)).collect();
     let next = page.last().filter(|(id, _)| **id > 1).map(|(id, _)| id.to_string());
     Json(json!({"items": page.iter().map(|(id, order)| order.json(**id)).collect::<Vec<_>>(), "next": next}))
 }
 
-async fn one(State(world): State<Shared>, Path(id): Path<u64>) -> Response {
-    let mut world = world.lock().unwrap();
-    let Some(order) = world.orders.get_mut(&id) else { return Problem::not_found("no such order").into_response() };
+async fn one(State(fake): State<Shared>, Path(id): Path<u64>) -> Response {
+    let mut fake = fake.lock().unwrap();
+    let Some(order) = fake.orders.get_mut(&id) else { return Problem::not_found("no such order").into_response() };
     order.step();
     Json(order.json(id)).into_response()
 }
 
-async fn cancel(State(world): State<Shared>, Path(id): Path<u64>, body: Bytes) -> Response {
+async fn cancel(State(fake): State<Shared>, Path(id): Path<u64>, body: Bytes) -> Response {
     let _: Value = serde_json::from_slice(&body).unwrap();
-    let mut world = world.lock().unwrap();
-    let Some(order) = world.orders.get_mut(&id) else { return Problem::not_found("no such order").into_response() };
+    let mut fake = fake.lock().unwrap();
+    let Some(order) = fake.orders.get_mut(&id) else { return Problem::not_found("no such order").into_response() };
     match order.status {
         "CREATED" | "RESERVED" | "PAID" => order.cancel("USER"),
         "CANCELED" => {}
@@ -260,9 +260,9 @@ async fn cancel(State(world): State<Shared>, Path(id): Path<u64>, body: Bytes) -
     Json(order.json(id)).into_response()
 }
 
-async fn address(State(world): State<Shared>, Path(id): Path<u64>, Json(body): Json<Value>) -> Json<Value> {
-    let mut world = world.lock().unwrap();
-    let order = world.orders.get_mut(&id).unwrap();
+async fn address(State(fake): State<Shared>, Path(id): Path<u64>, Json(body): Json<Value>) -> Json<Value> {
+    let mut fake = fake.lock().unwrap();
+    let order = fake.orders.get_mut(&id).unwrap();
     order.undeliverable = body["address"].as_str().unwrap().starts_with("sandbox:refuse");
     Json(order.json(id))
 }
@@ -271,14 +271,14 @@ async fn address(State(world): State<Shared>, Path(id): Path<u64>, Json(body): J
 const TOTAL: i64 = 10_000;
 
 async fn refund(
-    State(world): State<Shared>,
+    State(fake): State<Shared>,
     Path(id): Path<u64>,
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
     let number = headers["idempotency-key"].to_str().unwrap().to_owned();
-    let mut world = world.lock().unwrap();
-    let Some(order) = world.orders.get_mut(&id).filter(|order| order.status == "SIGNED") else {
+    let mut fake = fake.lock().unwrap();
+    let Some(order) = fake.orders.get_mut(&id).filter(|order| order.status == "SIGNED") else {
         return Problem::conflict("not signed for").into_response();
     };
     let left = TOTAL - order.parts.values().sum::<i64>();
@@ -288,44 +288,44 @@ async fn refund(
     (StatusCode::ACCEPTED, Json(json!({}))).into_response()
 }
 
-async fn refunds(State(world): State<Shared>, Path(id): Path<u64>) -> Json<Value> {
-    let back: i64 = world.lock().unwrap().orders[&id].parts.values().sum();
+async fn refunds(State(fake): State<Shared>, Path(id): Path<u64>) -> Json<Value> {
+    let back: i64 = fake.lock().unwrap().orders[&id].parts.values().sum();
     #[expect(clippy::cast_precision_loss, reason = "a few cents")]
     let money = |minor: i64| minor as f64 / 100.0;
     Json(json!({"refundedAmount": money(back), "totalAmount": money(TOTAL)}))
 }
 
-async fn issue(State(world): State<Shared>, Path(template): Path<String>, Json(body): Json<Value>) -> Response {
+async fn issue(State(fake): State<Shared>, Path(template): Path<String>, Json(body): Json<Value>) -> Response {
     assert!(body["userId"].is_string());
-    let mut world = world.lock().unwrap();
-    world.coupons.push((template, None));
-    let id = world.coupons.len().to_string();
+    let mut fake = fake.lock().unwrap();
+    fake.coupons.push((template, None));
+    let id = fake.coupons.len().to_string();
     (StatusCode::CREATED, Json(json!({"couponId": id, "state": "AVAILABLE"}))).into_response()
 }
 
-async fn coupons(State(world): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
-    let world = world.lock().unwrap();
+async fn coupons(State(fake): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    let fake = fake.lock().unwrap();
     let id = query["before"].parse::<u64>().unwrap() - 1;
-    let held = world.coupons[id as usize - 1].1.filter(|order| world.orders[order].status != "CANCELED");
+    let held = fake.coupons[id as usize - 1].1.filter(|order| fake.orders[order].status != "CANCELED");
     let state = if held.is_some() { "USED" } else { "AVAILABLE" };
     let order = held.map(|order| order.to_string());
     Json(json!({"items": [{"couponId": id.to_string(), "state": state, "orderId": order}], "next": null}))
 }
 
-async fn product(State(world): State<Shared>, Path(sku): Path<String>, Json(body): Json<Value>) -> Json<Value> {
-    world.lock().unwrap().products.insert(sku, body.clone());
+async fn product(State(fake): State<Shared>, Path(sku): Path<String>, Json(body): Json<Value>) -> Json<Value> {
+    fake.lock().unwrap().products.insert(sku, body.clone());
     Json(body)
 }
 
-async fn set_stock(State(world): State<Shared>, Path(sku): Path<String>, Json(body): Json<Value>) -> Json<Value> {
+async fn set_stock(State(fake): State<Shared>, Path(sku): Path<String>, Json(body): Json<Value>) -> Json<Value> {
     let available = body["available"].as_i64().unwrap();
-    world.lock().unwrap().stock.insert(sku.clone(), available);
+    fake.lock().unwrap().stock.insert(sku.clone(), available);
     Json(json!({"sku": sku, "available": available, "frozen": 0, "sold": 0}))
 }
 
-async fn payment(State(world): State<Shared>, Path(id): Path<u64>) -> Response {
-    let world = world.lock().unwrap();
-    match world.orders.get(&id) {
+async fn payment(State(fake): State<Shared>, Path(id): Path<u64>) -> Response {
+    let fake = fake.lock().unwrap();
+    match fake.orders.get(&id) {
         Some(order) => {
             Json(json!({"paymentId": id.to_string(), "refunds": vec![json!({}); order.refunds]})).into_response()
         }
@@ -342,9 +342,9 @@ struct Pay {
     _method: Option<String>,
 }
 
-async fn pay(State(world): State<Shared>, Path(id): Path<u64>, Json(body): Json<Pay>) -> Response {
-    let mut world = world.lock().unwrap();
-    let Some(order) = world.orders.get_mut(&id).filter(|order| order.status != "CREATED") else {
+async fn pay(State(fake): State<Shared>, Path(id): Path<u64>, Json(body): Json<Pay>) -> Response {
+    let mut fake = fake.lock().unwrap();
+    let Some(order) = fake.orders.get_mut(&id).filter(|order| order.status != "CREATED") else {
         return Problem::not_found("not opened yet").into_response();
     };
     if order.status == "CANCELED" {
@@ -360,7 +360,7 @@ async fn pay(State(world): State<Shared>, Path(id): Path<u64>, Json(body): Json<
     (StatusCode::ACCEPTED, Json(reply)).into_response()
 }
 
-async fn callback(State(world): State<Shared>, Path(id): Path<u64>) -> Json<Value> {
-    world.lock().unwrap().orders.get_mut(&id).unwrap().paid = true;
+async fn callback(State(fake): State<Shared>, Path(id): Path<u64>) -> Json<Value> {
+    fake.lock().unwrap().orders.get_mut(&id).unwrap().paid = true;
     Json(json!({}))
 }

@@ -35,7 +35,7 @@ pub fn told(shop: &Shop) -> Vec<(String, Value, String)> {
 }
 
 /// Merchant 9, with these secrets.
-pub async fn known(world: &OutboundCalls, secret: &SecretString, old: Option<(&SecretString, i64)>) {
+pub async fn known(calls: &OutboundCalls, secret: &SecretString, old: Option<(&SecretString, i64)>) {
     let profile = Profile {
         name: "M".to_owned(),
         tenant_id: String::new(),
@@ -53,7 +53,7 @@ pub async fn known(world: &OutboundCalls, secret: &SecretString, old: Option<(&S
         created_at: 0,
         updated_at: 0,
     };
-    write_tx!(world.db, [merchant], |tx| { merchants::put(tx, &merchant).await }).unwrap();
+    write_tx!(calls.db, [merchant], |tx| { merchants::put(tx, &merchant).await }).unwrap();
 }
 
 /// The signatures of a request, checked with the crate that merchants use, at the time of the request.

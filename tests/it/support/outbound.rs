@@ -121,8 +121,8 @@ impl Counted {
 }
 
 /// Effects that write a row each time: a second one would show.
-pub async fn counting(world: &OutboundCalls) -> (Effects, Counted) {
-    let create = world.db.write("create_order", |tx| {
+pub async fn counting(calls: &OutboundCalls) -> (Effects, Counted) {
+    let create = calls.db.write("create_order", |tx| {
         Box::pin(async move { sql::execute(tx, "CREATE TABLE effect (what TEXT NOT NULL)", vec![]).await })
     });
     create.await.unwrap();
@@ -133,7 +133,7 @@ pub async fn counting(world: &OutboundCalls) -> (Effects, Counted) {
             .collect();
         Box::pin(async move { sql::insert(tx, "INSERT INTO effect (what)", rows, "").await.map(|_| ()) })
     });
-    (effects, Counted(world.db.clone()))
+    (effects, Counted(calls.db.clone()))
 }
 
 /// How one request is answered.

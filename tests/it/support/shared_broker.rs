@@ -51,14 +51,14 @@ impl SharedBroker {
         }
         all.extend(["mq.embedded.namesrv_port=0", "mq.embedded.broker_port=0"].map(str::to_owned));
         all.extend(SETTINGS.iter().chain(settings).map(|one| (*one).to_owned()));
-        let mut world = Self { dir, settings: all, broker: None };
-        let migrated = world.run(&["db", "migrate"]);
+        let mut shared = Self { dir, settings: all, broker: None };
+        let migrated = shared.run(&["db", "migrate"]);
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
-        let broker = world.process("broker", &["mq", "broker"]);
-        let found = world.dir.path().join("data/broker.addr");
+        let broker = shared.process("broker", &["mq", "broker"]);
+        let found = shared.dir.path().join("data/broker.addr");
         broker.until(async || found.exists()).await;
-        world.broker = Some(broker);
-        world
+        shared.broker = Some(broker);
+        shared
     }
 
     /// Where its files are.

@@ -29,34 +29,34 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     // What the channel says when it is asked would leave through the outbox.
     let asks = "payment.query_after=0s";
     let settings = ["payment.publish=transaction", asks, &namesrv_set, &namespace_set, "log.filter=warn,ruyi=info"];
-    let world = CrashedProcess::start(&settings, Some(points)).await;
-    shoppers::fill(&world).await;
+    let process = CrashedProcess::start(&settings, Some(points)).await;
+    shoppers::fill(&process).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
-    let order = shoppers::place(&world, "only", &order).await;
-    shoppers::pay(&world, &order).await;
+    let order = shoppers::place(&process, "only", &order).await;
+    shoppers::pay(&process, &order).await;
     // Most of the time goes into waiting for the broker to ask, once for each crash.
     let states = eventually("every attempt is decided", || async {
-        let states = states(&world).await;
+        let states = states(&process).await;
         let count = |state| states.values().filter(|one| **one == state).count();
         (count(1) == 1 && count(2) == rolled_back).then_some(states)
     })
     .await;
-    shoppers::ends(&world, &order, "SIGNED").await;
+    shoppers::ends(&process, &order, "SIGNED").await;
     let committed: BTreeSet<String> =
         states.into_iter().filter(|(_, state)| *state == 1).map(|(tx_id, _)| tx_id).collect();
-    assert_eq!(delivered(namesrv, &namespace).await, committed, "{points}\n{}", world.logged());
-    world.audit().await;
-    let exits = world.stop().await;
+    assert_eq!(delivered(namesrv, &namespace).await, committed, "{points}\n{}", process.logged());
+    process.audit().await;
+    let exits = process.stop().await;
     let died = points.split(',').count();
-    assert_eq!(exits.len(), died + 1, "{points}: {exits:?}\n{}", world.logged());
+    assert_eq!(exits.len(), died + 1, "{points}: {exits:?}\n{}", process.logged());
     assert!(exits[..died].iter().all(|exit| exit.signal() == Some(SIGABRT)), "{exits:?}");
-    assert_eq!(exits[died].code(), Some(0), "{points}: {exits:?}\n{}", world.logged());
+    assert_eq!(exits[died].code(), Some(0), "{points}: {exits:?}\n{}", process.logged());
     println!("{points}: ok");
 }
 
-async fn rows(world: &CrashedProcess, text: &'static str) -> Vec<sqlx::any::AnyRow> {
+async fn rows(process: &CrashedProcess, text: &'static str) -> Vec<sqlx::any::AnyRow> {
     let options = Options {
-        url: format!("sqlite://{}", world.dir().join("data/ruyi.db").display()),
+        url: format!("sqlite://{}", process.dir().join("data/ruyi.db").display()),
         max_connections: 1,
         clock: ruyi::clock::Clock::system(),
         faults: ruyi::fault::Faults::none(),
@@ -69,8 +69,8 @@ async fn rows(world: &CrashedProcess, text: &'static str) -> Vec<sqlx::any::AnyR
     rows
 }
 
-async fn states(world: &CrashedProcess) -> BTreeMap<String, i64> {
-    let rows = rows(world, "SELECT tx_id, state FROM message_tx_state").await;
+async fn states(process: &CrashedProcess) -> BTreeMap<String, i64> {
+    let rows = rows(process, "SELECT tx_id, state FROM message_tx_state").await;
     rows.iter().map(|row| (row.text(0).unwrap(), row.int(1).unwrap())).collect()
 }
 
@@ -134,31 +134,31 @@ async fn without_a_broker_the_channel_is_to_call_again() {
     let namesrv = format!("mq.namesrv={}", embedded.namesrv());
     // The channel does not tire before the broker is back.
     let schedule = format!("delivery.schedule=[{}]", vec![r#""500ms""#; 200].join(","));
-    let world =
+    let process =
         CrashedProcess::start(&["payment.publish=transaction", "payment.query_after=0s", &namesrv, &schedule], None)
             .await;
-    shoppers::fill(&world).await;
+    shoppers::fill(&process).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
-    let order = shoppers::place(&world, "only", &order).await;
+    let order = shoppers::place(&process, "only", &order).await;
     let payment = format!("/payments/{order}");
     eventually("the payment is open", || async {
-        let (status, _) = world.request(reqwest::Method::GET, &payment, &[], None).await;
+        let (status, _) = process.request(reqwest::Method::GET, &payment, &[], None).await;
         status.is_success().then_some(())
     })
     .await;
     let embedded = embedded
         .away_during(async {
-            shoppers::pay(&world, &order).await;
+            shoppers::pay(&process, &order).await;
             let refused = "SELECT delivery_id FROM delivery_attempt WHERE http_status = 503";
-            eventually("a callback is put off", || async { (!rows(&world, refused).await.is_empty()).then_some(()) })
+            eventually("a callback is put off", || async { (!rows(&process, refused).await.is_empty()).then_some(()) })
                 .await;
-            assert_eq!(world.get(&payment).await["status"], "PENDING");
-            assert!(states(&world).await.is_empty());
+            assert_eq!(process.get(&payment).await["status"], "PENDING");
+            assert!(states(&process).await.is_empty());
         })
         .await;
-    shoppers::ends(&world, &order, "SIGNED").await;
-    assert!(states(&world).await.values().filter(|state| **state == 1).eq([&1]));
-    world.audit().await;
-    assert_eq!(world.stop().await.len(), 1);
+    shoppers::ends(&process, &order, "SIGNED").await;
+    assert!(states(&process).await.values().filter(|state| **state == 1).eq([&1]));
+    process.audit().await;
+    assert_eq!(process.stop().await.len(), 1);
     embedded.stop().await;
 }

@@ -100,32 +100,32 @@ impl NotifyRole {
     }
 }
 
-async fn killed_half_way(mut world: NotifyRole) {
+async fn killed_half_way(mut notify: NotifyRole) {
     let total = 400;
-    world.serve().await;
+    notify.serve().await;
     let lines: String = (0..total).map(|number| letter(GROUP, number, &paid(number))).collect();
-    import(&world.operator, &lines).await;
-    world.replay_killed(total).await;
-    let rest = world.replay().await;
+    import(&notify.operator, &lines).await;
+    notify.replay_killed(total).await;
+    let rest = notify.replay().await;
     let (already, sent) = (rest["already"].as_u64().unwrap(), rest["sent"].as_u64().unwrap());
     assert_eq!(already + sent, total as u64, "{rest}");
     assert!(already >= total as u64 / 2 && sent > 0, "{rest}");
     let all = (i64::try_from(total).unwrap(), i64::try_from(total).unwrap());
-    eventually("all are handled", async || world.handled().await == all).await;
+    eventually("all are handled", async || notify.handled().await == all).await;
 
     // Somebody else's replay knows nothing of this one: all are sent once more, and nothing happens twice.
-    std::fs::remove_file(world.operator.data_dir().join("dlq").join(format!("{GROUP}.jsonl"))).unwrap();
-    let again = world.replay().await;
+    std::fs::remove_file(notify.operator.data_dir().join("dlq").join(format!("{GROUP}.jsonl"))).unwrap();
+    let again = notify.replay().await;
     assert_eq!(again["sent"], total, "{again}");
     // The last one that is sent is handled last: queues keep their order, and there are four at most.
     let probes: Vec<usize> = (total..total + 16).collect();
     let lines: String = probes.iter().map(|number| letter(GROUP, *number, &paid(*number))).collect();
-    import(&world.operator, &lines).await;
-    world.replay().await;
+    import(&notify.operator, &lines).await;
+    notify.replay().await;
     let wanted = i64::try_from(total + probes.len()).unwrap();
-    eventually("the last ones are handled", async || world.handled().await.1 >= wanted).await;
-    assert_eq!(world.handled().await, (wanted, wanted));
-    assert_eq!(exported(&world.operator, GROUP).await.len(), total + probes.len());
+    eventually("the last ones are handled", async || notify.handled().await.1 >= wanted).await;
+    assert_eq!(notify.handled().await, (wanted, wanted));
+    assert_eq!(exported(&notify.operator, GROUP).await.len(), total + probes.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,12 +144,12 @@ async fn replay_killed_half_way_goes_on_with_embedded_broker() {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn letters_dead_again_say_how_often_on_embedded_broker() {
-    let mut world = NotifyRole::new(None).await;
-    world.serve().await;
+    let mut notify = NotifyRole::new(None).await;
+    notify.serve().await;
     // Bodies that the group rejects: it cannot read them.
     let lines: String = (0..30).map(|number| letter(GROUP, number, r#"{"payAmount":"none"}"#)).collect();
-    import(&world.operator, &lines).await;
-    let operator = &world.operator;
+    import(&notify.operator, &lines).await;
+    let operator = &notify.operator;
     let list = operator.items(&["mq", "dlq", "list"]).await;
     assert_eq!((list.len(), &list[0]["group"], &list[0]["depth"]), (1, &json!(GROUP), &json!(30)));
     let letters = exported(operator, GROUP).await;
