@@ -5,9 +5,9 @@ use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{EMAIL, PHONE};
-use crate::serving::Serving;
-use crate::shop::Shop;
+use crate::support::notice_shop::{EMAIL, PHONE};
+use crate::support::serving::Serving;
+use crate::support::shop::Shop;
 
 #[tokio::test]
 async fn what_is_wrong_is_refused_without_repeating_it() {

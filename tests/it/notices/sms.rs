@@ -6,79 +6,79 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{World, field};
-use crate::delivery::world::{Answer, Server};
-use crate::servers::START_MS;
+use crate::support::notice_shop::{NoticeShop, field};
+use crate::support::outbound::{Answer, OutboundServer};
+use crate::support::servers::START_MS;
 
 /// 08:00 in New York, on the day on which every shop begins at 03:00 there.
 const MORNING_MS: i64 = START_MS + 5 * 3_600_000;
 
 #[tokio::test]
 async fn quiet_hours_are_kept_for_sms_alone() {
-    let mut world = World::new().await;
+    let mut notices = NoticeShop::new().await;
     let quiet = json!({ "from": "22:00", "to": "08:00", "timeZone": "America/New_York" });
-    world.contact(json!({ "quietHours": quiet })).await;
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    assert_eq!(world.send().await, 2);
-    assert_eq!((world.sms.seen().len(), world.mail.taken().len()), (0, 1));
-    let (status, attempts, next_at, error) = world.state(Call::Sms, 101).await;
+    notices.contact(json!({ "quietHours": quiet })).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    assert_eq!(notices.send().await, 2);
+    assert_eq!((notices.sms.seen().len(), notices.mail.taken().len()), (0, 1));
+    let (status, attempts, next_at, error) = notices.state(Call::Sms, 101).await;
     assert_eq!((status, attempts, next_at), (Status::Pending, 0, Some(MORNING_MS)));
     assert!(error.contains("quiet hours"), "{error}");
-    world.shop.clock.advance_ms(MORNING_MS - 1 - world.shop.clock.now_ms());
-    assert_eq!(world.send().await, 0);
-    world.shop.clock.advance_ms(1);
-    assert_eq!(world.send().await, 1);
-    assert_eq!((world.sms.seen().len(), world.state(Call::Sms, 101).await.0), (1, Status::Done));
+    notices.shop.clock.advance_ms(MORNING_MS - 1 - notices.shop.clock.now_ms());
+    assert_eq!(notices.send().await, 0);
+    notices.shop.clock.advance_ms(1);
+    assert_eq!(notices.send().await, 1);
+    assert_eq!((notices.sms.seen().len(), notices.state(Call::Sms, 101).await.0), (1, Status::Done));
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_asked_again_with_the_same_key() {
-    let mut world = World::new().await;
-    world.contact(json!({})).await;
-    world.sms.script([Answer::status(500), Answer::status(429), Answer::status(200)]);
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.send().await;
+async fn failing_provider_is_asked_again_with_the_same_key() {
+    let mut notices = NoticeShop::new().await;
+    notices.contact(json!({})).await;
+    notices.sms.script([Answer::status(500), Answer::status(429), Answer::status(200)]);
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
     for wait_ms in [10_000, 30_000] {
-        assert_eq!(world.state(Call::Sms, 101).await.0, Status::Pending);
-        world.shop.clock.advance_ms(wait_ms);
-        assert_eq!(world.send().await, 1);
+        assert_eq!(notices.state(Call::Sms, 101).await.0, Status::Pending);
+        notices.shop.clock.advance_ms(wait_ms);
+        assert_eq!(notices.send().await, 1);
     }
-    assert_eq!(world.state(Call::Sms, 101).await.0, Status::Done);
-    let keys: Vec<String> = world.sms.seen().iter().map(|seen| field(seen, "idempotencyKey")).collect();
+    assert_eq!(notices.state(Call::Sms, 101).await.0, Status::Done);
+    let keys: Vec<String> = notices.sms.seen().iter().map(|seen| field(seen, "idempotencyKey")).collect();
     assert_eq!(keys, vec![keys[0].clone(); 3]);
 }
 
 #[tokio::test]
 async fn what_the_provider_refuses_is_final_and_names_nobody() {
-    let mut world = World::new().await;
-    world.contact(json!({})).await;
-    world.sms.script([Answer { body: "no such number: (138) 0013-8000", ..Answer::status(400) }]);
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.send().await;
-    let (status, attempts, _, error) = world.state(Call::Sms, 101).await;
+    let mut notices = NoticeShop::new().await;
+    notices.contact(json!({})).await;
+    notices.sms.script([Answer { body: "no such number: (138) 0013-8000", ..Answer::status(400) }]);
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
+    let (status, attempts, _, error) = notices.state(Call::Sms, 101).await;
     assert_eq!((status, attempts), (Status::Refused, 1));
     assert!(error.contains("no such number") && !error.contains("8000"), "{error}");
-    world.nothing_is_told().await;
+    notices.nothing_is_told().await;
 }
 
 #[tokio::test]
-async fn a_provider_that_hangs_is_given_up_on_and_asked_again() {
-    let sms = Server::start().await;
+async fn hanging_provider_is_given_up_on_and_asked_again() {
+    let sms = OutboundServer::start().await;
     let endpoint = sms.url("/hold-first");
-    let mut world = World::at(&endpoint, sms, &[], Faults::none()).await;
-    world.contact(json!({})).await;
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.send_in_vain().await;
-    let (status, attempts, _, error) = world.state(Call::Sms, 101).await;
+    let mut notices = NoticeShop::at(&endpoint, sms, &[], Faults::none()).await;
+    notices.contact(json!({})).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.send_in_vain().await;
+    let (status, attempts, _, error) = notices.state(Call::Sms, 101).await;
     assert_eq!((status, attempts), (Status::Pending, 1));
     assert!(error.contains("timeout"), "{error}");
     // It answers late, and once more.
-    world.sms.open();
-    world.shop.clock.advance_ms(10_000);
-    world.send().await;
-    assert_eq!(world.state(Call::Sms, 101).await.0, Status::Done);
+    notices.sms.open();
+    notices.shop.clock.advance_ms(10_000);
+    notices.send().await;
+    assert_eq!(notices.state(Call::Sms, 101).await.0, Status::Done);
     let keys: std::collections::BTreeSet<String> =
-        world.sms.seen().iter().map(|seen| field(seen, "idempotencyKey")).collect();
+        notices.sms.seen().iter().map(|seen| field(seen, "idempotencyKey")).collect();
     assert_eq!(keys.len(), 1);
 }
 
@@ -105,14 +105,14 @@ async fn a_provider_that_closes_early_and_then_answers_twice() {
             }
         }
     });
-    let mut world = World::at(&endpoint, Server::unbound(), &[], Faults::none()).await;
-    world.contact(json!({})).await;
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.told(102, "ORDER_SIGNED", json!({})).await;
-    world.send().await;
-    world.shop.clock.advance_ms(10_000);
-    world.send().await;
-    let (one, other) = (world.state(Call::Sms, 101).await, world.state(Call::Sms, 102).await);
+    let mut notices = NoticeShop::at(&endpoint, OutboundServer::unbound(), &[], Faults::none()).await;
+    notices.contact(json!({})).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.told(102, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
+    notices.shop.clock.advance_ms(10_000);
+    notices.send().await;
+    let (one, other) = (notices.state(Call::Sms, 101).await, notices.state(Call::Sms, 102).await);
     assert_eq!((one.0, other.0), (Status::Done, Status::Done));
     assert_eq!(one.1 + other.1, 3, "one of them was tried twice");
 }
@@ -126,16 +126,16 @@ async fn a_crash_after_the_call_repeats_it_recognisably() {
         left -= i32::from(fails);
         fails
     }));
-    let mut world = World::with(&[], faults).await;
-    world.contact(json!({})).await;
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.shop.notices(None).drain().await.unwrap_err();
+    let mut notices = NoticeShop::with(&[], faults).await;
+    notices.contact(json!({})).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.shop.notices(None).drain().await.unwrap_err();
     // What the engine had begun ends before its lease is over.
-    world.shop.clock.advance_ms(120_000);
-    world.send().await;
-    let (sms, mails) = (world.sms.seen(), world.mail.taken());
+    notices.shop.clock.advance_ms(120_000);
+    notices.send().await;
+    let (sms, mails) = (notices.sms.seen(), notices.mail.taken());
     assert_eq!(
-        (world.state(Call::Sms, 101).await.0, world.state(Call::Email, 101).await.0),
+        (notices.state(Call::Sms, 101).await.0, notices.state(Call::Email, 101).await.0),
         (Status::Done, Status::Done)
     );
     assert!(sms.len() + mails.len() > 2, "something was sent twice");

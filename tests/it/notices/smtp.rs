@@ -10,20 +10,20 @@ use ruyi::fault::Faults;
 use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
-use super::mail::{Act, At, MailServer, Tls};
-use super::{World, read};
+use crate::support::mail_server::{Act, At, MailServer, Tls};
+use crate::support::notice_shop::{EMAIL, NoticeShop, read};
 
 /// One e-mail to a server that does this first; where it then stands.
-async fn after(act: Act) -> (World, (Status, i64, Option<i64>, String)) {
-    let mut world = World::new().await;
-    world.contact(json!({ "phone": null })).await;
-    world.mail.script([act]);
-    world.told(101, "ORDER_SIGNED", json!({})).await;
+async fn after(act: Act) -> (NoticeShop, (Status, i64, Option<i64>, String)) {
+    let mut notices = NoticeShop::new().await;
+    notices.contact(json!({ "phone": null })).await;
+    notices.mail.script([act]);
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
     let hangs = matches!(act, Act::Hang(_));
-    let _ = if hangs { world.send_in_vain().await } else { world.send().await };
-    let state = world.state(Call::Email, 101).await;
-    world.nothing_is_told().await;
-    (world, state)
+    let _ = if hangs { notices.send_in_vain().await } else { notices.send().await };
+    let state = notices.state(Call::Email, 101).await;
+    notices.nothing_is_told().await;
+    (notices, state)
 }
 
 #[tokio::test]
@@ -41,15 +41,15 @@ async fn what_fails_for_now_is_sent_again() {
         Act::Close(At::End),
         Act::Swallow,
     ] {
-        let (world, (status, attempts, _, error)) = after(act).await;
+        let (notices, (status, attempts, _, error)) = after(act).await;
         assert_eq!((status, attempts), (Status::Pending, 1), "{act:?}: {error}");
         assert!(!error.to_lowercase().contains("bob"), "{error}");
-        world.shop.clock.advance_ms(10_000);
-        assert_eq!(world.send().await, 1);
-        let (status, attempts, ..) = world.state(Call::Email, 101).await;
+        notices.shop.clock.advance_ms(10_000);
+        assert_eq!(notices.send().await, 1);
+        let (status, attempts, ..) = notices.state(Call::Email, 101).await;
         assert_eq!((status, attempts), (Status::Done, 2), "{act:?}");
         // What it took without saying so came twice, and is known by its id.
-        let ids: Vec<String> = world.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
+        let ids: Vec<String> = notices.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
         assert!(ids.iter().all(|id| *id == ids[0] && id.ends_with(".ruyi@tea.example>")), "{ids:?}");
     }
 }
@@ -61,45 +61,45 @@ async fn what_the_server_refuses_is_final() {
         Act::Say(At::Data, "554 no valid recipients"),
         Act::Say(At::End, "554 spam"),
     ] {
-        let (world, (status, attempts, _, error)) = after(act).await;
+        let (notices, (status, attempts, _, error)) = after(act).await;
         assert_eq!((status, attempts), (Status::Refused, 1), "{error}");
         assert!(error.contains("refused") && !error.to_lowercase().contains("bob"), "{error}");
-        world.shop.clock.advance_ms(86_400_000);
-        assert_eq!((world.send().await, world.mail.taken().len()), (0, 0));
+        notices.shop.clock.advance_ms(86_400_000);
+        assert_eq!((notices.send().await, notices.mail.taken().len()), (0, 0));
     }
 }
 
 #[tokio::test]
 async fn a_server_that_hangs_is_given_up_on() {
     for at in [At::Greeting, At::Recipient, At::Data, At::End] {
-        let (world, (status, attempts, _, error)) = after(Act::Hang(at)).await;
+        let (notices, (status, attempts, _, error)) = after(Act::Hang(at)).await;
         assert_eq!((status, attempts), (Status::Pending, 1), "{at:?}");
         assert!(error.contains("timeout"), "{error}");
-        world.shop.clock.advance_ms(10_000);
-        world.send().await;
-        assert_eq!(world.state(Call::Email, 101).await.0, Status::Done, "{at:?}");
+        notices.shop.clock.advance_ms(10_000);
+        notices.send().await;
+        assert_eq!(notices.state(Call::Email, 101).await.0, Status::Done, "{at:?}");
         // It had taken one that it has not answered for: both are the same message.
-        let ids: Vec<String> = world.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
+        let ids: Vec<String> = notices.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
         assert_eq!(ids, vec![ids[0].clone(); if at == At::End { 2 } else { 1 }], "{at:?}");
     }
 }
 
 #[tokio::test]
 async fn a_server_that_answers_twice_has_one_message() {
-    let (mut world, (status, attempts, ..)) = after(Act::Twice).await;
+    let (mut notices, (status, attempts, ..)) = after(Act::Twice).await;
     assert_eq!((status, attempts), (Status::Done, 1));
-    world.told(102, "ORDER_SIGNED", json!({})).await;
-    world.send().await;
-    assert_eq!((world.state(Call::Email, 102).await.0, world.mail.taken().len()), (Status::Done, 2));
+    notices.told(102, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
+    assert_eq!((notices.state(Call::Email, 102).await.0, notices.mail.taken().len()), (Status::Done, 2));
 }
 
 #[tokio::test]
-async fn nothing_is_there() {
-    let mut world = World::with(&["notices.email.port=9"], Faults::none()).await;
-    world.contact(json!({ "phone": null })).await;
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.send().await;
-    let (status, _, _, error) = world.state(Call::Email, 101).await;
+async fn unreachable_server_is_tried_again() {
+    let mut notices = NoticeShop::with(&["notices.email.port=9"], Faults::none()).await;
+    notices.contact(json!({ "phone": null })).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
+    let (status, _, _, error) = notices.state(Call::Email, 101).await;
     assert_eq!(status, Status::Pending);
     assert!(error.contains("no connection to the mail server"), "{error}");
 }
@@ -107,12 +107,12 @@ async fn nothing_is_there() {
 /// A server without STARTTLS, where it is wanted, gets no message.
 #[tokio::test]
 async fn nothing_is_sent_in_the_clear() {
-    let mut world = World::with(&["notices.email.tls=starttls"], Faults::none()).await;
-    world.contact(json!({ "phone": null })).await;
-    world.told(101, "ORDER_SIGNED", json!({})).await;
-    world.send().await;
-    let (status, _, _, error) = world.state(Call::Email, 101).await;
-    assert_eq!((status, world.mail.taken().len()), (Status::Pending, 0));
+    let mut notices = NoticeShop::with(&["notices.email.tls=starttls"], Faults::none()).await;
+    notices.contact(json!({ "phone": null })).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
+    let (status, _, _, error) = notices.state(Call::Email, 101).await;
+    assert_eq!((status, notices.mail.taken().len()), (Status::Pending, 0));
     assert!(error.contains("TLS"), "{error}");
 }
 
@@ -121,15 +121,15 @@ async fn nothing_is_sent_in_the_clear() {
 async fn parameters_make_no_headers() {
     let text = r#"{ sms = "{{ what }}", subject = "About {{ what }}", body = "{{ what }}\n.\n" }"#;
     let template = format!(r#"notices.templates.NEWS={{ params = ["what"], zh = {text}, en = {text} }}"#);
-    let mut world = World::with(&[template.as_str()], Faults::none()).await;
-    world.contact(json!({ "phone": null })).await;
+    let mut notices = NoticeShop::with(&[template.as_str()], Faults::none()).await;
+    notices.contact(json!({ "phone": null })).await;
     for (order, what) in
         [(101, "x\r\nBcc: eve@evil.example\r\n\r\nhello"), (102, "y\nSubject: z"), (103, "茶\r\nX-Evil: 1")]
     {
-        world.told(order, "NEWS", json!({ "what": what })).await;
+        notices.told(order, "NEWS", json!({ "what": what })).await;
     }
-    assert_eq!(world.send().await, 6, "three of them have no phone number");
-    let mails = world.mail.taken();
+    assert_eq!(notices.send().await, 6, "three of them have no phone number");
+    let mails = notices.mail.taken();
     assert_eq!(mails.len(), 3);
     for mail in &mails {
         let mut names: Vec<String> = mail.headers().iter().map(|name| name.to_lowercase()).collect();
@@ -148,7 +148,7 @@ async fn parameters_make_no_headers() {
         // MIME-Version is there where the body needs it.
         names.retain(|name| name != "mime-version");
         assert_eq!(names, wanted.into_iter().filter(|name| *name != "mime-version").collect::<Vec<_>>(), "{mail:?}");
-        assert_eq!(mail.to, super::EMAIL);
+        assert_eq!(mail.to, EMAIL);
     }
     let subjects: Vec<String> = mails.iter().map(|mail| read(mail).0).collect();
     assert!(subjects.iter().any(|subject| subject == "About y Subject: z"), "{subjects:?}");
@@ -185,12 +185,12 @@ async fn over_tls_with_a_login() {
         let unknown = [tls_as.as_str(), "notices.email.user=shop", "notices.email.password=secret"];
         for (settings, wanted) in [(&right[..], None), (&wrong[..], Some("login")), (&unknown[..], Some("certificate"))]
         {
-            let mut world = World::behind(MailServer::behind(tls.clone()).await, settings).await;
-            world.contact(json!({ "phone": null })).await;
-            world.told(101, "ORDER_SIGNED", json!({})).await;
-            world.send().await;
-            let (status, _, _, error) = world.state(Call::Email, 101).await;
-            let taken = world.mail.taken().len();
+            let mut notices = NoticeShop::behind(MailServer::behind(tls.clone()).await, settings).await;
+            notices.contact(json!({ "phone": null })).await;
+            notices.told(101, "ORDER_SIGNED", json!({})).await;
+            notices.send().await;
+            let (status, _, _, error) = notices.state(Call::Email, 101).await;
+            let taken = notices.mail.taken().len();
             match wanted {
                 None => assert_eq!((status, taken), (Status::Done, 1), "{name}: {error}"),
                 Some(wanted) => {

@@ -13,10 +13,10 @@ use ruyi::fault::Faults;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Operator, masked};
-use crate::servers::java::{Java, Program};
-use crate::servers::rocketmq::apache;
-use crate::servers::{unique, write_tx};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::{Java, Program};
+use crate::support::servers::rocketmq::apache;
+use crate::support::servers::{unique, write_tx};
 
 /// What it prints, and its exit code.
 async fn check(operator: &Operator, args: &[&str]) -> (i32, String) {
@@ -89,7 +89,7 @@ async fn services(java: &Java, namesrv: &str, topic: &str) -> Program {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_java_group_that_is_behind_is_told_on_rocketmq() {
+async fn java_group_that_is_behind_shows_on_rocketmq() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let (topic, group) = (unique("CHECKED"), unique("java-checked"));
     let mut services = services(java, &apache.namesrv(), &topic).await;
@@ -128,7 +128,7 @@ async fn a_java_group_that_is_behind_is_told_on_rocketmq() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_of_a_java_group_are_counted_on_rocketmq() {
+async fn dead_letters_of_java_group_are_counted_on_rocketmq() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let (topic, group) = (unique("CHECKED"), unique("java-dies"));
     let mut services = services(java, &apache.namesrv(), &topic).await;

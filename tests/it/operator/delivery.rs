@@ -4,8 +4,8 @@ use ruyi::clock::Clock;
 use ruyi::db::delivery::{self, Attempt, Delivery, Kind, Status};
 use ruyi::domain::id::first_id_of;
 
-use super::Operator;
-use crate::servers::{TestDb, sqlite, write_tx};
+use crate::support::operators::Operator;
+use crate::support::servers::{TestDb, sqlite, write_tx};
 
 /// Calls 0 to 4, newest last: dead, done, pending, refused, pending.
 async fn filled(now_ms: i64) -> (TestDb, Vec<String>) {

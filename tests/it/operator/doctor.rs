@@ -7,11 +7,11 @@ use serde_json::Value;
 use sqlx::{AnyConnection, Connection};
 use tokio::net::TcpListener;
 
-use super::Operator;
-use crate::servers::java::Java;
-use crate::servers::redis::{redis, redis_with};
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::servers::{mariadb_url, unique};
+use crate::support::operators::Operator;
+use crate::support::servers::java::Java;
+use crate::support::servers::redis::{redis, redis_with};
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::{mariadb_url, unique};
 
 /// The exit code, and the findings.
 async fn doctor(operator: &Operator, args: &[&str]) -> (i32, Vec<Value>) {
@@ -72,7 +72,7 @@ async fn settings_that_are_dangerous_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_lacks_steps_and_one_that_has_too_many() {
+async fn file_with_missing_or_unknown_migrations_is_named() {
     let operator = Operator::with(&[]);
     let only = ["--only", "database,clock"];
     let file = operator.data_dir().join("ruyi.db");
@@ -279,7 +279,7 @@ async fn what_is_wrong_with_a_cluster_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn java_members_that_differ_and_members_without_work_are_told_on_rocketmq() {
+async fn differing_or_idle_java_members_show_on_rocketmq() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let (topic, differ, same) = (unique("DOCTORED"), unique("java-differ"), unique("java-same"));
     let mut services = java.start("Operate", &[&apache.namesrv()]);

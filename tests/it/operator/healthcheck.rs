@@ -7,8 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::Operator;
-use crate::servers::child::free_port;
+use crate::support::operators::Operator;
+use crate::support::servers::child::free_port;
 
 /// A server that is well, ill, elsewhere, and slow.
 async fn serve() -> String {

@@ -5,13 +5,14 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::embedded::Embedded;
-use super::{Operator, trace};
-use crate::processes::world::eventually;
-use crate::servers::child::free_port;
-use crate::servers::rocketmq::apache;
-use crate::servers::unique;
-use crate::serving::Serving;
+use super::trace;
+use crate::support::operated_broker::OperatedBroker;
+use crate::support::operators::Operator;
+use crate::support::servers::child::free_port;
+use crate::support::servers::rocketmq::apache;
+use crate::support::servers::unique;
+use crate::support::serving::Serving;
+use crate::support::waiting::eventually;
 
 /// Pays an order, and waits for its end.
 async fn signed(serving: &Serving, id: &str) {
@@ -110,8 +111,8 @@ async fn lost_and_found(cluster: &[&str], lose: impl AsyncFnOnce(&Operator)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_embedded_broker_lost_is_sent_again_and_completes() {
-    let mut embedded = Embedded::start(&[]).await;
+async fn events_lost_by_embedded_broker_are_resent_and_complete() {
+    let mut embedded = OperatedBroker::start(&[]).await;
     let namesrv = format!("mq.namesrv={}", embedded.namesrv());
     lost_and_found(&[&namesrv], async |_| {
         embedded.kill_broker().await;
@@ -122,7 +123,7 @@ async fn what_the_embedded_broker_lost_is_sent_again_and_completes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_went_with_its_topic_is_sent_again_and_completes() {
+async fn events_lost_with_their_topic_are_resent_and_complete() {
     let Some(apache) = apache().await else { return };
     let namespace = unique("lost");
     let settings = [format!("mq.namesrv={}", apache.namesrv()), format!("mq.namespace={namespace}")];

@@ -7,11 +7,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
 #[cfg(feature = "embedded")]
-use super::embedded::Embedded;
-use super::{Operator, masked};
-use crate::servers::java::Java;
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::servers::unique;
+use crate::support::operated_broker::OperatedBroker;
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::Java;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::unique;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -182,8 +182,8 @@ async fn sends(operator: &Operator, topic: &str) {
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_are_sent_found_and_followed_on_the_embedded_broker() {
-    let mut embedded = Embedded::start(&[]).await;
+async fn messages_are_sent_found_and_followed_on_embedded_broker() {
+    let mut embedded = OperatedBroker::start(&[]).await;
     let operator = &embedded.operator;
     sends(operator, "SENT").await;
     let make = ["mq", "topics", "create", "FOUND", "--queues", "3", "--yes"];
@@ -282,7 +282,7 @@ impl Tail {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_brokers_are_read_as_one_and_a_missing_one_is_told() {
+async fn two_brokers_read_as_one_missing_one_is_named() {
     let (Some(java), Some(cluster)) = (Java::compile(), Cluster::start(ClusterPlan::pair()).await) else { return };
     let mut services = java.start("Operate", &[&cluster.namesrv()]);
     services.give(&["topic PAIR 2".to_owned(), "send PAIR 20 o".to_owned()]);

@@ -7,11 +7,11 @@ use ruyi::clock::Clock;
 use ruyi::cmd::journal::rfc3339;
 use serde_json::Value;
 
-use super::bench::{Bench, DEADLINE};
-use super::{Operator, masked};
-use crate::servers::java::{Java, Program};
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::servers::unique;
+use crate::support::broker_bench::{BrokerBench, DEADLINE};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::{Java, Program};
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
+use crate::support::servers::unique;
 
 /// (broker, queue) → (consumer offset, broker offset).
 type Offsets = BTreeMap<(String, i64), (i64, i64)>;
@@ -83,7 +83,7 @@ fn ahead(offsets: &Offsets) -> Vec<(i64, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_is_undone_exactly_on_two_brokers_and_java_sees_the_same() {
+async fn reset_on_two_brokers_is_undone_as_java_sees() {
     let Some(java) = Java::compile() else { return };
     let Some(cluster) = Cluster::start(ClusterPlan::pair()).await else { return };
     let mut services = java.start("Operate", &[&cluster.namesrv()]);
@@ -271,7 +271,7 @@ async fn members(operator: &Operator, services: &mut Program, before: &Offsets) 
 }
 
 /// A member of ruyi's is no reason to refuse: it goes on from where it is put. The group has taken 100 messages.
-async fn member_of_ruyi(bench: &Bench, operator: &Operator, topic: &str, group: &str) {
+async fn member_of_ruyi(bench: &BrokerBench, operator: &Operator, topic: &str, group: &str) {
     bench.mq.ensure_topics(&[topic.to_owned()], 4).await.unwrap();
     bench.send(topic, "first", 100).await;
     let consumer = bench.mq.subscribe(group, &[topic.to_owned()]).await.unwrap();
@@ -291,7 +291,7 @@ async fn member_of_ruyi(bench: &Bench, operator: &Operator, topic: &str, group: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_of_ruyi_follows_on_rocketmq() {
     let Some(apache) = apache().await else { return };
-    let bench = Bench::at(apache.namesrv()).await;
+    let bench = BrokerBench::at(apache.namesrv()).await;
     let operator = Operator::new(&bench.namesrv);
     member_of_ruyi(&bench, &operator, &unique("OURS"), &unique("ours-group")).await;
     bench.stop().await;
@@ -355,7 +355,7 @@ async fn cannot_be(operator: &Operator, topic: &str, group: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_of_the_embedded_broker() {
-    let bench = Bench::embedded().await;
+    let bench = BrokerBench::embedded().await;
     let operator = Operator::new(&bench.namesrv);
     let (topic, group) = ("ORDER_CREATED", "stock-consumer-group");
     member_of_ruyi(&bench, &operator, topic, group).await;

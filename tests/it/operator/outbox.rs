@@ -7,9 +7,9 @@ use ruyi::domain::id::first_id_of;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::{Operator, masked};
-use crate::processes::world::eventually;
-use crate::servers::{TestDb, sqlite, write_tx};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::{TestDb, sqlite, write_tx};
+use crate::support::waiting::eventually;
 
 /// ORDER_CREATED of order `number`, written ten minutes ago.
 fn row(number: i64, now_ms: i64) -> OutboxRow {
@@ -44,7 +44,7 @@ async fn filled(now_ms: i64) -> TestDb {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_send_log_is_listed_and_a_redrive_goes_on_where_it_was_stopped() {
+async fn send_log_is_listed_and_stopped_redrive_goes_on() {
     let test = filled(Clock::system().now_ms()).await;
     let operator = Operator::with(&[&format!("database.url={}", test.url)]);
     let of = async |more: &[&str]| operator.items(&[&["mq", "outbox", "list"], more].concat()).await;

@@ -3,11 +3,11 @@
 use ruyi::domain::event::{Group, Kind};
 use serde_json::{Value, json};
 
-use super::bench::Bench;
-use super::{Operator, masked};
-use crate::servers::java::Java;
-use crate::servers::rocketmq::apache;
-use crate::servers::unique;
+use crate::support::broker_bench::BrokerBench;
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::Java;
+use crate::support::servers::rocketmq::apache;
+use crate::support::servers::unique;
 
 /// (name, what, action, done) of each row.
 fn told(items: &[Value]) -> Vec<(&str, &str, &str, bool)> {
@@ -19,7 +19,7 @@ fn told(items: &[Value]) -> Vec<(&str, &str, &str, bool)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_of_java_services_becomes_what_a_file_says() {
+async fn cluster_of_java_services_becomes_what_file_says() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let (orders, fresh, old) = (unique("PLAN_ORDERS"), unique("PLAN_FRESH"), unique("PLAN_OLD"));
     let (group, quiet) = (unique("plan-billing"), unique("plan-quiet"));
@@ -106,7 +106,7 @@ async fn a_cluster_of_java_services_becomes_what_a_file_says() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_catalogue_comes_to_an_empty_broker() {
-    let bench = Bench::embedded().await;
+    let bench = BrokerBench::embedded().await;
     let alias = "mq.topics.PAYMENT_SUCCESS=payment_success_topic:pay";
     let operator = Operator::with(&[&format!("mq.namesrv={}", bench.namesrv), alias, "mq.queues=3"]);
     let missing = operator.items(&["mq", "topics", "plan"]).await;

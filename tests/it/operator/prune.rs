@@ -1,9 +1,9 @@
 //! `ruyi db prune`.
 
-use super::{Operator, masked};
+use crate::support::operators::{Operator, masked};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_window_that_is_too_short_is_refused_and_nobody_is_surprised() {
+async fn too_short_window_is_refused_pruning_wants_a_yes() {
     let operator = Operator::with(&[]);
     let said = operator.refuses(&["db", "prune", "--older-than", "7d", "--yes"], 2).await;
     assert!(said.contains("message_process_log is needed for 30d (retention.inbox"), "{said}");

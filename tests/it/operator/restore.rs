@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::processes::world::{Listening, World, eventually};
+use crate::support::shared_broker::{Listening, SharedBroker};
+use crate::support::waiting::eventually;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -23,15 +24,15 @@ fn copy(from: &Path, to: &Path) {
 
 /// Runs ruyi; its rows.
 #[track_caller]
-fn rows(world: &World, args: &[&str]) -> Vec<Value> {
-    let done = world.run(&[args, &["-o", "jsonl"]].concat());
+fn rows(shared: &SharedBroker, args: &[&str]) -> Vec<Value> {
+    let done = shared.run(&[args, &["-o", "jsonl"]].concat());
     assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     let text = String::from_utf8(done.stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 struct Shop {
-    world: World,
+    shared: SharedBroker,
     clients: Vec<String>,
 }
 
@@ -39,19 +40,19 @@ impl Shop {
     /// `args` with where the roles listen.
     fn rows(&self, args: &[&str]) -> Vec<Value> {
         let sets: Vec<&str> = self.clients.iter().flat_map(|client| ["--set", client.as_str()]).collect();
-        rows(&self.world, &[args, &sets].concat())
+        rows(&self.shared, &[args, &sets].concat())
     }
 
     /// What the audit finds; nothing else is going on, so everything is judged.
     fn audit(&self) -> String {
-        let done = self.world.run(&["audit", "--settle", "0s", "--bound", "1s", "-o", "jsonl"]);
+        let done = self.shared.run(&["audit", "--settle", "0s", "--bound", "1s", "-o", "jsonl"]);
         let found = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
         if done.status.success() { String::new() } else { found }
     }
 
     /// Orders of `users` that are paid and go to their end, and one that is canceled.
     fn orders(&self, users: std::ops::Range<u32>) {
-        let file = self.world.dir().join("orders.jsonl");
+        let file = self.shared.dir().join("orders.jsonl");
         let line = |user| format!("{{\"userId\":\"{user}\",\"items\":[{{\"sku\":\"A1\",\"quantity\":2}}]}}\n");
         std::fs::write(&file, users.map(line).collect::<String>()).unwrap();
         let placed = self.rows(&["order", "create", file.to_str().unwrap()]);
@@ -63,19 +64,19 @@ impl Shop {
     }
 }
 
-async fn serve(world: &World, role: &str) -> Listening {
-    world.listening(role, &["serve", role]).await
+async fn serve(shared: &SharedBroker, role: &str) -> Listening {
+    shared.listening(role, &["serve", role]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_restored_database_lost_comes_back_from_the_brokers() {
-    let world = World::start(&[]).await;
-    let stock = serve(&world, "stock").await;
+async fn restored_database_gets_lost_events_from_the_brokers() {
+    let shared = SharedBroker::start(&[]).await;
+    let stock = serve(&shared, "stock").await;
     let (order, payment, notify) =
-        (serve(&world, "order").await, serve(&world, "payment").await, serve(&world, "notify").await);
+        (serve(&shared, "order").await, serve(&shared, "payment").await, serve(&shared, "notify").await);
     let clients = [("order", &order), ("payment", &payment), ("stock", &stock), ("notify", &notify)];
     let clients = clients.map(|(role, process)| format!("client.{role}={}", process.url)).to_vec();
-    let shop = Shop { world, clients };
+    let shop = Shop { shared, clients };
     shop.rows(&["product", "set", "A1", "--name", "Tea", "--price", "3"]);
     shop.rows(&["stock", "set", "A1", "1000"]);
     shop.orders(1..6);
@@ -84,28 +85,28 @@ async fn what_a_restored_database_lost_comes_back_from_the_brokers() {
 
     stock.server.stop_with("TERM");
     let backup = tempfile::tempdir().unwrap();
-    copy(shop.world.dir(), backup.path());
+    copy(shop.shared.dir(), backup.path());
     stock.server.start_again();
     shop.orders(6..14);
     eventually("all is well before the loss", async || clean()).await;
 
     stock.server.kill();
-    copy(backup.path(), shop.world.dir());
+    copy(backup.path(), shop.shared.dir());
     assert!(!clean(), "the audit sees what is lost");
     // As docs/operations.md has it: each topic of the role's group back to before the backup, then the role again. What
     // it had handled before the backup it drops.
     let group = "stock-consumer-group";
-    let topics = rows(&shop.world, &["mq", "offsets", "lag", group]);
+    let topics = rows(&shop.shared, &["mq", "offsets", "lag", group]);
     assert!(topics.len() >= 3, "{topics:?}");
     for topic in &topics {
         let topic = topic["topic"].as_str().unwrap();
         let reset = ["mq", "offsets", "reset", group, "--topic", topic, "--to", "@-1h", "--force", "--yes"];
-        rows(&shop.world, &[&reset[..], &["--reason", "the backup is older"]].concat());
+        rows(&shop.shared, &[&reset[..], &["--reason", "the backup is older"]].concat());
     }
     stock.server.start_again();
     let started = Instant::now();
     while let found @ 1.. = shop.audit().len() {
-        let lag = rows(&shop.world, &["mq", "offsets", "show", group]);
+        let lag = rows(&shop.shared, &["mq", "offsets", "show", group]);
         assert!(started.elapsed() < DEADLINE, "{found}: {}\n{lag:?}\n{}", shop.audit(), stock.server.log());
     }
     let level = shop.rows(&["stock", "get", "A1"]);

@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::bench::Bench;
-use super::{Operator, masked};
-use crate::rocketmq_secured::ACL;
-use crate::servers::java::Java;
-use crate::servers::rocketmq::{Cluster, ClusterPlan, apache};
-use crate::servers::unique;
+use crate::support::broker_bench::BrokerBench;
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::Java;
+use crate::support::servers::rocketmq::{ACL, Cluster, ClusterPlan, apache};
+use crate::support::servers::unique;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_of_java_services_are_listed_on_rocketmq() {
@@ -34,7 +33,7 @@ async fn topics_of_java_services_are_listed_on_rocketmq() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_of_the_embedded_broker() {
-    let bench = Bench::embedded().await;
+    let bench = BrokerBench::embedded().await;
     let operator = Operator::new(&bench.namesrv);
     bench.mq.ensure_topics(&["ORDER_CREATED".to_owned()], 3).await.unwrap();
     bench.send("ORDER_CREATED", "order", 5).await;

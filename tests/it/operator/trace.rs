@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Operator, masked};
+use crate::support::operators::{Operator, masked};
 
 fn of<'a>(items: &'a [Value], source: &str) -> Vec<&'a Value> {
     items.iter().filter(|item| item["source"] == source && item["missing"] == false).collect()

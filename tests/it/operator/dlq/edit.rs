@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{import, journal, letter, paid};
-use crate::operator::{Operator, eventually};
-use crate::servers::rocketmq::apache;
-use crate::servers::unique;
+use crate::support::dead_letters::{import, journal, letter, paid};
+use crate::support::operators::Operator;
+use crate::support::servers::rocketmq::apache;
+use crate::support::servers::unique;
+use crate::support::waiting::eventually;
 
 /// One dead letter.
 struct Desk {

@@ -8,11 +8,12 @@ use ruyi::mq::rocketmq::{RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 use serde_json::{Value, json};
 
-use super::{exported, journal, keys, properties};
-use crate::operator::{Operator, eventually, masked};
-use crate::servers::java::{Java, Program};
-use crate::servers::rocketmq::{Cluster, apache};
-use crate::servers::unique;
+use crate::support::dead_letters::{exported, journal, keys, properties};
+use crate::support::operators::{Operator, masked};
+use crate::support::servers::java::{Java, Program};
+use crate::support::servers::rocketmq::{Cluster, apache};
+use crate::support::servers::unique;
+use crate::support::waiting::eventually;
 
 /// A topic, and a group of a Java service that could not handle what came on it.
 struct Dead {
@@ -85,7 +86,7 @@ impl Dead {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_of_a_java_service_go_back_to_it_as_they_were() {
+async fn java_letters_go_back_exactly_as_they_were() {
     let Some(mut dead) = Dead::letters(6).await else { return };
     let offsets = dead.offsets().await;
     assert_eq!(offsets.len(), 2, "{offsets:?}");
@@ -223,7 +224,7 @@ async fn round_trip(dead: &Dead, letters: &[Value]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_to_a_java_service_that_fails_again_stops() {
+async fn replay_to_failing_java_service_stops() {
     let Some(mut dead) = Dead::letters(80).await else { return };
     dead.services.give(&[format!("fail {} {} *", dead.group, dead.topic)]);
     let up = format!("up {}", dead.group);

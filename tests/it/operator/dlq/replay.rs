@@ -10,15 +10,16 @@ use ruyi::vals;
 use serde_json::{Value, json};
 use tokio::process::Child;
 
-use super::{exported, import, letter, paid, properties};
-use crate::operator::{Operator, eventually};
-use crate::servers::child::free_port;
-use crate::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::dead_letters::{exported, import, letter, paid, properties};
+use crate::support::operators::Operator;
+use crate::support::servers::child::free_port;
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::waiting::eventually;
 
 const GROUP: &str = "points-consumer-group";
 
 /// A shop's notify role, which has forgotten nothing, and a broker.
-struct World {
+struct NotifyRole {
     operator: Operator,
     url: String,
     _notify: Option<Child>,
@@ -31,7 +32,7 @@ fn started(operator: &Operator, args: &[&str]) -> Child {
     operator.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-impl World {
+impl NotifyRole {
     async fn new(namesrv: Option<String>) -> Self {
         // Beside the folder that the operator has alone.
         let dir = tempfile::tempdir().unwrap();
@@ -99,56 +100,56 @@ impl World {
     }
 }
 
-async fn killed_half_way(mut world: World) {
+async fn killed_half_way(mut notify: NotifyRole) {
     let total = 400;
-    world.serve().await;
+    notify.serve().await;
     let lines: String = (0..total).map(|number| letter(GROUP, number, &paid(number))).collect();
-    import(&world.operator, &lines).await;
-    world.replay_killed(total).await;
-    let rest = world.replay().await;
+    import(&notify.operator, &lines).await;
+    notify.replay_killed(total).await;
+    let rest = notify.replay().await;
     let (already, sent) = (rest["already"].as_u64().unwrap(), rest["sent"].as_u64().unwrap());
     assert_eq!(already + sent, total as u64, "{rest}");
     assert!(already >= total as u64 / 2 && sent > 0, "{rest}");
     let all = (i64::try_from(total).unwrap(), i64::try_from(total).unwrap());
-    eventually("all are handled", async || world.handled().await == all).await;
+    eventually("all are handled", async || notify.handled().await == all).await;
 
     // Somebody else's replay knows nothing of this one: all are sent once more, and nothing happens twice.
-    std::fs::remove_file(world.operator.data_dir().join("dlq").join(format!("{GROUP}.jsonl"))).unwrap();
-    let again = world.replay().await;
+    std::fs::remove_file(notify.operator.data_dir().join("dlq").join(format!("{GROUP}.jsonl"))).unwrap();
+    let again = notify.replay().await;
     assert_eq!(again["sent"], total, "{again}");
     // The last one that is sent is handled last: queues keep their order, and there are four at most.
     let probes: Vec<usize> = (total..total + 16).collect();
     let lines: String = probes.iter().map(|number| letter(GROUP, *number, &paid(*number))).collect();
-    import(&world.operator, &lines).await;
-    world.replay().await;
+    import(&notify.operator, &lines).await;
+    notify.replay().await;
     let wanted = i64::try_from(total + probes.len()).unwrap();
-    eventually("the last ones are handled", async || world.handled().await.1 >= wanted).await;
-    assert_eq!(world.handled().await, (wanted, wanted));
-    assert_eq!(exported(&world.operator, GROUP).await.len(), total + probes.len());
+    eventually("the last ones are handled", async || notify.handled().await.1 >= wanted).await;
+    assert_eq!(notify.handled().await, (wanted, wanted));
+    assert_eq!(exported(&notify.operator, GROUP).await.len(), total + probes.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_killed_half_way_goes_on_on_rocketmq() {
+async fn replay_killed_half_way_goes_on_with_rocketmq() {
     let Some(cluster) = Cluster::start(ClusterPlan::default()).await else { return };
-    killed_half_way(World::new(Some(cluster.namesrv())).await).await;
+    killed_half_way(NotifyRole::new(Some(cluster.namesrv())).await).await;
 }
 
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_killed_half_way_goes_on_on_the_embedded_broker() {
-    killed_half_way(World::new(None).await).await;
+async fn replay_killed_half_way_goes_on_with_embedded_broker() {
+    killed_half_way(NotifyRole::new(None).await).await;
 }
 
 /// Looks, exports, imports, discards and replays where the broker is ruyi's own; what dies again is told.
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_of_ruyi_die_again_and_say_how_often_on_the_embedded_broker() {
-    let mut world = World::new(None).await;
-    world.serve().await;
+async fn letters_dead_again_say_how_often_on_embedded_broker() {
+    let mut notify = NotifyRole::new(None).await;
+    notify.serve().await;
     // Bodies that the group rejects: it cannot read them.
     let lines: String = (0..30).map(|number| letter(GROUP, number, r#"{"payAmount":"none"}"#)).collect();
-    import(&world.operator, &lines).await;
-    let operator = &world.operator;
+    import(&notify.operator, &lines).await;
+    let operator = &notify.operator;
     let list = operator.items(&["mq", "dlq", "list"]).await;
     assert_eq!((list.len(), &list[0]["group"], &list[0]["depth"]), (1, &json!(GROUP), &json!(30)));
     let letters = exported(operator, GROUP).await;

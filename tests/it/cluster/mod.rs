@@ -1,0 +1,3 @@
+//! Whole clusters: the runner takes these tests alone, by `cluster::`, a path that no other test has.
+
+mod survival;

@@ -1,0 +1,13 @@
+//! What the program promises: its API, command line, configuration, documents and sources.
+
+mod bad_input;
+mod catalogue;
+mod cli;
+mod client;
+mod client_failover;
+mod config;
+mod docs;
+mod help_and_man;
+mod http;
+mod layers;
+mod test_servers;

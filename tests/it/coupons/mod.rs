@@ -1,0 +1,3 @@
+//! Coupons.
+
+mod order_coupons;

@@ -1,0 +1,101 @@
+//! Outgoing calls that keep their order, and those that are asked for once more.
+
+use ruyi::db::delivery::{self, Attempt, Delivery, Kind, Open, Status};
+
+use crate::support::servers::{TestDb, write_tx};
+
+fn call(id: i64, order_id: i64, next_at: i64) -> Delivery {
+    Delivery {
+        id,
+        kind: Kind::Merchant,
+        reference: id.to_string(),
+        order_id,
+        url: "http://127.0.0.1:1/".into(),
+        body: "{}".into(),
+        attempts: 0,
+        next_at,
+        trace: None,
+    }
+}
+
+fn attempt(id: i64, status: Status, next_at: Option<i64>) -> Attempt {
+    Attempt {
+        delivery_id: id,
+        attempt: 1,
+        started_at: 1,
+        duration_ms: 1,
+        http_status: None,
+        error: None,
+        request: Some("POST".into()),
+        answer: None,
+        status,
+        next_at,
+    }
+}
+
+pub(super) async fn next_call_of_order_waits_for_the_one_before(test: TestDb) {
+    let now_ms = test.clock.now_ms();
+    // Two orders; the first call of 1 waits for its next try, that of 2 is due. No order: each for itself.
+    let calls = [
+        call(1, 1, now_ms + 5_000),
+        call(2, 1, now_ms),
+        call(3, 1, now_ms),
+        call(4, 2, now_ms),
+        call(5, 2, now_ms),
+        Delivery { kind: Kind::Warehouse, ..call(6, 1, now_ms) },
+    ];
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
+    let claim = async || {
+        let claimed =
+            write_tx!(test.db, [], |tx| { delivery::claim(tx, &[Kind::Merchant, Kind::Warehouse], 2, 1_000).await });
+        claimed.unwrap().iter().map(|call| call.id).collect::<Vec<_>>()
+    };
+    let settle = async |id: i64, status| {
+        let (attempts, settled) = ([attempt(id, status, None)], [calls[usize::try_from(id).unwrap() - 1].clone()]);
+        let done = write_tx!(test.db, [attempts, settled], |tx| {
+            delivery::record(tx, &attempts).await?;
+            delivery::release_next(tx, settled.iter()).await
+        });
+        done.unwrap();
+    };
+    let mut first = claim().await;
+    first.extend(claim().await);
+    assert_eq!(first, [4, 6], "what waits is passed over, whatever the limit");
+    assert!(claim().await.is_empty());
+    settle(4, Status::Dead).await;
+    assert_eq!(claim().await, [5], "the one before has been settled, if not well");
+    test.clock.advance_ms(5_000);
+    // 4 is over, 5 and 6 are due again after their lease.
+    assert_eq!([claim().await, claim().await].concat(), [5, 6, 1]);
+    settle(1, Status::Done).await;
+    assert_eq!(claim().await, [2]);
+    let retry = [attempt(2, Status::Pending, Some(now_ms + 50_000))];
+    write_tx!(test.db, [retry], |tx| { delivery::record(tx, &retry).await }).unwrap();
+    settle(1, Status::Done).await;
+    let mut conn = test.db.read().await.unwrap();
+    let second = delivery::standing(&mut conn, 2).await.unwrap().unwrap();
+    assert_eq!(second.next_at, Some(now_ms + 50_000), "its own wait is kept");
+    settle(2, Status::Canceled).await;
+    assert!(claim().await.contains(&3));
+}
+
+pub(super) async fn asked_for_once_more_its_schedule_begins_anew(test: TestDb) {
+    let now_ms = test.clock.now_ms();
+    let (calls, dead) = ([call(1, 1, now_ms), call(2, 2, now_ms)], [attempt(1, Status::Dead, None)]);
+    let done = write_tx!(test.db, [calls, dead], |tx| {
+        delivery::insert(tx, &calls).await?;
+        delivery::record(tx, &dead).await
+    });
+    done.unwrap();
+    test.clock.advance_ms(1_000);
+    let found = write_tx!(test.db, [], |tx| {
+        assert_eq!(delivery::revive(tx, Kind::Merchant, vec!["1".into(), "2".into()]).await?, 1);
+        let old = delivery::armed_before(tx, vec![2, 1, 3], now_ms).await?;
+        Ok((delivery::lock_pending(tx, vec![1, 2]).await?, old))
+    });
+    let open = |id, attempts, base| Open { id, attempts, base, is_canceled: false };
+    assert_eq!(found.unwrap(), (vec![open(1, 1, 1), open(2, 0, 0)], vec![2]));
+    let mut conn = test.db.read().await.unwrap();
+    let read = delivery::by_ids(&mut conn, vec![2, 1, 9]).await.unwrap();
+    assert_eq!(read.iter().map(|call| (call.id, call.attempts)).collect::<Vec<_>>(), [(1, 1), (2, 0)]);
+}

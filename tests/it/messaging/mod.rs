@@ -1,0 +1,18 @@
+//! Messages: brokers, transaction messages, retries, and the services of others.
+
+mod event_coverage;
+mod java_consumer;
+mod java_services;
+mod message_api;
+mod message_kinds;
+mod pay_timeout;
+mod poison;
+mod resend;
+mod retry_lane;
+mod retry_park_dlq;
+mod rocketmq;
+#[cfg(feature = "embedded")]
+mod role_processes;
+mod too_large;
+mod trace_context;
+mod transaction;

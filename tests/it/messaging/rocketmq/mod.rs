@@ -1,0 +1,10 @@
+//! The client of RocketMQ, on the embedded broker and on Apache RocketMQ.
+
+#[cfg(feature = "embedded")]
+mod backlog;
+#[cfg(feature = "embedded")]
+mod client;
+#[cfg(feature = "embedded")]
+mod outage;
+mod rejoin;
+mod secured;

@@ -1,0 +1,6 @@
+//! `ruyi mq dlq`.
+
+mod commands;
+mod edit;
+mod java;
+mod replay;

@@ -1,0 +1,361 @@
+//! Channels whose callback stays away are asked: what they may answer, and what comes of it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use reqwest::Method;
+use ruyi::clock::Clock;
+use ruyi::config::Config;
+use ruyi::db::delivery::{GIVEN_UP, Kind};
+use ruyi::db::payments::{self, PaymentRow};
+use ruyi::db::sql;
+use ruyi::delivery::{EngineConfig, no_effects, sign};
+use ruyi::domain::money::Money;
+use ruyi::domain::payment::{PaymentState, Status};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::support::outbound::{OutboundCalls, OutboundServer, START_MS as WORLD_MS};
+use crate::support::servers::{mariadb_url, write_tx};
+use crate::support::serving::Serving;
+use crate::support::shop::{Setup, Shop};
+
+const SOON_MS: i64 = 60_000;
+const SECRET: &str = "a secret of the bank";
+
+/// What one question is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Say {
+    Paid,
+    Pending,
+    Unknown,
+    Closed,
+    Broken,
+    NotFound,
+    /// Says paid, and has not signed it.
+    Unsigned,
+    /// Signed with another secret.
+    Forged,
+    /// Signed long ago.
+    Old,
+    /// About another payment.
+    Other,
+    /// Less than the payment asks for.
+    TooLittle,
+    /// No JSON, though signed.
+    Nonsense,
+    /// Breaks off in the middle of the answer.
+    Torn,
+    /// Later than anybody waits.
+    Late,
+}
+
+/// A bank that takes payments, never calls back by itself, and answers questions as it was told to.
+#[derive(Clone)]
+struct Bank {
+    answers: Arc<Mutex<VecDeque<Say>>>,
+    /// What it says when there are no more.
+    last: Say,
+    submitted: Arc<Mutex<Vec<Value>>>,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Bank {
+    async fn open(answers: &[Say], last: Say) -> (Self, String) {
+        let (submitted, asked) = (Arc::default(), Arc::default());
+        let bank = Self { answers: Arc::new(Mutex::new(answers.iter().copied().collect())), last, submitted, asked };
+        let pay = |State(bank): State<Self>, body: Bytes| async move {
+            bank.submitted.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+        };
+        let app = axum::Router::new()
+            .route("/pay", post(pay))
+            .route("/query", post(answer))
+            .route("/refund", post(|| async {}));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = app.with_state(bank.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        (bank, url)
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    async fn until_asked(&self, times: usize) {
+        let look = async {
+            while self.asked() < times {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), look).await.unwrap_or_else(|_| panic!("asked {}", self.asked()));
+    }
+}
+
+/// What the bank would call back with.
+fn payment(submitted: &Value) -> Value {
+    json!({
+        "paymentId": submitted["paymentId"], "transactionNo": format!("B{}", submitted["paymentId"]),
+        "amount": submitted["amount"], "currency": "CNY", "merchantId": submitted["merchantId"],
+        "payTime": 1_700_000_000_000_i64,
+    })
+}
+
+async fn answer(State(bank): State<Bank>, body: Bytes) -> Response {
+    let question: Value = serde_json::from_slice(&body).unwrap();
+    bank.asked.lock().unwrap().push(question.clone());
+    let say = bank.answers.lock().unwrap().pop_front().unwrap_or(bank.last);
+    let submitted = bank.submitted.lock().unwrap().clone();
+    let known = submitted.iter().find(|one| one["paymentId"] == question["paymentId"]).cloned().unwrap_or_default();
+    let mut found = payment(&known);
+    found["status"] = match say {
+        Say::Pending => "PENDING",
+        Say::Unknown => "UNKNOWN",
+        Say::Closed => "CLOSED",
+        _ => "SUCCESS",
+    }
+    .into();
+    match say {
+        Say::Broken => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Say::NotFound => return StatusCode::NOT_FOUND.into_response(),
+        Say::Other => found["paymentId"] = "1".into(),
+        Say::TooLittle => found["amount"] = json!(0.01),
+        Say::Late => tokio::time::sleep(Duration::from_secs(3)).await,
+        _ => {}
+    }
+    let text = if say == Say::Nonsense { "paid!".to_owned() } else { found.to_string() };
+    if say == Say::Unsigned {
+        return text.into_response();
+    }
+    let now_s = Clock::system().now_ms() / 1_000;
+    let at_s = if say == Say::Old { now_s - 3_600 } else { now_s };
+    let secret = SecretString::from(if say == Say::Forged { "another" } else { SECRET });
+    let signature = sign::sign(&secret, at_s, text.as_bytes());
+    let response = Response::builder()
+        .header(sign::TIMESTAMP_HEADER, at_s)
+        .header(sign::SIGNATURE_HEADER, signature)
+        .header("content-type", "application/json");
+    if say == Say::Torn {
+        let parts = [Ok(text[..9].to_owned()), Err(std::io::Error::other("cable cut"))];
+        return response.body(axum::body::Body::from_stream(futures_util::stream::iter(parts))).unwrap();
+    }
+    response.body(text.into()).unwrap()
+}
+
+async fn shop_with(url: &str, more: &[&str]) -> Serving {
+    let channel = format!(r#"payment.channels.bank={{kind="http",secret="{SECRET}",endpoint="{url}"}}"#);
+    let mut settings = vec![
+        channel.as_str(),
+        "payment.query_after=1s",
+        r#"delivery.kinds.channel_query.schedule=["10ms","10ms","10ms","10ms","10ms","10ms","10ms","10ms","10ms"]"#,
+        "delivery.timeout=1s",
+        // Nine answers in a row that are of no use are what is tested.
+        "delivery.breaker.failures=0",
+    ];
+    settings.extend(more);
+    let serving = Serving::start(&settings).await;
+    serving.fill().await;
+    serving
+}
+
+/// An order of one A1 that its payer has paid at the bank; its id.
+async fn submitted(serving: &Serving) -> String {
+    let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
+    let id = serving.place(&order).await;
+    serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
+    serving.fine(Method::POST, &format!("/payments/{id}/pay"), &json!({})).await;
+    id
+}
+
+async fn call_back(serving: &Serving, bank: &Bank) -> StatusCode {
+    let body = payment(&bank.submitted.lock().unwrap()[0]).to_string();
+    let call = serving.signed("/payments/callback/bank", SECRET, serving.now_s(), &body);
+    serving.reply(call.header("content-type", "application/json")).await.0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_is_found_once_whatever_precedes_the_answer() {
+    let before = [
+        Say::Late,
+        Say::Broken,
+        Say::Torn,
+        Say::Unsigned,
+        Say::Forged,
+        Say::Old,
+        Say::Nonsense,
+        Say::Unknown,
+        Say::Pending,
+    ];
+    let (bank, url) = Bank::open(&before, Say::Paid).await;
+    let serving = shop_with(&url, &[]).await;
+    let id = submitted(&serving).await;
+    let paid = serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
+    assert_eq!(paid["outcome"], "SIGNED");
+    assert_eq!(bank.asked(), before.len() + 1);
+    // The bank's own word comes after all, twice.
+    for _ in 0..2 {
+        assert_eq!(call_back(&serving, &bank).await, StatusCode::OK);
+    }
+    serving.settled().await;
+    for (topic, wanted) in [
+        ("SELECT COUNT(*) FROM message_record WHERE topic = 'PAYMENT_SUCCESS'", 1),
+        ("SELECT COUNT(*) FROM refund_record", 0),
+        ("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND status = 1", 1),
+    ] {
+        assert_eq!(serving.number(topic).await, wanted, "{topic}");
+    }
+    serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_called_back_meanwhile_is_not_asked() {
+    let (bank, url) = Bank::open(&[], Say::Pending).await;
+    let slow = r#"delivery.kinds.channel_query.schedule=["500ms","500ms"]"#;
+    let serving = shop_with(&url, &[slow]).await;
+    let id = submitted(&serving).await;
+    bank.until_asked(1).await;
+    assert_eq!(call_back(&serving, &bank).await, StatusCode::OK);
+    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
+    serving.settled().await;
+    assert_eq!(bank.asked(), 1);
+    // Not asked the second time: there was nothing left to ask.
+    assert_eq!(serving.number("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND status = 5").await, 1);
+    serving.stop().await;
+}
+
+/// Answers that find no money: how often the bank is asked, how the call ends, and what people are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_without_money() {
+    let schedule = r#"delivery.kinds.channel_query.schedule=["10ms","10ms"]"#;
+    for (say, times, status, alerts) in [
+        // Nobody has paid: that is an answer.
+        (Say::Pending, 3, 1, 0),
+        (Say::Unknown, 3, 1, 0),
+        (Say::Closed, 1, 1, 0),
+        // Nobody knows: somebody has to find out.
+        (Say::Broken, 3, 2, 1),
+        (Say::Forged, 3, 2, 1),
+        (Say::NotFound, 1, 3, 1),
+        // Money that fits nothing.
+        (Say::TooLittle, 1, 1, 1),
+        (Say::Other, 1, 1, 1),
+    ] {
+        let (bank, url) = Bank::open(&[], say).await;
+        let (hook, at) = Bank::open(&[], Say::Paid).await;
+        let webhook = format!("alerts.webhook={at}/pay");
+        let serving = shop_with(&url, &[schedule, &webhook]).await;
+        let id = submitted(&serving).await;
+        bank.until_asked(times).await;
+        serving.settled().await;
+        assert_eq!(bank.asked(), times, "{say:?}");
+        let ended = serving.number("SELECT MIN(status) FROM delivery WHERE kind = 10").await;
+        assert_eq!(ended, status, "{say:?}");
+        let told = hook.submitted.lock().unwrap().clone();
+        assert_eq!(told.len(), alerts, "{say:?}: {told:?}");
+        assert!(told.iter().all(|one| one["kind"] == "channel_query"), "{told:?}");
+        assert_eq!(serving.get(&format!("/payments/{id}")).await["status"], "PENDING", "{say:?}");
+        serving.stop().await;
+    }
+}
+
+/// The payer pays at the channel, which says so too late or not at all; the order was canceled meanwhile, or not.
+async fn is_found(mut shop: Shop) {
+    shop.sell("TEA", 2_990, 10).await;
+    let paid = shop.place_order(7, &[("TEA", 2)], json!({})).await;
+    let canceled = shop.place_order(7, &[("TEA", 1)], json!({})).await;
+    let unpaid = shop.place_order(7, &[("TEA", 1)], json!({})).await;
+    shop.settle_within(SOON_MS).await;
+    for order in [&paid, &canceled] {
+        shop.pay(order, json!({ "silent": true })).await;
+    }
+    shop.settle_within(SOON_MS).await;
+    assert_eq!((shop.status(&paid).await, shop.status(&canceled).await), ("RESERVED".into(), "RESERVED".into()));
+    shop.cancel(&canceled).await;
+    shop.settle_within(SOON_MS).await;
+    // Too early, in time, and once more.
+    for _ in 0..3 {
+        shop.ask_channels().await;
+        shop.settle_within(1_000).await;
+        shop.clock.advance_ms(SOON_MS);
+    }
+    shop.settle().await;
+    for (order, outcome) in [(&paid, "SIGNED"), (&canceled, "REFUNDED"), (&unpaid, "CANCELED")] {
+        assert_eq!(shop.outcome(order).await, outcome);
+    }
+    assert_eq!(shop.refunds(&canceled).await.len(), 1);
+    assert_eq!(shop.refunds(&paid).await.len(), 0);
+    assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10").await, 2);
+    // The channel calls back in the end.
+    let late = "UPDATE delivery SET next_at = 0 WHERE kind = 4 AND status = 0";
+    write_tx!(shop.db, [], |tx| { sql::execute(tx, late, vec![]).await }).unwrap();
+    shop.settle().await;
+    assert_eq!((shop.refunds(&canceled).await.len(), shop.refunds(&paid).await.len()), (1, 0));
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn money_is_found() {
+    is_found(Shop::open().await).await;
+}
+
+#[tokio::test]
+async fn money_is_found_though_all_comes_twice_in_reverse() {
+    let mut shop = Shop::open().await;
+    (shop.manner.times, shop.manner.reversed) = (2, true);
+    is_found(shop).await;
+}
+
+#[tokio::test]
+async fn money_is_found_though_success_leaves_as_a_transaction() {
+    let change = |config: &mut Config| config.payment.publish = ruyi::config::PublishVia::Transaction;
+    is_found(Shop::with(Setup { change, ..Setup::default() }, 1).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_is_found_on_mariadb() {
+    let Some(url) = mariadb_url().await else { return };
+    is_found(Shop::with(Setup { url: Some(url), ..Setup::default() }, 1).await).await;
+}
+
+/// A submission that waits for its first attempt is waited for; one that was given up untried is not.
+#[tokio::test]
+async fn a_question_follows_the_submission() {
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    let payment = PaymentRow {
+        id: 9,
+        order_id: 7,
+        order_no: "N7".into(),
+        user_id: 7,
+        state: PaymentState {
+            status: Status::Pending,
+            amount: Money::from_minor(500).unwrap(),
+            currency: "CNY".into(),
+            merchant_id: 1,
+            transaction_no: None,
+        },
+        channel_id: "sandbox".into(),
+        expire_time: 0,
+        payment_method: None,
+        pay_time: None,
+        trace: None,
+    };
+    write_tx!(calls.db, [payment], |tx| { payments::insert(tx, &[payment]).await }).unwrap();
+    calls.insert(Kind::ChannelSubmit, "9", &server.url("/pay"), "{}").await;
+    calls.insert(Kind::ChannelQuery, "9", &server.url("/query"), "{}").await;
+    let asks = |config: &mut EngineConfig| config.kinds = vec![Kind::ChannelQuery];
+    let mut engine = calls.engine_with(no_effects(), asks);
+    engine.drain().await.unwrap();
+    let waits = calls.state(Kind::ChannelQuery, "9").await;
+    assert_eq!((server.seen().len(), waits.attempts, waits.next_at), (0, 0, Some(WORLD_MS + 1_000)));
+    let given_up = format!("UPDATE delivery SET status = 2, next_at = {GIVEN_UP} WHERE kind = 1");
+    write_tx!(calls.db, [given_up], |tx| { sql::execute(tx, given_up, vec![]).await }).unwrap();
+    calls.clock.advance_ms(1_000);
+    engine.drain().await.unwrap();
+    assert_eq!((server.only().path, calls.state(Kind::ChannelQuery, "9").await.attempts), ("/query".to_owned(), 1));
+}

@@ -1,0 +1,3 @@
+//! Points.
+
+mod order_points;

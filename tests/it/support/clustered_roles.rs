@@ -1,0 +1,243 @@
+//! Every role as several processes of the real program, on servers that can be broken.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sqlx::{AnyConnection, Connection};
+
+use crate::support::servers::child::{ChildProcess, free_port};
+use crate::support::servers::mariadb::MariaDb;
+use crate::support::servers::redis::{Redis, redis};
+use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+
+/// Nothing here takes so long, on however slow a machine.
+pub const DEADLINE: Duration = Duration::from_secs(300);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub const ROLES: [&str; 4] = ["order", "payment", "stock", "notify"];
+pub const WORKERS: [&str; 3] = ["retry", "timeout", "backlog"];
+/// Processes of each role.
+pub const INSTANCES: usize = 3;
+
+/// Waits as short as they may be, so that what was interrupted goes on within seconds.
+const SETTINGS: &str = r#"
+[mq]
+degrade_after = "5s"
+
+[mq.outbox]
+sweep_interval = "1s"
+lease = "5s"
+
+[mq.retry]
+schedule = ["300ms", "1s", "2s"]
+max_attempts = 1000
+
+[delivery]
+schedule = ["300ms", "500ms", "1s", "1s", "2s", "2s", "2s", "2s", "2s", "5s", "5s", "5s", "5s", "5s", "5s", "5s", "5s"]
+timeout = "5s"
+lease = "10s"
+
+[delivery.kinds.channel_query]
+schedule = ["500ms", "1s", "1s", "2s", "2s", "2s", "5s", "5s", "5s", "5s", "5s", "5s", "30s", "1m", "1m"]
+
+[payment]
+query_after = "2s"
+
+[sandbox.warehouse]
+step_delay = "20ms"
+
+[log]
+filter = "info"
+"#;
+
+/// One process.
+pub struct Instance {
+    pub name: String,
+    url: String,
+    server: ChildProcess,
+}
+
+impl Instance {
+    /// `kill -9`, and the same again, as whatever looks after processes would do.
+    pub fn kill_and_start_again(&self) {
+        self.server.kill();
+        self.server.start_again();
+    }
+
+    async fn ready(&self) {
+        let url = format!("{}/readyz", self.url);
+        self.server.until(async || reqwest::get(&url).await.is_ok_and(|reply| reply.status().is_success())).await;
+    }
+}
+
+pub struct RoleCluster {
+    dir: tempfile::TempDir,
+    pub rocketmq: Cluster,
+    pub mariadb: MariaDb,
+    pub redis: Redis,
+    pub instances: Vec<Instance>,
+}
+
+impl RoleCluster {
+    /// Starts everything and waits until all of it is ready; `None` where a server is not installed.
+    pub async fn start() -> Option<Self> {
+        let (mariadb, redis) = (MariaDb::start()?, redis().await?);
+        let rocketmq = Cluster::start(ClusterPlan::pair()).await?;
+        let dir = tempfile::tempdir().unwrap();
+        let mut roles = Self { dir, rocketmq, mariadb, redis, instances: Vec::new() };
+        let ports: Vec<Vec<u16>> = ROLES.map(|_| (0..INSTANCES).map(|_| free_port()).collect()).to_vec();
+        roles.configure(&ports).await;
+        let migrated = roles.ruyi(&["db", "migrate"]).await;
+        assert!(migrated.ok, "{}", migrated.text());
+        for (role, ports) in ROLES.iter().zip(&ports) {
+            for (number, port) in (1..).zip(ports) {
+                roles.run(&format!("{role}-{number}"), &["serve", role], *port);
+            }
+        }
+        for (number, worker) in (1..).zip(WORKERS) {
+            roles.run(&format!("worker-{number}"), &["worker", worker], free_port());
+        }
+        roles.all_ready().await;
+        Some(roles)
+    }
+
+    async fn configure(&self, ports: &[Vec<u16>]) {
+        let mut text = format!("data_dir = \"{}\"\n", self.dir.path().join("data").display());
+        writeln!(text, "[database.roles]").unwrap();
+        for role in ROLES {
+            writeln!(text, "{role} = \"{}\"", self.mariadb.create(&format!("ruyi_{role}")).await).unwrap();
+        }
+        writeln!(text, "[cache]\nurl = \"{}\"", self.redis.url()).unwrap();
+        writeln!(text, "[client]").unwrap();
+        for (role, ports) in ROLES.iter().zip(ports) {
+            let urls: Vec<_> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+            writeln!(text, "{role} = \"{}\"", urls.join(",")).unwrap();
+        }
+        let namesrv = format!("[mq]\nnamesrv = \"{}\"", self.rocketmq.namesrv());
+        text.push_str(&SETTINGS.replace("[mq]", &namesrv));
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("ruyi.toml")
+    }
+
+    /// The program with the configuration of these roles and nothing of the environment's.
+    fn command(&self, args: &[&str]) -> Vec<OsString> {
+        let mut command = vec![OsString::from("env")];
+        let ours = std::env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            name.starts_with("RUYI_") || name == "RUST_LOG"
+        });
+        command.extend(ours.flat_map(|(name, _)| ["-u".into(), name]));
+        command.push(env!("CARGO_BIN_EXE_ruyi").into());
+        command.extend(["--config".into(), self.config().into()]);
+        command.extend(args.iter().map(OsString::from));
+        command
+    }
+
+    fn run(&mut self, name: &str, args: &[&str], port: u16) {
+        let listen = format!("127.0.0.1:{port}");
+        let command = self.command(&[args, &["--listen", &listen]].concat());
+        let server = ChildProcess::start(name, self.dir.path().join(name), command);
+        self.instances.push(Instance { name: name.to_owned(), url: format!("http://{listen}"), server });
+    }
+
+    pub async fn all_ready(&self) {
+        for instance in &self.instances {
+            instance.ready().await;
+        }
+    }
+
+    /// The process of this name.
+    pub fn instance(&self, name: &str) -> &Instance {
+        self.instances.iter().find(|instance| instance.name == name).expect("a process of this name")
+    }
+
+    /// Base URLs of the processes of a role.
+    pub fn urls(&self, role: &str) -> Vec<String> {
+        let of_role = self.instances.iter().filter(|instance| instance.name.starts_with(role));
+        of_role.map(|instance| instance.url.clone()).collect()
+    }
+
+    /// Starts the program; its output is read when it has ended.
+    pub fn spawn(&self, args: &[&str]) -> tokio::process::Child {
+        let command = self.command(args);
+        let mut child = tokio::process::Command::new(&command[0]);
+        child.args(&command[1..]).current_dir(self.dir.path()).kill_on_drop(true);
+        child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs the program to its end.
+    pub async fn ruyi(&self, args: &[&str]) -> Ended {
+        let output = self.spawn(args).wait_with_output().await.unwrap();
+        Ended::from(output)
+    }
+
+    /// Writes a file that the program may read.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Orders so far; `None` while the database does not answer.
+    pub async fn orders(&self) -> Option<i64> {
+        let mut conn = AnyConnection::connect(&self.mariadb.url("ruyi_order")).await.ok()?;
+        let row: (i64,) = sqlx::query_as("SELECT COUNT(*) FROM orders").fetch_one(&mut conn).await.ok()?;
+        conn.close().await.ok()?;
+        Some(row.0)
+    }
+
+    /// Waits until there are so many orders.
+    pub async fn until_orders(&self, count: i64) {
+        let started = Instant::now();
+        while self.orders().await.is_none_or(|orders| orders < count) {
+            assert!(started.elapsed() < DEADLINE, "{:?} of {count} orders came\n{}", self.orders().await, self.logs());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The last lines of every process.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for instance in &self.instances {
+            let log = instance.server.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(12)..].join("\n");
+            writeln!(text, "--- {}\n{last}", instance.name).unwrap();
+        }
+        text
+    }
+}
+
+/// A program that has ended.
+pub struct Ended {
+    pub ok: bool,
+    out: String,
+    err: String,
+}
+
+impl From<std::process::Output> for Ended {
+    fn from(output: std::process::Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Ended {
+    /// Its output as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or(Value::Null)
+    }
+
+    /// All that it said.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+}

@@ -1,0 +1,94 @@
+//! MariaDB: one server shared by the tests of this process, or one of their own for those that stop it.
+
+use std::ffi::OsString;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ruyi::db::migrate;
+use sqlx::{AnyConnection, Connection};
+
+use super::child::{ChildProcess, free_port};
+use super::installed;
+
+pub struct MariaDb {
+    server: ChildProcess,
+    port: u16,
+    databases: AtomicU32,
+}
+
+impl MariaDb {
+    /// A new server with no data; `None` where it is not installed.
+    pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// With further options of the server.
+    pub fn start_with(more: &str) -> Option<Self> {
+        if !installed("mariadbd") || !installed("mariadb-install-db") {
+            return None;
+        }
+        let port = free_port();
+        let dir = tempfile::tempdir().unwrap().keep();
+        let id = Command::new("id").arg("-u").output().unwrap();
+        let user = if id.stdout == b"0\n" { "--user=root" } else { "--skip-symbolic-links" };
+        // Commits are written, not flushed: they outlive a kill of the server, not one of the machine.
+        // The shell becomes the server, so that its process id is the server's.
+        let script = format!(
+            r#"set -eu; cd "{dir}"
+            [ -d data ] || mariadb-install-db --no-defaults --datadir="{dir}/data" --auth-root-authentication-method=normal \
+                --skip-test-db {user} >install.log 2>&1
+            exec mariadbd --no-defaults --datadir="{dir}/data" --socket="{dir}/sock" --pid-file="{dir}/pid" \
+                --bind-address=127.0.0.1 --port={port} --innodb-buffer-pool-size=64M \
+                --innodb-flush-log-at-trx-commit=2 --max-connections=500 --skip-log-bin {more} {user}"#,
+            dir = dir.display()
+        );
+        let command = ["sh", "-c", &script].map(OsString::from).to_vec();
+        Some(Self { server: ChildProcess::start("MariaDB", dir, command), port, databases: AtomicU32::new(0) })
+    }
+
+    /// The URL of the database `name`.
+    pub fn url(&self, name: &str) -> String {
+        format!("mysql://root@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Waits until it answers.
+    pub async fn ready(&self) {
+        migrate::wait_for(&self.url("mysql"), Duration::from_secs(120)).await.unwrap();
+    }
+
+    /// Makes the database `name`, and returns its URL.
+    pub async fn create(&self, name: &str) -> String {
+        self.ready().await;
+        let mut conn = AnyConnection::connect(&self.url("mysql")).await.unwrap();
+        let text = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut conn).await.unwrap();
+        conn.close().await.unwrap();
+        self.url(name)
+    }
+
+    /// As `kill -9`: what was committed stays, since the system keeps what the server had written.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// In order.
+    pub fn stop(&self) {
+        self.server.stop_with("TERM");
+    }
+
+    /// After `kill` or `stop`, on the same data and port.
+    pub async fn start_again(&self) {
+        self.server.start_again();
+        self.ready().await;
+    }
+}
+
+/// The URL of a new, empty database on the MariaDB server of this process; `None` where it is not installed.
+pub async fn mariadb_url() -> Option<String> {
+    static SERVER: OnceLock<Option<MariaDb>> = OnceLock::new();
+    let server = SERVER.get_or_init(MariaDb::start).as_ref()?;
+    let name = format!("ruyi_{}", server.databases.fetch_add(1, Ordering::Relaxed));
+    Some(server.create(&name).await)
+}

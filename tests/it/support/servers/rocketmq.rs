@@ -1,0 +1,318 @@
+//! Apache RocketMQ: one shared broker for tests that only use it, and clusters for those that break them.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+
+use super::child::{ChildProcess, free_port, free_ports};
+use super::{installed, skipped};
+
+const VERSION: &str = "5.4.0";
+
+/// Small and quick to start rather than fast.
+const JVM: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
+
+/// Of every broker: files that are small enough to have dozens, timers, and no refusal only because the machine is busy.
+const BROKER_CONF: &str = "\
+brokerId=0
+brokerRole=ASYNC_MASTER
+flushDiskType=ASYNC_FLUSH
+brokerIP1=127.0.0.1
+autoCreateTopicEnable=true
+autoCreateSubscriptionGroup=true
+defaultTopicQueueNums=4
+timerWheelEnable=true
+mappedFileSizeCommitLog=67108864
+mappedFileSizeConsumeQueue=600000
+mappedFileSizeTimerLog=10240000
+maxHashSlotNum=100000
+maxIndexNum=400000
+diskMaxUsedSpaceRatio=95
+waitTimeMillsInSendQueue=3000
+osPageCacheBusyTimeOutMills=10000
+registerNameServerPeriod=10000
+flushConsumerOffsetInterval=1000
+";
+
+/// The folder with the jars of Apache RocketMQ and of its Java client (`scripts/fetch-rocketmq`); `None` where they, or
+/// a Java runtime, are missing.
+pub fn jars() -> Option<PathBuf> {
+    let cache = std::env::var_os("RUYI_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ruyi")))?;
+    let home = cache.join(format!("rocketmq-{VERSION}"));
+    if !home.join("complete").exists() {
+        skipped("Apache RocketMQ is not there: run scripts/fetch-rocketmq");
+        return None;
+    }
+    installed("java").then(|| home.join("lib"))
+}
+
+/// What a cluster consists of.
+#[derive(Clone, Debug)]
+pub struct ClusterPlan {
+    /// Names of the brokers; all are masters.
+    pub brokers: Vec<String>,
+    /// How many name servers.
+    pub namesrvs: usize,
+    /// Further lines for each broker.conf; the last one of a name counts.
+    pub broker_conf: String,
+    /// Further lines for each namesrv.conf.
+    pub namesrv_conf: String,
+    /// Further options of each Java process (`-Dtls.server.mode=enforcing`).
+    pub java: Vec<String>,
+}
+
+impl Default for ClusterPlan {
+    /// Broker a and one name server.
+    fn default() -> Self {
+        Self {
+            brokers: vec![String::from("a")],
+            namesrvs: 1,
+            broker_conf: String::new(),
+            namesrv_conf: String::new(),
+            java: Vec::new(),
+        }
+    }
+}
+
+impl ClusterPlan {
+    /// Two brokers, a and b, and two name servers.
+    pub fn pair() -> Self {
+        Self { brokers: vec![String::from("a"), String::from("b")], namesrvs: 2, ..Self::default() }
+    }
+
+    /// With further lines in each broker.conf.
+    pub fn broker_conf(mut self, lines: &str) -> Self {
+        self.broker_conf.push_str(lines);
+        self
+    }
+}
+
+struct Broker {
+    name: String,
+    port: u16,
+    server: ChildProcess,
+}
+
+/// Name servers and brokers of one test.
+pub struct Cluster {
+    /// Its `brokerClusterName`.
+    pub name: String,
+    jars: PathBuf,
+    namesrvs: Vec<(u16, ChildProcess)>,
+    brokers: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts all of it, and waits until the brokers take messages; `None` where the jars are missing.
+    pub async fn start(plan: ClusterPlan) -> Option<Self> {
+        let jars = jars()?;
+        let name = String::from("ruyi-test");
+        let mut namesrvs = Vec::new();
+        for _ in 0..plan.namesrvs {
+            let port = free_port();
+            let dir = tempfile::tempdir().unwrap().keep();
+            let conf = format!("listenPort={port}\n{}", plan.namesrv_conf);
+            let main = "org.apache.rocketmq.namesrv.NamesrvStartup";
+            let memory = ["-Xms64m", "-Xmx256m"];
+            namesrvs.push((port, start_java("name server", &jars, dir, &memory, &plan.java, main, &conf)));
+        }
+        for (port, server) in &namesrvs {
+            server.until_listening(*port).await;
+        }
+        let mut cluster = Self { name, jars, namesrvs, brokers: Vec::new() };
+        for broker in &plan.brokers {
+            // It also listens two below for some clients, and one above for its replicas.
+            let port = free_ports(4) + 2;
+            let dir = tempfile::tempdir().unwrap().keep();
+            let conf = cluster.broker_conf(broker, port, &dir, &plan);
+            let main = "org.apache.rocketmq.broker.BrokerStartup";
+            let memory = ["-Xms128m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m"];
+            let server = start_java(broker, &cluster.jars, dir, &memory, &plan.java, main, &conf);
+            cluster.brokers.push(Broker { name: broker.clone(), port, server });
+        }
+        for broker in &cluster.brokers {
+            broker.up(1).await;
+            cluster.until_announced(broker).await;
+        }
+        Some(cluster)
+    }
+
+    fn broker_conf(&self, broker: &str, port: u16, dir: &Path, plan: &ClusterPlan) -> String {
+        let mut conf = String::from(BROKER_CONF);
+        let (cluster, namesrv, dir) = (&self.name, self.namesrv(), dir.display());
+        writeln!(conf, "brokerClusterName={cluster}\nbrokerName={broker}\nnamesrvAddr={namesrv}").unwrap();
+        writeln!(conf, "listenPort={port}\nhaListenPort={}", port + 1).unwrap();
+        writeln!(conf, "storePathRootDir={dir}/store\nstorePathCommitLog={dir}/store/commitlog").unwrap();
+        conf.push_str(&plan.broker_conf);
+        conf
+    }
+
+    /// For `mq.namesrv`.
+    pub fn namesrv(&self) -> String {
+        let all: Vec<_> = self.namesrvs.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
+        all.join(";")
+    }
+
+    fn broker(&self, name: &str) -> &Broker {
+        self.brokers.iter().find(|broker| broker.name == name).expect("a broker of the plan")
+    }
+
+    /// `host:port` of a broker.
+    pub fn broker_addr(&self, name: &str) -> String {
+        format!("127.0.0.1:{}", self.broker(name).port)
+    }
+
+    /// `kill -9`. What it had acknowledged is there when it comes back.
+    pub fn kill_broker(&self, name: &str) {
+        self.broker(name).server.kill();
+    }
+
+    /// It hangs from now on: it keeps its connections, and the name servers believe in it for two minutes.
+    pub fn freeze_broker(&self, name: &str) {
+        self.broker(name).server.signal("STOP");
+    }
+
+    /// A frozen broker goes on.
+    pub fn thaw_broker(&self, name: &str) {
+        self.broker(name).server.signal("CONT");
+    }
+
+    /// An orderly stop, which takes seconds.
+    pub fn stop_broker(&self, name: &str) {
+        self.broker(name).server.stop_with("TERM");
+    }
+
+    /// A killed or stopped broker again, on its data and port; waits until it takes messages.
+    pub async fn start_broker(&self, name: &str) {
+        let broker = self.broker(name);
+        let starts = broker.starts();
+        broker.server.start_again();
+        broker.up(starts + 1).await;
+        self.until_announced(broker).await;
+    }
+
+    /// Waits until the name servers know `broker`: on a busy machine its first word to them may get lost, and the next
+    /// one comes some seconds after it says that it has started.
+    async fn until_announced(&self, broker: &Broker) {
+        let addr = format!("127.0.0.1:{}", broker.port);
+        for (port, _) in &self.namesrvs {
+            broker.server.until(async || named_by(*port).await.is_none_or(|known| known.contains(&addr))).await;
+        }
+    }
+
+    /// `kill -9` of the name server at `index`.
+    pub fn kill_namesrv(&self, index: usize) {
+        self.namesrvs[index].1.kill();
+    }
+
+    /// The name server at `index` again; brokers tell it about themselves within 10 s.
+    pub async fn start_namesrv(&self, index: usize) {
+        let (port, server) = &self.namesrvs[index];
+        server.start_again();
+        server.until_listening(*port).await;
+    }
+
+    /// Runs RocketMQ's own tool (`mqadmin`) with `args` and the name servers of this cluster; returns what it printed.
+    pub async fn mqadmin(&self, args: &[&str]) -> String {
+        let mut command = tokio::process::Command::new("java");
+        command.args(JVM).arg("-Xmx256m").arg(format!("-Duser.home={}", self.namesrvs[0].1.dir().display()));
+        command.arg("-cp").arg(self.jars.join("*")).arg("org.apache.rocketmq.tools.command.MQAdminStartup");
+        command.args(args).env("NAMESRV_ADDR", self.namesrv()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+}
+
+impl Broker {
+    /// How often it has come up so far.
+    fn starts(&self) -> usize {
+        self.server.log().matches("boot success").count()
+    }
+
+    async fn up(&self, starts: usize) {
+        self.server.until(async || self.starts() >= starts).await;
+    }
+}
+
+/// The brokers that the name server on `port` names, as it says it; `None` where it does not run or wants TLS.
+async fn named_by(port: u16) -> Option<String> {
+    const GET_BROKER_CLUSTER_INFO: u32 = 106;
+    let header = format!(r#"{{"code":{GET_BROKER_CLUSTER_INFO},"language":"OTHER","version":0,"opaque":1,"flag":0}}"#);
+    let length = u32::try_from(header.len()).unwrap();
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    server.write_all(&[&(length + 4).to_be_bytes(), &length.to_be_bytes(), header.as_bytes()].concat()).await.ok()?;
+    let length = tokio::time::timeout(Duration::from_secs(10), server.read_u32()).await.ok()?.ok()?;
+    let mut answer = vec![0; usize::try_from(length).unwrap()];
+    server.read_exact(&mut answer).await.ok()?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn start_java(
+    name: &str,
+    jars: &Path,
+    dir: PathBuf,
+    memory: &[&str],
+    options: &[String],
+    main: &str,
+    conf: &str,
+) -> ChildProcess {
+    let file = dir.join("conf");
+    fs::write(&file, conf).unwrap();
+    // Its own log files go below the user's home.
+    let home = format!("-Duser.home={}", dir.display());
+    let mut command: Vec<OsString> = vec!["env".into()];
+    command.push(format!("ROCKETMQ_HOME={}", dir.display()).into());
+    command.push("java".into());
+    command.extend(JVM.iter().chain(memory).map(OsString::from));
+    command.push(home.into());
+    // Above these the store deletes its oldest files or refuses messages, even when the disk is full of others' files.
+    command.extend(["-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99".into()]);
+    command.extend(["-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98".into()]);
+    for open in [
+        "--add-exports=java.base/sun.nio.ch",
+        "--add-opens=java.base/sun.nio.ch",
+        "--add-opens=java.base/java.lang",
+        "--add-opens=java.base/java.nio",
+    ] {
+        command.push(format!("{open}=ALL-UNNAMED").into());
+    }
+    command.extend(options.iter().map(OsString::from));
+    command.push("-cp".into());
+    command.push(jars.join("*").into());
+    command.extend([main.into(), "-c".into(), file.into()]);
+    ChildProcess::start(name, dir, command)
+}
+
+/// The broker that tests share; use `servers::unique` names on it.
+pub type Apache = Cluster;
+
+/// The shared broker of this process; `None` where the jars are missing.
+pub async fn apache() -> Option<Arc<Apache>> {
+    static SHARED: OnceCell<Option<Arc<Apache>>> = OnceCell::const_new();
+    // Check-backs come soon after a half message, for tests of transaction messages.
+    let plan = ClusterPlan::default().broker_conf("transactionTimeOut=2000\ntransactionCheckInterval=1000\n");
+    SHARED.get_or_init(|| async { Cluster::start(plan).await.map(Arc::new) }).await.clone()
+}
+
+/// Lines of broker.conf: the user ruyi with the secret right-secret may do everything, nobody else anything.
+pub const ACL: &str = r#"
+authenticationEnabled=true
+authenticationProvider=org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider
+authenticationMetadataProvider=org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider
+initAuthenticationUser={"username":"ruyi","password":"right-secret"}
+innerClientAuthenticationCredentials={"accessKey":"ruyi","secretKey":"right-secret"}
+authorizationEnabled=true
+authorizationProvider=org.apache.rocketmq.auth.authorization.provider.DefaultAuthorizationProvider
+authorizationMetadataProvider=org.apache.rocketmq.auth.authorization.provider.LocalAuthorizationMetadataProvider
+"#;
