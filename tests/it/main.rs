@@ -59,6 +59,7 @@ mod serving;
 mod shop;
 mod shutdown;
 mod statement;
+mod supply_chain;
 mod too_large;
 mod trace_context;
 mod transaction;
