@@ -59,7 +59,7 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, outside: &Outside, con
 /// The longest that a slow machine may take for one request, call or send.
 const SLOW: Millis = Millis::new(60_000);
 /// Outgoing calls at once: the sandboxes of this process are the only targets, and take what comes.
-const CALLS: u32 = 512;
+const CALLS: usize = 512;
 /// Attempts before something is given up.
 const ATTEMPTS: u32 = 20;
 

@@ -1,7 +1,7 @@
 //! What the command line says about itself: examples, completion, manual pages.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use clap::CommandFactory;
@@ -75,13 +75,44 @@ fn inline_commands(document: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Every document that people write and read, as a path.
+fn documents() -> Vec<PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in [".", "docs", "docs/subjects", "docs/decisions", "migrations"] {
+        let files = std::fs::read_dir(top.join(folder)).unwrap().map(|file| file.unwrap().path());
+        found.extend(files.filter(|path| path.extension().is_some_and(|end| end == "md")));
+    }
+    assert!(found.len() > 40, "{found:?}");
+    found
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut faults = Vec::new();
+    for path in documents() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        // What stands in a block of code is no link.
+        for part in text.split("```").step_by(2) {
+            for link in part.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let file = link.split('#').next().unwrap();
+                if !link.starts_with("http") && !path.parent().unwrap().join(file).exists() {
+                    faults.push(format!("{}: {link}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
 #[test]
 fn commands_in_the_documents_are_commands() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut faults = Vec::new();
-    for name in ["README.md", "docs/operations.md", "docs/scaling.md", "docs/architecture.md"] {
+    for path in documents() {
+        let name = path.strip_prefix(top).unwrap().display();
         // A long one goes on after a backslash.
-        let text = std::fs::read_to_string(top.join(name)).unwrap().replace("\\\n", " ");
+        let text = std::fs::read_to_string(&path).unwrap().replace("\\\n", " ");
         let blocks = shell_lines(&text);
         for line in blocks.into_iter().chain(inline_commands(&text)).flat_map(command_lines) {
             if let Err(error) = Cli::command().try_get_matches_from(&line) {

@@ -10,4 +10,5 @@ mod docs;
 mod help_and_man;
 mod http;
 mod layers;
+mod supply_chain;
 mod test_servers;
