@@ -2,7 +2,8 @@
 # RocketMQ broker 5.4.0, metrics for Prometheus: the lag of a consumer group has no series while the group has no member.
 #
 # Behaviour: rocketmq_consumer_lag_messages and its sisters exist only for groups that have a member connected. When
-# the last one goes away its series is left out, neither kept nor raised. The broker itself still knows the lag (the admin client's examineConsumeStats).
+# the last one goes away its series is left out, neither kept nor raised. The broker itself still knows the lag: the admin
+# client's examineConsumeStats tells it.
 # Seen:
 #   a member is connected and paused: rocketmq_consumer_lag_messages 16, by the admin client 16
 #   no member is connected: rocketmq_consumer_lag_messages absent, by the admin client 36
