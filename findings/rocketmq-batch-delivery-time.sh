@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# RocketMQ Java client 5.4.0 and 5.5.0: a batch of messages with a delivery time is sent and delivered at once by one, and
-# refused by the other.
+# RocketMQ Java client 5.4.0 and 5.5.0: a batch of messages with a delivery time is sent and delivered at once by one,
+# and refused by the other.
 #
 # Behaviour: with the client 5.4.0 a list of messages that each have setDelayTimeMs(30000) is sent with SEND_OK, and a
 # consumer gets all of them within moments: the delay is forgotten without a word. A single message with the same call
-# waits. The client 5.5.0 refuses the same list before it is sent. (Both refuse a list with a delay level.) The broker is
-# 5.4.0 in both cases.
+# waits. The client 5.5.0 refuses the same list before it is sent. (Both refuse a list with a delay level.) The broker
+# is 5.4.0 in both cases.
 # Seen:
 #   client 5.4.0, list of 3: SEND_OK; 3 of 3 received in 4 s although 30 s were asked for
 #   client 5.4.0, one message: SEND_OK; 0 of 1 received in 4 s although 30 s were asked for

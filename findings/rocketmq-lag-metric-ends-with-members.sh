@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# RocketMQ broker 5.4.0, metrics for Prometheus: the lag of a consumer group has no series while the group has no member.
+# RocketMQ broker 5.4.0, metrics for Prometheus: the lag of a consumer group has no series while the group has no
+# member.
 #
 # Behaviour: rocketmq_consumer_lag_messages and its sisters exist only for groups that have a member connected. When
-# the last one goes away its series is left out, neither kept nor raised. The broker itself still knows the lag: the admin
-# client's examineConsumeStats tells it.
+# the last one goes away its series is left out, neither kept nor raised. The broker itself still knows the lag: the
+# admin client's examineConsumeStats tells it.
 # Seen:
 #   a member is connected and paused: rocketmq_consumer_lag_messages 16, by the admin client 16
 #   no member is connected: rocketmq_consumer_lag_messages absent, by the admin client 36
 # (16 of 20: what the paused member had asked for already was still handled.)
 # Why it matters: an alert "lag > N" is silent exactly when every consumer of a group is down, and a panel shows a gap
 # where the backlog grows. The alert needs absent() or a count of the members, or another source for the lag.
-# Needs: a JDK of 17 or later, mvn, curl, promtool (Debian's prometheus) to see that the text is valid. Takes about 1 minute.
+# Needs: a JDK of 17 or later, mvn, curl, promtool (Debian's prometheus) to see that the text is valid. Takes about 1
+# minute.
 set -euo pipefail
 for tool in java mvn curl promtool; do
     command -v "$tool" >/dev/null || { echo "needs $tool" >&2; exit 2; }

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# RocketMQ broker 5.4.0, metrics for Prometheus: messages with a delivery time and transaction messages come out of a topic
-# and never went in.
+# RocketMQ broker 5.4.0, metrics for Prometheus: messages with a delivery time and transaction messages come out of a
+# topic and never went in.
 #
-# Behaviour: rocketmq_messages_in_total counts a normal, a batched and a delay-level message under its topic. A message with a
-# delivery time is counted under rmq_sys_wheel_timer and a transaction message under RMQ_SYS_TRANS_HALF_TOPIC, and nothing is
-# counted under their own topic when they arrive there. rocketmq_messages_out_total counts all of them under their own topic.
+# Behaviour: rocketmq_messages_in_total counts a normal and a delay-level message under its topic. A
+# message with a delivery time is counted under rmq_sys_wheel_timer and a transaction message under
+# RMQ_SYS_TRANS_HALF_TOPIC, and nothing is counted under their own topic when they arrive there.
+# rocketmq_messages_out_total counts all of them under their own topic.
 # Seen (in is counted by the producer's topic; "-" is no series):
 #   normal        sent 4, in 4, out 4
 #   level         sent 4, in 4, out 4
 #   timed         sent 4, in -, out 4
 #   transaction   sent 4, in -, out 4
-# Why it matters: "in minus out" of a topic, or the rate of its incoming messages, is wrong by exactly these messages: the
-# difference goes below zero, and an alert "nothing comes in" fires (or, with no series, never can) on a topic that lives on them.
-# Needs: a JDK of 17 or later, mvn, curl, promtool (Debian's prometheus) to see that the text is valid. Takes about 1 minute.
+# Why it matters: "in minus out" of a topic, or the rate of its incoming messages, is wrong by exactly these messages:
+# the difference goes below zero, and an alert "nothing comes in" fires (or, with no series, never can) on a topic
+# that lives on them.
+# Needs: a JDK of 17 or later, mvn, curl, promtool (Debian's prometheus) to see that the text is valid. Takes about 1
+# minute.
 set -euo pipefail
 for tool in java mvn curl promtool; do
     command -v "$tool" >/dev/null || { echo "needs $tool" >&2; exit 2; }

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# rocketmq-client-rust 1.0.0 and the RocketMQ Java producer 5.4.0: one message that Java compressed with LZ4 is dropped, and
-# so is what was pulled behind it.
+# rocketmq-client-rust 1.0.0 and the RocketMQ Java producer 5.4.0: one message that Java compressed with LZ4 is
+# dropped, and so is what was pulled behind it.
 #
-# Behaviour: the Java producer with setCompressType(LZ4) writes the body as an LZ4 frame. The Rust client reads LZ4 as a bare
-# block with its length in front, cannot read the frame, and gives its caller only the messages before it in that pull. There
-# is no error. It goes on behind the pull, so the committed offset passes messages that nobody was given.
+# Behaviour: the Java producer with setCompressType(LZ4) writes the body as an LZ4 frame. The Rust client reads LZ4 as
+# a bare block with its length in front, cannot read the frame, and gives its caller only the messages before it in
+# that pull. There is no error. It goes on behind the pull, so the committed offset passes messages that nobody was
+# given.
 # Seen (one queue: plain, LZ4, plain, plain; then, once these were pulled, "last"):
 #   Java consumer: offsets 0 1 2 3 4
 #   Rust consumer: offsets 0 4, committed at the broker 5
-# Why it matters: a Java service that turns LZ4 on loses its own large messages for every Rust consumer, and plain messages of
-# others besides; the lag stays 0. The bodies must be zlib (Java's default), or the consumer must notice missing offsets.
+# Why it matters: a Java service that turns LZ4 on loses its own large messages for every Rust consumer, and plain
+# messages of others besides; the lag stays 0. The bodies must be zlib (Java's default), or the consumer must notice
+# missing offsets.
 # Needs: a JDK of 17 or later, mvn, cargo of Rust 1.95 or later. Takes 4 to 8 minutes, nearly all of it compiling.
 set -euo pipefail
 for tool in java mvn cargo; do

@@ -2,16 +2,16 @@
 # sqlx 0.9.0 on MariaDB: a begin() that its caller gives up leaves the connection inside a transaction, and the next
 # write is lost.
 #
-# Behaviour: pool.begin() is a future. If it is dropped while BEGIN is on its way (a timeout, select!, a client that hangs
-# up), the connection goes back to the pool although the server did begin a transaction. The pool's own check of the
-# connection does not see it. The next INSERT without a transaction says "1 row", is part of that forgotten transaction, and
-# is gone when the connection closes.
+# Behaviour: pool.begin() is a future. If it is dropped while BEGIN is on its way (a timeout, select!, a client that
+# hangs up), the connection goes back to the pool although the server did begin a transaction. The pool's own check of
+# the connection does not see it. The next INSERT without a transaction says "1 row", is part of that forgotten
+# transaction, and is gone when the connection closes.
 # Seen (it takes some tries, since the moment must fit):
 #   try 32: @@in_transaction of the pooled connection is 1
 #   INSERT without a transaction: 1 row(s)
 #   after the pool was closed: 0 row(s) in the table
-# Why it matters: timeouts around database work are usual; here one costs another request's write, which was answered as
-# done. Begin in a task that is not dropped, or send ROLLBACK in the pool's before_acquire.
+# Why it matters: timeouts around database work are usual; here one costs another request's write, which was answered
+# as done. Begin in a task that is not dropped, or send ROLLBACK in the pool's before_acquire.
 # Needs: cargo, Debian's mariadb-server. Takes 1 to 3 minutes, nearly all of it compiling.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # sqlx 0.9.0, the Any driver on MariaDB: large unsigned numbers are read as negative ones, without an error.
 #
-# Behaviour: over sqlx::Any a SMALLINT, INT or BIGINT UNSIGNED column is read as if it were signed. The native driver gives
-# the right numbers as u16, u32 and u64 and refuses to read INT UNSIGNED as i64; Any has no unsigned types, reads i64 and says Ok.
-# Seen (native, then Any):
+# Behaviour: over sqlx::Any a SMALLINT, INT or BIGINT UNSIGNED column is read as if it were signed. The native driver
+# gives the right numbers as u16, u32 and u64 and refuses to read INT UNSIGNED as i64; Any has no unsigned types,
+# reads i64 and says Ok.
+# Seen over Any, as i64:
 #   SMALLINT UNSIGNED 40000: Ok(-25536)
 #   INT UNSIGNED 4000000000: Ok(-294967296)
 #   BIGINT UNSIGNED 10000000000000000000: Ok(-8446744073709551616)
-# Why it matters: the first two fit into the i64 that was asked for. Stock, money or ids in an unsigned column of somebody
-# else turn negative in silence once they pass half of the range. CAST(column AS SIGNED) in the SELECT reads the first two right.
+# Why it matters: the first two fit into the i64 that was asked for. Stock, money or ids in an unsigned column of
+# somebody else turn negative in silence once they pass half of the range. CAST(column AS SIGNED) in the SELECT reads
+# the first two right.
 # Needs: cargo, Debian's mariadb-server. Takes 1 to 3 minutes, nearly all of it compiling.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"

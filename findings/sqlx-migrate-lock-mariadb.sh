@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # sqlx 0.9.0 on MariaDB 10.11: the lock of the migrations is granted to everybody.
 #
-# Behaviour: before a migration sqlx-mysql takes a named lock with GET_LOCK and the timeout -1, which means "for ever" to
-# MySQL. MariaDB answers a negative timeout with NULL and a warning, and locks nothing. sqlx does not read the answer, so
-# lock() is Ok on two connections at once, and two processes that start together both apply the same migration.
+# Behaviour: before a migration sqlx-mysql takes a named lock with GET_LOCK and the timeout -1, which means "for ever"
+# to MySQL. MariaDB answers a negative timeout with NULL and a warning, and locks nothing. sqlx does not read the
+# answer, so lock() is Ok on two connections at once, and two processes that start together both apply the same
+# migration.
 # Seen:
 #   GET_LOCK('x', -1) answers: NULL
 #   first connection: lock() Ok; second connection: lock() Ok after 0 ms
 #   starter A: migrated
 #   starter B: while executing migrations: error returned from database: 1062 (23000): Duplicate entry '1' for key 'PRIMARY'
-# Why it matters: a rolling deployment starts several processes; the lock is what is meant to make that safe. A program
-# must take a lock of its own, with a positive timeout, and look at the answer.
+# Why it matters: a rolling deployment starts several processes; the lock is what is meant to make that safe. A
+# program must take a lock of its own, with a positive timeout, and look at the answer.
 # Needs: cargo, Debian's mariadb-server. Takes 1 to 3 minutes, nearly all of it compiling.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# sqlx 0.9.0 on SQLite: after SQLite has rolled back by itself, the connection never begins a transaction of its own again.
+# sqlx 0.9.0 on SQLite: after SQLite has rolled back by itself, the connection never begins a transaction of its own
+# again.
 #
-# Behaviour: SQLite ends a transaction by itself in some cases: when it is full, or at INSERT OR ROLLBACK. sqlx counts on: the
-# ROLLBACK that follows fails ("no transaction is active"), and the connection is kept with one transaction still counted. From
-# then on begin_with("BEGIN IMMEDIATE") is refused for ever, also long after there is room again, and a plain begin()
-# sends SAVEPOINT where no transaction is. Statements without a transaction work, so the pool sees a sound connection.
+# Behaviour: SQLite ends a transaction by itself in some cases: when it is full, or at INSERT OR ROLLBACK. sqlx counts
+# on: the ROLLBACK that follows fails ("no transaction is active"), and the connection is kept with one transaction
+# still counted. From then on begin_with("BEGIN IMMEDIATE") is refused for ever, also long after there is room again,
+# and a plain begin() sends SAVEPOINT where no transaction is. Statements without a transaction work, so the pool sees
+# a sound connection.
 # Seen (after INSERT OR ROLLBACK, and after a limit of 20 pages that was reached and then raised):
 #   OR ROLLBACK: rollback: cannot rollback - no transaction is active; INSERT alone: Ok; 3 x BEGIN IMMEDIATE: 0 Ok
 #   full:        rollback: cannot rollback - no transaction is active; INSERT alone: Ok; 3 x BEGIN IMMEDIATE: 0 Ok
 #   a fresh connection: 3 x BEGIN IMMEDIATE: 3 Ok
-# Why it matters: BEGIN IMMEDIATE is the way to write from several connections. A disk that is full for a second makes a pool
-# of one writer refuse every write until the process is restarted. Close a connection whose rollback or commit failed.
+# Why it matters: BEGIN IMMEDIATE is the way to write from several connections. A disk that is full for a second makes
+# a pool of one writer refuse every write until the process is restarted. Close a connection whose rollback or commit
+# failed.
 # Needs: cargo, a C compiler. Takes 1 to 3 minutes, nearly all of it compiling.
 set -euo pipefail
 for tool in cargo cc; do

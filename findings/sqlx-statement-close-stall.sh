@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # sqlx 0.9.0 over TCP: the statement after a closed one waits about 40 ms.
 #
-# Behaviour: sqlx 0.9.0 no longer sets TCP_NODELAY. When a prepared statement is closed (persistent(false), or the oldest
-# of more than 100 texts on one connection) the client sends a packet that has no answer; the next packet is then held
-# back until the server's delayed acknowledgement. A Unix socket does not know this, so the same program is fast there.
+# Behaviour: sqlx 0.9.0 no longer sets TCP_NODELAY. When a prepared statement is closed (persistent(false), or the
+# oldest of more than 100 texts on one connection) the client sends a packet that has no answer; the next packet is
+# then held back until the server's delayed acknowledgement. A Unix socket does not know this, so the same program is
+# fast there.
 # Seen:
 #   TCP loopback: statement kept 117 us, closed after each use 44011 us (medians of 41)
 #   Unix socket:  statement kept 51 us, closed after each use 123 us (medians of 41)

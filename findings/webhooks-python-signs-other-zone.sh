@@ -2,15 +2,16 @@
 # Standard Webhooks for Python 1.1.0: sign() with a time in another zone than UTC signs another moment, and nobody can
 # verify it.
 #
-# Behaviour: Webhook.sign(id, time, body) takes a datetime and replaces its zone by UTC instead of converting it. For a time
-# with the zone +08:00 the signed text has a timestamp eight hours ahead of the moment that the datetime stands for. The
-# sender puts the right timestamp (datetime.timestamp()) into the header, and the signature does not fit. In UTC it does.
+# Behaviour: Webhook.sign(id, time, body) takes a datetime and replaces its zone by UTC instead of converting it. For
+# a time with the zone +08:00 the signed text has a timestamp eight hours ahead of the moment that the datetime stands
+# for. The sender puts the right timestamp (datetime.timestamp()) into the header, and the signature does not fit. In
+# UTC it does.
 # Seen, the same moment each time, verified by the same library and by npm's standardwebhooks 1.1.1:
 #   signed with a time in UTC:    Python accepts, npm accepts
 #   signed with a time in +08:00: Python refuses, npm refuses (No matching signature found)
 #   what Python signed in +08:00 is what npm signs for a moment 28800 s later: yes
-# Why it matters: a sender that works on a machine set to UTC fails for every receiver once it is given local times that are
-# perfectly exact. Give it datetime.now(timezone.utc), or sign by hand.
+# Why it matters: a sender that works on a machine set to UTC fails for every receiver once it is given local times
+# that are perfectly exact. Give it datetime.now(timezone.utc), or sign by hand.
 # Needs: python3 with venv, node, npm. Takes about 10 seconds.
 set -euo pipefail
 for tool in python3 node npm; do
