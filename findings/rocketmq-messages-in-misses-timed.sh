@@ -2,10 +2,10 @@
 # RocketMQ broker 5.4.0, metrics for Prometheus: messages with a delivery time and transaction messages come out of a
 # topic and never went in.
 #
-# Behaviour: rocketmq_messages_in_total counts a normal and a delay-level message under its topic. A
-# message with a delivery time is counted under rmq_sys_wheel_timer and a transaction message under
-# RMQ_SYS_TRANS_HALF_TOPIC, and nothing is counted under their own topic when they arrive there.
-# rocketmq_messages_out_total counts all of them under their own topic.
+# Behaviour: rocketmq_messages_in_total counts a normal and a delay-level message under its topic. A message with a
+# delivery time is counted under rmq_sys_wheel_timer and a transaction message under RMQ_SYS_TRANS_HALF_TOPIC, and
+# nothing is counted under their own topic when they arrive there. rocketmq_messages_out_total counts all of them
+# under their own topic.
 # Seen (in is counted by the producer's topic; "-" is no series):
 #   normal        sent 4, in 4, out 4
 #   level         sent 4, in 4, out 4

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# RocketMQ broker 5.5.0: after a few transaction messages one of its threads keeps a core busy though nothing is to do.
+# RocketMQ broker 5.5.0: after a few transaction messages one of its threads keeps a core busy though nothing is to
+# do.
 #
 # Behaviour: once transaction messages were committed, the thread that batches their end (TransactionalOpBatchService)
-# does not come to rest, with nobody connected and nothing to do. The broker 5.4.0 does not do this with the same messages.
+# does not come to rest, with nobody connected and nothing to do. The broker 5.4.0 does not do this with the same
+# messages.
 # Seen, over 10 s, after ten committed transaction messages and 20 s of rest, as a share of one core:
 #   broker 5.4.0: before 0 %, after 0 %
 #   broker 5.5.0: before 0 %, after 88 %
