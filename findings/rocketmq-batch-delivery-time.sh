@@ -29,7 +29,7 @@ trap cleanup EXIT
 jars() {
     mkdir -p "$work/$1"
     {
-        echo '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        echo '<project><modelVersion>4.0.0</modelVersion>'
         echo '<groupId>finding</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging><dependencies>'
         for part in namesrv broker tools client; do
             echo "<dependency><groupId>org.apache.rocketmq</groupId><artifactId>rocketmq-$part</artifactId><version>$1</version></dependency>"
