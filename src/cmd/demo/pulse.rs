@@ -29,13 +29,22 @@ impl Pulse {
 
     /// Something went forward.
     pub fn beat(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.beat_at(Instant::now());
+    }
+
+    fn beat_at(&self, now: Instant) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// Nothing has moved for as long as patience lasts.
     #[must_use]
     pub fn is_still(&self) -> bool {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.patience
+        self.is_still_at(Instant::now())
+    }
+
+    fn is_still_at(&self, now: Instant) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(last) >= self.patience
     }
 
     /// Looks again and again until `look` finds something, which is a step forward; else `look` says what it sees.
@@ -66,28 +75,33 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const PAUSE: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3_600);
 
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_given_up_while_something_moves() {
-        let (pulse, began) = (Pulse::new(Duration::from_secs(10)), Instant::now());
-        let looking = pulse.look_for(PAUSE, async || {
-            let seconds = began.elapsed().as_secs();
-            if seconds < 95 {
-                // Somebody else's order.
-                pulse.beat();
-            }
-            Ok(if seconds < 100 { Err("not yet".to_owned()) } else { Ok(seconds) })
-        });
-        assert_eq!(looking.await.unwrap(), 100);
+    #[test]
+    fn pulse_is_still_when_nothing_moved_for_its_patience() {
+        let (pulse, began) = (Pulse::new(HOUR), Instant::now());
+        pulse.beat_at(began + HOUR);
+        assert!(!pulse.is_still_at(began + HOUR));
+        assert!(!pulse.is_still_at(began + HOUR + HOUR / 2));
+        assert!(pulse.is_still_at(began + HOUR + HOUR));
+        pulse.beat_at(began + 2 * HOUR);
+        assert!(!pulse.is_still_at(began + 2 * HOUR));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_stands_still_is_given_up_with_what_was_seen() {
-        let (pulse, began) = (Pulse::new(Duration::from_secs(10)), Instant::now());
-        let looking = pulse.look_for::<()>(PAUSE, async || Ok(Err("2 of 3 came".to_owned())));
-        let error = looking.await.unwrap_err().to_string();
-        assert_eq!(error, "2 of 3 came, and nothing has moved for 10 s");
-        assert_eq!(began.elapsed().as_secs(), 10);
+    #[tokio::test]
+    async fn look_goes_on_until_something_is_found() {
+        let (pulse, looks) = (Pulse::new(HOUR), std::cell::Cell::new(0));
+        let look = async || {
+            looks.set(looks.get() + 1);
+            Ok(if looks.get() < 5 { Err("not yet".to_owned()) } else { Ok(looks.get()) })
+        };
+        assert_eq!(pulse.look_for(Duration::ZERO, look).await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn look_ends_with_what_was_seen_when_nothing_moves() {
+        let pulse = Pulse::new(Duration::ZERO);
+        let looking = pulse.look_for::<()>(Duration::ZERO, async || Ok(Err("2 of 3 came".to_owned())));
+        assert_eq!(looking.await.unwrap_err().to_string(), "2 of 3 came, and nothing has moved for 0 s");
     }
 }
