@@ -7,7 +7,7 @@ pub mod drive;
 mod gateway;
 pub mod outside;
 mod pace;
-mod pulse;
+pub mod pulse;
 mod report;
 pub mod system;
 mod timeline;

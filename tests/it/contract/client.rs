@@ -7,6 +7,7 @@ use std::time::Duration;
 use ruyi::client::Api;
 use ruyi::cmd::demo::cases::{Cases, End, coupons, products};
 use ruyi::cmd::demo::drive::{Driven, Options, drive, set_up, set_up_coupons};
+use ruyi::cmd::demo::pulse::Pulse;
 use ruyi::cmd::demo::{COUPONS, ORDERS, PRODUCTS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -266,8 +267,9 @@ async fn drive_example(base: &str, count: u64) -> Driven {
     let cases = Cases::parse(&shop_orders(), "test").unwrap();
     set_up(&api, &products(PRODUCTS).unwrap(), 1).await.unwrap();
     set_up_coupons(&api, &coupons(COUPONS).unwrap()).await.unwrap();
-    let options = Options { count, concurrency: 256, patience: Duration::from_secs(60) };
-    drive(&api, None, &cases, options, &CancellationToken::new(), |_| ()).await
+    let options = Options { count, concurrency: 256 };
+    let pulse = Pulse::new(Duration::from_secs(60));
+    drive(&api, None, &pulse, &cases, options, &CancellationToken::new(), |_| ()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
