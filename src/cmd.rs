@@ -38,7 +38,7 @@ pub use exit::{Failed, Helped, Usage, WithHelp, conclude};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::output::{Format, Output};
-use crate::telemetry::Verbosity;
+use crate::telemetry::{SILENT, Verbosity};
 
 /// Orders, stock, payments and notifications on RocketMQ with exactly-once effects; and a tool for any RocketMQ cluster.
 #[derive(Debug, Parser)]
@@ -176,9 +176,13 @@ impl Cli {
         }
     }
 
-    /// `-v` and `-q`.
+    /// `-v` and `-q`. The demo, which refuses and gives up much on purpose, says nothing unless it is asked.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
+        let asked = self.global.verbose > 0 || self.global.quiet > 0;
+        if matches!(self.command, Command::Demo(_)) && !asked {
+            return SILENT;
+        }
         let count = |n: u8| Verbosity::try_from(n).unwrap_or(Verbosity::MAX);
         count(self.global.verbose) - count(self.global.quiet)
     }

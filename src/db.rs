@@ -40,6 +40,10 @@ pub mod trace;
 pub mod tx;
 pub mod tx_state;
 
+/// What sqlx logs (slow statements, slow acquisition of connections) is no news for people: what comes of it is told in our
+/// own words.
+pub const NOISY_TARGETS: &[&str] = &["sqlx"];
+
 pub use dialect::Dialect;
 pub use error::DbError;
 pub use ids::Ids;

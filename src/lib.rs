@@ -2,7 +2,6 @@
 //!
 //! Imports point down only: `cmd` → `roles` → {`mq`, `delivery`, `http`} → `db` → `domain`.
 #![recursion_limit = "512"]
-#![forbid(unsafe_code)]
 
 pub mod alert;
 pub mod audit;

@@ -1,13 +1,12 @@
 //! Parse, load the configuration, start telemetry, dispatch.
 #![recursion_limit = "512"]
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use ruyi::cmd::{self, Cli};
-use ruyi::{mq, telemetry};
+use ruyi::{db, mq, telemetry};
 
 fn main() -> ExitCode {
     let cli = Cli::of_process();
@@ -24,7 +23,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         return done;
     }
     let config = cli.load_config()?;
-    telemetry::init(&config.log, cli.verbosity(), mq::rocketmq::NOISY_TARGETS)?;
+    let noisy = [mq::rocketmq::NOISY_TARGETS, db::NOISY_TARGETS].concat();
+    telemetry::init(&config.log, cli.verbosity(), &noisy)?;
     let runtime = runtime().context("cannot start the async runtime")?;
     runtime.block_on(cli.run(config))
 }

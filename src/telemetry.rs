@@ -30,6 +30,9 @@ pub enum TelemetryError {
 /// How much to log, from the command line: above 0 more, below 0 less.
 pub type Verbosity = i8;
 
+/// Nothing is logged, unless `RUST_LOG` asks for it.
+pub const SILENT: Verbosity = -2;
+
 /// Sends `tracing` events to stderr: for people on a terminal, else one JSON object per line.
 ///
 /// The filter is `RUST_LOG`, else what `verbosity` asks for, else `log.filter`. Targets in `noisy` are silent unless
@@ -69,7 +72,7 @@ where
 
 fn filter_for(verbosity: Verbosity, configured: &str) -> String {
     match verbosity {
-        ..=-2 => "off".to_owned(),
+        ..=SILENT => "off".to_owned(),
         -1 => "error".to_owned(),
         0 => configured.to_owned(),
         1 => "ruyi=debug,info".to_owned(),

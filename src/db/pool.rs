@@ -319,8 +319,9 @@ pub(super) fn address(url: &str) -> Result<(Dialect, String), DbError> {
 fn pool_options(dialect: Dialect) -> AnyPoolOptions {
     let options = AnyPoolOptions::new()
         .acquire_timeout(match dialect {
-            // The one writer may wait for other processes.
-            Dialect::Sqlite => Duration::from_secs(10),
+            // All of the process wait in line for the one writer, and on a slow machine the line is long: that is no
+            // outage. Whoever cannot wait so long, as a request, has a limit of its own.
+            Dialect::Sqlite => Duration::from_secs(60),
             // Well within the time of a request, so that it is told what is wrong.
             Dialect::MySql => Duration::from_secs(4),
         })

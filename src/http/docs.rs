@@ -1,18 +1,38 @@
 //! OpenAPI: what all roles add to their own paths, and the page to try it.
 
-use axum::Router;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::response::Redirect;
+use axum::routing::get;
+use axum::{Json, Router};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi};
 use utoipa::{PartialSchema, ToSchema};
-use utoipa_swagger_ui::SwaggerUi;
 
 use super::problem::{FieldError, Problem};
 
-/// `/openapi.json` and `/docs`.
+const PAGE: &str = include_str!("docs/index.html");
+const SCRIPT: &str = include_str!("docs/page.js");
+/// Swagger UI, compressed: `docs/README.md` says where it comes from.
+const BUNDLE: &[u8] = include_bytes!("docs/swagger-ui-bundle.js.gz");
+const STYLE: &[u8] = include_bytes!("docs/swagger-ui.css.gz");
+
+/// `/openapi.json`, and `/docs/`, where it can be tried.
 pub(super) fn routes(title: &str, api: OpenApi) -> Router {
-    SwaggerUi::new("/docs").url("/openapi.json", describe(title, api)).into()
+    let api = describe(title, api);
+    let (html, css, script) = ("text/html; charset=utf-8", "text/css", "text/javascript");
+    let plain = |kind: &'static str, text: &'static str| get(async move || ([(CONTENT_TYPE, kind)], text));
+    let packed = |kind: &'static str, bytes: &'static [u8]| {
+        get(async move || ([(CONTENT_TYPE, kind), (CONTENT_ENCODING, "gzip")], bytes))
+    };
+    Router::new()
+        .route("/openapi.json", get(async move || Json(api)))
+        .route("/docs", get(async || Redirect::permanent("docs/")))
+        .route("/docs/", plain(html, PAGE))
+        .route("/docs/page.js", plain(script, SCRIPT))
+        .route("/docs/swagger-ui-bundle.js", packed(script, BUNDLE))
+        .route("/docs/swagger-ui.css", packed(css, STYLE))
 }
 
 fn describe(title: &str, mut api: OpenApi) -> OpenApi {

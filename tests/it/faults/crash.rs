@@ -13,7 +13,9 @@ use ruyi::fault;
 use serde_json::json;
 
 use crate::support::crashed_process::{CrashedProcess, eventually};
+use crate::support::number;
 use crate::support::shoppers::{self, Totals, script};
+use crate::support::weight::heavy;
 
 /// What `kill -9` and an abort look like from outside.
 const SIGKILL: i32 = 9;
@@ -48,6 +50,7 @@ async fn undisturbed(settings: &[&str]) -> Totals {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dies_at_every_point() {
+    let _turn = heavy();
     let expected = undisturbed(LOCAL).await;
     let mut points = fault::all_points();
     // In the middle of the work as well, where much else is under way.
@@ -60,19 +63,20 @@ async fn dies_at_every_point() {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dies_at_the_points_around_the_broker() {
+    let _turn = heavy();
     let expected = undisturbed(EMBEDDED).await;
     let points = ["consume.before_commit:3", "consume.after_commit:4", "consume.acknowledge:3", "relay.published:5"];
     let runs = points.iter().map(|point| dies_at(point, EMBEDDED, &expected));
     futures_util::stream::iter(runs).buffer_unordered(2).collect::<Vec<()>>().await;
 }
 
-/// One long run, killed again and again; the shoppers never notice more than a connection that breaks.
+/// One long run, killed again and again (`RUYI_TEST_KILLS` times, 20 by default); the shoppers never notice more than a connection that breaks.
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dies_at_random_moments() {
-    const KILLS: usize = 20;
-    let seed = std::env::var("RUYI_TEST_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let _turn = heavy();
+    let kills = number("RUYI_TEST_KILLS").unwrap_or(20);
+    let seed = number("RUYI_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("RUYI_TEST_SEED={seed}");
     let mut chance = rand::rngs::StdRng::seed_from_u64(seed);
 
@@ -92,7 +96,7 @@ async fn dies_at_random_moments() {
             })
         })
         .collect();
-    for kill in 0..KILLS {
+    for kill in 0..usize::try_from(kills).unwrap() {
         let started = std::time::Instant::now();
         process.serving().await;
         let up = started.elapsed();
@@ -113,7 +117,8 @@ async fn dies_at_random_moments() {
     let stock = process.get("/stock/A1").await;
     let exits = process.stop().await;
     let killed = exits.iter().filter(|exit| exit.signal() == Some(SIGKILL)).count();
-    assert_eq!((killed, exits.len()), (KILLS, KILLS + 1), "{exits:?}");
+    let kills = usize::try_from(kills).unwrap();
+    assert_eq!((killed, exits.len()), (kills, kills + 1), "{exits:?}");
     let bought = bought.load(Ordering::Relaxed);
     assert_eq!(stock, json!({"sku": "A1", "available": 100_000 - bought, "frozen": 0, "sold": bought}));
     println!("{rounds} rounds, {bought} pieces sold");

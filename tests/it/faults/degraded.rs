@@ -132,6 +132,8 @@ async fn orders_go_on_without_broker_and_late_copies_drop() {
     let before = place(&process, "before", &item).await;
     pay(&process, &before).await;
     ends(&process, &before, "SIGNED").await;
+    // All of it was handled: what the broker has and nobody has read would wait until it is back.
+    process.audit().await;
 
     broker.kill();
     let during = place(&process, "during", &item).await;

@@ -28,9 +28,10 @@ async fn poison(redis: &Redis, values: &[&str]) {
     let keys = redis.ask("KEYS *").await.unwrap();
     let keys: Vec<&str> = keys.lines().filter(|line| line.starts_with("ruyi:")).collect();
     for (key, value) in keys.iter().zip(values.iter().cycle()) {
-        redis.ask(&format!("DEL {key}")).await.unwrap();
-        let answer = redis.ask(&value.replace("KEY", key)).await.unwrap();
-        assert!(!answer.starts_with('-'), "{value}: {answer}");
+        // At once: the process may write the key anew at any moment.
+        let replaced = format!("MULTI\r\nDEL {key}\r\n{}\r\nEXEC", value.replace("KEY", key));
+        let answer = redis.ask(&replaced).await.unwrap();
+        assert!(!answer.lines().any(|line| line.starts_with('-')), "{value}: {answer}");
     }
 }
 

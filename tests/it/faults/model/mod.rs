@@ -16,7 +16,9 @@ use rand::RngExt;
 use ruyi::fault::{Faults, TRANSACTIONS};
 use serde_json::json;
 
+use crate::support::number;
 use crate::support::shop::{Setup, Shop, Trouble};
+use crate::support::weight::heavy;
 use plan::{Plan, Run};
 
 /// Seeds of a run that is not told otherwise.
@@ -24,12 +26,9 @@ const SEEDS: u64 = 200;
 /// Steps by chance before everything is healed.
 const STEPS: usize = 60;
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn whatever_happens_every_order_ends_as_the_model_says() {
+    let _turn = heavy();
     let (first, last) = match number("RUYI_TEST_SEED") {
         Some(seed) => (seed, seed + 1),
         None => (0, number("RUYI_TEST_SEEDS").unwrap_or(SEEDS)),
@@ -121,6 +120,7 @@ async fn fixed(mut shop: Shop) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn everything_twice() {
+    let _turn = heavy();
     let clean = fixed(Shop::open().await).await;
     let mut shop = Shop::open().await;
     shop.manner.times = 2;
@@ -129,6 +129,7 @@ async fn everything_twice() {
 
 #[tokio::test]
 async fn everything_in_reverse() {
+    let _turn = heavy();
     let clean = fixed(Shop::open().await).await;
     let mut shop = Shop::open().await;
     shop.manner.reversed = true;
@@ -138,6 +139,7 @@ async fn everything_in_reverse() {
 /// At each point where a transaction begins to end or has ended, the first passage fails; the second goes through.
 #[tokio::test]
 async fn a_failure_at_every_point_once() {
+    let _turn = heavy();
     let clean = fixed(Shop::open().await).await;
     let seen: Arc<Mutex<BTreeSet<(String, String)>>> = Arc::default();
     let points = Arc::clone(&seen);

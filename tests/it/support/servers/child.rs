@@ -10,6 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use super::note;
+
 /// The longest that a server may take to start on a busy machine; only a broken one reaches it.
 const START_DEADLINE: Duration = Duration::from_secs(240);
 
@@ -131,6 +133,7 @@ impl ChildProcess {
             assert!(started.elapsed() < START_DEADLINE, "{} does not start:\n{}", self.name, self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        note("servers", &format!("{:.1} {}", started.elapsed().as_secs_f64(), self.name));
     }
 
     /// Waits until something listens on `port`.

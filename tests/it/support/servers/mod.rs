@@ -7,7 +7,7 @@ pub mod redis;
 pub mod rocketmq;
 pub mod tidb;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,19 +21,48 @@ pub use mariadb::mariadb_url;
 /// When the manual clocks of the tests start.
 pub const START_MS: i64 = 1_800_000_000_000;
 
-/// Whether a test that needs a server which is not installed must fail (CI) rather than be skipped.
-fn required() -> bool {
-    std::env::var("RUYI_TEST_REQUIRE").is_ok_and(|value| value == "all")
+/// What becomes of tests that need a server, by `RUYI_TEST_REQUIRE`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Require {
+    /// "all", as in CI: a server that is not installed is a failure.
+    All,
+    /// "none", as in the quick tier: they are skipped, even where the server is there.
+    None,
+    /// Skipped where the server is not installed.
+    Installed,
+}
+
+fn require() -> Require {
+    match std::env::var("RUYI_TEST_REQUIRE").as_deref() {
+        Ok("all") => Require::All,
+        Ok("none") => Require::None,
+        _ => Require::Installed,
+    }
+}
+
+/// Notes `line` in a file of the run's report, where there is one: `scripts/run-tests` reads it.
+pub fn note(file: &str, line: &str) {
+    let Some(dir) = std::env::var_os("RUYI_TEST_REPORT") else { return };
+    let path = std::path::Path::new(&dir).join(file);
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    // One write, so that lines of several processes do not mix.
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// Says why a test does nothing; fails where every server has to be there.
 fn skipped(why: &str) {
-    assert!(!required(), "{why}");
+    assert!(require() != Require::All, "{why}");
     eprintln!("skipped: {why}");
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    note("skipped", &format!("{test}: {why}"));
 }
 
 /// Whether `binary` can be run.
 fn installed(binary: &str) -> bool {
+    if require() == Require::None {
+        skipped(&format!("needs {binary}"));
+        return false;
+    }
     let found = Command::new(binary).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let missing = found.is_err_and(|error| error.kind() == ErrorKind::NotFound);
     if missing {

@@ -45,6 +45,9 @@ flushConsumerOffsetInterval=1000
 /// The folder with the jars of Apache RocketMQ and of its Java client (`scripts/fetch-rocketmq`); `None` where they, or
 /// a Java runtime, are missing.
 pub fn jars() -> Option<PathBuf> {
+    if !installed("java") {
+        return None;
+    }
     let cache = std::env::var_os("RUYI_CACHE").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ruyi")))?;
     let home = cache.join(format!("rocketmq-{VERSION}"));
@@ -52,7 +55,7 @@ pub fn jars() -> Option<PathBuf> {
         skipped("Apache RocketMQ is not there: run scripts/fetch-rocketmq");
         return None;
     }
-    installed("java").then(|| home.join("lib"))
+    Some(home.join("lib"))
 }
 
 /// What a cluster consists of.
