@@ -13,7 +13,8 @@ use crate::config::Millis;
 use crate::domain::id::Sku;
 
 /// Fields of a line that belong to the request; the others are somebody else's.
-const BODY_FIELDS: [&str; 7] = ["userId", "items", "remark", "address", "channelId", "holdSeconds", "payWithinSeconds"];
+const BODY_FIELDS: [&str; 8] =
+    ["userId", "items", "remark", "address", "channelId", "couponId", "holdSeconds", "payWithinSeconds"];
 /// The field that becomes the header.
 const KEY_FIELD: &str = "idempotencyKey";
 

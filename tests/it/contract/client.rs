@@ -1,7 +1,7 @@
 //! The client subcommands and the driver of the demo, against a stand-in for the roles.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use ruyi::client::Api;
@@ -12,7 +12,7 @@ use ruyi::cmd::demo::{COUPONS, ORDERS, PRODUCTS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::fake_api;
+use crate::support::{fake_api, program};
 
 struct Run {
     code: i32,
@@ -20,48 +20,20 @@ struct Run {
     err: String,
 }
 
-fn command(base: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ruyi"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("RUYI_") {
-            command.env_remove(name);
-        }
-    }
-    for role in ["ORDER", "PAYMENT", "STOCK", "NOTIFY"] {
-        command.env(format!("RUYI_CLIENT__{role}"), base);
-    }
-    command.env_remove("RUST_LOG").current_dir(std::env::temp_dir()).args(args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
 fn spawn(base: &str, args: &[&str]) -> Child {
-    command(base, args).spawn().unwrap()
+    program::command(base, args).spawn().unwrap()
 }
 
 /// Runs ruyi to its end with this input.
 async fn ruyi(base: &str, args: &[&str], input: &str) -> Run {
-    let (mut child, input) = (spawn(base, args), input.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let mut stdin = child.stdin.take().unwrap();
-        let writer = std::thread::spawn(move || {
-            // A command that refuses its arguments does not read.
-            let _ = stdin.write_all(input.as_bytes());
-        });
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        Run {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout)
-                .unwrap()
-                .lines()
-                .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-                .collect(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    })
-    .await
-    .unwrap()
+    let output = program::ruyi(base, args, input).await;
+    let out = String::from_utf8(output.stdout).unwrap();
+    let value = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    Run {
+        code: output.status.code().unwrap(),
+        out: out.lines().map(value).collect(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
 }
 
 fn lines(values: impl IntoIterator<Item = Value>) -> String {

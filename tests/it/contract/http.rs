@@ -338,7 +338,13 @@ async fn probes_metrics_and_documentation() {
     assert!(api["paths"]["/described"]["get"].is_object(), "{api}");
     let page = server.get("/docs/").await;
     assert_eq!(page.status(), StatusCode::OK);
-    assert!(page.text().await.unwrap().contains("swagger-ui"));
+    let page = page.text().await.unwrap();
+    for file in page.split(['"']).filter(|text| text.ends_with(".js") || text.ends_with(".css")) {
+        let file = server.get(&format!("/docs/{file}")).await;
+        assert_eq!(file.status(), StatusCode::OK, "{file:?}");
+        assert!(file.content_length().is_none_or(|bytes| bytes > 100), "{file:?}");
+    }
+    assert_eq!(page.matches("<script").count(), 2, "{page}");
 }
 
 #[tokio::test]

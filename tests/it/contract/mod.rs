@@ -5,6 +5,7 @@ mod catalogue;
 mod cli;
 mod client;
 mod client_failover;
+mod commands;
 mod config;
 mod docs;
 mod help_and_man;

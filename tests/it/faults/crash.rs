@@ -57,7 +57,7 @@ async fn dies_at_every_point() {
     points.extend(["consume.before_commit:9", "consume.after_commit:9", "relay.published:9"].map(str::to_owned));
     points.extend(["delivery_result.before_commit:5", "outbox_mark.after_commit:5"].map(str::to_owned));
     let runs = points.iter().map(|point| dies_at(point, LOCAL, &expected));
-    futures_util::stream::iter(runs).buffer_unordered(8).collect::<Vec<()>>().await;
+    futures_util::stream::iter(runs).buffer_unordered(4).collect::<Vec<()>>().await;
 }
 
 #[cfg(feature = "embedded")]

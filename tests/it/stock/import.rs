@@ -1,35 +1,15 @@
 //! Products and stock from CSV files, through the real program and a real API; and stock by hand, with its ledger.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::program;
 use crate::support::serving::Serving;
 
 async fn ruyi(serving: &Serving, args: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ruyi"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("RUYI_") {
-            command.env_remove(name);
-        }
-    }
-    for role in ["ORDER", "PAYMENT", "STOCK", "NOTIFY"] {
-        command.env(format!("RUYI_CLIENT__{role}"), serving.process.base_url());
-    }
-    command.env_remove("RUST_LOG").current_dir(std::env::temp_dir()).args(args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (mut child, input) = (command.spawn().unwrap(), input.to_owned());
-    let run = tokio::task::spawn_blocking(move || {
-        let mut stdin = child.stdin.take().unwrap();
-        // A command that refuses its arguments does not read.
-        let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        output
-    });
-    run.await.unwrap()
+    program::ruyi(serving.process.base_url(), args, input).await
 }
 
 /// (exit code, the summary, what stderr says).

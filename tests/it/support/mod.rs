@@ -18,6 +18,7 @@ pub mod operators;
 pub mod outbound;
 pub mod parties;
 pub mod probe;
+pub mod program;
 pub mod role_books;
 pub mod servers;
 pub mod serving;
