@@ -40,7 +40,8 @@ async fn products_and_stock_come_from_named_files() {
 async fn an_order_with_coupon_is_shown_moved_and_found() {
     let serving = Serving::start(&[]).await;
     serving.fill().await;
-    let template = json!({"name": "Five off", "kind": "AMOUNT", "amountOff": 5, "stock": 10, "perUser": 1});
+    let template = json!({"name": "Five off", "kind": "AMOUNT", "amountOff": 5, "stock": 10,
+        "validUntil": "2099-01-01T00:00:00Z"});
     serving.fine(Method::PUT, "/coupons/FIVE", &template).await;
     let coupon =
         serving.fine(Method::POST, "/coupons/FIVE/issue", &json!({"userId": "1001"})).await["couponId"].clone();
