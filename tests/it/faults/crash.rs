@@ -15,7 +15,6 @@ use serde_json::json;
 use crate::support::crashed_process::{CrashedProcess, eventually};
 use crate::support::number;
 use crate::support::shoppers::{self, Totals, script};
-use crate::support::weight::heavy;
 
 /// What `kill -9` and an abort look like from outside.
 const SIGKILL: i32 = 9;
@@ -50,7 +49,6 @@ async fn undisturbed(settings: &[&str]) -> Totals {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dies_at_every_point() {
-    let _turn = heavy();
     let expected = undisturbed(LOCAL).await;
     let mut points = fault::all_points();
     // In the middle of the work as well, where much else is under way.
@@ -63,7 +61,6 @@ async fn dies_at_every_point() {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dies_at_the_points_around_the_broker() {
-    let _turn = heavy();
     let expected = undisturbed(EMBEDDED).await;
     let points = ["consume.before_commit:3", "consume.after_commit:4", "consume.acknowledge:3", "relay.published:5"];
     let runs = points.iter().map(|point| dies_at(point, EMBEDDED, &expected));
@@ -74,7 +71,6 @@ async fn dies_at_the_points_around_the_broker() {
 #[cfg(feature = "embedded")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dies_at_random_moments() {
-    let _turn = heavy();
     let kills = number("RUYI_TEST_KILLS").unwrap_or(20);
     let seed = number("RUYI_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("RUYI_TEST_SEED={seed}");

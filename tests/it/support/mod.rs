@@ -30,7 +30,6 @@ pub mod small_shop;
 pub mod sources;
 pub mod transaction_brokers;
 pub mod waiting;
-pub mod weight;
 
 /// The number that the environment variable `name` holds, if it is set.
 pub fn number(name: &str) -> Option<u64> {

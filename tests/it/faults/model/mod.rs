@@ -18,7 +18,6 @@ use serde_json::json;
 
 use crate::support::number;
 use crate::support::shop::{Setup, Shop, Trouble};
-use crate::support::weight::heavy;
 use plan::{Plan, Run};
 
 /// Seeds of a run that is not told otherwise.
@@ -28,7 +27,6 @@ const STEPS: usize = 60;
 
 #[test]
 fn whatever_happens_every_order_ends_as_the_model_says() {
-    let _turn = heavy();
     let (first, last) = match number("RUYI_TEST_SEED") {
         Some(seed) => (seed, seed + 1),
         None => (0, number("RUYI_TEST_SEEDS").unwrap_or(SEEDS)),
@@ -120,7 +118,6 @@ async fn fixed(mut shop: Shop) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn everything_twice() {
-    let _turn = heavy();
     let clean = fixed(Shop::open().await).await;
     let mut shop = Shop::open().await;
     shop.manner.times = 2;
@@ -129,7 +126,6 @@ async fn everything_twice() {
 
 #[tokio::test]
 async fn everything_in_reverse() {
-    let _turn = heavy();
     let clean = fixed(Shop::open().await).await;
     let mut shop = Shop::open().await;
     shop.manner.reversed = true;
@@ -139,7 +135,6 @@ async fn everything_in_reverse() {
 /// At each point where a transaction begins to end or has ended, the first passage fails; the second goes through.
 #[tokio::test]
 async fn a_failure_at_every_point_once() {
-    let _turn = heavy();
     let clean = fixed(Shop::open().await).await;
     let seen: Arc<Mutex<BTreeSet<(String, String)>>> = Arc::default();
     let points = Arc::clone(&seen);
