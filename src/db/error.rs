@@ -46,6 +46,9 @@ pub enum DbError {
     /// A test made it fail.
     #[error("fault injected at {0}")]
     Injected(String),
+    /// Another transaction wrote what this one had found missing: it is to be run again, on what is there now.
+    #[error("another transaction came first")]
+    Overtaken,
     /// The address cannot be used.
     #[error("{0}")]
     Config(String),
@@ -73,11 +76,21 @@ impl DbError {
         matches!(self, Self::TooLarge { .. } | Self::Unsendable { .. })
     }
 
+    /// The same transaction may succeed at once: it lost a deadlock, or was overtaken.
+    #[must_use]
+    pub fn is_of_the_moment(&self) -> bool {
+        match self {
+            Self::Overtaken => true,
+            Self::Sql(error) => Dialect::is_retryable(error),
+            _ => false,
+        }
+    }
+
     /// The database is away or busy: the same work may succeed later, and nothing is wrong with the work itself.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Injected(_) | Self::NoNode | Self::Away => true,
+            Self::Injected(_) | Self::NoNode | Self::Away | Self::Overtaken => true,
             Self::Sql(error) => {
                 matches!(
                     error,

@@ -218,7 +218,7 @@ impl Db {
             let mut attempt = 1;
             loop {
                 match db.write_once(name, &body).await {
-                    Err(DbError::Sql(error)) if Dialect::is_retryable(&error) && attempt < ATTEMPTS => {
+                    Err(error) if error.is_of_the_moment() && attempt < ATTEMPTS => {
                         tracing::debug!(transaction = name, attempt, %error, "trying again");
                         tokio::time::sleep(Duration::from_millis(u64::from(attempt * attempt))).await;
                         attempt += 1;
