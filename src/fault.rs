@@ -1,12 +1,13 @@
 //! Named points at which a test makes the program fail or die, in the real binary as well.
 //!
 //! `RUYI_CRASH_AT=<point>` or `<point>:<n>` aborts the process at the n-th passage: what a power cut at that place
-//! would do. Tests in the same process plan errors with [`Faults::plan`] instead.
+//! would do. Of several points, separated by commas, the one that is passed first ends it, and the log names it. Tests in
+//! the same process plan errors with [`Faults::plan`] instead.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Environment variable that names the point to die at.
+/// Environment variable that names the points to die at.
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
@@ -70,8 +71,30 @@ pub type Plan = Box<dyn FnMut(&str, &str) -> bool + Send>;
 pub struct Faults(Option<Arc<Inner>>);
 
 enum Inner {
-    Crash { point: String, countdown: AtomicU64 },
+    Crash(Vec<CrashPoint>),
     Plan(Mutex<Plan>),
+}
+
+struct CrashPoint {
+    name: String,
+    /// Passages until it ends the process.
+    countdown: AtomicU64,
+}
+
+impl CrashPoint {
+    /// From `<point>` or `<point>:<n>`.
+    fn parse(text: &str) -> Self {
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+        Self { name: name.to_owned(), countdown: AtomicU64::new(count.parse().unwrap_or(1).max(1)) }
+    }
+
+    fn pass(&self, name: &str, stage: &str) {
+        let is_here = self.name.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) == Some(stage);
+        if is_here && self.countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
+            tracing::error!("{CRASH_AT}: the process dies at {name}.{stage}");
+            std::process::abort();
+        }
+    }
 }
 
 impl std::fmt::Debug for Faults {
@@ -91,9 +114,7 @@ impl Faults {
     #[must_use]
     pub fn from_env() -> Self {
         let Ok(text) = std::env::var(CRASH_AT) else { return Self::none() };
-        let (point, count) = text.split_once(':').unwrap_or((&text, "1"));
-        let countdown = AtomicU64::new(count.parse().unwrap_or(1).max(1));
-        Self(Some(Arc::new(Inner::Crash { point: point.to_owned(), countdown })))
+        Self(Some(Arc::new(Inner::Crash(text.split(',').map(CrashPoint::parse).collect()))))
     }
 
     /// Fails where `plan(name, stage)` says so.
@@ -108,11 +129,8 @@ impl Faults {
         match self.0.as_deref() {
             None => false,
             Some(Inner::Plan(plan)) => plan.lock().unwrap_or_else(PoisonError::into_inner)(name, stage),
-            Some(Inner::Crash { point, countdown }) => {
-                let here = point.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) == Some(stage);
-                if here && countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
-                    std::process::abort();
-                }
+            Some(Inner::Crash(points)) => {
+                points.iter().for_each(|point| point.pass(name, stage));
                 false
             }
         }

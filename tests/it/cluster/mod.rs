@@ -1,3 +1,3 @@
-//! Whole clusters: the runner takes these tests alone, by `cluster::`, a path that no other test has.
+//! Whole clusters: the runner takes these tests beside all others, by `cluster::`, a path that no other test has.
 
 mod survival;

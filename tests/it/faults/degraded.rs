@@ -123,7 +123,7 @@ async fn nothing_was_refused(process: &CrashedProcess) {
 async fn orders_go_on_without_broker_and_late_copies_drop() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
-    let process = CrashedProcess::start(&[&namesrv, "mq.degrade_after=1s"], None).await;
+    let process = CrashedProcess::start(&[&namesrv, "mq.degrade_after=1s"], &[]).await;
     fill(&process).await;
     process.send(Method::PUT, "/products/C3", &json!({"name": "Cup", "price": 5})).await;
     process.send(Method::PUT, "/stock/C3", &json!({"available": 10})).await;
@@ -170,7 +170,7 @@ async fn orders_go_on_without_broker_and_late_copies_drop() {
 async fn broker_that_comes_and_goes_loses_and_doubles_nothing() {
     let mut broker = FarBroker::started();
     let namesrv = format!("mq.namesrv={}", broker.namesrv());
-    let process = CrashedProcess::start(&[&namesrv, "mq.degrade_after=300ms"], None).await;
+    let process = CrashedProcess::start(&[&namesrv, "mq.degrade_after=300ms"], &[]).await;
     fill(&process).await;
     let item = json!({"userId": "9", "items": [{"sku": "A1", "quantity": 1}]});
     let mut orders = Vec::new();

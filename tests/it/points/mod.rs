@@ -1,3 +1,4 @@
 //! Points.
 
+mod at_once;
 mod order_points;

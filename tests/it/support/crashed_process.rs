@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// Nothing here takes so long, on however slow a machine.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 /// Between two looks.
-pub const LOOK: Duration = Duration::from_millis(25);
+pub const LOOK: Duration = Duration::from_millis(100);
 
 /// Recovery within seconds.
 const SETTINGS: &[&str] = &[
@@ -67,9 +67,9 @@ impl Clone for CrashedProcess {
 }
 
 impl CrashedProcess {
-    /// Starts `serve all` in a new directory; the first process dies at `crash_at`, and where that names several points,
-    /// separated by commas, the next process at the next one.
-    pub async fn start(settings: &[&str], crash_at: Option<&str>) -> Self {
+    /// Starts `serve all` in a new directory. It dies once at each point of `crash_at`, in the order in which they are
+    /// passed.
+    pub async fn start(settings: &[&str], crash_at: &[&str]) -> Self {
         let process = Self(Arc::new(Inner {
             dir: tempfile::tempdir().unwrap(),
             settings: SETTINGS.iter().chain(settings).map(|one| (*one).to_owned()).collect(),
@@ -80,17 +80,18 @@ impl CrashedProcess {
             stopping: AtomicBool::new(false),
             supervisor: Mutex::default(),
         }));
-        let supervisor = tokio::spawn(process.clone().supervise(crash_at.unwrap_or_default().to_owned()));
+        let crash_at = crash_at.iter().map(|point| (*point).to_owned()).collect();
+        let supervisor = tokio::spawn(process.clone().supervise(crash_at));
         *process.0.supervisor.lock().unwrap() = Some(supervisor);
         process.serving().await;
         process
     }
 
-    /// The command of the process.
-    pub fn command(&self, crash_at: Option<&str>) -> Command {
+    /// The command of the process, which dies at the first of these points that it passes.
+    pub fn command(&self, crash_at: &[String]) -> Command {
         let mut command = self.ruyi(&["serve", "all", "--listen", "127.0.0.1:0"]);
-        if let Some(point) = crash_at {
-            command.env(ruyi::fault::CRASH_AT, point);
+        if !crash_at.is_empty() {
+            command.env(ruyi::fault::CRASH_AT, crash_at.join(","));
         }
         command
     }
@@ -114,11 +115,10 @@ impl CrashedProcess {
         self.0.dir.path().join("log")
     }
 
-    async fn supervise(self, crash_at: String) {
-        let mut crash_at = crash_at.split(',').filter(|point| !point.is_empty());
+    async fn supervise(self, mut crash_at: Vec<String>) {
         loop {
             let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-            let mut command = tokio::process::Command::from(self.command(crash_at.next()));
+            let mut command = tokio::process::Command::from(self.command(&crash_at));
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
             let mut child = command.spawn().unwrap();
             self.0.pid.store(child.id().unwrap_or(0), Ordering::SeqCst);
@@ -130,6 +130,8 @@ impl CrashedProcess {
             let status = child.wait().await.unwrap();
             self.0.url.send_replace(String::new());
             self.0.exits.lock().unwrap().push(status);
+            let died_at = self.died_at();
+            crash_at.retain(|point| !died_at.iter().any(|name| point.split(':').next() == Some(name)));
             if self.0.stopping.load(Ordering::SeqCst) {
                 return;
             }
@@ -139,6 +141,13 @@ impl CrashedProcess {
 
     pub fn logged(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The points at which it died, one after the other, as its log names them.
+    pub fn died_at(&self) -> Vec<String> {
+        let log = self.logged();
+        let places = log.split("the process dies at ").skip(1);
+        places.map(|rest| rest.split(['"', '\n', '\u{1b}']).next().unwrap_or_default().trim().to_owned()).collect()
     }
 
     /// Its folder.
@@ -228,7 +237,7 @@ impl CrashedProcess {
             }
             let is_late = changed.elapsed() >= DEADLINE || started.elapsed() >= 3 * DEADLINE;
             assert!(!is_late, "{report:#}\n{}", self.logged());
-            tokio::time::sleep(LOOK * 8).await;
+            tokio::time::sleep(LOOK * 3).await;
         }
     }
 

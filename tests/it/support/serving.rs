@@ -110,7 +110,7 @@ impl Serving {
                 if found[field] == value {
                     return found;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         tokio::time::timeout(DEADLINE, look).await.unwrap_or_else(|_| panic!("{path}: {field} never is {value}"))
@@ -130,7 +130,7 @@ impl Serving {
                     + (SELECT COUNT(*) FROM delivery WHERE status = 0 AND next_at < 4000000000000)";
         let look = async {
             while self.number(open).await > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         tokio::time::timeout(DEADLINE, look).await.expect("it settles");

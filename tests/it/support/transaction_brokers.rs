@@ -11,7 +11,7 @@ pub async fn apache() -> Option<Arc<Cluster>> {
     static SHARED: OnceCell<Option<Arc<Cluster>>> = OnceCell::const_new();
     // What was decided it notes within the last interval; until then it would still ask.
     let lines = "transactionTimeOut=2000\ntransactionCheckInterval=1000\ntransactionCheckMax=1000\n\
-                 transactionOpBatchInterval=100\n";
+                 transactionOpBatchInterval=500\n";
     let plan = ClusterPlan::default().broker_conf(lines);
     SHARED.get_or_init(|| async { Cluster::start(plan).await.map(Arc::new) }).await.clone()
 }

@@ -28,15 +28,17 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     let namespace_set = format!("mq.namespace={namespace}");
     // What the channel says when it is asked would leave through the outbox.
     let asks = "payment.query_after=0s";
+    let crash_at: Vec<_> = points.split(',').collect();
     let settings = ["payment.publish=transaction", asks, &namesrv_set, &namespace_set, "log.filter=warn,ruyi=info"];
-    let process = CrashedProcess::start(&settings, Some(points)).await;
+    let process = CrashedProcess::start(&settings, &crash_at).await;
     shoppers::fill(&process).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
     let order = shoppers::place(&process, "only", &order).await;
     shoppers::pay(&process, &order).await;
+    let books = books(&process).await;
     // Most of the time goes into waiting for the broker to ask, once for each crash.
     let states = eventually("every attempt is decided", || async {
-        let states = states(&process).await;
+        let states = states(&books).await;
         let count = |state| states.values().filter(|one| **one == state).count();
         (count(1) == 1 && count(2) == rolled_back).then_some(states)
     })
@@ -47,30 +49,30 @@ async fn dies_at(namesrv: &str, points: &str, rolled_back: usize) {
     assert_eq!(delivered(namesrv, &namespace).await, committed, "{points}\n{}", process.logged());
     process.audit().await;
     let exits = process.stop().await;
-    let died = points.split(',').count();
+    let died = crash_at.len();
     assert_eq!(exits.len(), died + 1, "{points}: {exits:?}\n{}", process.logged());
     assert!(exits[..died].iter().all(|exit| exit.signal() == Some(SIGABRT)), "{exits:?}");
     assert_eq!(exits[died].code(), Some(0), "{points}: {exits:?}\n{}", process.logged());
     println!("{points}: ok");
 }
 
-async fn rows(process: &CrashedProcess, text: &'static str) -> Vec<sqlx::any::AnyRow> {
+/// The database of a process, beside it.
+async fn books(process: &CrashedProcess) -> Db {
     let options = Options {
         url: format!("sqlite://{}", process.dir().join("data/ruyi.db").display()),
         max_connections: 1,
         clock: ruyi::clock::Clock::system(),
         faults: ruyi::fault::Faults::none(),
     };
-    let db = Db::open(&options).await.unwrap();
-    let mut conn = db.read().await.unwrap();
-    let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
-    drop(conn);
-    db.close().await;
-    rows
+    Db::open(&options).await.unwrap()
 }
 
-async fn states(process: &CrashedProcess) -> BTreeMap<String, i64> {
-    let rows = rows(process, "SELECT tx_id, state FROM message_tx_state").await;
+async fn rows(books: &Db, text: &'static str) -> Vec<sqlx::any::AnyRow> {
+    sql::fetch(&mut books.read().await.unwrap(), text, vec![]).await.unwrap()
+}
+
+async fn states(books: &Db) -> BTreeMap<String, i64> {
+    let rows = rows(books, "SELECT tx_id, state FROM message_tx_state").await;
     rows.iter().map(|row| (row.text(0).unwrap(), row.int(1).unwrap())).collect()
 }
 
@@ -108,7 +110,7 @@ const CRASHES: [(&str, usize); 6] = [
 
 async fn crashes(namesrv: &str) {
     let runs = CRASHES.iter().map(|(points, rolled_back)| dies_at(namesrv, points, *rolled_back));
-    futures_util::stream::iter(runs).buffer_unordered(3).collect::<Vec<()>>().await;
+    futures_util::stream::iter(runs).buffer_unordered(CRASHES.len()).collect::<Vec<()>>().await;
 }
 
 #[cfg(feature = "embedded")]
@@ -135,7 +137,7 @@ async fn without_a_broker_the_channel_is_to_call_again() {
     // The channel does not tire before the broker is back.
     let schedule = format!("delivery.schedule=[{}]", vec![r#""500ms""#; 200].join(","));
     let process =
-        CrashedProcess::start(&["payment.publish=transaction", "payment.query_after=0s", &namesrv, &schedule], None)
+        CrashedProcess::start(&["payment.publish=transaction", "payment.query_after=0s", &namesrv, &schedule], &[])
             .await;
     shoppers::fill(&process).await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 1}]});
@@ -146,18 +148,19 @@ async fn without_a_broker_the_channel_is_to_call_again() {
         status.is_success().then_some(())
     })
     .await;
+    let books = books(&process).await;
     let embedded = embedded
         .away_during(async {
             shoppers::pay(&process, &order).await;
             let refused = "SELECT delivery_id FROM delivery_attempt WHERE http_status = 503";
-            eventually("a callback is put off", || async { (!rows(&process, refused).await.is_empty()).then_some(()) })
+            eventually("a callback is put off", || async { (!rows(&books, refused).await.is_empty()).then_some(()) })
                 .await;
             assert_eq!(process.get(&payment).await["status"], "PENDING");
-            assert!(states(&process).await.is_empty());
+            assert!(states(&books).await.is_empty());
         })
         .await;
     shoppers::ends(&process, &order, "SIGNED").await;
-    assert!(states(&process).await.values().filter(|state| **state == 1).eq([&1]));
+    assert!(states(&books).await.values().filter(|state| **state == 1).eq([&1]));
     process.audit().await;
     assert_eq!(process.stop().await.len(), 1);
     embedded.stop().await;

@@ -131,7 +131,7 @@ impl ChildProcess {
         let started = Instant::now();
         while !ready().await {
             assert!(started.elapsed() < START_DEADLINE, "{} does not start:\n{}", self.name, self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         note("servers", &format!("{:.1} {}", started.elapsed().as_secs_f64(), self.name));
     }

@@ -91,7 +91,7 @@ impl Program {
                 return lines[..=at].to_vec();
             }
             assert!(started.elapsed() < DEADLINE, "no line {start:?}: {lines:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
