@@ -179,6 +179,8 @@ pub struct Mq {
     pub embedded: EmbeddedBroker,
     /// Catalogue name → physical topic, for those that differ (see [`Mq::physical_topic`]).
     pub topics: BTreeMap<String, String>,
+    /// Catalogue name → IANA name of the zone of times without one in its bodies; `default`: of all others.
+    pub zones: BTreeMap<String, String>,
     /// Sending.
     pub producer: Producer,
     /// Publishing what transactions wrote.

@@ -32,6 +32,7 @@ use crate::delivery::Targets;
 use crate::domain::event::{Group, Role};
 use crate::http;
 use crate::mq::Consumer;
+use crate::mq::reader::Reader;
 use crate::mq::retry::Policy;
 use crate::roles::payment::transaction::Publish;
 use crate::shutdown::Shutdown;
@@ -165,7 +166,10 @@ fn refuse_alone(config: &Config, plan: &Plan) -> Result<(), StartError> {
 
 /// The consumers of the roles of `database`, which work on it.
 fn consumers(config: &Config, database: &Database, metrics: &Arc<Metrics>) -> Vec<Consumer> {
-    let policy = Policy::of(&config.mq.retry);
-    let consumer = |handler| Consumer::new(database.db.clone(), handler, policy.clone(), Arc::clone(metrics));
+    let (policy, reader) = (Policy::of(&config.mq.retry), Reader::of(config));
+    let consumer = |handler| {
+        let consumer = Consumer::new(database.db.clone(), handler, policy.clone(), Arc::clone(metrics));
+        consumer.reading(reader.clone())
+    };
     handlers(config, &database.roles).into_iter().map(consumer).collect()
 }

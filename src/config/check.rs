@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
 use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, texts};
 use crate::domain::call::Kind;
-use crate::domain::event::Role;
+use crate::domain::event::{self, Role};
 use crate::domain::id::Sku;
 
 /// The secret of the sandbox in the example file: known to everyone.
@@ -170,6 +171,19 @@ impl Config {
             if let Some(tag) = tag.filter(|tag| tag.is_empty() || !tag.chars().all(plain)) {
                 let what = format!("{tag:?} cannot be the tag of a topic");
                 faults.add(&format!("mq.topics.{event}"), &what, "topic:tag, the tag of letters, digits, _ - .");
+            }
+        }
+        for (name, zone) in &mq.zones {
+            let key = format!("mq.zones.{name}");
+            if name != "default" && event::Kind::from_name(name).is_none() {
+                faults.add(
+                    &key,
+                    "no event of this name is in the catalogue",
+                    "\"default\", or a name of docs/events.md",
+                );
+            }
+            if TimeZone::get(zone).is_err() {
+                faults.add(&key, "no such time zone", "an IANA name: \"UTC\" or \"Asia/Shanghai\"");
             }
         }
         faults.at_least("mq.queues", mq.queues.into(), 1);

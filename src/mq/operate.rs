@@ -180,6 +180,8 @@ pub struct StoredMessage {
     pub key: String,
     /// Body bytes, decompressed.
     pub body: Bytes,
+    /// Why `body` is still as the broker has it; `None`: it is as its producer wrote it.
+    pub unreadable: Option<String>,
     /// All properties, RocketMQ's own as well, sorted by name.
     pub properties: Vec<(String, String)>,
     /// When the producer made it, epoch ms.

@@ -11,7 +11,6 @@ use tokio::net::TcpStream;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use super::answers::Answers;
 use super::{ADMIN_TIMEOUT, LIFECYCLE_TIMEOUT, MqError, RocketMq, answer, within};
 use crate::mq::message::QueueId;
 
@@ -194,7 +193,7 @@ impl RocketMq {
         let mut guard = self.shared.admin.lock().await;
         if guard.is_none() {
             let runtime = Arc::clone(&self.shared.client_runtime);
-            let hook = Arc::new(Answers { inner: self.shared.hook.clone() });
+            let hook = Arc::clone(&self.shared.hook);
             let mut admin = DefaultMQAdminExt::with_rpc_hook_and_timeout(runtime, hook, ADMIN_TIMEOUT);
             let instance = self.shared.next_instance();
             *admin.client_config_mut() = self.shared.client_config(&instance);

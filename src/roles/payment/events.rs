@@ -265,6 +265,10 @@ impl Handler for CallbackSubmits {
                 outcomes.push(match body {
                     Err(outcome) => outcome,
                     Ok(body) => match found.get(&id_of(&body)) {
+                        // Other systems name their own payments on this topic; ours are numbers.
+                        None if id_of(&body) == 0 => {
+                            Outcome::Ignored(format!("{} is no payment of this system", body.order_no))
+                        }
                         None => Outcome::Early(format!("there is no payment {}", body.order_no)),
                         Some(payment) if payment.state.status != Status::Pending => {
                             Outcome::Ignored("no longer waiting for the payer".to_owned())

@@ -130,6 +130,7 @@ async fn park(db: &Db, orders: std::ops::Range<i64>) {
             tag: String::new(),
             key: id.to_string(),
             body: Bytes::from(body.to_string()),
+            unreadable: None,
             properties: vec![("eventId".to_owned(), Kind::OrderCreated.event_id(id))],
             born_ms: 0,
         }

@@ -244,6 +244,7 @@ mod tests {
                 tag: String::new(),
                 key: "p5".to_owned(),
                 body: body.to_owned().into(),
+                unreadable: None,
                 properties,
                 born_ms: 0,
                 stored_ms: 0,

@@ -119,13 +119,19 @@ impl Shop {
     pub fn outside(&mut self, topic: &str, id: &str, key: &str, body: &Value) {
         let mut body = body.clone();
         body.as_object_mut().unwrap().insert("eventId".to_owned(), json!(id));
+        self.outside_text(topic, key, &body.to_string());
+    }
+
+    /// The same with these KEYS, and whatever its body is.
+    pub fn outside_text(&mut self, topic: &str, key: &str, body: &str) {
         self.offset += 1;
         let message = Incoming {
             queue: QueueId { topic: topic.to_owned(), broker: "outside".to_owned(), queue: 0 },
             offset: self.offset,
             tag: String::new(),
             key: key.to_owned(),
-            body: body.to_string().into(),
+            body: body.to_owned().into(),
+            unreadable: None,
             properties: vec![],
             born_ms: self.clock.now_ms(),
         };

@@ -24,6 +24,7 @@ use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::fault::Faults;
 use ruyi::http::Auth;
 use ruyi::mq::message::{Delay, Incoming, QueueId};
+use ruyi::mq::reader::Reader;
 use ruyi::mq::relay::outgoing;
 use ruyi::mq::retry::{Policy, RetryLane};
 use ruyi::mq::{Consumer, Handler};
@@ -190,7 +191,10 @@ impl Shop {
         let policy = Policy::of(&config.mq.retry);
         let consumer = |handler| {
             let handler: Arc<dyn Handler> = (setup.wrap)(handler);
-            (handler.group(), Consumer::new(db.clone(), handler, policy.clone(), metrics()))
+            (
+                handler.group(),
+                Consumer::new(db.clone(), handler, policy.clone(), metrics()).reading(Reader::of(&config)),
+            )
         };
         let consumers = process::handlers(&config, &Role::ALL).into_iter().map(consumer).collect();
         let targets = Targets::from_config(&config);
@@ -310,6 +314,7 @@ impl Shop {
             tag: message.tag,
             key: message.key,
             body: message.body,
+            unreadable: None,
             properties: message.properties,
             born_ms: self.clock.now_ms(),
         }
