@@ -241,7 +241,7 @@ mod tests {
             (broken(3, 1), "its length is wrong"),
             (broken(3, 200), "its length is wrong"),
             (broken(5, 9), "it begins with no sign of a message"),
-            (broken(FLAGS + 3, 0x30), "it ends within its body"),
+            (broken(FLAGS + 3, 0x30), "it ends within its head"),
             (broken(sound.len() - 3, 0xff), "its topic is no text"),
             (Bytes::from([sound.clone(), vec![0, 0]].concat()), "its length is wrong"),
         ] {

@@ -1,9 +1,11 @@
 //! Events as services of other houses write them, by the frameworks that these use: each is handled once, as it stands.
 
+use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
 use crate::support::merchant_accounts::{merchant, told};
-use crate::support::shop::Shop;
+use crate::support::servers::mariadb::mariadb_url;
+use crate::support::shop::{Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
 
@@ -75,14 +77,27 @@ async fn blanks_around_a_name_make_no_other_event() {
 }
 
 /// Names and properties that no column holds: the message is a dead letter or handled, and those behind it go on.
-#[tokio::test]
-async fn what_no_column_holds_stops_nobody() {
-    let mut shop = Shop::open().await;
+async fn goes_on_behind_what_no_column_holds(mut shop: Shop) {
     let grant = json!({ "eventId": "g", "userId": "1001", "points": 5 }).to_string();
     let keys = format!("order-{0} {0} {0}", "4bf92f35-77b3-4da6-a3ce-929d0e0e4736");
     shop.outside_text("POINTS_GRANT", &keys, "no JSON at all");
+    let long = [("note".to_owned(), "x".repeat(70_000))];
+    shop.queue(Group::Points).last_mut().unwrap().properties.extend(long);
     shop.outside_text("POINTS_GRANT", &"k".repeat(90), &grant);
     shop.settle_within(SOON_MS).await;
     let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
     assert_eq!((&points["balance"], ends(&shop, 3).await), (&Value::from(5), 1));
+}
+
+#[tokio::test]
+async fn what_no_column_holds_stops_nobody() {
+    goes_on_behind_what_no_column_holds(Shop::open().await).await;
+}
+
+/// SQLite takes whatever it is given; MariaDB refuses.
+#[tokio::test]
+async fn what_no_column_holds_stops_nobody_on_mariadb() {
+    let Some(url) = mariadb_url().await else { return };
+    let setup = Setup { url: Some(url), ..Setup::default() };
+    goes_on_behind_what_no_column_holds(Shop::with(setup, 0).await).await;
 }
