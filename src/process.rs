@@ -58,6 +58,7 @@ impl Process {
     /// # Errors
     /// [`StartError`]; what was started until then is stopped with the runtime.
     pub async fn start(config: &Config, plan: Plan) -> Result<Self, StartError> {
+        let config = &effective(config, &plan);
         refuse_alone(config, &plan)?;
         let lock = if plan.embed_broker { Some(broker::lock(config)?) } else { None };
         let shutdown = Shutdown::new();
@@ -146,6 +147,20 @@ impl Process {
         }
         drained
     }
+}
+
+/// The configuration as it counts where the plan listens, with a line of the log where that leaves something out.
+fn effective(config: &Config, plan: &Plan) -> Config {
+    let effective = config.effective(plan.listen);
+    if config.sandbox.enabled && !effective.sandbox.enabled {
+        tracing::warn!(
+            channels = effective.payment.channels.len(),
+            warehouse = effective.warehouse.endpoint,
+            "the sandbox is not served beyond this machine: payments and parcels need a channel and a warehouse of your \
+             own (or sandbox.exposed = true, for tests)"
+        );
+    }
+    effective
 }
 
 /// An error and what caused it.

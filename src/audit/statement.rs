@@ -229,12 +229,7 @@ fn record(line: &Line, payment: Option<&PaymentRow>, refunds: &[RefundRow]) -> S
         (None, _) => "none".to_owned(),
         (Some(payment), None) => show(payment),
         (Some(payment), Some(refund)) => {
-            let status = match refund.status {
-                RefundStatus::Pending => "PENDING",
-                RefundStatus::Success => "SUCCESS",
-                RefundStatus::Failed => "FAILED",
-            };
-            format!("refund {status} {} {}", refund.amount, payment.state.currency)
+            format!("refund {} {} {}", refund.status.name(), refund.amount, payment.state.currency)
         }
     }
 }

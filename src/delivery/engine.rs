@@ -368,6 +368,7 @@ impl Engine {
             request: None,
             answer: None,
             said: None,
+            unsure: false,
         });
         self.made.extend(expired);
         Ok(())

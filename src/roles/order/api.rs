@@ -14,15 +14,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::address as redirect;
-use super::flow::{self, Moved, Note, Step};
+use super::cancel::{Cancels, Wanted, Wish as CancelRequest};
+use super::flow::Moved;
 use super::gate::Gate;
 use super::pay_timeout::Reminders;
 use super::place::{self, NewOrder, Placed};
 use super::refunds::{Asked, Wish, ask};
 use crate::config::{Config, Scope};
-use crate::db::Db;
 use crate::db::group::Group;
-use crate::domain::order::{CancelType, Input};
+use crate::db::{Db, DbError};
 use crate::http::{Auth, require};
 use crate::roles::reply::WAITING;
 use crate::roles::search::View;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub pay_within_ms: i64,
     /// Channels that an order may name.
     pub channels: Arc<Vec<String>>,
+    /// The one of an order that names none, if there is one.
+    pub default_channel: Option<String>,
     /// Signs the warehouse's callbacks.
     pub warehouse_secret: secrecy::SecretString,
     /// How far the time in a callback may be from ours.
@@ -56,14 +58,6 @@ pub struct State {
     view: Option<View>,
 }
 
-/// A user's wish to cancel.
-#[derive(Clone, Debug)]
-pub(super) struct CancelRequest {
-    order_id: i64,
-    reason: Option<String>,
-    trace: Option<String>,
-}
-
 /// The writers behind the API, to be spawned.
 pub type Writers = Vec<BoxFuture<'static, ()>>;
 
@@ -74,9 +68,10 @@ impl State {
         let batch = config.order.batch.max(1);
         let (for_place, for_cancel, for_report, for_refund) = (db.clone(), db.clone(), db.clone(), db.clone());
         let for_address = db.clone();
-        let reminders = Reminders::of(config);
+        let (reminders, cancels) = (Reminders::of(config), Cancels::of(config));
         let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), reminders, new));
-        let (cancel, canceling) = Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), wishes));
+        let (cancel, canceling) =
+            Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), cancels, wishes));
         let (refund, refunding) = Group::new(WAITING, batch, move |wishes| ask(for_refund.clone(), wishes));
         let (report, reporting) =
             Group::new(WAITING, batch, move |reports| callback::write(for_report.clone(), reports));
@@ -86,6 +81,7 @@ impl State {
             max_lines: config.order.max_lines,
             pay_within_ms: config.order.timeout.after.ms(),
             channels: Arc::new(config.payment.channels.keys().cloned().collect()),
+            default_channel: config.payment.default_channel().map(str::to_owned),
             warehouse_secret: config.warehouse.secret.clone(),
             tolerance_ms: config.payment.callback_tolerance.ms(),
         };
@@ -125,19 +121,20 @@ impl State {
     }
 }
 
-async fn cancel_all(db: Db, wishes: Arc<Vec<CancelRequest>>) -> Result<Vec<Moved>, crate::db::DbError> {
-    db.write("cancel_order", move |tx| {
-        let wishes = Arc::clone(&wishes);
-        Box::pin(async move {
-            let step = |wish: &CancelRequest| Step {
-                order_id: wish.order_id,
-                input: Input::Cancel(CancelType::User),
-                note: Note { reason: wish.reason.clone(), trace: wish.trace.clone(), ..Note::default() },
-            };
-            flow::advance(tx, &wishes.iter().map(step).collect::<Vec<_>>()).await
+async fn cancel_all(db: Db, cancels: Cancels, wishes: Arc<Vec<CancelRequest>>) -> Result<Vec<Moved>, DbError> {
+    let wanted: Arc<Vec<Wanted>> = Arc::new(wishes.iter().cloned().map(Wanted::Cancel).collect());
+    let run = || {
+        let wanted = Arc::clone(&wanted);
+        db.write("cancel_order", move |tx| {
+            let wanted = Arc::clone(&wanted);
+            Box::pin(async move { cancels.advance(tx, &wanted).await })
         })
-    })
-    .await
+    };
+    match run().await {
+        // One of the payments was opened between the look and the write: now it is there to be closed.
+        Err(error) if error.is_unique_violation() => run().await,
+        done => done,
+    }
 }
 
 /// The routes.

@@ -13,13 +13,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest};
+use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest, Untaken};
 use super::channels::{Channels, SandboxWish};
 use super::gateway::{Open, Opened};
 use super::transaction::{self, Publish};
 use crate::config::{Config, Scope};
 use crate::db::group::Group;
-use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
+use crate::db::payments::{self, PaymentRow, RefundRow};
 use crate::db::{Db, DbError};
 use crate::delivery::{Targets, sign};
 use crate::domain::event::RefundKind;
@@ -109,11 +109,11 @@ struct RefundView {
     /// ORDER: of a canceled order. PART: of an order that goes on. EXTRA: of money that was paid more than once.
     #[schema(value_type = String)]
     kind: RefundKind,
-    /// PENDING, SUCCESS or FAILED.
+    /// PENDING, IN_DOUBT (nobody knows whether the channel gave it back: it is asked), SUCCESS or FAILED.
     status: &'static str,
     /// Why.
     reason: String,
-    /// Why it failed.
+    /// Why it failed, or is in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// Transaction whose money goes back.
@@ -126,11 +126,7 @@ impl From<RefundRow> for RefundView {
             refund_id: RefundId(refund.id),
             amount: refund.amount,
             kind: refund.kind,
-            status: match refund.status {
-                RefundStatus::Pending => "PENDING",
-                RefundStatus::Success => "SUCCESS",
-                RefundStatus::Failed => "FAILED",
-            },
+            status: refund.status.name(),
             reason: refund.reason,
             error: refund.error,
             transaction_no: refund.transaction_no,
@@ -227,7 +223,7 @@ struct PayBody {
     /// Card, wallet, ...; at most 32 characters.
     #[serde(default = "card")]
     method: String,
-    /// How the sandbox channel is to behave.
+    /// How the sandbox channel is to behave; refused for payments of other channels.
     #[serde(default)]
     sandbox: Option<SandboxWish>,
 }
@@ -256,7 +252,7 @@ struct PayReply {
 
 /// Pay an order: submits its payment to the channel, which calls back when it has the money.
 #[utoipa::path(post, path = "/payments/{orderId}/pay", tag = "payment", request_body = PayBody, params(("orderId" = String, Path, description = "Order id")),
-    responses((status = 202, body = PayReply), (status = 404, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = PayReply), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
 async fn pay(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
@@ -280,6 +276,10 @@ async fn pay(
         PayAnswer::Closed => Err(Problem::conflict("the order was canceled: its payment is closed")),
         PayAnswer::NoChannel(channel) => {
             Err(Problem::conflict(format!("the channel {channel:?} of this payment is not configured here")))
+        }
+        PayAnswer::NoSandbox(channel) => {
+            let detail = format!("the channel {channel:?} of this payment is no sandbox: leave out `sandbox`");
+            Err(Problem::invalid(detail).field("sandbox", "only for payments of a sandbox channel"))
         }
         PayAnswer::Submitted(payment) => Ok((
             StatusCode::ACCEPTED,
@@ -317,19 +317,31 @@ async fn confirm(
     let now_ms = state.db.clock().now_ms();
     sign::verify_any(known.secrets(), &headers, &body, now_ms, state.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
-    let mut callback: Callback = parse_json(&body)?;
+    let mut callback: Callback = match parse_json(&body) {
+        Ok(callback) => callback,
+        Err(problem) => {
+            report(&state, Untaken::unreadable(&channel, &body)).await?;
+            return Err(problem);
+        }
+    };
     callback.trace = reply::trace(&headers);
     callback.channel_id = channel.clone();
-    callback.check(now_ms).map_err(|(field, why)| Problem::invalid(format!("{field} {why}")).field(field, why))?;
+    if let Err((field, why)) = callback.check(now_ms) {
+        let detail = format!("{field} {why}");
+        report(&state, Untaken::of(&callback, &detail)).await?;
+        return Err(Problem::invalid(detail).field(field, why));
+    }
     let payment_id = callback.payment_id;
     // In doubt the channel is told to try again, never that it failed.
     match state.confirm.submit(callback).await.map_err(|error| not_written(&error))? {
         Confirmed::Yes => Ok(Json(CallbackReply { result: "success" })),
         Confirmed::Again => Err(Problem::unavailable("the payment could not be published: try again", 1)),
         Confirmed::Unknown => Err(Problem::not_found(format!("there is no payment {payment_id}"))),
-        Confirmed::Refused(why) => {
-            tracing::warn!(%payment_id, channel, reason = why, "callback refused");
-            Err(Problem::invalid(why))
-        }
+        Confirmed::Refused(why) => Err(Problem::invalid(why)),
     }
+}
+
+/// Tells people of money that a channel has signed for, and that is not taken.
+async fn report(state: &State, untaken: Untaken) -> Result<(), Problem> {
+    callback::report(&state.db, untaken).await.map_err(|error| from_db(&error))
 }

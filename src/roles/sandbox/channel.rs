@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{Accepted, Request, SILENT_UNTIL, Sandbox};
+use crate::db::DbError;
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::delivery::SandboxCall;
 use crate::delivery::sign::{self, SIGNATURE_HEADER};
@@ -213,10 +214,18 @@ pub(super) async fn refund(
 pub(super) struct Query {
     #[schema(value_type = String)]
     payment_id: PaymentId,
+    /// A refund of it, where that is the question.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    refund_id: Option<RefundId>,
+    /// What was to go back.
+    #[serde(default)]
+    #[schema(value_type = Option<f64>)]
+    amount: Option<Money>,
 }
 
-/// Says where a payment stands: SUCCESS with the fields of a call back, PENDING or UNKNOWN. The answer is signed as calls
-/// back are.
+/// Says where a payment, or a refund of it, stands: SUCCESS with the fields of a call back, PENDING or UNKNOWN. The answer
+/// is signed as calls back are.
 #[utoipa::path(post, path = "/sandbox/channel/query", tag = "sandbox", request_body = Query,
     responses((status = 200, body = Object), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn query(
@@ -226,6 +235,13 @@ pub(super) async fn query(
 ) -> Result<(HeaderMap, String), Problem> {
     let channel_id = channel_of(&body);
     let query: Query = sandbox.read_channel(&channel_id, &headers, &body)?;
+    if let Some(refund_id) = query.refund_id {
+        let found = find_refund(&sandbox, refund_id).await.map_err(|error| reply::from_db(&error))?;
+        // What it was asked for it has done.
+        let status = if found.is_some_and(|call| call.attempts > 0) { "SUCCESS" } else { "UNKNOWN" };
+        let answer = json!({"status": status, "refundId": refund_id, "amount": query.amount});
+        return sign_answer(&sandbox, &channel_id, &answer, false);
+    }
     let (now_ms, key) = (sandbox.clock.now_ms(), query.payment_id.to_string());
     let read = async { delivery::first_with_prefix(&mut *sandbox.db.read().await?, Kind::SandboxPayment, &key).await };
     let found = read.await.map_err(|error| reply::from_db(&error))?;
@@ -240,9 +256,24 @@ pub(super) async fn query(
         }
         answer["status"] = Value::from(if made { "SUCCESS" } else { "PENDING" });
     }
+    sign_answer(&sandbox, &channel_id, &answer, spoil)
+}
+
+async fn find_refund(sandbox: &Sandbox, id: RefundId) -> Result<Option<delivery::State>, DbError> {
+    let mut conn = sandbox.db.read().await?;
+    delivery::find(&mut conn, Kind::ChannelRefund, &id.to_string()).await
+}
+
+/// An answer with its signature, which is a wrong one when it is to be spoilt.
+fn sign_answer(
+    sandbox: &Sandbox,
+    channel_id: &str,
+    answer: &Value,
+    spoil: bool,
+) -> Result<(HeaderMap, String), Problem> {
     let text = answer.to_string();
-    let secret = sandbox.targets.channel_secret(&channel_id).ok_or_else(|| Problem::not_found("no such channel"))?;
-    let mut signed = sign::headers(secret, now_ms / 1000, text.as_bytes());
+    let secret = sandbox.targets.channel_secret(channel_id).ok_or_else(|| Problem::not_found("no such channel"))?;
+    let mut signed = sign::headers(secret, sandbox.clock.now_ms() / 1000, text.as_bytes());
     signed.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if spoil {
         signed.insert(SIGNATURE_HEADER, HeaderValue::from_static("00"));

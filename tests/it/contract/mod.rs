@@ -8,6 +8,7 @@ mod client_failover;
 mod commands;
 mod config;
 mod docs;
+mod exposed;
 mod help_and_man;
 mod http;
 mod layers;

@@ -228,7 +228,7 @@ impl Shop {
             Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert | Kind::Merchant | Kind::Sms | Kind::Email => {
                 (call.body.clone(), self.targets.warehouse_secret().clone(), false)
             }
-            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery => {
+            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery | Kind::RefundQuery => {
                 let body: Value = serde_json::from_str(&call.body).unwrap();
                 let channel = body["channelId"].as_str().unwrap();
                 (call.body.clone(), self.targets.channel_secret(channel).unwrap().clone(), false)

@@ -201,7 +201,7 @@ impl Shop {
         Self {
             router: router(&db, &config, &targets),
             queries: Queries::new(db.clone(), Channels::of(&config), config.payment.query_after.ms()),
-            timeouts: Timeouts::new(db.clone(), &config.order.timeout),
+            timeouts: Timeouts::new(db.clone(), &config),
             sync: StockSync::new(db.clone(), config.stock.sync_interval.ms()),
             queues: BTreeMap::new(),
             timer: Vec::new(),
