@@ -21,6 +21,7 @@ use std::time::Duration;
 #[cfg(feature = "embedded")]
 pub use broker::BrokerProcess;
 pub use broker::cluster_config;
+pub use invalidate::LISTENERS;
 pub use plan::{Plan, StartError, Work};
 pub use scale::Scaling;
 pub use wiring::{calls, effects, handlers};

@@ -1,5 +1,7 @@
 //! `payment_record` and `refund_record`.
 
+pub mod statement;
+
 use std::collections::HashMap;
 
 use sqlx::AnyConnection;
@@ -9,7 +11,6 @@ use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
 use crate::domain::call::Kind as Call;
 use crate::domain::event::RefundKind;
-use crate::domain::id::first_id_of;
 use crate::domain::money::Money;
 use crate::domain::payment::{PaymentState, Status};
 use crate::vals;
@@ -174,28 +175,6 @@ pub async fn of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Option<
     sql::fetch_one(conn, text, vals![order_id]).await?.as_ref().map(from_row).transpose()
 }
 
-/// Longest time between the opening of a payment and its money, for [`paid_within`].
-const OPEN_AT_MOST_MS: i64 = 30 * 86_400_000;
-
-/// Up to 1,000 payments after this id whose money a channel took in this time (from, to; epoch ms), in the order of ids.
-/// Those that were opened more than 30 days before are not looked for.
-///
-/// # Errors
-/// The database's.
-pub async fn paid_within(
-    conn: &mut AnyConnection,
-    channel_id: &str,
-    (from_ms, to_ms): (i64, i64),
-    after: i64,
-) -> Result<Vec<PaymentRow>, DbError> {
-    // Ids grow with time: they bound the walk over the primary key.
-    let first = first_id_of(from_ms - OPEN_AT_MOST_MS, 0);
-    let text = format!(
-        "SELECT {COLUMNS} FROM payment_record WHERE id > ? AND channel_id = ? AND pay_time >= ? AND pay_time < ? \
-         ORDER BY id LIMIT 1000"
-    );
-    let vals = vals![after.max(first), channel_id, from_ms, to_ms];
-    sql::fetch(conn, text, vals).await?.iter().map(from_row).collect()
 }
 
 /// The first submission to a channel with an id in this range, its end excluded.

@@ -194,7 +194,7 @@ impl<'a> Watcher<'a> {
         let mut memory = self.memories.remove(group).unwrap_or_default();
         let todo = memory.todo(&verdict, now_ms, self.config.backlog.repeat.ms());
         if verdict.over.is_none() {
-            tracing::warn!(group, "lag unknown");
+            tracing::warn!(group, beyond = verdict.beyond, "lag unknown; `ruyi check backlog` says why");
         } else {
             tracing::debug!(group, lag = verdict.lag, "lag");
         }
