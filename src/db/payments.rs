@@ -175,8 +175,6 @@ pub async fn of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Option<
     sql::fetch_one(conn, text, vals![order_id]).await?.as_ref().map(from_row).transpose()
 }
 
-}
-
 /// The first submission to a channel with an id in this range, its end excluded.
 ///
 /// # Errors
