@@ -1,7 +1,6 @@
 //! The payer pays, and the channel says so: both come over HTTP, and are written in groups.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +8,7 @@ use super::channels::{Channels, SandboxWish};
 use super::refund;
 use super::tell::{self, News};
 use crate::db::delivery::{self, Delivery};
+use crate::db::group::Batch;
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
@@ -91,10 +91,10 @@ pub enum Confirmed {
 ///
 /// # Errors
 /// The database's.
-pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) -> Result<Vec<Confirmed>, DbError> {
+pub async fn confirm(db: Db, channels: Channels, batch: Batch<Callback>) -> Result<Vec<Confirmed>, DbError> {
     db.write("pay_callback", move |tx| {
-        let (channels, callbacks) = (channels.clone(), Arc::clone(&callbacks));
-        Box::pin(async move { confirm_by_outbox(tx, &channels, &callbacks).await })
+        let (channels, batch) = (channels.clone(), batch.clone());
+        Box::pin(async move { confirm_by_outbox(tx, &channels, &batch.requests()).await })
     })
     .await
 }
@@ -278,10 +278,10 @@ pub enum PayAnswer {
 ///
 /// # Errors
 /// The database's.
-pub async fn pay(db: Db, channels: Channels, requests: Arc<Vec<PayRequest>>) -> Result<Vec<PayAnswer>, DbError> {
+pub async fn pay(db: Db, channels: Channels, batch: Batch<PayRequest>) -> Result<Vec<PayAnswer>, DbError> {
     db.write("pay", move |tx| {
-        let (channels, requests) = (channels.clone(), Arc::clone(&requests));
-        Box::pin(async move { pay_all(tx, &channels, &requests).await })
+        let (channels, batch) = (channels.clone(), batch.clone());
+        Box::pin(async move { pay_all(tx, &channels, &batch.requests()).await })
     })
     .await
 }

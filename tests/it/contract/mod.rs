@@ -11,5 +11,8 @@ mod docs;
 mod help_and_man;
 mod http;
 mod layers;
+mod repeated_requests;
+mod scopes;
+mod settings_read;
 mod supply_chain;
 mod test_servers;
