@@ -12,7 +12,7 @@ use super::error::Fault;
 use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, texts};
 use crate::domain::call::Kind;
 use crate::domain::event::{self, Role};
-use crate::domain::id::Sku;
+use crate::domain::id::{Quantity, Sku};
 
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -226,6 +226,10 @@ impl Config {
     fn check_business(&self, faults: &mut Faults) {
         faults.at_least("order.max_lines", as_i64(self.order.max_lines), 1);
         faults.at_least("order.max_quantity", self.order.max_quantity, 1);
+        if self.order.max_quantity > Quantity::MAX {
+            let what = format!("{} is more than any line may have", self.order.max_quantity);
+            faults.add("order.max_quantity", &what, &format!("use {} or less", Quantity::MAX));
+        }
         faults.at_least("order.batch", as_i64(self.order.batch), 1);
         for sku in self.order.hot_skus.iter().filter(|sku| sku.parse::<Sku>().is_err()) {
             faults.add("order.hot_skus", &format!("{sku:?} cannot be a SKU"), "the SKUs as in the product table");
@@ -347,6 +351,10 @@ impl Config {
         if !is_host_port(&format!("{}:{}", email.host, email.port)) || email.host.contains([':', '/', '@']) {
             faults.add("notices.email.host", "not the name of a host", "for example \"smtp.example.com\"");
         }
+        // It is a part of a line of the conversation.
+        if !email.hello.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | ':')) {
+            faults.add("notices.email.hello", "not the name of a host", "for example \"mail.example.com\", or \"\"");
+        }
         if email.user.is_empty() != email.password.expose_secret().is_empty() {
             faults.add("notices.email.user", "user and password go together", "set both or none");
         }
@@ -368,8 +376,11 @@ impl Config {
         faults.at_least("http.concurrency", as_i64(self.http.concurrency), 1);
         faults.at_least("http.body_limit", as_i64(self.http.body_limit.as_usize()), 1);
         faults.positive("http.request_timeout", self.http.request_timeout);
+        faults.positive("http.queue_wait", self.http.queue_wait);
         faults.at_least("http.connections", as_i64(self.http.connections), 1);
         faults.positive("http.idle_timeout", self.http.idle_timeout);
+        faults.positive("http.head_timeout", self.http.head_timeout);
+        faults.positive("http.write_timeout", self.http.write_timeout);
         let mut names = BTreeSet::new();
         for key in &self.http.keys {
             if !matches!(hex::decode(&key.sha256), Ok(bytes) if bytes.len() == 32) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -201,7 +201,8 @@ impl Db {
 
     /// Runs `body` in one transaction that may write, and commits it. Deadlocks are tried again, so `body` may run
     /// more than once and must not touch anything but the transaction. The whole runs in a task of its own: a caller
-    /// that goes away cannot leave a connection inside a transaction.
+    /// that goes away cannot leave a connection inside a transaction. One that went away before the transaction began
+    /// wants nothing any more: then `body` does not run.
     ///
     /// `name` is one of [`crate::fault::TRANSACTIONS`].
     ///
@@ -214,10 +215,12 @@ impl Db {
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>> + Send + Sync + 'static,
     {
         let db = self.clone();
+        let here = Arc::new(());
+        let caller = Arc::downgrade(&here);
         let work = tokio::spawn(async move {
             let mut attempt = 1;
             loop {
-                match db.write_once(name, &body).await {
+                match db.write_once(name, &body, &caller).await {
                     Err(error) if error.is_of_the_moment() && attempt < ATTEMPTS => {
                         tracing::debug!(transaction = name, attempt, %error, "trying again");
                         tokio::time::sleep(Duration::from_millis(u64::from(attempt * attempt))).await;
@@ -227,10 +230,12 @@ impl Db {
                 }
             }
         });
-        work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())))
+        let done = work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())));
+        drop(here);
+        done
     }
 
-    async fn write_once<T, F>(&self, name: &'static str, body: &F) -> Result<T, DbError>
+    async fn write_once<T, F>(&self, name: &'static str, body: &F, caller: &Weak<()>) -> Result<T, DbError>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>>,
     {
@@ -240,6 +245,9 @@ impl Db {
             Dialect::Sqlite => begin.await?,
             Dialect::MySql => inner.gate.pass(begin).await?,
         };
+        if caller.strong_count() == 0 {
+            return Err(DbError::Stopped("the caller went away before the transaction began".to_owned()));
+        }
         let limit = inner.max_message_bytes.load(Ordering::Relaxed);
         let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids), limit);
         tx.leave_out(inner.without.get().copied().unwrap_or_default());

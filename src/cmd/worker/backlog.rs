@@ -144,7 +144,6 @@ async fn watch(
             metrics,
             limits: Limits::from(&config.http),
             scale: Some(scaling.answer()),
-            rate: None,
         };
         let serving = shutdown.clone();
         shutdown.run("http", async move { bound.serve(app, &serving).await });

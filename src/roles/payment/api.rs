@@ -2,12 +2,9 @@
 
 mod gateway;
 
-use std::sync::Arc;
-
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -18,7 +15,7 @@ use super::channels::{Channels, SandboxWish};
 use super::gateway::{Open, Opened};
 use super::transaction::{self, Publish};
 use crate::config::{Config, Scope};
-use crate::db::group::Group;
+use crate::db::group::{Batch, Group};
 use crate::db::payments::{self, PaymentRow, RefundRow};
 use crate::db::{Db, DbError};
 use crate::delivery::{Targets, sign};
@@ -26,9 +23,9 @@ use crate::domain::event::RefundKind;
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
 use crate::domain::money::Money;
 use crate::domain::payment::Status;
-use crate::http::{ApiJson, Auth, Problem, parse_json, require};
+use crate::http::{ApiJson, Auth, Caller, Problem, guarded, parse_json, require};
 use crate::roles::order::api::Writers;
-use crate::roles::reply::{self, WAITING, from_db, not_written};
+use crate::roles::reply::{self, from_db, not_written};
 
 /// Requests written in one transaction at most.
 const BATCH: usize = 256;
@@ -51,16 +48,14 @@ impl State {
     pub fn new(db: &Db, config: &Config, targets: &Targets, publish: Publish) -> (Self, Writers) {
         let channels = Channels::of(config);
         let (for_confirm, for_pay) = ((db.clone(), channels.clone()), (db.clone(), channels.clone()));
-        let (confirm, confirming) = Group::new(WAITING, BATCH, move |callbacks: Arc<Vec<Callback>>| {
-            confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), callbacks)
+        let bounds = reply::bounds(config, BATCH);
+        let (confirm, confirming) = Group::new(bounds, move |batch| {
+            confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), batch)
         });
-        let (pay, paying) = Group::new(WAITING, BATCH, move |requests: Arc<Vec<PayRequest>>| {
-            callback::pay(for_pay.0.clone(), for_pay.1.clone(), requests)
-        });
+        let (pay, paying) = Group::new(bounds, move |batch| callback::pay(for_pay.0.clone(), for_pay.1.clone(), batch));
         let for_open = (db.clone(), channels.clone());
-        let (open, opening) = Group::new(WAITING, BATCH, move |wishes: Arc<Vec<Open>>| {
-            super::gateway::open(for_open.0.clone(), for_open.1.clone(), wishes)
-        });
+        let (open, opening) =
+            Group::new(bounds, move |batch| super::gateway::open(for_open.0.clone(), for_open.1.clone(), batch));
         let tolerance_ms = config.payment.callback_tolerance.ms();
         let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay, open, targets: targets.clone() };
         (state, vec![Box::pin(confirming), Box::pin(paying), Box::pin(opening)])
@@ -71,11 +66,11 @@ async fn confirm_by(
     db: Db,
     channels: Channels,
     publish: Publish,
-    callbacks: Arc<Vec<Callback>>,
+    batch: Batch<Callback>,
 ) -> Result<Vec<Confirmed>, DbError> {
     match publish {
-        Publish::Outbox => callback::confirm(db, channels, callbacks).await,
-        Publish::Transaction(via) => transaction::confirm(db, channels, via, callbacks).await,
+        Publish::Outbox => callback::confirm(db, channels, batch).await,
+        Publish::Transaction(via) => transaction::confirm(db, channels, via, batch.requests()).await,
     }
 }
 
@@ -83,16 +78,18 @@ async fn confirm_by(
 #[must_use]
 pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
     let read = OpenApiRouter::new().routes(routes!(get)).routes(routes!(gateway::get));
-    let read = read.route_layer(require(Scope::PaymentRead, auth));
-    let write = OpenApiRouter::new()
-        .routes(routes!(pay))
-        .routes(routes!(gateway::open))
-        .routes(routes!(gateway::close))
-        .routes(routes!(gateway::refund))
-        .route_layer(require(Scope::PaymentWrite, auth));
+    let pay = OpenApiRouter::new().routes(routes!(pay));
+    let of_merchants = OpenApiRouter::new().routes(routes!(gateway::open)).routes(routes!(gateway::close));
+    let refund = OpenApiRouter::new().routes(routes!(gateway::refund));
+    let for_refund = require(Scope::RefundWrite, auth).since(vec![Scope::PaymentWrite]).of_merchants();
     // Authenticated by its own signature.
     let callbacks = OpenApiRouter::new().routes(routes!(confirm));
-    read.merge(write).merge(callbacks).with_state(state)
+    guarded(read, require(Scope::PaymentRead, auth).of_merchants())
+        .merge(guarded(pay, require(Scope::PaymentWrite, auth)))
+        .merge(guarded(of_merchants, require(Scope::PaymentWrite, auth).of_merchants()))
+        .merge(guarded(refund, for_refund))
+        .merge(callbacks)
+        .with_state(state)
 }
 
 /// A refund.
@@ -207,10 +204,15 @@ fn not_open(order_id: OrderId) -> Problem {
 /// Read the payment of an order.
 #[utoipa::path(get, path = "/payments/{orderId}", tag = "payment", params(("orderId" = String, Path, description = "Order id")),
     responses((status = 200, body = PaymentView), (status = 404, body = Problem)))]
-async fn get(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {
+async fn get(
+    Extract(state): Extract<State>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<PaymentView>, Problem> {
     let order_id: OrderId = reply::path("orderId", &id)?;
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
     let payment = payments::of_order(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
+    let payment = payment.filter(|payment| caller.acts_for(MerchantId(payment.state.merchant_id)));
     let payment = payment.ok_or_else(|| not_open(order_id))?;
     let refunds = payments::refunds_of_order(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
     Ok(Json(PaymentView::of(payment, refunds)))
@@ -308,13 +310,13 @@ struct CallbackReply {
 async fn confirm(
     Extract(state): Extract<State>,
     Path(channel): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<CallbackReply>, Problem> {
     let Some(known) = state.channels.get(&channel) else {
         return Err(Problem::not_found(format!("there is no channel {channel:?}")));
     };
     let now_ms = state.db.clock().now_ms();
+    let (headers, body) = reply::signed_body(request, now_ms, state.tolerance_ms).await?;
     sign::verify_any(known.secrets(), &headers, &body, now_ms, state.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
     let mut callback: Callback = match parse_json(&body) {

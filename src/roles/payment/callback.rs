@@ -1,7 +1,6 @@
 //! The payer pays, and the channel says so: both come over HTTP, and are written in groups.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,6 +11,7 @@ use super::tell::{self, News};
 use crate::alert::Alert;
 use crate::config::ChannelKind;
 use crate::db::delivery::{self, Delivery};
+use crate::db::group::Batch;
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
@@ -94,10 +94,11 @@ pub enum Confirmed {
 ///
 /// # Errors
 /// The database's.
-pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) -> Result<Vec<Confirmed>, DbError> {
+pub async fn confirm(db: Db, channels: Channels, batch: Batch<Callback>) -> Result<Vec<Confirmed>, DbError> {
     db.write("pay_callback", move |tx| {
-        let (channels, callbacks) = (channels.clone(), Arc::clone(&callbacks));
+        let (channels, batch) = (channels.clone(), batch.clone());
         Box::pin(async move {
+            let callbacks = batch.requests();
             let answers = confirm_by_outbox(tx, &channels, &callbacks).await?;
             report_refused(tx, &callbacks, &answers);
             Ok(answers)
@@ -364,10 +365,10 @@ pub enum PayAnswer {
 ///
 /// # Errors
 /// The database's.
-pub async fn pay(db: Db, channels: Channels, requests: Arc<Vec<PayRequest>>) -> Result<Vec<PayAnswer>, DbError> {
+pub async fn pay(db: Db, channels: Channels, batch: Batch<PayRequest>) -> Result<Vec<PayAnswer>, DbError> {
     db.write("pay", move |tx| {
-        let (channels, requests) = (channels.clone(), Arc::clone(&requests));
-        Box::pin(async move { pay_all(tx, &channels, &requests).await })
+        let (channels, batch) = (channels.clone(), batch.clone());
+        Box::pin(async move { pay_all(tx, &channels, &batch.requests()).await })
     })
     .await
 }

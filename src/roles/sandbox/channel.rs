@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request as Incoming, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -169,9 +168,9 @@ fn is_transaction_no(text: &str) -> bool {
     responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn pay(
     State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Incoming,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let pay: Pay = sandbox.read_channel(&channel_of(&body), &headers, &body)?;
     let calls = pay.callbacks(sandbox.clock.now_ms(), &reply::trace(&headers))?;
     let callbacks = sandbox.submit(Request::Insert(Arc::new(calls))).await?;
@@ -200,9 +199,9 @@ pub(super) struct Refund {
     responses((status = 200), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn refund(
     State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Incoming,
 ) -> Result<Json<serde_json::Value>, Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let _: Refund = sandbox.read_channel(&channel_of(&body), &headers, &body)?;
     Ok(Json(json!({"refunded": true})))
 }
@@ -228,11 +227,8 @@ pub(super) struct Query {
 /// is signed as calls back are.
 #[utoipa::path(post, path = "/sandbox/channel/query", tag = "sandbox", request_body = Query,
     responses((status = 200, body = Object), (status = 401, body = Problem), (status = 422, body = Problem)))]
-pub(super) async fn query(
-    State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<(HeaderMap, String), Problem> {
+pub(super) async fn query(State(sandbox): State<Sandbox>, request: Incoming) -> Result<(HeaderMap, String), Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let channel_id = channel_of(&body);
     let query: Query = sandbox.read_channel(&channel_id, &headers, &body)?;
     if let Some(refund_id) = query.refund_id {

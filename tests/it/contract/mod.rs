@@ -12,5 +12,8 @@ mod exposed;
 mod help_and_man;
 mod http;
 mod layers;
+mod repeated_requests;
+mod scopes;
+mod settings_read;
 mod supply_chain;
 mod test_servers;

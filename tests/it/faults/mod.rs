@@ -7,5 +7,6 @@ mod database_away;
 #[cfg(feature = "embedded")]
 mod degraded;
 mod model;
+mod overload;
 mod redis;
 mod shutdown;

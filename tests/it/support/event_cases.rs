@@ -369,8 +369,7 @@ async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), 
         };
         let secret = ruyi::delivery::webhook::new_secret();
         let (created_at, updated_at) = (now_ms, now_ms);
-        let merchant =
-            Merchant { id, profile, secret, old_secret: None, old_until: 0, version: 1, created_at, updated_at };
+        let merchant = Merchant { id, profile, secret, old: vec![], version: 1, created_at, updated_at };
         merchants::put(tx, &merchant).await?;
     }
     if before.told {

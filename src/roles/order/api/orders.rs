@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::{CancelRequest, State, coupons};
 use crate::cache::{Taken, Verdict};
@@ -89,11 +91,9 @@ pub(super) async fn create(
     match placed.map_err(|error| not_written(&error))? {
         Placed::Created(order) => Ok((StatusCode::CREATED, Json(Accepted::from(&*order))).into_response()),
         Placed::Replayed(order) => {
-            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
-            Ok((StatusCode::CREATED, replayed, Json(Accepted::from(&*order))).into_response())
+            Ok((StatusCode::CREATED, reply::REPLAYED, Json(Accepted::from(&*order))).into_response())
         }
-        Placed::KeyReused => Err(Problem::invalid("this Idempotency-Key was used for another request")
-            .field("Idempotency-Key", "belongs to another request")),
+        Placed::KeyReused => Err(reply::key_reused()),
         Placed::UnknownSkus(skus) => {
             let detail = format!("not sold here: {}", skus.join(", "));
             Err(skus.iter().fold(Problem::invalid(detail), |problem, sku| {
@@ -139,6 +139,11 @@ fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOr
             return Err(Problem::invalid(format!("{field} has more than 500 characters"))
                 .field(field, "at most 500 characters"));
         }
+    }
+    let most = state.settings.max_quantity;
+    if let Some(item) = body.items.iter().find(|item| item.quantity.get() > most) {
+        let detail = format!("{} of {}: a line has at most {most} (order.max_quantity)", item.quantity.get(), item.sku);
+        return Err(Problem::invalid(&detail).field("items.quantity", detail));
     }
     let channel_id = channel(state, body.channel_id)?;
     let pay_within_ms = match body.pay_within_seconds {
@@ -227,11 +232,28 @@ pub(super) struct ListQuery {
 }
 
 /// A page of the orders themselves, or of a search.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Listed {
     Orders(OrderPage),
     Found(FoundPage),
+}
+
+/// An empty page is both, so it is any of them and not one.
+impl PartialSchema for Listed {
+    fn schema() -> RefOr<Schema> {
+        let page = |name| Ref::from_schema_name(name);
+        AnyOfBuilder::new().item(page(OrderPage::name())).item(page(FoundPage::name())).into()
+    }
+}
+
+impl ToSchema for Listed {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((OrderPage::name().into(), OrderPage::schema()));
+        schemas.push((FoundPage::name().into(), FoundPage::schema()));
+        OrderPage::schemas(schemas);
+        FoundPage::schemas(schemas);
+    }
 }
 
 /// List orders, newest first.

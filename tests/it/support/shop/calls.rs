@@ -1,7 +1,7 @@
 //! Requests of users, and the calls that the shop makes: both go straight into the routers.
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use ruyi::db::delivery::{self, Delivery, Kind};
 use ruyi::db::{DbError, delivery as calls};
 use ruyi::delivery::sign::{self, SIGNATURE_HEADER, TIMESTAMP_HEADER};
@@ -37,7 +37,9 @@ impl Shop {
         (status, serde_json::from_slice(&text).unwrap_or(Value::Null))
     }
 
-    async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+    async fn send(&self, mut request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+        // As every client does.
+        request.headers_mut().insert("host", HeaderValue::from_static("localhost"));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())

@@ -455,7 +455,7 @@ impl Shop {
 
 /// The real routes of every role and of the sandbox.
 fn router(db: &Db, config: &Config, targets: &Targets) -> axum::Router {
-    let auth = Auth::new(&config.http.keys).unwrap();
+    let auth = Auth::new(&config.http, None).unwrap();
     let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets.clone());
     tokio::spawn(writer);
     let (orders, of_orders) = order::api::State::new(db, config);
@@ -467,7 +467,7 @@ fn router(db: &Db, config: &Config, targets: &Targets) -> axum::Router {
         .merge(payment::api::router(payments, &auth))
         .merge(stock::api::router(db.clone(), &auth))
         .merge(notify::api::router(db.clone(), targets, &auth))
-        .merge(sandbox::channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()))
+        .merge(sandbox::channel_router(sandbox.clone(), &auth))
         .merge(sandbox::warehouse_router(sandbox));
     api.split_for_parts().0
 }
