@@ -57,7 +57,7 @@ pub fn verify(
     now_ms: i64,
     tolerance_ms: i64,
 ) -> Result<(), SignatureError> {
-    let (timestamp, signature) = read(headers)?;
+    let (timestamp, _, signature) = read(headers)?;
     mac(secret, timestamp, body).verify_slice(&signature).map_err(|_| SignatureError::Mismatch)?;
     signed_at(headers, now_ms, tolerance_ms)
 }
@@ -67,21 +67,21 @@ pub fn verify(
 /// # Errors
 /// [`SignatureError`]: there is no body that could be believed.
 pub fn signed_at(headers: &HeaderMap, now_ms: i64, tolerance_ms: i64) -> Result<(), SignatureError> {
-    let (timestamp, _) = read(headers)?;
+    let (_, signed_ms, _) = read(headers)?;
+    if signed_ms.abs_diff(now_ms) > tolerance_ms.unsigned_abs() { Err(SignatureError::Time) } else { Ok(()) }
+}
+
+/// The timestamp as it stands there and in epoch ms, and the signature.
+fn read(headers: &HeaderMap) -> Result<(&str, i64, Vec<u8>), SignatureError> {
+    let timestamp = only(headers, TIMESTAMP_HEADER)?;
+    let signature =
+        hex::decode(only(headers, SIGNATURE_HEADER)?).map_err(|_| SignatureError::Malformed(SIGNATURE_HEADER))?;
     let signed_ms = timestamp
         .parse::<i64>()
         .ok()
         .and_then(|seconds| seconds.checked_mul(1000))
         .ok_or(SignatureError::Malformed(TIMESTAMP_HEADER))?;
-    if signed_ms.abs_diff(now_ms) > tolerance_ms.unsigned_abs() { Err(SignatureError::Time) } else { Ok(()) }
-}
-
-/// Timestamp and signature.
-fn read(headers: &HeaderMap) -> Result<(&str, Vec<u8>), SignatureError> {
-    let timestamp = only(headers, TIMESTAMP_HEADER)?;
-    let signature =
-        hex::decode(only(headers, SIGNATURE_HEADER)?).map_err(|_| SignatureError::Malformed(SIGNATURE_HEADER))?;
-    Ok((timestamp, signature))
+    Ok((timestamp, signed_ms, signature))
 }
 
 /// [`verify`] with whichever of these secrets signed.

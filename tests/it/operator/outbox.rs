@@ -142,9 +142,9 @@ async fn dead_letters_and_single_roles_are_sent_again() {
     let (event, letter) = ("ORDER_CREATED".to_owned(), "%DLQ%points-consumer-group".to_owned());
     assert_eq!(redrive(&["--dry-run"]).await, [&event[..]; 2]);
     assert_eq!(redrive(&["--dry-run", "--dead-letters"]).await, [&letter[..], &letter, &event, &event]);
-    assert_eq!(redrive(&["--role", "notify", "--yes"]).await, std::slice::from_ref(&event));
+    assert_eq!(redrive(&["--role", "notify", "--yes"]).await, [&event[..]]);
     assert_eq!((count(&points, pending).await, count(&others, pending).await), (1, 0));
-    assert_eq!(redrive(&["--role", "notify", "--dead-letters", "--yes"]).await, std::slice::from_ref(&letter));
+    assert_eq!(redrive(&["--role", "notify", "--dead-letters", "--yes"]).await, [&letter[..]]);
     assert_eq!((count(&points, pending).await, count(&others, pending).await), (2, 0));
     assert_eq!(redrive(&["--dead-letters", "--yes"]).await, [letter, event]);
     assert_eq!((count(&points, pending).await, count(&others, pending).await), (2, 2));

@@ -41,7 +41,7 @@ async fn all_tables_are_pruned_batch_by_batch() {
     let pruned = async || -> Vec<(String, i64)> {
         let items = operator.items(&prune).await;
         let row = |item: &serde_json::Value| {
-            assert_eq!(item["result"], "done", "{item}");
+            assert_eq!(item["result"], "pruned", "{item}");
             (item["table"].as_str().unwrap().to_owned(), item["pruned"].as_i64().unwrap())
         };
         items.iter().map(row).filter(|(_, pruned)| *pruned > 0).collect()

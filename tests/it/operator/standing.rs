@@ -68,8 +68,9 @@ async fn group_beyond_the_end_is_named_and_mended() {
     assert_eq!((&place.lags().await[0]["lag"], &place.lags().await[0]["lagSeconds"]), (&Value::Null, &Value::Null));
     let shown = operator.items(&["mq", "offsets", "show", group, "--topic", topic]).await;
     assert!(shown.iter().all(|item| item["lag"].is_null()), "{shown:?}");
-    let (code, rows, stderr) = operator.items_and_code(&["worker", "backlog", "--once", "--group", group]).await;
-    assert_eq!((code, &rows[0]["lag"], &rows[0]["over"]), (3, &Value::Null, &Value::Null), "{stderr}");
+    let output = operator.run(&["worker", "backlog", "--once", "--group", group, "--output", "jsonl"]).await;
+    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &row["lag"], &row["over"]), (Some(3), &Value::Null, &Value::Null), "{row}");
     let found = place.findings("group.beyond").await;
     assert_eq!((found.len(), &found[0]["severity"]), (1, &json!("error")), "{found:?}");
     assert!(found[0]["fix"].as_str().unwrap().contains("--to start"), "{found:?}");

@@ -109,7 +109,8 @@ impl Statement {
         std::fs::write(&file, bytes).unwrap();
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ruyi"));
         command.env_clear().current_dir(self.dir.path());
-        command.args(["--set", &format!("data_dir={}", self.dir.path().display()), "payment", "reconcile"]);
+        let data_dir = format!("data_dir={}", self.dir.path().display());
+        command.args(["payment", "reconcile", "--set", &data_dir]);
         command.arg(file).args(["--output", "jsonl", "--date", DAY]).args(more);
         command.output().unwrap()
     }
@@ -374,7 +375,7 @@ async fn columns_may_have_other_names() {
 async fn what_cannot_be_compared_ends_with_3() {
     let statement = Statement::new().await;
     for (text, hint) in [
-        ("a,b\n1,2\n", "the header has no paymentId"),
+        ("a,b\n1,2\n", "the header has no transactionNo, paymentId, amount, currency"),
         ("", "it is empty"),
         ("\"type,transactionNo\n", "a quote is not closed"),
     ] {

@@ -82,22 +82,15 @@ impl Letter {
             .into_iter()
             .filter_map(|name| self.message.property(name))
             .find(|topic| !topic.starts_with('%'));
-        named.or_else(|| self.of_pop().map(|(_, origin)| origin))
+        named.or_else(|| self.of_pop())
     }
 
-    /// The retry topic in which members of its group that pop found it at last.
+    /// The topic of origin, if members of its group that pop found it at last in the retry topic of that topic.
     #[must_use]
-    pub fn retry_topic_of_pop(&self) -> Option<&str> {
-        self.of_pop().map(|(retry_topic, _)| retry_topic)
-    }
-
-    /// That topic, and the one that it is of: a retry topic of a group that pops is of one topic.
-    fn of_pop(&self) -> Option<(&str, &str)> {
+    pub fn of_pop(&self) -> Option<&str> {
         let group = self.message.queue.topic.strip_prefix(DLQ_PREFIX)?;
-        let retry_topic = self.message.property("RETRY_TOPIC")?;
-        let rest = retry_topic.strip_prefix(RETRY_PREFIX)?.strip_prefix(group)?;
-        let origin = rest.strip_prefix(POP_SEPARATORS).filter(|origin| !origin.is_empty())?;
-        Some((retry_topic, origin))
+        let rest = self.message.property("RETRY_TOPIC")?.strip_prefix(RETRY_PREFIX)?.strip_prefix(group)?;
+        rest.strip_prefix(POP_SEPARATORS).filter(|origin| !origin.is_empty())
     }
 
     /// What happened: its event, else its tag, else its topic.
@@ -159,10 +152,10 @@ impl Letter {
     }
 }
 
-/// Between group and topic in the retry topic of a group that pops: with and without the broker's enableRetryTopicV2.
-const POP_SEPARATORS: [char; 2] = ['+', '_'];
+/// Between group and topic in the retry topic of a group that pops: without and with the broker's enableRetryTopicV2.
+const POP_SEPARATORS: [char; 2] = ['_', '+'];
 
-/// The retry topics that a group has for a topic, if its members pop.
+/// The retry topics that a group has for a topic, if its members pop; clients may send to the first of them only.
 pub fn topics_of_pop(group: &str, topic: &str) -> [String; 2] {
     POP_SEPARATORS.map(|separator| format!("{RETRY_PREFIX}{group}{separator}{topic}"))
 }
@@ -280,19 +273,19 @@ mod tests {
     #[test]
     fn a_letter_of_pop_names_its_retry_topic() {
         for (property, wanted) in [
-            ("%RETRY%g_orders_1", Some(("%RETRY%g_orders_1", "orders_1"))),
-            ("%RETRY%g+orders", Some(("%RETRY%g+orders", "orders"))),
+            ("%RETRY%g_orders_1", Some("orders_1")),
+            ("%RETRY%g+orders", Some("orders")),
             ("%RETRY%g", None),
             ("%RETRY%g_", None),
             ("%RETRY%other_orders", None),
             ("%RETRY%good+orders", None),
         ] {
             let letter = letter_of(&[("RETRY_TOPIC", property)], "{}");
-            assert_eq!(letter.retry_topic_of_pop(), wanted.map(|(topic, _)| topic), "{property}");
-            assert_eq!(letter.origin(), wanted.map(|(_, origin)| origin), "{property}");
+            assert_eq!((letter.of_pop(), letter.origin()), (wanted, wanted), "{property}");
         }
         let pushed = letter_of(&[("RETRY_TOPIC", "orders")], "{}");
-        assert_eq!((pushed.retry_topic_of_pop(), pushed.origin()), (None, Some("orders")));
+        assert_eq!((pushed.of_pop(), pushed.origin()), (None, Some("orders")));
+        assert_eq!(topics_of_pop("g", "orders"), ["%RETRY%g_orders", "%RETRY%g+orders"]);
     }
 
     #[test]

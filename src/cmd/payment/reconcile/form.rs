@@ -186,7 +186,7 @@ impl Layout {
             anyhow::bail!("its header is not {}: say which encoding it has with --encoding", encoding.name());
         };
         let header: Vec<String> = header.iter().map(|name| normal(name)).collect();
-        let mut places = BTreeMap::new();
+        let (mut places, mut missing) = (BTreeMap::new(), Vec::new());
         for column in Column::ALL {
             let own = renamed.iter().find(|renamed| renamed.column == column).map(|renamed| renamed.name.as_str());
             let names: Vec<&str> = own.map_or_else(|| form.names(column).to_vec(), |name| vec![name]);
@@ -195,14 +195,15 @@ impl Layout {
             match found {
                 Some((place, name)) => drop(places.insert(column, (place, (*name).to_owned()))),
                 None if form.required().contains(&column) || own.is_some() => {
-                    let (wanted, has) = (names.join(" or "), header.join(", "));
-                    anyhow::bail!(
-                        "the header has no {wanted}: it has {has}; say what it calls it with --columns {}=NAME",
-                        column.name()
-                    );
+                    missing.push((names.join(" or "), format!("{}=NAME", column.name())));
                 }
                 None => {}
             }
+        }
+        if !missing.is_empty() {
+            let (wanted, columns): (Vec<String>, Vec<String>) = missing.into_iter().unzip();
+            let (wanted, columns, has) = (wanted.join(", "), columns.join(","), header.join(", "));
+            anyhow::bail!("the header has no {wanted}: it has {has}; say what it calls them with --columns {columns}");
         }
         Ok(Self { form, encoding, places })
     }

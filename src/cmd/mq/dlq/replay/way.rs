@@ -31,9 +31,11 @@ impl<'a> Ways<'a> {
     /// # Errors
     /// The cluster is away.
     pub async fn back(&mut self, letter: &Letter) -> Result<String, MqError> {
-        // Who had popped it says so itself.
-        if let Some(topic) = letter.retry_topic_of_pop() {
-            return Ok(topic.to_owned());
+        // Who had popped it says so itself. No client may send to the form with `+`; brokers that have it read the other
+        // one as well, unless they are told not to (retrieveMessageFromPopRetryTopicV1).
+        if let Some(origin) = letter.of_pop() {
+            let [topic, _] = topics_of_pop(self.group, origin);
+            return Ok(topic);
         }
         let origin = letter.origin().unwrap_or_default();
         if let Some(topic) = self.known.get(origin) {
@@ -43,11 +45,9 @@ impl<'a> Ways<'a> {
         // A message that died at its first attempt was in no retry topic yet.
         let mut topic = format!("{RETRY_PREFIX}{}", self.group);
         if !self.pulls && !origin.is_empty() {
-            for of_pop in topics_of_pop(self.group, origin) {
-                if !self.mq.topic(&of_pop).await?.is_empty() {
-                    topic = of_pop;
-                    break;
-                }
+            let [of_pop, second] = topics_of_pop(self.group, origin);
+            if !self.mq.topic(&of_pop).await?.is_empty() || !self.mq.topic(&second).await?.is_empty() {
+                topic = of_pop;
             }
         }
         self.known.insert(origin.to_owned(), topic.clone());
