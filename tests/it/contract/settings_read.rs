@@ -41,7 +41,7 @@ fn each_setting_is_read_by_what_it_sets() {
     let mut readers: BTreeMap<String, String> = sources();
     readers.retain(|file, _| !only_looks.contains(&file.as_str()));
     // Tables whose names the user chooses are read as values of a map.
-    let of_maps = ["default", "sandbox", "merchant", "channel_query", "sms", "email"];
+    let of_maps = ["default", "sandbox", "merchant", "channel_query", "refund_query", "sms", "email"];
     let unread: Vec<_> = all
         .iter()
         .filter(|(table, key)| {
