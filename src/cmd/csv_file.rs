@@ -283,7 +283,7 @@ mod tests {
             [record(1, &["a"]), Err("line 2: it is longer than 1 MiB".to_owned()), record(3, &["b"])]
         );
         assert_eq!(read(b"\xff\xfea\0\n\0b\0").len(), 1);
-        assert_eq!(read(b""), []);
+        assert!(read(b"").is_empty());
     }
 
     #[test]

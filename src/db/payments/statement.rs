@@ -62,6 +62,6 @@ pub async fn refunded_within(
     let vals = vals![from_ms.max(after_ms), to_ms, RefundStatus::Success as i64, after_ms, after];
     let rows = sql::fetch(conn, text, vals).await?;
     rows.iter()
-        .map(|row| Ok(Refunded { refund: refund_from_row(row)?, asked_at: row.int(9)?, done_at: row.int(10)? }))
+        .map(|row| Ok(Refunded { refund: refund_from_row(row)?, asked_at: row.int(10)?, done_at: row.int(11)? }))
         .collect()
 }
