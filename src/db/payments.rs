@@ -414,8 +414,9 @@ pub async fn refunds_of_orders(
     Ok(found)
 }
 
-const REFUNDS: &str = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no, error, doubt_at \
-                       FROM refund_record WHERE ";
+/// The last two are of [`statement`] alone.
+const REFUNDS: &str = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no, error, doubt_at, \
+                       created_at, updated_at FROM refund_record WHERE ";
 
 fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
     let id = row.int(0)?;

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, service_fn};
 
 use super::limits::Limits;
-use super::problem::Problem;
+use super::problem::{Problem, RETRY_AFTER_SECONDS};
 use super::server::PROBES;
 use super::timed::{Patience, Timed, Turn};
 
@@ -38,9 +38,6 @@ const RESERVED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a request that is no probe waits there for a place of its own.
 const PLACE_WAIT: Duration = Duration::from_secs(1);
-
-/// Seconds that a refused caller is asked to wait.
-const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// The places for connections.
 struct Places {

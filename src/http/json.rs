@@ -100,7 +100,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 /// Where a JSON text has the character U+0000, which stands there in one way only: `\\u0000`.
 fn nul(body: &[u8]) -> Option<usize> {
     let mut at = 0;
-    while let Some(found) = body.get(at..)?.iter().position(|byte| *byte == b'\\') {
+    while let Some(found) = memchr::memchr(b'\\', body.get(at..)?) {
         at += found;
         if body.get(at + 1..at + 6) == Some(b"u0000".as_slice()) {
             return Some(at);

@@ -17,11 +17,8 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::json::too_large;
-use super::problem::Problem;
+use super::problem::{Problem, RETRY_AFTER_SECONDS};
 use crate::config::Http;
-
-/// Seconds that a refused caller is asked to wait.
-const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// A body over the limit is read and dropped up to this many times the limit, so that its sender, who writes before it
 /// reads, sees the answer instead of a reset connection.

@@ -4,11 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::problem::Problem;
+use super::problem::{Problem, RETRY_AFTER_SECONDS};
 use crate::cache::SharedRate;
-
-/// Seconds that a refused caller is asked to wait.
-const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// The limit of one key: of all processes of the role while Redis answers, else of this one.
 #[derive(Clone, Debug)]

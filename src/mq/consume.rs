@@ -230,7 +230,7 @@ impl Consumer {
         properties.retain(|(name, _)| of_this_death.iter().all(|(told, _)| told != name));
         properties.extend(of_this_death);
         let id = tx.next_id();
-        let mut event_id: String = format!("{}@{group}", letter.event_id).chars().take(128).collect();
+        let mut event_id = cut(&format!("{}@{group}", letter.event_id), 128);
         if !outbox::existing(tx, vec![event_id.clone()]).await?.is_empty() {
             // It was sent again, and died again.
             event_id = format!("{}:{id}", event_id.chars().take(100).collect::<String>());
@@ -268,7 +268,7 @@ impl Consumer {
             || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset),
             str::to_owned,
         );
-        let id: String = id.chars().take(96).collect();
+        let id = cut(&id, 96);
         self.db
             .write("consume", move |tx| {
                 let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());

@@ -11,13 +11,12 @@ use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::domain::event::Kind;
+use crate::domain::id::MerchantId;
 use crate::domain::loose::{self, Loose};
 use crate::domain::time::epoch_ms;
 
 /// The key of `mq.zones` that stands for every topic without an entry of its own.
 const EVERY_OTHER: &str = "default";
-/// The shop itself.
-const OWN_MERCHANT: i64 = 1;
 /// The channel that is always there.
 const SANDBOX: &str = "sandbox";
 
@@ -90,7 +89,7 @@ impl Reader {
         };
         match kind {
             Kind::OrderCreated | Kind::StockFrozen => {
-                add("merchantId", OWN_MERCHANT.into());
+                add("merchantId", MerchantId::SHOP.0.into());
                 add("channelId", self.0.channel.clone().into());
                 if let Some(sent_at) = sent_at {
                     add("expireTime", (sent_at + self.0.pay_within_ms).into());

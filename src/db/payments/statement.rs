@@ -55,9 +55,8 @@ pub async fn refunded_within(
 ) -> Result<Vec<Refunded>, DbError> {
     // A success is final, so the time of its last change is that of the success.
     let text = format!(
-        "{} updated_at >= ? AND updated_at < ? AND status = ? AND (updated_at > ? OR id > ?) \
-         ORDER BY updated_at, id LIMIT 1000",
-        REFUNDS.replace(" FROM", ", created_at, updated_at FROM")
+        "{REFUNDS}updated_at >= ? AND updated_at < ? AND status = ? AND (updated_at > ? OR id > ?) \
+         ORDER BY updated_at, id LIMIT 1000"
     );
     let vals = vals![from_ms.max(after_ms), to_ms, RefundStatus::Success as i64, after_ms, after];
     let rows = sql::fetch(conn, text, vals).await?;

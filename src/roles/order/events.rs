@@ -42,12 +42,18 @@ async fn advance(
     plans: Vec<Result<(i64, Wanted), Outcome>>,
 ) -> Result<Vec<Outcome>, DbError> {
     let wanted: Vec<Wanted> = plans.iter().flatten().map(|(_, wanted)| wanted.clone()).collect();
-    let mut moved = cancels.advance(tx, &wanted).await?.into_iter();
-    let outcomes = plans.into_iter().map(|plan| match plan {
+    let moved = cancels.advance(tx, &wanted).await?;
+    Ok(outcomes(plans.into_iter().map(|plan| plan.map(|(order_id, _)| order_id)), moved))
+}
+
+/// What became of each event: what it was refused for, or what became of its order, which follow each other in `moved`.
+pub(super) fn outcomes(orders: impl Iterator<Item = Result<i64, Outcome>>, moved: Vec<Moved>) -> Vec<Outcome> {
+    let mut moved = moved.into_iter();
+    let outcome = |order: Result<i64, Outcome>| match order {
         Err(outcome) => outcome,
-        Ok((order_id, _)) => moved.next().unwrap_or(Moved::Unknown).outcome(order_id),
-    });
-    Ok(outcomes.collect())
+        Ok(order_id) => moved.next().unwrap_or(Moved::Unknown).outcome(order_id),
+    };
+    orders.map(outcome).collect()
 }
 
 /// One step of an order.
@@ -203,12 +209,8 @@ impl Handler for Fulfilments {
             let plans = events.iter().map(|event| event.read().map(|body| self.step(event, body)));
             let plans: Vec<Result<Step, Outcome>> = plans.collect();
             let steps: Vec<Step> = plans.iter().flatten().cloned().collect();
-            let mut moved = flow::advance(tx, &steps).await?.into_iter();
-            let outcomes = plans.into_iter().map(|plan| match plan {
-                Err(outcome) => outcome,
-                Ok(step) => moved.next().unwrap_or(Moved::Unknown).outcome(step.order_id),
-            });
-            Ok(outcomes.collect())
+            let moved = flow::advance(tx, &steps).await?;
+            Ok(outcomes(plans.into_iter().map(|plan| plan.map(|step| step.order_id)), moved))
         })
     }
 }

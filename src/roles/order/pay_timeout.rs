@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use futures_util::future::BoxFuture;
 
 use super::cancel::{Cancels, Wanted};
-use super::flow::Moved;
+use super::events::outcomes;
 use super::timeout;
 use crate::config::{Config, TimeoutVia};
 use crate::db::orders::{self, OrderRow};
@@ -151,12 +151,12 @@ async fn settle(tx: &mut Tx, cancels: Cancels, plans: Vec<Plan>) -> Result<Vec<O
             Plan::Settled(_) => None,
         })
         .collect();
-    let mut moved = cancels.advance(tx, &wanted).await?.into_iter();
-    let outcomes = plans.into_iter().map(|plan| match plan {
-        Plan::Settled(outcome) => outcome,
-        Plan::Cancel(order_id, _) => moved.next().unwrap_or(Moved::Unknown).outcome(order_id),
+    let moved = cancels.advance(tx, &wanted).await?;
+    let orders = plans.into_iter().map(|plan| match plan {
+        Plan::Settled(outcome) => Err(outcome),
+        Plan::Cancel(order_id, _) => Ok(order_id),
     });
-    Ok(outcomes.collect())
+    Ok(outcomes(orders, moved))
 }
 
 /// The id of the hop after this one.

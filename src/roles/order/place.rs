@@ -13,13 +13,10 @@ use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
 use crate::domain::coupon::Refused;
 use crate::domain::event::Kind;
-use crate::domain::id::{Quantity, Sku, UserId};
+use crate::domain::id::{MerchantId, Quantity, Sku, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::{OrderState, RefundState, Status};
 use crate::domain::stock::Lines;
-
-/// The shop itself.
-const SHOP: i64 = 1;
 
 /// An order that somebody wants to place; every value is checked already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,9 +99,7 @@ pub async fn place(db: Db, reminders: Option<Reminders>, batch: Batch<NewOrder>)
     };
     match run(batch).await {
         // Another writer took a key between our look and our insert: now it is there to be seen.
-        Err(DbError::Sql(error)) if error.as_database_error().is_some_and(|error| error.is_unique_violation()) => {
-            run(again).await
-        }
+        Err(error) if error.is_unique_violation() => run(again).await,
         done => done,
     }
 }
@@ -192,7 +187,7 @@ fn price(tx: &Tx, request: &NewOrder, products: &HashMap<String, Product>) -> Re
         version: 1,
         coupon: None,
         currency: currency.unwrap_or("CNY").to_owned(),
-        merchant_id: SHOP,
+        merchant_id: MerchantId::SHOP.0,
         channel_id: request.channel_id.clone(),
         remark: request.remark.clone(),
         address: request.address.clone(),

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::events::{CURRENCY, SHOP};
+use super::events::CURRENCY;
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Kind, PaymentCloseRequested, PaymentCloseResult};
-use crate::domain::id::PaymentId;
+use crate::domain::id::{MerchantId, PaymentId};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Input, PaymentState, Status};
@@ -71,7 +71,7 @@ pub(super) fn tombstone(tx: &Tx, order_id: i64, user_id: i64) -> PaymentRow {
             status: Status::Closed,
             amount: Money::ZERO,
             currency: CURRENCY.to_owned(),
-            merchant_id: SHOP,
+            merchant_id: MerchantId::SHOP.0,
             transaction_no: None,
         },
         channel_id: String::new(),

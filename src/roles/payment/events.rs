@@ -22,8 +22,6 @@ use crate::mq::{Event, Handler, Outcome};
 
 /// Currency of the shop.
 pub(super) const CURRENCY: &str = "CNY";
-/// Merchant of the shop itself.
-pub(super) const SHOP: i64 = 1;
 
 /// `payment-consumer-group`: opens, closes and refunds payments.
 #[derive(Clone, Debug)]

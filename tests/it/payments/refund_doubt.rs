@@ -7,23 +7,13 @@ use ruyi::audit::RoleDbs;
 use ruyi::audit::repair::{Plan, Repair};
 use serde_json::{Value, json};
 
-use crate::support::parties::{Act, Party, body, is_consistent, money_comes, shop_with, violations};
+use crate::support::parties::{Act, Party, body, is_consistent, money_comes, shop_with, signed, violations};
 use crate::support::role_books::STRICT;
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
 
 /// The channel's own no.
 const NO: &str = r#"{"refused": true, "reason": "the card is closed"}"#;
-
-/// An order of 59.80 that the bank's money paid, signed for; its id.
-async fn signed(serving: &Serving) -> String {
-    let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
-    let id = serving.place(&order).await;
-    let payment = serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
-    assert_eq!(money_comes(serving, &payment).await, StatusCode::OK);
-    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
-    id
-}
 
 async fn ask(serving: &Serving, id: &str, amount: f64) -> (StatusCode, Value) {
     let request = serving.request(Method::POST, &format!("/orders/{id}/refund")).json(&json!({ "amount": amount }));

@@ -6,19 +6,9 @@ use axum::http::{Method, StatusCode};
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
-use crate::support::parties::{Act, Party, body, is_consistent, key, money_comes, shop_with};
+use crate::support::parties::{Act, Party, body, is_consistent, key, shop_with, signed};
 use crate::support::serving::Serving;
 use crate::support::shop::{Setup, Shop};
-
-/// An order of 59.80 that the bank's money paid, signed for; its id.
-async fn signed(serving: &Serving) -> String {
-    let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
-    let id = serving.place(&order).await;
-    let payment = serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
-    assert_eq!(money_comes(serving, &payment).await, StatusCode::OK);
-    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
-    id
-}
 
 async fn refunded(serving: &Serving, id: &str, number: usize, status: &str) -> Value {
     let look = async {

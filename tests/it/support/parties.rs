@@ -331,6 +331,16 @@ pub async fn money_comes(serving: &Serving, payment: &Value) -> StatusCode {
     serving.reply(call.header("content-type", "application/json")).await.0
 }
 
+/// An order of 59.80 that the bank's money paid, signed for; its id.
+pub async fn signed(serving: &Serving) -> String {
+    let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
+    let id = serving.place(&order).await;
+    let payment = serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
+    assert_eq!(money_comes(serving, &payment).await, StatusCode::OK);
+    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
+    id
+}
+
 /// A shop with the channel `bank`.
 pub async fn shop_with(bank: &Party, more: &[&str]) -> Serving {
     let channel = format!(r#"payment.channels.bank={{kind="http",secret="{SECRET}",endpoint="{}"}}"#, bank.url(""));

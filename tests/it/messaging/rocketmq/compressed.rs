@@ -37,14 +37,12 @@ async fn send(broker: &str, topic: &str, flags: i32, body: &[u8]) {
 
 /// The first messages of a group, in the order of their queue.
 async fn first(consumer: &GroupConsumer, count: usize) -> Vec<Incoming> {
-    let messages = tokio::sync::Mutex::new(Vec::new());
+    let mut messages = Vec::new();
     eventually("all messages are there", async || {
-        let mut messages = messages.lock().await;
         messages.extend(consumer.poll(32, Duration::from_millis(200)).await);
         messages.len() >= count
     })
     .await;
-    let mut messages = messages.into_inner();
     messages.sort_by_key(|message| message.offset);
     messages
 }
