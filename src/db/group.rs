@@ -1,7 +1,7 @@
 //! Group commit: requests from many tasks become one multi-row transaction.
 //!
 //! The writer takes all that is queued, up to a cap, and never waits for more. A request that makes the whole batch
-//! fail is found by halving the batch.
+//! fail is found by halving the batch; one that waits for a lock of somebody else does not hold up the others.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::DbError;
+use super::pace::Hurry;
 
 /// Why a request was not written.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +49,9 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
     {
         let (sender, mut queue) = mpsc::channel(capacity);
         let writer = async move {
-            let mut batch = Vec::with_capacity(cap);
+            let (mut batch, hurry) = (Vec::with_capacity(cap), Hurry::default());
             while queue.recv_many(&mut batch, cap).await > 0 {
-                write_batch(&write, std::mem::take(&mut batch)).await;
+                write_batch(&write, &hurry, std::mem::take(&mut batch)).await;
             }
         };
         (Self(sender), writer)
@@ -70,7 +71,7 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
     }
 }
 
-async fn write_batch<Q, A, W, F>(write: &W, batch: Vec<Ticket<Q, A>>)
+async fn write_batch<Q, A, W, F>(write: &W, hurry: &Hurry, batch: Vec<Ticket<Q, A>>)
 where
     Q: Clone,
     W: Fn(Arc<Vec<Q>>) -> F,
@@ -79,7 +80,7 @@ where
     let mut todo = vec![batch];
     while let Some(mut batch) = todo.pop() {
         let requests = Arc::new(batch.iter().map(|ticket| ticket.request.clone()).collect());
-        match write(requests).await {
+        match hurry.run(batch.len() == 1, || write(Arc::clone(&requests))).await {
             Ok(answers) => {
                 for (ticket, answer) in batch.into_iter().zip(answers) {
                     // A caller that went away has lost its answer, not its effect.

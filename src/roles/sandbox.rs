@@ -18,10 +18,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::reply::not_written;
 use crate::clock::Clock;
 use crate::config::{Config, Scope};
 use crate::db::delivery::{self, Delivery, Kind};
-use crate::db::group::{Group, GroupError};
+use crate::db::group::Group;
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::Targets;
 use crate::http::{Auth, Problem, require};
@@ -85,11 +86,7 @@ impl Sandbox {
     }
 
     async fn submit(&self, request: Request) -> Result<u64, Problem> {
-        self.writer.submit(request).await.map_err(|error| match error {
-            GroupError::Full | GroupError::Stopped => Problem::unavailable(error.to_string(), 1),
-            GroupError::Db(cause) if cause.is_outage() => Problem::unavailable("the database is away", 1),
-            GroupError::Db(cause) => Problem::internal(&cause),
-        })
+        self.writer.submit(request).await.map_err(|error| not_written(&error))
     }
 
     /// The body of a request signed for this channel.

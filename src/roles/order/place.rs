@@ -102,9 +102,7 @@ pub async fn place(db: Db, reminders: Option<Reminders>, requests: Arc<Vec<NewOr
     };
     match run(requests).await {
         // Another writer took a key between our look and our insert: now it is there to be seen.
-        Err(DbError::Sql(error)) if error.as_database_error().is_some_and(|error| error.is_unique_violation()) => {
-            run(again).await
-        }
+        Err(error) if error.is_unique_violation() => run(again).await,
         done => done,
     }
 }
