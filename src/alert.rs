@@ -63,6 +63,21 @@ pub enum Alert {
         /// Its row in `delivery`: `ruyi delivery show`.
         delivery_id: String,
     },
+    /// A channel has signed that it has money which fits no payment here, and was not taken.
+    MoneyNotTaken {
+        /// Channel.
+        channel_id: String,
+        /// Payment that it names; empty where what it says cannot be read.
+        payment_id: String,
+        /// Its number of the transaction.
+        transaction_no: String,
+        /// Amount and currency.
+        amount: String,
+        /// Why it was not taken.
+        error_message: String,
+        /// When.
+        alert_time: i64,
+    },
     /// A group has more messages before it than it should.
     Backlog {
         /// Which group.
@@ -141,6 +156,18 @@ impl Alert {
                 delivery_id,
                 "an outgoing call was given up"
             ),
+            Self::MoneyNotTaken { channel_id, payment_id, transaction_no, amount, error_message, alert_time } => {
+                tracing::error!(
+                    alert = "MONEY_NOT_TAKEN",
+                    channel_id,
+                    payment_id,
+                    transaction_no,
+                    amount,
+                    error_message,
+                    alert_time,
+                    "a channel has money that fits no payment"
+                );
+            }
             Self::Backlog { consumer_group, lag, threshold, wanted, alert_time } => {
                 tracing::error!(
                     alert = "BACKLOG",
@@ -162,7 +189,7 @@ impl Alert {
             Self::DeadLetter { business_id, .. }
             | Self::OutboxGivenUp { business_id, .. }
             | Self::CallGivenUp { business_id, .. } => business_id.parse().unwrap_or(0),
-            Self::Backlog { .. } => 0,
+            Self::MoneyNotTaken { .. } | Self::Backlog { .. } => 0,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod check;
 pub mod completion;
 pub mod config;
 pub mod confirm;
+mod csv_file;
 pub mod db;
 pub mod delivery;
 pub mod demo;

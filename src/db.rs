@@ -35,6 +35,7 @@ pub mod pool;
 pub mod products;
 pub mod prune;
 pub mod refunds;
+pub mod requests;
 pub mod retry;
 pub mod sql;
 pub mod statistics;

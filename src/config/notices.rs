@@ -57,6 +57,8 @@ pub struct Email {
     pub password: SecretString,
     /// Sender: an address, or `Name <address>`.
     pub from: String,
+    /// Name of this machine for the server (EHLO); empty: the domain of the sender.
+    pub hello: String,
 }
 
 /// How a connection to a mail server is protected.

@@ -113,6 +113,19 @@ pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<
     Ok(revived)
 }
 
+/// A question that has had its answer, or was given up, is asked again from now on.
+///
+/// # Errors
+/// The database's.
+pub async fn ask_again(tx: &mut Tx, kind: Kind, reference: String) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let text = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
+                WHERE kind = ? AND ref = ? AND status <> 0";
+    sql::execute(tx, text, vals![now_ms, now_ms, now_ms, kind as i64, reference]).await?;
+    tx.wake_deliveries();
+    Ok(())
+}
+
 /// Takes up to `limit` calls of `kinds` (at least one) that are due, and keeps others from making them for `lease_ms`.
 /// Of calls that keep their order only the first that is to be made is taken; the others wait for its end.
 ///
@@ -174,7 +187,9 @@ async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Re
     let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
     let calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;
     let ids = calls.iter().map(|call| Val::Int(call.id)).collect();
-    sql::execute_in(tx, "UPDATE delivery SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids).await?;
+    // Whoever claims it may make it: that it was not, or what was answered, is written later.
+    let text = "UPDATE delivery SET next_at = ?, unanswered = COALESCE(unanswered, attempts) + 1 WHERE id";
+    sql::execute_in(tx, text, "", &[Val::Int(now_ms + lease_ms)], ids).await?;
     Ok(calls)
 }
 
@@ -201,6 +216,8 @@ pub struct Attempt {
     pub status: Status,
     /// When to try again.
     pub next_at: Option<i64>,
+    /// How often it may have been made without an answer, with this attempt.
+    pub unanswered: i64,
 }
 
 /// Logs attempts and moves their calls.
@@ -237,7 +254,7 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
             let error = one.error.as_deref().map(super::retry::shorten);
             let given_up = matches!(one.status, Status::Dead | Status::Refused);
             let next_at = if given_up { Some(GIVEN_UP) } else { one.next_at };
-            vals![one.delivery_id, one.status as i64, one.attempt, next_at, error, now_ms]
+            vals![one.delivery_id, one.status as i64, one.attempt, next_at, error, one.unanswered, now_ms]
         })
         .collect();
     let columns = [
@@ -245,6 +262,7 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
         Column::Set("attempts"),
         Column::Set("next_at"),
         Column::Set("last_error"),
+        Column::Set("unanswered"),
         Column::Set("updated_at"),
     ];
     sql::update(tx, "delivery", "id", &columns, rows).await
@@ -257,7 +275,9 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
 pub async fn postpone(tx: &mut Tx, mut ids: Vec<i64>, next_at: i64) -> Result<u64, DbError> {
     ids.sort_unstable();
     let ids = ids.into_iter().map(Val::Int).collect();
-    sql::execute_in(tx, "UPDATE delivery SET next_at = ? WHERE id", " AND status = 0", &[Val::Int(next_at)], ids).await
+    let text = "UPDATE delivery SET next_at = ?, \
+                unanswered = CASE WHEN unanswered > 0 THEN unanswered - 1 ELSE unanswered END WHERE id";
+    sql::execute_in(tx, text, " AND status = 0", &[Val::Int(next_at)], ids).await
 }
 
 /// Makes due now what waits for `from` (epoch ms) or later, among the calls of `kind` whose reference begins with
@@ -302,6 +322,8 @@ pub struct Open {
     pub base: i64,
     /// Taken back by hand: only a good answer still counts.
     pub is_canceled: bool,
+    /// How often it may have been made without an answer, the claim of whoever asks included.
+    pub unanswered: i64,
 }
 
 /// Which of these calls are still to be made, or were taken back, by id, locked until the commit: the others were
@@ -312,11 +334,12 @@ pub struct Open {
 pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<Open>, DbError> {
     ids.sort_unstable();
     let after = format!(" AND status IN (0, 4) ORDER BY id{}", tx.dialect().for_update());
-    let before = "SELECT id, attempts, COALESCE(base_attempts, 0), status FROM delivery WHERE id";
+    let before = "SELECT id, attempts, COALESCE(base_attempts, 0), status, COALESCE(unanswered, attempts) FROM delivery WHERE id";
     let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
     let open = |row: &AnyRow| {
         let is_canceled = row.int(3)? == Status::Canceled as i64;
-        Ok(Open { id: row.int(0)?, attempts: row.int(1)?, base: row.int(2)?, is_canceled })
+        let (id, attempts, base, unanswered) = (row.int(0)?, row.int(1)?, row.int(2)?, row.int(4)?);
+        Ok(Open { id, attempts, base, is_canceled, unanswered })
     };
     rows.iter().map(open).collect()
 }
@@ -340,6 +363,17 @@ pub async fn armed_before(tx: &mut Tx, mut ids: Vec<i64>, before: i64) -> Result
 pub async fn open_call(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Result<Option<i64>, DbError> {
     let text = "SELECT id FROM delivery WHERE kind = ? AND ref = ? AND status = 0";
     sql::fetch_one(conn, text, vals![kind as i64, reference]).await?.map_or(Ok(None), |row| row.int(0).map(Some))
+}
+
+/// A call that was given up counts as refused for good from now on: nobody can make it once more. False where it is not
+/// one that was given up.
+///
+/// # Errors
+/// The database's.
+pub async fn close(tx: &mut Tx, kind: Kind, reference: &str) -> Result<bool, DbError> {
+    let text = "UPDATE delivery SET status = ?, updated_at = ? WHERE kind = ? AND ref = ? AND status = ?";
+    let vals = vals![Status::Refused as i64, tx.now_ms(), kind as i64, reference, Status::Dead as i64];
+    Ok(sql::execute(tx, text, vals).await? > 0)
 }
 
 /// When the next call of `kinds` (at least one) falls due, epoch ms.

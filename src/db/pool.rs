@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -220,7 +220,8 @@ impl Db {
 
     /// Runs `body` in one transaction that may write, and commits it. Deadlocks are tried again, and what failed for its
     /// connection on a new one, so `body` may run more than once and must not touch anything but the transaction. The
-    /// whole runs in a task of its own: a caller that goes away cannot leave a connection inside a transaction.
+    /// whole runs in a task of its own: a caller that goes away cannot leave a connection inside a transaction. One that
+    /// went away before the transaction began wants nothing any more: then `body` does not run.
     ///
     /// `name` is one of [`crate::fault::TRANSACTIONS`].
     ///
@@ -233,10 +234,12 @@ impl Db {
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>> + Send + Sync + 'static,
     {
         let db = self.clone();
+        let here = Arc::new(());
+        let caller = Arc::downgrade(&here);
         let work = tokio::spawn(Pace::current().run(async move {
             let (mut attempt, mut is_renewed) = (1, false);
             loop {
-                let Failed { error, stage } = match db.write_once(name, &body).await {
+                let Failed { error, stage } = match db.write_once(name, &body, &caller).await {
                     Ok(value) => return Ok(value),
                     Err(failed) => failed,
                 };
@@ -254,10 +257,12 @@ impl Db {
                 }
             }
         }));
-        work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())))
+        let done = work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())));
+        drop(here);
+        done
     }
 
-    async fn write_once<T, F>(&self, name: &'static str, body: &F) -> Result<T, Failed>
+    async fn write_once<T, F>(&self, name: &'static str, body: &F, caller: &Weak<()>) -> Result<T, Failed>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>>,
     {
@@ -268,6 +273,11 @@ impl Db {
             Dialect::MySql => inner.gate.pass(begin).await,
         };
         let mut tx = self.tx(begun.map_err(|error| Failed { error, stage: Stage::Opening })?);
+        if caller.strong_count() == 0 {
+            tx.roll_back(false).await;
+            let error = DbError::Stopped("the caller went away before the transaction began".to_owned());
+            return Err(Failed { error, stage: Stage::Opening });
+        }
         let value = match self.work(name, &mut tx, body).await {
             Ok(value) => value,
             Err(error) => {

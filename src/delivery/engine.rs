@@ -374,6 +374,7 @@ impl Engine {
             request: None,
             answer: None,
             said: None,
+            unsure: false,
         });
         self.made.extend(expired);
         Ok(())

@@ -14,6 +14,7 @@ use crate::alert::{Alert, without_values};
 use crate::config;
 use crate::db::delivery::{self, Attempt, Delivery, Kind, Open, Status};
 use crate::db::{Db, DbError, Tx};
+use crate::domain::refund::refusal_is_final;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +34,13 @@ pub enum Verdict {
 /// What an answer says beyond that the call was taken, or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// Why the warehouse will not send the order: its answer to a call that is itself in order.
+    /// Why the other side will not do what a call that is itself in order asks for: the warehouse will not send the
+    /// order, or the channel will not give the money back.
     Declined(String),
-    /// The channel has the money: its answer, whose signature counts.
+    /// The channel has the money, or gave it back: its answer, whose signature counts.
     Paid(String),
+    /// The channel did not give the money back, and will not: its answer, whose signature counts.
+    Closed(String),
 }
 
 /// A call that has ended.
@@ -168,8 +172,9 @@ pub async fn record_answers(
         let answer = (one.status, &one.headers, one.text.as_str());
         let (outcome, said) = answer::read(targets, &one.call, answer, now_ms);
         let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
+        let unsure = answer::is_unsure(one.status);
         let Answered { call, started_at, .. } = one;
-        Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said }
+        Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said, unsure }
     });
     let schedules = Arc::new(Schedules::of(config));
     record(db, Arc::new(made.collect()), schedules, effects).await.map(|_| ())
@@ -221,10 +226,10 @@ async fn record_in(
 }
 
 /// Tells people of a call that was given up. Of an alert that did not arrive no alert tells, and an order that the
-/// warehouse will not send is no failure of the call.
+/// warehouse will not send is no failure of the call. Money that the channel will not give back is for people.
 fn tell(tx: &mut Tx, settled: &Settled) {
     let call = &settled.delivery;
-    let nothing_failed = settled.said.is_some() || settled.verdict == Verdict::Unsent;
+    let nothing_failed = settled.verdict == Verdict::Unsent || (settled.said.is_some() && !call.kind.is_refund());
     if call.kind == Kind::Alert || call.kind.is_sandbox() || nothing_failed {
         return;
     }
@@ -251,6 +256,11 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         Outcome::Again { error, retry_after_ms } => later(error, *retry_after_ms, Status::Dead),
         Outcome::NotYet(why) => later(why, None, Status::Done),
     };
+    // This claim is answered for, unless the request may have been carried out in silence.
+    let unanswered = open.unanswered.saturating_sub(i64::from(!made.unsure)).max(0);
+    let says_no = matches!(made.said, Some(Said::Declined(_)));
+    let in_doubt = made.call.kind.is_refund() && status == Status::Refused && !refusal_is_final(says_no, unanswered);
+    let status = if in_doubt { Status::Dead } else { status };
     let row = Attempt {
         delivery_id: id,
         attempt,
@@ -262,6 +272,7 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         answer: made.answer.clone(),
         status,
         next_at,
+        unanswered,
     };
     (Recorded { call: Delivery { attempts: attempt, ..made.call.clone() }, status, error }, row)
 }

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
-use super::message::Incoming;
+use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut};
+use super::reader::Reader;
 use super::retry::Policy;
 use crate::alert::{self, Alert};
 use crate::db::inbox::{self, Claim};
@@ -20,6 +21,7 @@ pub struct Consumer {
     db: Db,
     handler: Arc<dyn Handler>,
     policy: Policy,
+    reader: Reader,
     metrics: Arc<Metrics>,
     hurry: Arc<Hurry>,
 }
@@ -41,7 +43,19 @@ impl Consumer {
     /// A consumer of `handler`'s group.
     #[must_use]
     pub fn new(db: Db, handler: Arc<dyn Handler>, policy: Policy, metrics: Arc<Metrics>) -> Self {
-        Self { db, handler, policy, metrics, hurry: Arc::default() }
+        Self { db, handler, policy, reader: Reader::default(), metrics, hurry: Arc::default() }
+    }
+
+    /// The same with this reader of bodies.
+    #[must_use]
+    pub fn reading(self, reader: Reader) -> Self {
+        Self { reader, ..self }
+    }
+
+    /// What reads its bodies.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The database that it writes to.
@@ -76,8 +90,8 @@ impl Consumer {
     pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
         let group = self.handler.group();
         let mut events = Vec::with_capacity(messages.len());
-        for message in messages {
-            match Event::of(message, group) {
+        for message in messages.into_iter().map(Incoming::fitted) {
+            match Event::of(message, group, &self.reader) {
                 Ok(event) => events.push(event),
                 Err(refused) => self.refuse(refused.0, refused.1).await?,
             }
@@ -247,7 +261,7 @@ impl Consumer {
             event_id,
             topic: format!("%DLQ%{group}"),
             tag: letter.tag.to_owned(),
-            key: letter.key.to_owned(),
+            key: cut(letter.key, NAME_MAX),
             body: letter.body.clone(),
             properties,
             deliver_at_ms: now_ms,
@@ -270,15 +284,15 @@ impl Consumer {
             .write("consume", move |tx| {
                 let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
                 Box::pin(async move {
-                    let (topic, resent_at) = (handler::origin(&message), handler::resent_at(&message));
-                    let claim = Claim { message_id: &id, topic, key: "", resent_at };
+                    let (topic, resent_at) = (cut(handler::origin(&message), TOPIC_MAX), handler::resent_at(&message));
+                    let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
                     let (batch, now_ms) = (tx.next_id(), tx.now_ms());
                     if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
                         return Ok(());
                     }
                     let letter = DeadLetter {
                         event_id: &id,
-                        topic,
+                        topic: &topic,
                         tag: &message.tag,
                         key: &message.key,
                         body: message.body.clone(),

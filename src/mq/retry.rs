@@ -261,10 +261,11 @@ async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(),
         tag: row.tag.clone(),
         key: row.key.clone(),
         body: row.body.clone().into(),
+        unreadable: None,
         properties: row.properties.clone(),
         born_ms: 0,
     };
-    let mut event = match Event::of(message, group) {
+    let mut event = match Event::of(message, group, consumer.reader()) {
         Ok(event) => event,
         Err(refused) => return dead(consumer, tx, row, &refused.1).await,
     };

@@ -29,7 +29,10 @@ pub(super) fn app(
     publish: &Publish,
     shutdown: &Shutdown,
 ) -> Result<App, StartError> {
-    let auth = Auth::new(&config.http.keys).map_err(|error| StartError::Other(error.to_string()))?;
+    let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
+    let cache = databases.first().and_then(|database| database.db.cache());
+    let rate = cache.and_then(|cache| cache.rate(&names.join("+"), config.http.rate_limit));
+    let auth = Auth::new(&config.http, rate.as_ref()).map_err(|error| StartError::Other(error.to_string()))?;
     let mut api = OpenApiRouter::new();
     if plan.work.api {
         let view = view(config, databases);
@@ -47,9 +50,6 @@ pub(super) fn app(
         let state = deliveries::State { databases, effects: effects(config) };
         api = api.merge(deliveries::router(state, &auth));
     }
-    let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
-    let cache = databases.first().and_then(|database| database.db.cache());
-    let rate = cache.and_then(|cache| cache.rate(&names.join("+"), config.http.rate_limit));
     Ok(App {
         title: format!("ruyi {}", names.join(", ")),
         api,
@@ -57,7 +57,6 @@ pub(super) fn app(
         metrics,
         scale: None,
         limits: Limits::from(&config.http),
-        rate,
     })
 }
 

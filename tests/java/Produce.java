@@ -11,12 +11,14 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
+import org.apache.rocketmq.common.compression.CompressionType;
 import org.apache.rocketmq.common.message.Message;
 
 /**
  * A producer as existing Java services have it. Each line of its input is one message: topic, tag, keys and body, with
  * tabs between; or "@OrderCreated" and the like, the order id, and an event id that may be empty: then the body is made
- * from a class of such a service. Prints "sent" for each, and ends with its input.
+ * from a class of such a service. Prints "sent" for each, and ends with its input. Its second argument, if there is one,
+ * is how large bodies are compressed: LZ4, ZSTD, ZLIB.
  */
 public class Produce {
     public static class OrderCreated {
@@ -97,7 +99,12 @@ public class Produce {
         System.setOut(System.err);
         DefaultMQProducer producer = new DefaultMQProducer("java-producer-group");
         producer.setNamesrvAddr(args[0]);
-        producer.setSendMsgTimeout(10_000);
+        // On a busy machine an answer takes long, and a connection may not come about at once.
+        producer.setSendMsgTimeout(60_000);
+        producer.setRetryTimesWhenSendFailed(10);
+        if (args.length > 1) {
+            producer.setCompressType(CompressionType.of(args[1]));
+        }
         producer.start();
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = in.readLine(); line != null; line = in.readLine()) {

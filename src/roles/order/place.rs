@@ -1,12 +1,12 @@
 //! Placing orders: many requests become one multi-row transaction, and each gets its own answer after the commit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::coupons::{self, Coupons};
 use super::pay_timeout::Reminders;
+use crate::db::group::Batch;
 use crate::db::orders::{self, Item, OrderRow};
 use crate::db::products::{self, Product};
 use crate::db::tx::Draft;
@@ -92,15 +92,15 @@ pub enum Placed {
 ///
 /// # Errors
 /// The database's.
-pub async fn place(db: Db, reminders: Option<Reminders>, requests: Arc<Vec<NewOrder>>) -> Result<Vec<Placed>, DbError> {
-    let again = Arc::clone(&requests);
-    let run = |requests: Arc<Vec<NewOrder>>| {
+pub async fn place(db: Db, reminders: Option<Reminders>, batch: Batch<NewOrder>) -> Result<Vec<Placed>, DbError> {
+    let again = batch.clone();
+    let run = |batch: Batch<NewOrder>| {
         db.write("create_order", move |tx| {
-            let requests = Arc::clone(&requests);
-            Box::pin(async move { place_all(tx, reminders, &requests).await })
+            let batch = batch.clone();
+            Box::pin(async move { place_all(tx, reminders, &batch.requests()).await })
         })
     };
-    match run(requests).await {
+    match run(batch).await {
         // Another writer took a key between our look and our insert: now it is there to be seen.
         Err(error) if error.is_unique_violation() => run(again).await,
         done => done,

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::flow::{self, Moved, Note, Step};
-use crate::config::{OrderTimeout, TimeoutVia};
+use super::cancel::{Cancels, Wanted, Wish};
+use super::flow::Moved;
+use crate::config::{Config, TimeoutVia};
 use crate::db::{Db, DbError, Tx, orders};
-use crate::domain::order::{CancelType, Decision, Input};
+use crate::domain::order::{CancelType, Decision};
 use crate::progress::Progress;
 
 /// Orders canceled in one transaction.
@@ -23,14 +24,15 @@ const GRACE_MS: i64 = 2_000;
 pub struct Timeouts {
     db: Db,
     grace_ms: i64,
+    cancels: Cancels,
 }
 
 impl Timeouts {
     /// The walk of one database.
     #[must_use]
-    pub fn new(db: Db, timeout: &OrderTimeout) -> Self {
-        let grace_ms = if timeout.via == TimeoutVia::Broker { GRACE_MS } else { 0 };
-        Self { db, grace_ms }
+    pub fn new(db: Db, config: &Config) -> Self {
+        let grace_ms = if config.order.timeout.via == TimeoutVia::Broker { GRACE_MS } else { 0 };
+        Self { db, grace_ms, cancels: Cancels::of(config) }
     }
 
     /// When the next order is to be looked at.
@@ -52,10 +54,10 @@ impl Timeouts {
             Some(at) if at > self.db.clock().now_ms() => return Ok(Progress::WaitUntil(at)),
             Some(_) => {}
         }
-        let grace_ms = self.grace_ms;
-        let canceled =
-            self.db.write("timeout", move |tx| Box::pin(async move { cancel_due(tx, grace_ms).await })).await?;
-        Ok(if canceled == 0 { Progress::Idle } else { Progress::Did(canceled) })
+        let (grace_ms, cancels) = (self.grace_ms, self.cancels);
+        let write = self.db.write("timeout", move |tx| Box::pin(cancel_due(tx, cancels, grace_ms)));
+        let moved = write.await?;
+        Ok(if moved == 0 { Progress::Idle } else { Progress::Did(moved) })
     }
 
     /// Runs until `token` is cancelled.
@@ -79,18 +81,16 @@ impl Timeouts {
 }
 
 /// The cancel of an order that was not paid in time.
-pub(super) fn cancel(order_id: i64, trace: Option<String>) -> Step {
-    Step {
-        order_id,
-        input: Input::Cancel(CancelType::Timeout),
-        note: Note { reason: Some("not paid in time".to_owned()), trace, ..Note::default() },
-    }
+pub(super) fn cancel(order_id: i64, trace: Option<String>) -> Wanted {
+    let reason = Some("not paid in time".to_owned());
+    Wanted::Cancel(Wish { order_id, by: CancelType::Timeout, reason, trace })
 }
 
-async fn cancel_due(tx: &mut Tx, grace_ms: i64) -> Result<usize, DbError> {
+async fn cancel_due(tx: &mut Tx, cancels: Cancels, grace_ms: i64) -> Result<usize, DbError> {
     let before_ms = tx.now_ms() - grace_ms;
     let ids = orders::due(tx, before_ms, BATCH).await?;
-    let steps: Vec<Step> = ids.into_iter().map(|order_id| cancel(order_id, None)).collect();
-    let moved = flow::advance(tx, &steps).await?;
-    Ok(moved.iter().filter(|one| matches!(one, Moved::Decided(Decision::Apply(..), _))).count())
+    let wanted: Vec<Wanted> = ids.into_iter().map(|order_id| cancel(order_id, None)).collect();
+    let moved = cancels.advance(tx, &wanted).await?;
+    let goes_on = |one: &&Moved| matches!(one, Moved::Decided(Decision::Apply(..), _) | Moved::Asked(_));
+    Ok(moved.iter().filter(goes_on).count())
 }

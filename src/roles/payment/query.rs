@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::callback::{self, Callback, Confirmed};
 use super::channels::Channels;
 use crate::db::delivery::{self, Delivery};
-use crate::db::payments::{self, Submitted};
+use crate::db::payments::{self, PaymentRow};
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::{Said, Settled, channel_of};
 use crate::domain::id::{PaymentId, first_id_of, millisecond_of};
@@ -114,7 +114,7 @@ impl Queries {
     }
 }
 
-async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[Submitted]) -> Result<(), DbError> {
+async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[PaymentRow]) -> Result<(), DbError> {
     let mut calls = Vec::with_capacity(waiting.len());
     for payment in waiting.iter().filter(|payment| channels.get(&payment.channel_id).is_some()) {
         let question = Question { channel_id: &payment.channel_id, payment_id: PaymentId(payment.id) };
@@ -122,7 +122,7 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[Submitted]) -> Result<
             id: tx.next_id(),
             kind: delivery::Kind::ChannelQuery,
             reference: payment.id.to_string(),
-            order_id: payment.order_id,
+            order_id: payment.business_id(),
             url: channels.url(&payment.channel_id, "query"),
             body: serde_json::to_string(&question)?,
             attempts: 0,
@@ -143,7 +143,7 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[Submitted]) -> Result<
 pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
     let (mut answered, mut callbacks) = (Vec::new(), Vec::new());
     for one in settled {
-        let Some(Said::Paid(text)) = &one.said else { continue };
+        let (delivery::Kind::ChannelQuery, Some(Said::Paid(text))) = (one.delivery.kind, &one.said) else { continue };
         match serde_json::from_str::<Callback>(text) {
             Ok(callback) if callback.payment_id.0.to_string() == one.delivery.reference => {
                 let channel_id = channel_of(&one.delivery.body)?;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use ruyi::db::group::{Group, GroupError};
+use ruyi::db::group::{Batch, Bounds, Group, GroupError};
 use ruyi::db::sql::{self, Columns, Val};
 use ruyi::db::{DbError, Dialect, products};
 use ruyi::domain::money::Money;
@@ -86,12 +87,50 @@ pub async fn a_failed_transaction_leaves_nothing(test: TestDb) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
+pub async fn a_caller_who_left_has_nothing_written(test: TestDb) {
+    // All connections that may write are taken, so no other transaction can begin.
+    let most = if test.db.dialect() == Dialect::Sqlite { 1 } else { 8 };
+    let (begun, mut taken) = tokio::sync::mpsc::channel(most);
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let holding = (0..most).map(|_| {
+        let (db, begun, go) = (test.db.clone(), begun.clone(), Arc::clone(&go));
+        tokio::spawn(async move {
+            write_tx!(db, [begun, go], |_tx| {
+                begun.send(()).await.unwrap();
+                let _ = go.acquire().await;
+                Ok(())
+            })
+        })
+    });
+    let holding: Vec<_> = holding.collect();
+    for _ in 0..most {
+        taken.recv().await.unwrap();
+    }
+    let insert = |id: i64| {
+        test.db.write("test", move |tx| {
+            Box::pin(async move { ruyi::db::orders::insert(tx, &[(business::order(id), vec![])]).await })
+        })
+    };
+    let mut leaves = Box::pin(insert(1));
+    assert!(futures_util::poll!(leaves.as_mut()).is_pending());
+    drop(leaves);
+
+    go.close();
+    for held in holding {
+        held.await.unwrap().unwrap();
+    }
+    // Whoever writes now has waited for a connection behind the one that left.
+    insert(2).await.unwrap();
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 1);
+}
+
 pub async fn group_commit_isolates_the_bad_one(test: TestDb) {
     let db = test.db.clone();
     let runs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&runs);
-    let (group, writer) = Group::new(64, 16, move |ids: Arc<Vec<i64>>| {
-        let db = db.clone();
+    let bounds = Bounds { waiting: 64, batch: 16, patience: Duration::from_secs(60), writers: 2 };
+    let (group, writer) = Group::new(bounds, move |batch: Batch<i64>| {
+        let (db, ids) = (db.clone(), batch.requests());
         counted.fetch_add(1, Ordering::Relaxed);
         async move {
             let answers = ids.to_vec();

@@ -10,5 +10,6 @@ mod database_start;
 mod degraded;
 mod locked_rows;
 mod model;
+mod overload;
 mod redis;
 mod shutdown;

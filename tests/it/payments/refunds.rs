@@ -45,7 +45,7 @@ async fn parts_go_back_through_the_channel_once() {
     };
 
     // Refused for good: it may be asked for again, under another number.
-    bank.script(&[Act::Say(422, "the card is closed")]);
+    bank.script(&[Act::Say(422, r#"{"refused": true, "reason": "the card is closed"}"#)]);
     let (status, _, first) = ask("one", json!({"amount": 9.9, "reason": "broken"})).await;
     assert_eq!((status, &first["status"], &first["amount"]), (StatusCode::ACCEPTED, &json!("REQUESTED"), &json!(9.9)));
     let seen = refunded(&serving, &id, 0, "FAILED").await;
