@@ -93,6 +93,8 @@ pub struct Database {
     pub url: SecretUrl,
     /// Pool size; on SQLite the readers, beside the one writer.
     pub max_connections: u32,
+    /// How long a role that starts waits for a server that is not there.
+    pub wait: Millis,
     /// Writer tasks for queued orders.
     pub writers: u32,
     /// Databases of single roles.
@@ -356,6 +358,7 @@ pub struct Stock {
 #[serde(deny_unknown_fields)]
 pub struct Warehouse {
     /// Base URL; empty is the sandbox of this process.
+    #[serde(serialize_with = "secret::shown")]
     pub endpoint: String,
     /// Key of the HMAC-SHA256 signatures on calls and callbacks.
     #[serde(serialize_with = "secret::masked")]

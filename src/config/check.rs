@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
-use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, texts};
+use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, secret, texts};
 use crate::domain::call::Kind;
 use crate::domain::event::{self, Role};
 use crate::domain::id::{Quantity, Sku};
@@ -121,6 +121,17 @@ impl Config {
                     &key,
                     "neither a sqlite:// nor a mysql:// URL",
                     "\"sqlite://data/ruyi.db\" or \"mysql://user:password@host:3306/ruyi\"",
+                );
+            }
+        }
+        let urls = [("database.url".to_owned(), &database.url), ("cache.url".to_owned(), &self.cache.url)];
+        let roles = Role::ALL.map(|role| (format!("database.roles.{}", role.name()), database.roles.of(role)));
+        for (key, url) in urls.into_iter().chain(roles) {
+            if !url.is_readable() {
+                faults.add(
+                    &key,
+                    "cannot be read as a URL",
+                    "percent-encode what the user name and the password have of : / ? # @ % (# is %23, @ is %40)",
                 );
             }
         }
@@ -453,7 +464,7 @@ impl Faults {
         if !fine {
             self.add(
                 key,
-                &format!("{text:?} is not an http:// or https:// URL"),
+                &format!("{:?} is not an http:// or https:// URL", secret::shown_url(text)),
                 "for example \"http://127.0.0.1:8080\", or \"\" for the default",
             );
         }

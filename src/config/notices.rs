@@ -29,6 +29,7 @@ pub struct Notices {
 #[serde(deny_unknown_fields)]
 pub struct Sms {
     /// URL that each message is posted to; empty: none is sent.
+    #[serde(serialize_with = "super::secret::shown")]
     pub endpoint: String,
     /// Key of the signature; empty: unsigned.
     #[serde(serialize_with = "super::secret::masked")]

@@ -58,6 +58,7 @@ pub struct Channel {
     pub old_secret: SecretString,
     /// Base URL; empty is the sandbox of this process.
     #[serde(default)]
+    #[serde(serialize_with = "super::secret::shown")]
     pub endpoint: String,
     /// When a payment is submitted to it.
     #[serde(default)]

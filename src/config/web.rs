@@ -162,12 +162,16 @@ impl Scope {
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// Base URLs of the order role, between commas; empty is [`Client::DEFAULT_URL`].
+    #[serde(serialize_with = "super::secret::shown")]
     pub order: String,
     /// Those of the payment role.
+    #[serde(serialize_with = "super::secret::shown")]
     pub payment: String,
     /// Those of the stock role.
+    #[serde(serialize_with = "super::secret::shown")]
     pub stock: String,
     /// Those of the notify role.
+    #[serde(serialize_with = "super::secret::shown")]
     pub notify: String,
     /// API key to send; empty for none.
     #[serde(serialize_with = "super::secret::masked")]

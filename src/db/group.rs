@@ -2,7 +2,7 @@
 //!
 //! A writer takes what is queued, up to a cap, once its transaction has begun, and never waits for more. Until then a
 //! caller may leave, and takes its request along. A request that makes the whole batch fail is found by halving the
-//! batch.
+//! batch; one that waits for a lock of somebody else does not hold up the others.
 //!
 //! When more come than can be written, the queue stands: then the newest are written, because the callers of the oldest
 //! are about to give up, and whoever was passed over for too long is told so.
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::DbError;
+use super::pace::Hurry;
 
 /// Why a request was not written.
 #[derive(Debug, thiserror::Error)]
@@ -239,7 +240,8 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
         let queue = Arc::new(Queue { bounds, line: Mutex::new(line), arrived: Notify::new() });
         let writing = Writing(Arc::clone(&queue));
         let writer = async move {
-            join_all((0..bounds.writers.max(1)).map(|_| write_all(&writing.0, &write))).await;
+            let hurry = Hurry::default();
+            join_all((0..bounds.writers.max(1)).map(|_| write_all(&writing.0, &hurry, &write))).await;
         };
         (Self(Arc::new(Entrance(queue))), writer)
     }
@@ -266,7 +268,7 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
 /// Requests, and who waits for the answers to them.
 type Part<Q, A> = (Arc<Vec<Q>>, Vec<Reply<A>>);
 
-async fn write_all<Q, A, W, F>(queue: &Arc<Queue<Q, A>>, write: &W)
+async fn write_all<Q, A, W, F>(queue: &Arc<Queue<Q, A>>, hurry: &Hurry, write: &W)
 where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
@@ -274,11 +276,11 @@ where
     F: Future<Output = Result<Vec<A>, DbError>>,
 {
     while queue.arrival().await {
-        write_next(queue, write).await;
+        write_next(queue, hurry, write).await;
     }
 }
 
-async fn write_next<Q, A, W, F>(queue: &Arc<Queue<Q, A>>, write: &W)
+async fn write_next<Q, A, W, F>(queue: &Arc<Queue<Q, A>>, hurry: &Hurry, write: &W)
 where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
@@ -293,14 +295,14 @@ where
         requests
     });
 
-    let written = write(batch.clone()).await;
+    let written = hurry.run(true, || write(batch.clone())).await;
 
     // A transaction that failed before it looked who waits fails for those who wait now.
     let requests = batch.requests();
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
     let mut todo: Vec<Part<Q, A>> = answer(written, (requests, replies));
     while let Some((requests, replies)) = todo.pop() {
-        let written = write(Batch::from(requests.to_vec())).await;
+        let written = hurry.run(requests.len() == 1, || write(Batch::from(requests.to_vec()))).await;
         todo.extend(answer(written, (requests, replies)));
     }
 }

@@ -15,6 +15,7 @@ use super::schedule::{Outcome, Schedules};
 use super::target::Targets;
 use crate::config;
 use crate::db::delivery::{self, Delivery, Kind};
+use crate::db::pace::Hurry;
 use crate::db::{Db, DbError};
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
@@ -90,6 +91,9 @@ pub struct Engine {
     held: Vec<(i64, i64)>,
     /// Made, and not recorded yet.
     made: Vec<Made>,
+    /// Made, and not recorded yet because somebody has locked a row of theirs.
+    locked_out: Vec<Made>,
+    hurry: Hurry,
     /// The table may hold more than was claimed.
     look: bool,
     /// When the next call falls due, as of the last look.
@@ -131,6 +135,8 @@ impl Engine {
             lanes: Lanes::new(config.concurrency, config.per_target),
             running: JoinSet::new(),
             made: Vec::new(),
+            locked_out: Vec::new(),
+            hurry: Hurry::default(),
             look: true,
             db,
             effects,
@@ -160,7 +166,7 @@ impl Engine {
             let claimed = self.claim().await?;
             self.begin();
             self.hold().await?;
-            if claimed == 0 && self.running.is_empty() && self.made.is_empty() {
+            if claimed == 0 && self.running.is_empty() && self.made.is_empty() && self.locked_out.is_empty() {
                 return Ok(total);
             }
             while let Some(ended) = self.running.join_next_with_id().await {
@@ -375,8 +381,9 @@ impl Engine {
     }
 
     /// Records what has ended, a batch at a time; how many calls. A call that makes its transaction fail is found by
-    /// halving, and forgotten: it is made again when its lease has run out.
+    /// halving, and forgotten: it is made again when its lease has run out. One whose row somebody has locked is kept.
     async fn record(&mut self) -> Result<usize, DbError> {
+        self.made.append(&mut self.locked_out);
         if self.made.is_empty() {
             return Ok(0);
         }
@@ -390,8 +397,8 @@ impl Engine {
         while let Some(batch) = todo.pop() {
             let batch = Arc::new(batch);
             let write =
-                record::record(&self.db, Arc::clone(&batch), Arc::clone(&self.schedules), Arc::clone(&self.effects));
-            match write.await {
+                || record::record(&self.db, Arc::clone(&batch), Arc::clone(&self.schedules), Arc::clone(&self.effects));
+            match self.hurry.run(batch.len() == 1, write).await {
                 Ok(done) => {
                     recorded += batch.len();
                     for one in done {
@@ -403,6 +410,10 @@ impl Engine {
                     todo.push(batch.to_vec());
                     self.made = todo.concat();
                     return Err(error);
+                }
+                Err(error) if batch.len() == 1 && error.is_passing() => {
+                    tracing::warn!(%error, "what came of a call is recorded later");
+                    self.locked_out.extend_from_slice(&batch);
                 }
                 Err(error) if batch.len() == 1 => {
                     let reference = batch.first().map(|made| made.call.reference.as_str());

@@ -10,6 +10,7 @@ use super::retry::Policy;
 use crate::alert::{self, Alert};
 use crate::db::inbox::{self, Claim};
 use crate::db::outbox::{self, OutboxRow};
+use crate::db::pace::Hurry;
 use crate::db::retry::{self, Parked};
 use crate::db::{Db, DbError, Tx};
 use crate::telemetry::Metrics;
@@ -22,6 +23,7 @@ pub struct Consumer {
     policy: Policy,
     reader: Reader,
     metrics: Arc<Metrics>,
+    hurry: Arc<Hurry>,
 }
 
 /// A message that is given up.
@@ -41,7 +43,7 @@ impl Consumer {
     /// A consumer of `handler`'s group.
     #[must_use]
     pub fn new(db: Db, handler: Arc<dyn Handler>, policy: Policy, metrics: Arc<Metrics>) -> Self {
-        Self { db, handler, policy, reader: Reader::default(), metrics }
+        Self { db, handler, policy, reader: Reader::default(), metrics, hurry: Arc::default() }
     }
 
     /// The same with this reader of bodies.
@@ -74,10 +76,17 @@ impl Consumer {
         &self.policy
     }
 
-    /// Handles messages, in this order. When it returns, each is handled, parked or dead, and may be acknowledged.
+    /// Whether its group has met a lock lately.
+    pub(super) fn hurry(&self) -> &Hurry {
+        &self.hurry
+    }
+
+    /// Handles messages, in this order. When it returns, each is handled, parked or dead, and may be acknowledged. One
+    /// that needs a row that somebody else has locked is parked, and the others go on.
     ///
     /// # Errors
-    /// Only when the database is away: then nothing may be acknowledged, and the same messages are to come again.
+    /// Only when the database is away, or takes not even the record of a failure: then nothing may be acknowledged, and
+    /// the same messages are to come again.
     pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
         let group = self.handler.group();
         let mut events = Vec::with_capacity(messages.len());
@@ -93,13 +102,15 @@ impl Consumer {
             if batch.is_empty() {
                 continue;
             }
-            match self.try_batch(Arc::clone(&batch)).await {
+            let is_alone = batch.len() == 1;
+            match self.hurry.run(is_alone, || self.try_batch(Arc::clone(&batch))).await {
                 Ok(()) => {}
-                Err(error) if error.is_outage() => return Err(error),
-                Err(error) if batch.len() == 1 && error.is_permanent() => {
+                // That there was no answer may be for the size of the batch.
+                Err(error) if error.is_outage() && (is_alone || !error.is_silence()) => return Err(error),
+                Err(error) if is_alone && error.is_permanent() => {
                     self.reject_alone(Arc::clone(&batch), error.to_string()).await?;
                 }
-                Err(error) if batch.len() == 1 => self.park_failed(Arc::clone(&batch), error.to_string()).await?,
+                Err(error) if is_alone => self.park_failed(Arc::clone(&batch), Arc::new(error)).await?,
                 Err(error) => {
                     tracing::debug!(group = group.name(), messages = batch.len(), %error, "halving a failing batch");
                     let (first, second) = batch.split_at(batch.len() / 2);
@@ -312,19 +323,23 @@ impl Consumer {
             .await
     }
 
-    /// An event whose transaction fails even alone: parked with the error.
-    async fn park_failed(&self, batch: Arc<Vec<Event>>, error: String) -> Result<(), DbError> {
+    /// An event whose transaction fails even alone: parked with the error. Where that may be no fault of the event, it has
+    /// not counted as an attempt.
+    async fn park_failed(&self, batch: Arc<Vec<Event>>, error: Arc<DbError>) -> Result<(), DbError> {
         let consumer = self.clone();
         self.db
             .write("consume", move |tx| {
-                let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), error.clone());
+                let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), Arc::clone(&error));
                 Box::pin(async move {
                     let group = consumer.handler.group().name();
                     for event in claim(tx, group, &batch).await? {
                         let next_at = tx.now_ms() + consumer.policy.wait_ms(1);
                         let open = retry::open_keys(tx, group, vec![event.key.clone()]).await?;
                         let first = !open.iter().any(|open| open.blocks);
-                        let row = park(tx, &event, true, first.then_some(next_at), &error);
+                        let mut row = park(tx, &event, true, first.then_some(next_at), &error.to_string());
+                        if error.is_passing() {
+                            row.attempts = 0;
+                        }
                         let now_ms = tx.now_ms();
                         retry::park(tx, group, &[row], now_ms).await?;
                         inbox::set_outcome(tx, group, vec![event.id.clone()], inbox::Outcome::Parked, None).await?;

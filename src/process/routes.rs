@@ -124,7 +124,7 @@ pub(super) fn broker_tells(broker: &Broker) -> ReadyCheck {
     })
 }
 
-/// Ready when every database answers.
+/// Ready when every database answers, and what is to be written is written.
 fn databases_answer(databases: &[Database]) -> ReadyCheck {
     let checked: Arc<Vec<_>> =
         Arc::new(databases.iter().map(|database| (database.roles.clone(), database.db.clone())).collect());
@@ -132,9 +132,13 @@ fn databases_answer(databases: &[Database]) -> ReadyCheck {
         let checked = Arc::clone(&checked);
         async move {
             for (roles, db) in checked.iter() {
-                if let Err(error) = db.ping().await {
+                let wrong = match db.ping().await {
+                    Ok(()) => db.writes_fail(),
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(wrong) = wrong {
                     let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
-                    return Err(format!("{}: {error}", names.join(", ")));
+                    return Err(format!("{}: {wrong}", names.join(", ")));
                 }
             }
             Ok(())

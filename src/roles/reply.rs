@@ -167,6 +167,12 @@ pub fn from_db(error: &DbError) -> Problem {
     if error.is_outage() {
         tracing::warn!(%error, "request refused: the database is away");
         Problem::unavailable("the database cannot be reached: try again", 1)
+    } else if error.is_locked() {
+        tracing::warn!(%error, "request refused: a row that it needs is locked");
+        Problem::unavailable("somebody else is changing the same: try again", 1)
+    } else if error.is_passing() {
+        tracing::error!(%error, "request refused: the database cannot do what it is asked to");
+        Problem::unavailable("the database cannot do this now: try again", 5)
     } else if let DbError::TooLarge { bytes, max_bytes, .. } = error {
         let detail = format!("its message would be {bytes} bytes, {max_bytes} fit (mq.producer.max_message)");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)

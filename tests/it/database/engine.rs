@@ -262,3 +262,29 @@ fn migrations_have_only_types_that_both_databases_read() {
     }
     assert!(files >= 32);
 }
+
+/// SQLite has rolled back by itself then: the connection must not think that it is inside a transaction still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_an_outage_that_ends() {
+    let test = sqlite().await;
+    for _ in 0..3 {
+        let filled = write_tx!(test.db, [], |tx| {
+            let pages = sql::fetch_one(tx, "PRAGMA page_count", vec![]).await?.unwrap().int(0)?;
+            sql::fetch(tx, format!("PRAGMA max_page_count = {}", pages + 8), vec![]).await?;
+            let rows: Vec<_> = (1..10_000).map(|id| (business::order(id), vec![])).collect();
+            ruyi::db::orders::insert(tx, &rows).await
+        });
+        let error = filled.unwrap_err();
+        assert!(error.is_outage() && error.is_passing(), "{error}");
+        assert!(test.db.writes_fail().is_some_and(|why| why.contains("full")), "{error}");
+
+        write_tx!(test.db, [], |tx| {
+            ruyi::db::orders::insert(tx, &[(business::order(1), vec![])]).await?;
+            sql::execute(tx, "DELETE FROM orders", vec![]).await
+        })
+        .unwrap();
+        test.db.can_write();
+        assert_eq!(test.db.writes_fail(), None);
+    }
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 0);
+}
