@@ -133,8 +133,9 @@ impl Sweep {
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
         let mut changes = self.relay.broker().changes();
+        let part = self.relay.db().watchdog().part("outbox sweep");
         while !token.is_cancelled() {
-            let wait_ms = match self.step().await {
+            let wait_ms = match part.step(self.step()).await {
                 // Nothing got through: the broker is away, and trying again at once would only burn.
                 Ok(Progress::Did(0)) => 1_000,
                 Ok(Progress::Did(_)) => continue,
