@@ -1,7 +1,6 @@
 //! The command line. One module per subcommand, each with `Args` and `run`; its path is the command line.
 
 pub mod audit;
-mod body;
 pub mod bulk;
 pub mod check;
 pub mod completion;

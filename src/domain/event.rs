@@ -2,6 +2,7 @@
 //! `docs/events.md` is generated from this file.
 
 mod advice;
+mod body;
 mod close;
 mod coupon;
 mod fulfil;
@@ -20,6 +21,7 @@ use super::order::CancelType;
 use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
+pub use self::body::BodyVisitor;
 pub use self::close::{PaymentCloseRequested, PaymentCloseResult};
 pub use self::coupon::CouponMoved;
 pub use self::fulfil::FulfilRefused;

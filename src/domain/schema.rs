@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::event::{self, Kind};
+use super::event::{BodyVisitor, Kind};
 use super::id::{CouponId, MerchantId, OrderId, PaymentId, RefundId, UserId};
 use super::money::Money;
 
@@ -41,37 +42,7 @@ impl ToSchema for Money {}
 /// field is required when ruyi cannot do without it.
 #[must_use]
 pub fn of(kind: Kind) -> Value {
-    let mut schema = match kind {
-        Kind::OrderCreated => body::<event::OrderCreated>(),
-        Kind::StockFrozen => body::<event::StockFrozen>(),
-        Kind::StockFreezeFailed => body::<event::StockFreezeFailed>(),
-        Kind::RefundFailed => body::<event::RefundFailed>(),
-        Kind::PaymentSuccess => body::<event::PaymentSuccess>(),
-        Kind::PaymentCloseRequested => body::<event::PaymentCloseRequested>(),
-        Kind::PaymentCloseResult => body::<event::PaymentCloseResult>(),
-        Kind::PaidOrderSuccess | Kind::PaidOrderSuccessRetry => body::<event::PaidOrderSuccess>(),
-        Kind::OrderCanceled => body::<event::OrderCanceled>(),
-        Kind::InventoryDeduct | Kind::InventoryRelease | Kind::InventoryDeductRetry => body::<event::Inventory>(),
-        Kind::InventorySync => body::<event::InventorySync>(),
-        Kind::OrderDataSync => body::<event::OrderDataSync>(),
-        Kind::CacheInvalidate => body::<event::CacheInvalidate>(),
-        Kind::CouponLocked | Kind::CouponUsed | Kind::CouponReleased => body::<event::CouponMoved>(),
-        Kind::PointsGrant => body::<event::PointsGrant>(),
-        Kind::PayTimeoutDelay => body::<event::PayTimeoutDelay>(),
-        Kind::OrderAutoCancel => body::<event::OrderAutoCancel>(),
-        Kind::TriggerOrderFulfill | Kind::TriggerOrderFulfillRetry => body::<event::TriggerOrderFulfill>(),
-        Kind::OrderFulfillSuccess | Kind::OrderOutStock | Kind::OrderDelivery | Kind::OrderSigned => {
-            body::<event::Fulfilment>()
-        }
-        Kind::OrderFulfillRefused => body::<event::FulfilRefused>(),
-        Kind::RefundRequested => body::<event::RefundRequested>(),
-        Kind::RefundSuccess => body::<event::RefundSuccess>(),
-        Kind::OrderNotification | Kind::SmsNotification | Kind::EmailNotification => body::<event::OrderNotification>(),
-        Kind::CallbackSubmit => body::<event::CallbackSubmit>(),
-        Kind::OrderNotify => body::<event::OrderNotify>(),
-        Kind::DayStatistics => body::<event::DayStatistics>(),
-        Kind::MerchantChanged => body::<event::MerchantChanged>(),
-    };
+    let mut schema = kind.visit_body(OfBody);
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.insert(
             "eventId".into(),
@@ -97,16 +68,22 @@ pub fn fields(kind: Kind) -> Vec<(&'static str, Value, bool)> {
     kind.fields().iter().copied().map(field).collect()
 }
 
-fn body<B: ToSchema>() -> Map<String, Value> {
-    let mut parts = Vec::new();
-    B::schemas(&mut parts);
-    let part = |(name, schema): (String, RefOr<Schema>)| (name, serde_json::to_value(schema).unwrap_or_default());
-    let parts: BTreeMap<String, Value> = parts.into_iter().map(part).collect();
-    let schema = serde_json::to_value(B::schema()).unwrap_or_default();
-    let Value::Object(mut map) = inlined(schema, &parts) else { return Map::new() };
-    // The words about the Rust type.
-    map.remove("description");
-    map
+struct OfBody;
+
+impl BodyVisitor for OfBody {
+    type Output = Map<String, Value>;
+
+    fn visit<B: DeserializeOwned + ToSchema>(self) -> Self::Output {
+        let mut parts = Vec::new();
+        B::schemas(&mut parts);
+        let part = |(name, schema): (String, RefOr<Schema>)| (name, serde_json::to_value(schema).unwrap_or_default());
+        let parts: BTreeMap<String, Value> = parts.into_iter().map(part).collect();
+        let schema = serde_json::to_value(B::schema()).unwrap_or_default();
+        let Value::Object(mut map) = inlined(schema, &parts) else { return Map::new() };
+        // The words about the Rust type.
+        map.remove("description");
+        map
+    }
 }
 
 /// `schema` with the parts that it refers to in the places of the references. The bodies are no recursive types.

@@ -8,9 +8,10 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::domain::event::Kind;
+use crate::domain::event::{BodyVisitor, Kind};
 use crate::domain::id::MerchantId;
 use crate::domain::loose::{self, Loose};
 use crate::domain::time::epoch_ms;
@@ -61,6 +62,14 @@ impl Reader {
         serde_json::from_slice(body).or_else(|_| self.read_loosely(kind, body))
     }
 
+    /// Whether the body of an event can be read.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn check(&self, kind: Kind, body: &[u8]) -> Result<(), String> {
+        kind.visit_body(Checked { reader: self, kind, body })
+    }
+
     fn read_loosely<B: DeserializeOwned>(&self, kind: Kind, body: &[u8]) -> Result<B, String> {
         let mut body = loose::parse(body).map_err(|error| error.to_string())?;
         let zone = self.0.zones.get(kind.name()).unwrap_or(&self.0.zone);
@@ -96,6 +105,21 @@ impl Reader {
             }
             _ => {}
         }
+    }
+}
+
+/// A body that nobody needs, only whether it is one.
+struct Checked<'b> {
+    reader: &'b Reader,
+    kind: Kind,
+    body: &'b [u8],
+}
+
+impl BodyVisitor for Checked<'_> {
+    type Output = Result<(), String>;
+
+    fn visit<B: DeserializeOwned + ToSchema>(self) -> Self::Output {
+        self.reader.read::<B>(self.kind, self.body).map(drop)
     }
 }
 

@@ -71,7 +71,7 @@ enum Command {
     ///
     /// What is written in the editor lies in a draft under data_dir until it is stored, whatever ends the editor or ruyi.
     #[command(
-        after_help = "Examples:\n  ruyi mq dlq edit stock-consumer-group broker-a:0:17 --field totalAmount=59.80 --yes\n  EDITOR=vim ruyi mq dlq edit stock-consumer-group broker-a:0:17"
+        after_help = "Examples:\n  ruyi mq dlq edit stock-consumer-group broker-a:0:17 --field totalAmount=59.80 --yes\n  EDITOR=vim ruyi mq dlq edit stock-consumer-group broker-a:0:17\n  ruyi mq dlq edit stock-consumer-group broker-a:0:17 --body mended.json --yes"
     )]
     Edit(edit::Args),
     /// Write dead letters as JSON lines, byte for byte

@@ -16,7 +16,8 @@ use super::read::one;
 use super::state::{self, Edit, Mark, State};
 use crate::cmd::confirm::Change;
 use crate::cmd::mq::file_name;
-use crate::cmd::{Context, Usage, WithHelp, body, journal};
+use crate::cmd::{Context, Usage, WithHelp, journal};
+use crate::mq::reader::Reader;
 use crate::mq::rocketmq::RocketMq;
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,12 @@ pub(super) struct Args {
     group: String,
     /// The letter, as `browse` prints its id
     id: LetterId,
+    /// Replace the whole body by this file, - for standard input: also where the body is no JSON, or no text
+    #[arg(long, value_name = "FILE", conflicts_with = "fields")]
+    body: Option<PathBuf>,
+    /// Store a body that the groups of its event cannot read
+    #[arg(long)]
+    no_check: bool,
     /// Set a field of the JSON body, without an editor; may be repeated
     #[arg(long = "field", value_name = "PATH=VALUE", value_parser = field)]
     fields: Vec<(String, String)>,
@@ -62,12 +69,15 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
     args.change.askable("edit a dead letter")?;
     let data_dir = &context.config.data_dir;
     let letter = one(mq, &args.group, &args.id).await?;
-    let before = current(&State::open(data_dir, &args.group)?, &letter)?;
-    let draft = args.fields.is_empty().then(|| Draft::of(data_dir, &args.group, &letter));
-    let stored = match &draft {
-        Some(draft) => draft.written(&before).and_then(|after| store(context, args, &letter, &before, after)),
-        None => with_fields(&before, &args.fields).and_then(|after| store(context, args, &letter, &before, after)),
+    let before = args.current(&State::open(data_dir, &args.group)?, &letter)?;
+    let by_hand = args.fields.is_empty() && args.body.is_none();
+    let draft = by_hand.then(|| Draft::of(data_dir, &args.group, &letter));
+    let after = match (&draft, &args.body) {
+        (Some(draft), _) => draft.written(&before),
+        (None, Some(path)) => text_of(path),
+        (None, None) => with_fields(&before, &args.fields),
     };
+    let stored = after.and_then(|after| store(context, args, &letter, &before, after));
     let (stored, diff) = match (stored, &draft) {
         (Ok((stored, diff)), Some(draft)) if stored || diff.is_empty() => {
             draft.remove()?;
@@ -88,18 +98,29 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a replay would send now.
-fn current(state: &State, letter: &Letter) -> anyhow::Result<String> {
-    if !state.is_open(letter) {
-        let text = anyhow::anyhow!("{} was replayed or discarded already: a change would reach nobody", letter.id);
-        return Err(text).help("if it failed again, it lies in the dead letters once more: edit that one");
+impl Args {
+    /// What a replay would send now. Bytes that are no text can only be replaced.
+    fn current(&self, state: &State, letter: &Letter) -> anyhow::Result<String> {
+        if !state.is_open(letter) {
+            let text = anyhow::anyhow!("{} was replayed or discarded already: a change would reach nobody", letter.id);
+            return Err(text).help("if it failed again, it lies in the dead letters once more: edit that one");
+        }
+        if let Some(edited) = state.edited(letter) {
+            return Ok(edited.to_owned());
+        }
+        if self.body.is_some() {
+            return Ok(String::from_utf8_lossy(&letter.message.body).into_owned());
+        }
+        String::from_utf8(letter.message.body.to_vec())
+            .context("its body is not text")
+            .help("replace it whole: --body FILE, or --body - for standard input")
     }
-    if let Some(edited) = state.edited(letter) {
-        return Ok(edited.to_owned());
-    }
-    String::from_utf8(letter.message.body.to_vec())
-        .context("its body is not text")
-        .help("export it, change it with a tool of its own, and import it")
+}
+
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    let text =
+        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    text.with_context(|| format!("cannot read the new body from {}", path.display()))
 }
 
 fn with_fields(before: &str, fields: &[(String, String)]) -> anyhow::Result<String> {
@@ -119,9 +140,11 @@ fn store(
     after: String,
 ) -> anyhow::Result<(bool, Vec<String>)> {
     anyhow::ensure!(!after.is_empty(), "the new body is empty, which RocketMQ cannot carry");
-    if let Some(kind) = letter.kind() {
-        body::check(kind, after.as_bytes())
-            .map_err(|why| anyhow::anyhow!("the new body is no {}: {why}", kind.name()))?;
+    if let Some(kind) = letter.kind().filter(|_| !args.no_check) {
+        Reader::of(&context.config)
+            .check(kind, after.as_bytes())
+            .map_err(|why| anyhow::anyhow!("the new body is no {}: {why}", kind.name()))
+            .help("what its groups cannot read becomes a dead letter again; --no-check stores it all the same")?;
     }
     let diff = json::diff(before, &after);
     if diff.is_empty() || !args.change.approved(&format!("store a new body for {}", args.id))? {
@@ -129,7 +152,7 @@ fn store(
     }
     // Only now, since an editor may be open for hours; so what it began with may be old.
     let mut state = State::lock(&context.config.data_dir, &args.group)?;
-    anyhow::ensure!(current(&state, letter)? == before, "{} was edited by somebody else meanwhile", args.id);
+    anyhow::ensure!(args.current(&state, letter)? == before, "{} was edited by somebody else meanwhile", args.id);
     let what = What { group: &args.group, id: &args.id, diff: &diff };
     journal::record(context, "mq dlq edit", args.change.reason.as_deref(), &what)?;
     let edit = Edit { body: after, diff: diff.clone() };

@@ -16,7 +16,8 @@ use crate::cmd::journal::rfc3339;
 use crate::cmd::mq::messages::Body;
 use crate::cmd::mq::silent;
 
-use crate::cmd::{Context, Failed, body};
+use crate::cmd::{Context, Failed};
+use crate::mq::reader;
 use crate::mq::rocketmq::{DLQ_PREFIX, RocketMq};
 use crate::output::Format;
 
@@ -111,7 +112,7 @@ pub(in crate::cmd) struct Whole<'a> {
     /// Id that its producer's client gave it.
     unique_id: &'a str,
     properties: BTreeMap<&'a str, &'a str>,
-    /// What the schema of its event says against the body; none: nothing, or nobody knows the event.
+    /// Why the groups of its event cannot read what would be sent; none: they can, or nobody knows the event.
     fault: Option<String>,
     #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
@@ -257,6 +258,7 @@ pub(super) async fn one(context: &Context, mq: &RocketMq, args: &Show) -> anyhow
     let letter = read::one(mq, &args.group, &args.id).await?;
     let edited = state.edited(&letter).map(str::as_bytes);
     let sent = edited.unwrap_or(&letter.message.body);
+    let reader = reader::Reader::of(&context.config);
     let whole = Whole {
         group: &args.group,
         id: &letter.id,
@@ -274,7 +276,7 @@ pub(super) async fn one(context: &Context, mq: &RocketMq, args: &Show) -> anyhow
         died: rfc3339(letter.message.stored_ms),
         unique_id: &letter.message.unique_id,
         properties: letter.message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-        fault: letter.kind().and_then(|kind| body::check(kind, sent).err()),
+        fault: letter.kind().and_then(|kind| reader.check(kind, sent).err()),
         body: Body::of(&letter.message.body),
         edited_body: edited.map(Body::of),
     };

@@ -12,7 +12,6 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::filter::property;
-use crate::cmd::body;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::offsets::{Position, plan};
@@ -21,6 +20,7 @@ use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::config::Millis;
 use crate::domain::event::Kind;
 use crate::mq::message::{Delay, DelayLevel, Outgoing};
+use crate::mq::reader::Reader;
 use crate::mq::rocketmq::{RocketMq, RocketMqConfig, is_reserved_property};
 use crate::shutdown::Shutdown;
 
@@ -61,10 +61,10 @@ pub(super) struct Args {
     /// Kept back by the broker's timer until this time: @2024-01-15T08:00 (RocketMQ 5)
     #[arg(long, value_name = "TIME", group = "when")]
     at: Option<Position>,
-    /// The event whose schema bodies have to follow [default: the one that the topic is for]
+    /// The event that bodies have to be, as its groups read it [default: the one that the topic is for]
     #[arg(long, value_name = "EVENT", value_parser = crate::cmd::mq::kind)]
     event: Option<Kind>,
-    /// Send bodies as they are, whatever the event's schema says
+    /// Send bodies as they are, also those that the event's groups cannot read
     #[arg(long, conflicts_with = "event")]
     no_check: bool,
     /// So many a second at most
@@ -113,7 +113,7 @@ pub(in crate::cmd) struct Sent<'a> {
 
 pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow::Result<ExitCode> {
     plan::existing_topic(mq, &args.topic).await?;
-    let event = event_of(mq.config(), args);
+    let judge = Judge { event: event_of(mq.config(), args), reader: Reader::of(&context.config) };
     in_namespace(mq.config(), &args.topic)?;
     let delay = delay(args, context.clock.now_ms())?;
     // Stdin is the messages: nobody can be asked there.
@@ -121,8 +121,9 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
         return Err(Usage("with --stdin say --yes, or --dry-run to only look".to_owned()).into());
     }
     if let Some(text) = &args.body {
-        check(event, text.as_bytes())
-            .map_err(|fault| anyhow::anyhow!("the body is no {}: {fault}", event.map_or("", Kind::name)))
+        judge
+            .check(text.as_bytes())
+            .map_err(|fault| anyhow::anyhow!("the body is no {}: {fault}", judge.event.map_or("", Kind::name)))
             .help("mend it, or send it as it is with --no-check")?;
     }
     let go = args.change.dry_run || args.change.approved(&format!("send to {}", args.topic))?;
@@ -139,7 +140,7 @@ pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow
     let mut summary = Sent { topic: &args.topic, sent: 0, would_send: None, failed: 0, id: None, unique_id: None };
     let failed = match &args.body {
         Some(text) => one(mq, args, delay, text, &mut summary).await?,
-        None => many(mq, args, (event, delay), &mut summary).await?,
+        None => many(mq, args, (&judge, delay), &mut summary).await?,
     };
     if args.change.dry_run {
         summary.would_send = Some(std::mem::take(&mut summary.sent));
@@ -174,7 +175,7 @@ async fn one(mq: &RocketMq, args: &Args, delay: Delay, text: &str, summary: &mut
 async fn many(
     mq: &RocketMq,
     args: &Args,
-    (event, delay): (Option<Kind>, Delay),
+    (judge, delay): (&Judge, Delay),
     summary: &mut Sent<'_>,
 ) -> anyhow::Result<Failed> {
     let mut failed = Failed::default();
@@ -196,7 +197,7 @@ async fn many(
             if number <= args.skip {
                 continue;
             }
-            match check(event, &line) {
+            match judge.check(&line) {
                 Ok(()) => {
                     numbers.push(number);
                     batch.push(message(args, delay, line));
@@ -266,11 +267,20 @@ fn message(args: &Args, delay: Delay, body: Vec<u8>) -> Outgoing {
     }
 }
 
-fn check(event: Option<Kind>, body: &[u8]) -> Result<(), String> {
-    if body.is_empty() {
-        return Err("it has no body".to_owned());
+/// Says of bodies what the groups that get them will say.
+struct Judge {
+    /// None: nobody here knows what it is.
+    event: Option<Kind>,
+    reader: Reader,
+}
+
+impl Judge {
+    fn check(&self, body: &[u8]) -> Result<(), String> {
+        if body.is_empty() {
+            return Err("it has no body".to_owned());
+        }
+        self.event.map_or(Ok(()), |kind| self.reader.check(kind, body))
     }
-    event.map_or(Ok(()), |kind| body::check(kind, body))
 }
 
 fn delay(args: &Args, now_ms: i64) -> anyhow::Result<Delay> {
@@ -283,7 +293,7 @@ fn delay(args: &Args, now_ms: i64) -> anyhow::Result<Delay> {
     })
 }
 
-/// The event whose schema bodies follow: the one named, else the one that this topic (and tag) carries.
+/// The event that bodies are to be: the one named, else the one that this topic (and tag) carries.
 fn event_of(config: &RocketMqConfig, args: &Args) -> Option<Kind> {
     if args.no_check || args.event.is_some() {
         return args.event;
