@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod audit;
 pub mod availability;
 mod bodies;
+pub mod claim;
 pub mod contacts;
 pub mod coupons;
 pub mod delivery;
@@ -15,6 +16,7 @@ pub mod error;
 mod gate;
 pub mod gateway;
 pub mod group;
+pub mod hot;
 mod ids;
 pub mod inbox;
 pub mod look;
@@ -39,6 +41,7 @@ pub mod stock;
 pub mod trace;
 pub mod tx;
 pub mod tx_state;
+pub mod walk;
 
 /// What sqlx logs (slow statements, slow acquisition of connections) is no news for people: what comes of it is told in our
 /// own words.

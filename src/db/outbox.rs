@@ -8,7 +8,9 @@ use bytes::Bytes;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::claim::{self, Claim};
 use super::sql::{self, Columns, Val};
+use super::walk::{self, Walk};
 use super::{DbError, Tx};
 use crate::domain::event::SCHEMA_VERSION;
 use crate::vals;
@@ -166,34 +168,51 @@ fn row_vals(row: &OutboxRow, now_ms: i64) -> Result<Vec<Val>, DbError> {
     ])
 }
 
-/// Takes up to `limit` rows that are due, and keeps others from taking them for `lease_ms`.
+/// What is due: binds the time and how many.
+pub(super) const DUE: &str = "SELECT id, event_id, topic, tag, msg_key, body, properties, next_at, attempts \
+                              FROM message_record WHERE next_at <= ? ORDER BY next_at, id LIMIT ?";
+
+/// What falls due next.
+pub(super) const NEXT_DUE: &str = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
+
+const CLAIM: Claim = Claim { table: "message_record", until: &["next_at"], emptied: &[] };
+
+/// Takes up to `limit` rows that are due, and keeps others from taking them for `lease_ms`. Rows that cannot be read are
+/// set aside.
 ///
 /// # Errors
 /// The database's.
 pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxRow>, DbError> {
     let now_ms = tx.now_ms();
-    let text = format!(
-        "SELECT id, event_id, topic, tag, msg_key, body, properties, next_at, attempts FROM message_record \
-         WHERE next_at <= ? ORDER BY next_at, id LIMIT ?{}",
-        tx.dialect().skip_locked()
-    );
+    let text = format!("{DUE}{}", claim::lock_clause(tx.dialect()));
     let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
-    let rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
-    let ids = rows.iter().map(|row| Val::Int(row.id)).collect();
-    sql::execute_in(tx, "UPDATE message_record SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids)
-        .await?;
-    Ok(rows)
+    let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(7)?))).collect::<Result<Vec<_>, DbError>>()?;
+    let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
+
+    let mut claimed = Vec::with_capacity(taken.len());
+    for row in &rows {
+        let id = row.int(0)?;
+        if !taken.contains(&id) {
+            continue;
+        }
+        match from_row(row) {
+            Ok(row) => claimed.push(row),
+            Err(why) => walk::set_aside(tx, Walk::Outbox, id.into(), &row.text(4).unwrap_or_default(), &why).await?,
+        }
+    }
+    Ok(claimed)
 }
 
 fn from_row(row: &AnyRow) -> Result<OutboxRow, DbError> {
+    let id = row.int(0)?;
     Ok(OutboxRow {
-        id: row.int(0)?,
+        id,
         event_id: row.text(1)?,
         topic: row.text(2)?,
         tag: row.text(3)?,
         key: row.text(4)?,
         body: row.bytes(5)?.into(),
-        properties: serde_json::from_str(&row.text(6)?)?,
+        properties: row.json(6, "message_record", id)?,
         deliver_at_ms: row.int(7)?,
         attempts: row.int(8)?,
     })
@@ -340,6 +359,5 @@ pub async fn given_up(conn: &mut AnyConnection, first: i64) -> Result<i64, DbErr
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
-    let text = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+    sql::fetch_one(conn, NEXT_DUE, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }

@@ -216,7 +216,8 @@ pub struct Submitted {
 /// # Errors
 /// The database's.
 pub async fn first_submission(conn: &mut AnyConnection, from: i64, until: i64) -> Result<Option<i64>, DbError> {
-    let text = "SELECT id FROM delivery WHERE id >= ? AND id < ? AND kind = ? ORDER BY id LIMIT 1";
+    // The sign keeps SQLite from the index by kind, by which it would read every submission there ever was.
+    let text = "SELECT id FROM delivery WHERE id >= ? AND id < ? AND +kind = ? ORDER BY id LIMIT 1";
     let row = sql::fetch_one(conn, text, vals![from, until, Call::ChannelSubmit as i64]).await?;
     row.map(|row| row.int(0)).transpose()
 }
@@ -235,7 +236,7 @@ pub async fn submitted_without_money(
     let text = format!(
         "SELECT DISTINCT p.id, p.order_id, p.channel_id, p.trace FROM delivery d \
          JOIN payment_record p ON p.order_id = d.order_id \
-         WHERE d.id >= ? AND d.id < ? AND d.kind = {} AND p.status IN ({}) ORDER BY p.id",
+         WHERE d.id >= ? AND d.id < ? AND +d.kind = {} AND p.status IN ({}) ORDER BY p.id",
         Call::ChannelSubmit as i64,
         codes.join(",")
     );

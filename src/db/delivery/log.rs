@@ -240,7 +240,8 @@ pub async fn cancel(tx: &mut Tx, ids: Vec<i64>, why: &str) -> Result<Vec<Deliver
         .map(|(id, ..)| Val::Int(id))
         .collect();
     let fixed = [Val::Int(Status::Canceled as i64), Val::Text(crate::db::retry::shorten(why)), Val::Int(now_ms)];
-    let text = "UPDATE delivery SET status = ?, next_at = NULL, last_error = ?, updated_at = ? WHERE id";
+    let text =
+        "UPDATE delivery SET status = ?, next_at = NULL, held_by = NULL, last_error = ?, updated_at = ? WHERE id";
     sql::execute_in(tx, text, "", &fixed, pending.clone()).await?;
     let rows = sql::select_in(tx, &format!("{CALL} WHERE id"), "", &[], pending).await?;
     let mut calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;

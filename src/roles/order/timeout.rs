@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{self, Moved, Note, Step};
 use crate::config::{OrderTimeout, TimeoutVia};
+use crate::db::sql::Val;
+use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError, Tx, orders};
 use crate::domain::order::{CancelType, Decision, Input};
 use crate::progress::Progress;
@@ -53,9 +56,23 @@ impl Timeouts {
             Some(_) => {}
         }
         let grace_ms = self.grace_ms;
-        let canceled =
-            self.db.write("timeout", move |tx| Box::pin(async move { cancel_due(tx, grace_ms).await })).await?;
+        let together =
+            self.db.write("timeout", move |tx| Box::pin(async move { cancel_due(tx, grace_ms).await })).await;
+        let canceled = match together {
+            Err(error) if !error.is_outage() => self.cancel_apart().await?,
+            done => done?,
+        };
         Ok(if canceled == 0 { Progress::Idle } else { Progress::Did(canceled) })
+    }
+
+    /// Cancels what is due where one of the orders cannot be canceled: that one is set aside.
+    async fn cancel_apart(&self) -> Result<usize, DbError> {
+        let before_ms = self.db.clock().now_ms() - self.grace_ms;
+        let ids = orders::due(&mut *self.db.read().await?, before_ms, BATCH, "").await?;
+        let row = |id: &i64| (Val::Int(*id), id.to_string());
+        let cancel = walk::over(&self.db, Walk::Timeouts, ids, row, |tx, ids| cancel_all(tx, ids.to_vec()).boxed());
+        let (canceled, aside) = cancel.await?;
+        Ok(canceled.iter().sum::<usize>() + aside)
     }
 
     /// Runs until `token` is cancelled.
@@ -89,7 +106,12 @@ pub(super) fn cancel(order_id: i64, trace: Option<String>) -> Step {
 
 async fn cancel_due(tx: &mut Tx, grace_ms: i64) -> Result<usize, DbError> {
     let before_ms = tx.now_ms() - grace_ms;
-    let ids = orders::due(tx, before_ms, BATCH).await?;
+    let lock = tx.dialect().skip_locked();
+    let ids = orders::due(tx, before_ms, BATCH, lock).await?;
+    cancel_all(tx, ids).await
+}
+
+async fn cancel_all(tx: &mut Tx, ids: Vec<i64>) -> Result<usize, DbError> {
     let steps: Vec<Step> = ids.into_iter().map(|order_id| cancel(order_id, None)).collect();
     let moved = flow::advance(tx, &steps).await?;
     Ok(moved.iter().filter(|one| matches!(one, Moved::Decided(Decision::Apply(..), _))).count())

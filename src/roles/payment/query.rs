@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,8 @@ use super::callback::{self, Callback, Confirmed};
 use super::channels::Channels;
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, Submitted};
+use crate::db::sql::Val;
+use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::{Said, Settled, channel_of};
 use crate::domain::id::{PaymentId, first_id_of, millisecond_of};
@@ -78,16 +81,20 @@ impl Queries {
         let waiting = payments::submitted_without_money(&mut conn, first, until).await?;
         drop(conn);
         for some in waiting.chunks(BATCH) {
-            let (some, channels) = (Arc::new(some.to_vec()), self.channels.clone());
-            self.db
-                .write("channel_query", move |tx| {
-                    let (some, channels) = (Arc::clone(&some), channels.clone());
-                    Box::pin(async move { ask(tx, &channels, &some).await })
-                })
-                .await?;
+            self.ask_all(some.to_vec()).await?;
         }
         self.looked_until(until_ms);
         Ok(if until_ms < newest_ms { Progress::Did(waiting.len()) } else { Progress::Idle })
+    }
+
+    /// Records a question for each; one for which none can be recorded is left out, and people are told.
+    async fn ask_all(&self, payments: Vec<Submitted>) -> Result<(), DbError> {
+        let (channels, row) = (self.channels.clone(), |one: &Submitted| (Val::Int(one.id), one.order_id.to_string()));
+        let asked = walk::over(&self.db, Walk::ChannelQueries, payments, row, move |tx, some: Arc<Vec<Submitted>>| {
+            let channels = channels.clone();
+            async move { ask(tx, &channels, &some).await }.boxed()
+        });
+        asked.await.map(drop)
     }
 
     fn looked_until(&mut self, until_ms: i64) {

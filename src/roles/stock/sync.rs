@@ -1,11 +1,13 @@
 //! Tells the other roles how many pieces there are: INVENTORY_SYNC, one per SKU and interval, however often it changes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::db::sql::Val;
 use crate::db::tx::Draft;
+use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError, Tx, stock};
 use crate::domain::event::{InventorySync, Kind};
 use crate::progress::Progress;
@@ -53,16 +55,13 @@ impl StockSync {
             return Ok(if rest.is_empty() { Progress::Idle } else { Progress::Did(0) });
         };
         let last = last.clone();
-        let skus = Arc::new(skus);
-        let count = self
-            .db
-            .write("stock_sync", move |tx| {
-                let skus = Arc::clone(&skus);
-                Box::pin(async move { tell(tx, skus.to_vec(), told_before).await })
-            })
-            .await?;
+        let row = |sku: &String| (Val::from(sku), sku.clone());
+        let told = walk::over(&self.db, Walk::StockSync, skus, row, move |tx, skus| {
+            tell(tx, skus.to_vec(), told_before).boxed()
+        });
+        let (told, _) = told.await?;
         self.after = last;
-        Ok(Progress::Did(count))
+        Ok(Progress::Did(told.iter().sum()))
     }
 
     /// Runs until `token` is cancelled.
