@@ -80,6 +80,21 @@ pub enum Alert {
         /// When it is tried again; none: not by itself.
         again_at: Option<i64>,
     },
+    /// A channel has signed that it has money which fits no payment here, and was not taken.
+    MoneyNotTaken {
+        /// Channel.
+        channel_id: String,
+        /// Payment that it names; empty where what it says cannot be read.
+        payment_id: String,
+        /// Its number of the transaction.
+        transaction_no: String,
+        /// Amount and currency.
+        amount: String,
+        /// Why it was not taken.
+        error_message: String,
+        /// When.
+        alert_time: i64,
+    },
     /// A group has more messages before it than it should.
     Backlog {
         /// Which group.
@@ -169,6 +184,18 @@ impl Alert {
                 again_at,
                 "a row that cannot be moved was set aside"
             ),
+            Self::MoneyNotTaken { channel_id, payment_id, transaction_no, amount, error_message, alert_time } => {
+                tracing::error!(
+                    alert = "MONEY_NOT_TAKEN",
+                    channel_id,
+                    payment_id,
+                    transaction_no,
+                    amount,
+                    error_message,
+                    alert_time,
+                    "a channel has money that fits no payment"
+                );
+            }
             Self::Backlog { consumer_group, lag, threshold, wanted, alert_time } => {
                 tracing::error!(
                     alert = "BACKLOG",
@@ -191,7 +218,7 @@ impl Alert {
             | Self::OutboxGivenUp { business_id, .. }
             | Self::CallGivenUp { business_id, .. }
             | Self::SetAside { business_id, .. } => business_id.parse().unwrap_or(0),
-            Self::Backlog { .. } => 0,
+            Self::MoneyNotTaken { .. } | Self::Backlog { .. } => 0,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod check;
 pub mod completion;
 pub mod config;
 pub mod confirm;
+mod csv_file;
 pub mod db;
 pub mod delivery;
 pub mod demo;
@@ -37,6 +38,7 @@ pub use exit::{Failed, Helped, Usage, WithHelp, conclude};
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
+use crate::db::pace::Pace;
 use crate::output::{Format, Output};
 use crate::telemetry::{SILENT, Verbosity};
 
@@ -207,20 +209,20 @@ impl Cli {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
             Command::Worker(args) => Box::pin(worker::run(&context, args)).await,
-            Command::Audit(args) => audit::run(&context, args).await,
-            Command::Trace(args) => Box::pin(trace::run(&context, args)).await,
+            Command::Audit(args) => Pace::Tool.run(audit::run(&context, args)).await,
+            Command::Trace(args) => Pace::Tool.run(Box::pin(trace::run(&context, args))).await,
             Command::Order(args) => order::run(&context, args).await,
             Command::Payment(args) => payment::run(&context, args).await,
             Command::Stock(args) => stock::run(&context, args).await,
             Command::Product(args) => product::run(&context, args).await,
-            Command::Delivery(args) => Box::pin(delivery::run(&context, args)).await,
+            Command::Delivery(args) => Pace::Tool.run(Box::pin(delivery::run(&context, args))).await,
             Command::Demo(args) => Box::pin(demo::run(&context, args)).await,
             Command::Doctor(args) => Box::pin(doctor::run(&context, args)).await,
             Command::Check(args) => Box::pin(check::run(&context, args)).await,
             Command::Healthcheck(args) => args.run(|| Ok(context.config.clone())).await,
             Command::Config(args) => config::run(&context, args).await,
-            Command::Mq(args) => Box::pin(mq::run(&context, args)).await,
-            Command::Db(args) => db::run(&context, args).await,
+            Command::Mq(args) => Pace::Tool.run(Box::pin(mq::run(&context, args))).await,
+            Command::Db(args) => Pace::Tool.run(db::run(&context, args)).await,
             Command::Completion(args) => completion::run(&args),
             Command::Man(args) => man::run(&args),
         }

@@ -16,6 +16,7 @@ mod units;
 mod web;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
@@ -92,6 +93,8 @@ pub struct Database {
     pub url: SecretUrl,
     /// Pool size; on SQLite the readers, beside the one writer.
     pub max_connections: u32,
+    /// How long a role that starts waits for a server that is not there.
+    pub wait: Millis,
     /// Writer tasks for queued orders.
     pub writers: u32,
     /// Databases of single roles.
@@ -179,6 +182,8 @@ pub struct Mq {
     pub embedded: EmbeddedBroker,
     /// Catalogue name → physical topic, for those that differ (see [`Mq::physical_topic`]).
     pub topics: BTreeMap<String, String>,
+    /// Catalogue name → IANA name of the zone of times without one in its bodies; `default`: of all others.
+    pub zones: BTreeMap<String, String>,
     /// Sending.
     pub producer: Producer,
     /// Publishing what transactions wrote.
@@ -353,6 +358,7 @@ pub struct Stock {
 #[serde(deny_unknown_fields)]
 pub struct Warehouse {
     /// Base URL; empty is the sandbox of this process.
+    #[serde(serialize_with = "secret::shown")]
     pub endpoint: String,
     /// Key of the HMAC-SHA256 signatures on calls and callbacks.
     #[serde(serialize_with = "secret::masked")]
@@ -365,6 +371,8 @@ pub struct Warehouse {
 pub struct Sandbox {
     /// Serve them.
     pub enabled: bool,
+    /// Serve them also where other machines reach the process.
+    pub exposed: bool,
     /// The warehouse stand-in.
     pub warehouse: SandboxWarehouse,
 }
@@ -439,6 +447,19 @@ impl Config {
     pub fn database_url_of(&self, role: Role) -> SecretUrl {
         let own = self.database.roles.of(role);
         if own.is_empty() { self.database_url() } else { own.clone() }
+    }
+
+    /// As it counts for a process that listens at `listen`. The sandbox pays and delivers whatever it is asked to, so beyond
+    /// this machine it is there only where `sandbox.exposed` says so; and without it its channels are none.
+    #[must_use]
+    pub fn effective(&self, listen: Option<SocketAddr>) -> Self {
+        let mut config = self.clone();
+        let is_exposed = listen.is_some_and(|addr| !addr.ip().is_loopback());
+        config.sandbox.enabled &= !is_exposed || self.sandbox.exposed;
+        if !config.sandbox.enabled {
+            config.payment.channels.retain(|_, channel| !channel.is_own_sandbox());
+        }
+        config
     }
 
     /// The databases of `roles`, each once, with the roles that share it.

@@ -7,6 +7,7 @@ pub mod coupon;
 pub mod doc;
 pub mod event;
 pub mod id;
+pub mod loose;
 pub mod merchant;
 pub mod money;
 pub mod notice;

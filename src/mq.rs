@@ -11,6 +11,7 @@ pub mod lanes;
 pub mod local;
 pub mod message;
 pub mod operate;
+pub mod reader;
 pub mod relay;
 pub mod retry;
 pub mod rocketmq;

@@ -21,6 +21,7 @@ use std::time::Duration;
 #[cfg(feature = "embedded")]
 pub use broker::BrokerProcess;
 pub use broker::cluster_config;
+pub use invalidate::LISTENERS;
 pub use plan::{Plan, StartError, Work};
 pub use scale::Scaling;
 pub use wiring::{calls, effects, handlers};
@@ -32,6 +33,7 @@ use crate::delivery::Targets;
 use crate::domain::event::{Group, Role};
 use crate::http;
 use crate::mq::Consumer;
+use crate::mq::reader::Reader;
 use crate::mq::retry::Policy;
 use crate::roles::payment::transaction::Publish;
 use crate::shutdown::Shutdown;
@@ -57,6 +59,7 @@ impl Process {
     /// # Errors
     /// [`StartError`]; what was started until then is stopped with the runtime.
     pub async fn start(config: &Config, plan: Plan) -> Result<Self, StartError> {
+        let config = &effective(config, &plan);
         refuse_alone(config, &plan)?;
         let lock = if plan.embed_broker { Some(broker::lock(config)?) } else { None };
         let shutdown = Shutdown::new();
@@ -147,6 +150,20 @@ impl Process {
     }
 }
 
+/// The configuration as it counts where the plan listens, with a line of the log where that leaves something out.
+fn effective(config: &Config, plan: &Plan) -> Config {
+    let effective = config.effective(plan.listen);
+    if config.sandbox.enabled && !effective.sandbox.enabled {
+        tracing::warn!(
+            channels = effective.payment.channels.len(),
+            warehouse = effective.warehouse.endpoint,
+            "the sandbox is not served beyond this machine: payments and parcels need a channel and a warehouse of your \
+             own (or sandbox.exposed = true, for tests)"
+        );
+    }
+    effective
+}
+
 /// An error and what caused it.
 fn text_of(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
@@ -165,7 +182,10 @@ fn refuse_alone(config: &Config, plan: &Plan) -> Result<(), StartError> {
 
 /// The consumers of the roles of `database`, which work on it.
 fn consumers(config: &Config, database: &Database, metrics: &Arc<Metrics>) -> Vec<Consumer> {
-    let policy = Policy::of(&config.mq.retry);
-    let consumer = |handler| Consumer::new(database.db.clone(), handler, policy.clone(), Arc::clone(metrics));
+    let (policy, reader) = (Policy::of(&config.mq.retry), Reader::of(config));
+    let consumer = |handler| {
+        let consumer = Consumer::new(database.db.clone(), handler, policy.clone(), Arc::clone(metrics));
+        consumer.reading(reader.clone())
+    };
     handlers(config, &database.roles).into_iter().map(consumer).collect()
 }

@@ -1,5 +1,6 @@
 //! One rate limit for all processes of a role: the generic cell rate algorithm in Redis, by Redis's own clock.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use redis::Script;
@@ -29,10 +30,22 @@ pub struct SharedRate {
     step_us: u64,
 }
 
+impl fmt::Debug for SharedRate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("SharedRate").field(&self.key).finish()
+    }
+}
+
 impl SharedRate {
     pub(super) fn new(remote: Arc<Remote>, name: &str, per_second: u32) -> Self {
         let key = remote.key("rate", name);
         Self { remote, key, step_us: 1_000_000 / u64::from(per_second.max(1)) }
+    }
+
+    /// The limit of one caller.
+    #[must_use]
+    pub fn of(&self, caller: &str) -> Self {
+        Self { key: format!("{}:{caller}", self.key), ..self.clone() }
     }
 
     /// Whether a request may pass; `None` when Redis does not say, and the caller has to decide by itself.

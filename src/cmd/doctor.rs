@@ -5,6 +5,7 @@ mod clock;
 mod cluster;
 mod database;
 mod groups;
+mod offsets;
 mod redis;
 mod settings;
 mod topics;

@@ -8,6 +8,8 @@ use crate::config::{ConfigError, NotExposable};
 use crate::http::ListenError;
 use crate::output::OutputError;
 
+/// What was asked for could not be done.
+const FAILED: u8 = 1;
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
 
@@ -73,6 +75,11 @@ impl Failed {
 
 /// Ends the program: prints the error with its causes and advice, and chooses the exit code (0, 1 or 2).
 pub fn conclude(result: anyhow::Result<ExitCode>) -> ExitCode {
+    conclude_as(result, FAILED)
+}
+
+/// As [`conclude`], with a code of its own for what failed, where 1 is an answer.
+pub(super) fn conclude_as(result: anyhow::Result<ExitCode>, failed: u8) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
@@ -84,7 +91,7 @@ pub fn conclude(result: anyhow::Result<ExitCode>) -> ExitCode {
     // Nothing can be done when stderr is gone, too.
     let _ = std::io::stderr().write_all(text(&error).as_bytes());
     let usage = find::<ConfigError>(&error).is_some() || find::<Usage>(&error).is_some();
-    if usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+    ExitCode::from(if usage { USAGE } else { failed })
 }
 
 fn text(error: &anyhow::Error) -> String {

@@ -2,17 +2,16 @@
 //! is so already is not changed, so a file that was sent half-way, or twice, is sent again without harm.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use csv::{ReaderBuilder, StringRecord, Trim};
+use encoding_rs::UTF_8;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Context, bulk};
+use super::csv_file::{Record, RecordError, Records};
+use super::{Context, bulk, csv_file};
 use crate::client::{CallError, Reply};
 use crate::output::printable;
 
@@ -71,24 +70,21 @@ pub(super) async fn run<R: Row, S>(context: &Context, path: &Path, dry_run: bool
 where
     S: AsyncFn(&[R]) -> anyhow::Result<Reply>,
 {
-    let input: Box<dyn Read> = match path.as_os_str().to_str() {
-        Some("-") => Box::new(io::stdin()),
-        _ => Box::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?),
-    };
-    let mut reader = ReaderBuilder::new().flexible(true).trim(Trim::All).from_reader(input);
-    let places = places::<R>(reader.headers().context("the head of the file cannot be read")?)?;
+    let mut records = Records::new(csv_file::open(path)?);
+    let head = records.next().context("the file is empty: its first line has to name the columns")?;
+    let head = head.context("the head of the file cannot be read")?;
+    let places = places::<R>(&head.texts(UTF_8).context("the head of the file is not UTF-8")?)?;
+
     let progress = bulk::counter();
     let complain = |line: u64, why: &str| bulk::say(&progress, &format!("error: line {line}: {}", printable(why)));
     let mut summary = Summary { dry_run, ..Summary::default() };
     let mut seen: HashMap<String, u64> = HashMap::new();
     let mut part: Vec<(u64, R)> = Vec::with_capacity(AT_ONCE);
-    for record in reader.records() {
+    for record in records {
         let (line, row) = match record {
-            Ok(record) => (record.position().map_or(0, csv::Position::line), read::<R>(&record, &places)),
-            Err(error) => match error.position().map(csv::Position::line) {
-                Some(line) => (line, Err(anyhow::anyhow!("it is not UTF-8"))),
-                None => return Err(error).context("the file cannot be read any further"),
-            },
+            Ok(record) => (record.line, read::<R>(&record, &places)),
+            Err(RecordError::Broken { line, why }) => (line, Err(anyhow::anyhow!(why))),
+            Err(error @ RecordError::Input(_)) => return Err(error.into()),
         };
         summary.lines += 1;
         let row = row.and_then(|row| match seen.insert(row.key().to_owned(), line) {
@@ -115,10 +111,10 @@ where
 }
 
 /// Where each column stands.
-fn places<R: Row>(head: &StringRecord) -> anyhow::Result<HashMap<String, usize>> {
+fn places<R: Row>(head: &[String]) -> anyhow::Result<HashMap<String, usize>> {
     let mut places = HashMap::new();
     for (place, name) in head.iter().enumerate() {
-        let name = name.trim_start_matches('\u{feff}').to_ascii_lowercase();
+        let name = name.to_ascii_lowercase();
         let known = R::COLUMNS.iter().chain(R::OPTIONAL).any(|column| *column == name);
         anyhow::ensure!(
             known,
@@ -133,9 +129,10 @@ fn places<R: Row>(head: &StringRecord) -> anyhow::Result<HashMap<String, usize>>
     Ok(places)
 }
 
-fn read<R: Row>(record: &StringRecord, places: &HashMap<String, usize>) -> anyhow::Result<R> {
+fn read<R: Row>(record: &Record, places: &HashMap<String, usize>) -> anyhow::Result<R> {
     anyhow::ensure!(record.len() == places.len(), "{} fields, the first line names {}", record.len(), places.len());
-    R::read(|column| record.get(*places.get(column)?).filter(|text| !text.is_empty()).map(str::to_owned))
+    let fields = record.texts(UTF_8).context("it is not UTF-8")?;
+    R::read(|column| fields.get(*places.get(column)?).filter(|text| !text.is_empty()).cloned())
 }
 
 /// Sends lines; those that the role refuses are found by halving.

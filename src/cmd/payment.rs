@@ -43,10 +43,18 @@ enum Command {
     ///
     /// Every difference is a row: unknown (no such payment or refund here), not_paid (its callback did not come),
     /// other_transaction (money that came twice and does not go back), amount, currency, not_refunded, repeated (twice in
-    /// the file), missing (on record, and not in the file). Reads the database of the payment role. Exits with 1 when
-    /// anything differs.
-    #[command(after_help = "Examples:\n  ruyi payment reconcile statement.csv --channel sandbox --date 2026-01-31\n  \
-                            ruyi payment reconcile - --channel sandbox --date 2026-01-31 --output jsonl < statement.csv")]
+    /// the file), missing (a payment or a refund that is on record, and not in the file), totals (those of the file are
+    /// not those of its lines). A line that cannot be read is told on stderr, and the others are compared. Reads the
+    /// database of the payment role.
+    #[command(after_help = "\
+Exit codes: 0 nothing differs, 1 something does, 2 wrong usage, 3 not all could be compared: lines that cannot be read, a
+file that is not whole, or no file or database at all.
+
+Examples:
+  ruyi payment reconcile statement.csv --channel sandbox --date 2026-01-31
+  ruyi payment reconcile - --channel sandbox --date 2026-01-31 --output jsonl < statement.csv
+  ruyi payment reconcile bill.csv --format alipay --channel sandbox --date 2026-01-31
+  ruyi payment reconcile bank.csv --columns \"paymentId=Order no,amount=Total\" --encoding gbk --channel sandbox --date 2026-01-31")]
     Reconcile(reconcile::Args),
 }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::Fault;
-use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, texts};
+use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, secret, texts};
 use crate::domain::call::Kind;
-use crate::domain::event::Role;
-use crate::domain::id::Sku;
+use crate::domain::event::{self, Role};
+use crate::domain::id::{Quantity, Sku};
 
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -123,6 +124,17 @@ impl Config {
                 );
             }
         }
+        let urls = [("database.url".to_owned(), &database.url), ("cache.url".to_owned(), &self.cache.url)];
+        let roles = Role::ALL.map(|role| (format!("database.roles.{}", role.name()), database.roles.of(role)));
+        for (key, url) in urls.into_iter().chain(roles) {
+            if !url.is_readable() {
+                faults.add(
+                    &key,
+                    "cannot be read as a URL",
+                    "percent-encode what the user name and the password have of : / ? # @ % (# is %23, @ is %40)",
+                );
+            }
+        }
         if !self.cache.url.is_empty() && !matches!(self.cache.url.scheme(), Some("redis" | "rediss")) {
             faults.add(
                 "cache.url",
@@ -172,6 +184,19 @@ impl Config {
                 faults.add(&format!("mq.topics.{event}"), &what, "topic:tag, the tag of letters, digits, _ - .");
             }
         }
+        for (name, zone) in &mq.zones {
+            let key = format!("mq.zones.{name}");
+            if name != "default" && event::Kind::from_name(name).is_none() {
+                faults.add(
+                    &key,
+                    "no event of this name is in the catalogue",
+                    "\"default\", or a name of docs/events.md",
+                );
+            }
+            if TimeZone::get(zone).is_err() {
+                faults.add(&key, "no such time zone", "an IANA name: \"UTC\" or \"Asia/Shanghai\"");
+            }
+        }
         faults.at_least("mq.queues", mq.queues.into(), 1);
         faults.positive("mq.producer.timeout", mq.producer.timeout);
         if mq.producer.max_delay < Millis::new(1_000) {
@@ -212,6 +237,10 @@ impl Config {
     fn check_business(&self, faults: &mut Faults) {
         faults.at_least("order.max_lines", as_i64(self.order.max_lines), 1);
         faults.at_least("order.max_quantity", self.order.max_quantity, 1);
+        if self.order.max_quantity > Quantity::MAX {
+            let what = format!("{} is more than any line may have", self.order.max_quantity);
+            faults.add("order.max_quantity", &what, &format!("use {} or less", Quantity::MAX));
+        }
         faults.at_least("order.batch", as_i64(self.order.batch), 1);
         for sku in self.order.hot_skus.iter().filter(|sku| sku.parse::<Sku>().is_err()) {
             faults.add("order.hot_skus", &format!("{sku:?} cannot be a SKU"), "the SKUs as in the product table");
@@ -333,6 +362,10 @@ impl Config {
         if !is_host_port(&format!("{}:{}", email.host, email.port)) || email.host.contains([':', '/', '@']) {
             faults.add("notices.email.host", "not the name of a host", "for example \"smtp.example.com\"");
         }
+        // It is a part of a line of the conversation.
+        if !email.hello.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | ':')) {
+            faults.add("notices.email.hello", "not the name of a host", "for example \"mail.example.com\", or \"\"");
+        }
         if email.user.is_empty() != email.password.expose_secret().is_empty() {
             faults.add("notices.email.user", "user and password go together", "set both or none");
         }
@@ -354,8 +387,11 @@ impl Config {
         faults.at_least("http.concurrency", as_i64(self.http.concurrency), 1);
         faults.at_least("http.body_limit", as_i64(self.http.body_limit.as_usize()), 1);
         faults.positive("http.request_timeout", self.http.request_timeout);
+        faults.positive("http.queue_wait", self.http.queue_wait);
         faults.at_least("http.connections", as_i64(self.http.connections), 1);
         faults.positive("http.idle_timeout", self.http.idle_timeout);
+        faults.positive("http.head_timeout", self.http.head_timeout);
+        faults.positive("http.write_timeout", self.http.write_timeout);
         let mut names = BTreeSet::new();
         for key in &self.http.keys {
             if !matches!(hex::decode(&key.sha256), Ok(bytes) if bytes.len() == 32) {
@@ -428,7 +464,7 @@ impl Faults {
         if !fine {
             self.add(
                 key,
-                &format!("{text:?} is not an http:// or https:// URL"),
+                &format!("{:?} is not an http:// or https:// URL", secret::shown_url(text)),
                 "for example \"http://127.0.0.1:8080\", or \"\" for the default",
             );
         }

@@ -180,15 +180,19 @@ impl Provider for Named<'_> {
     }
 }
 
-/// `RUYI_MQ__NAMESRV` → `mq.namesrv`. Names under `mq.topics` are upper case in the catalogue, all else is lower.
+/// `RUYI_MQ__NAMESRV` → `mq.namesrv`. Names of events, under `mq.topics` and `mq.zones`, are upper case in the catalogue,
+/// all else is lower.
 fn env_path(name: &str) -> Option<Vec<String>> {
     let rest = name.strip_prefix(ENV_PREFIX)?;
     if NOT_SETTINGS.iter().any(|other| name == *other || (other.ends_with('_') && name.starts_with(other))) {
         return None;
     }
     let mut path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
-    if path.len() > 2 && path[..2] == ["mq", "topics"] {
-        path[2..].iter_mut().for_each(|part| *part = part.to_uppercase());
+    let is_of_events =
+        matches!(path.as_slice(), [mq, table, ..] if mq == "mq" && (table == "topics" || table == "zones"));
+    if is_of_events {
+        let names = path.iter_mut().skip(2).filter(|name| *name != "default");
+        names.for_each(|name| *name = name.to_uppercase());
     }
     Some(path)
 }

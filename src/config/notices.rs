@@ -29,6 +29,7 @@ pub struct Notices {
 #[serde(deny_unknown_fields)]
 pub struct Sms {
     /// URL that each message is posted to; empty: none is sent.
+    #[serde(serialize_with = "super::secret::shown")]
     pub endpoint: String,
     /// Key of the signature; empty: unsigned.
     #[serde(serialize_with = "super::secret::masked")]
@@ -56,6 +57,8 @@ pub struct Email {
     pub password: SecretString,
     /// Sender: an address, or `Name <address>`.
     pub from: String,
+    /// Name of this machine for the server (EHLO); empty: the domain of the sender.
+    pub hello: String,
 }
 
 /// How a connection to a mail server is protected.

@@ -38,6 +38,7 @@ pub struct Backlog {
     /// Groups to read; empty: those of ruyi.
     pub watch: Vec<String>,
     /// URL that the scale hook posts to; empty for none.
+    #[serde(serialize_with = "super::secret::shown")]
     pub hook_url: String,
     /// Program and arguments of the scale hook; empty for none.
     pub hook_command: Vec<String>,

@@ -22,6 +22,18 @@ pub struct Payment {
     pub channels: BTreeMap<String, Channel>,
 }
 
+impl Payment {
+    /// The channel of an order that names none: a sandbox, and only while there is no other kind of channel.
+    #[must_use]
+    pub fn default_channel(&self) -> Option<&str> {
+        if self.channels.values().any(|channel| channel.kind != ChannelKind::Sandbox) {
+            return None;
+        }
+        let named = self.channels.keys().find(|id| *id == ChannelKind::Sandbox.name());
+        named.or_else(|| self.channels.keys().next()).map(String::as_str)
+    }
+}
+
 /// How an event leaves its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +58,7 @@ pub struct Channel {
     pub old_secret: SecretString,
     /// Base URL; empty is the sandbox of this process.
     #[serde(default)]
+    #[serde(serialize_with = "super::secret::shown")]
     pub endpoint: String,
     /// When a payment is submitted to it.
     #[serde(default)]
@@ -85,6 +98,12 @@ pub enum SubmitWhen {
 }
 
 impl Channel {
+    /// It is the stand-in of the process itself.
+    #[must_use]
+    pub fn is_own_sandbox(&self) -> bool {
+        self.kind == ChannelKind::Sandbox && self.endpoint.is_empty()
+    }
+
     /// The keys that its callbacks may be signed with.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let old = Some(&self.old_secret).filter(|secret| !secret.expose_secret().is_empty());

@@ -3,8 +3,9 @@
 use figment::value::{Dict, Value};
 
 /// Tables whose keys are chosen by the user: any name goes, with the shape of the entry named here.
-const OPEN: [(&str, Option<&str>); 6] = [
+const OPEN: [(&str, Option<&str>); 7] = [
     ("mq.topics", None),
+    ("mq.zones", None),
     ("consumers", Some("default")),
     ("payment.channels", Some("sandbox")),
     ("backlog.groups", Some("default")),

@@ -37,29 +37,61 @@ impl SecretUrl {
         self.expose().split_once("://").map(|(scheme, _)| scheme)
     }
 
-    /// The URL with its password, and query values that name a secret, replaced by the mask; safe to print.
+    /// The URL with its password, and query values that name a secret, replaced by the mask; safe to print. Of one that is
+    /// not [readable](Self::is_readable) the scheme alone.
     #[must_use]
     pub fn masked(&self) -> String {
         let text = self.expose();
-        match Url::parse(text) {
-            // Whatever does not parse may hide its password anywhere.
-            Err(_) if text.contains('@') => MASK.to_owned(),
-            Err(_) => text.to_owned(),
-            Ok(mut url) => {
-                if url.password().is_none() && url.query().is_none() {
-                    return text.to_owned();
-                }
-                if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
-                    return MASK.to_owned();
-                }
-                let pairs: Vec<String> = url.query_pairs().map(|(name, value)| mask_pair(&name, &value)).collect();
-                if !pairs.is_empty() {
-                    url.set_query(Some(&pairs.join("&")));
-                }
-                url.to_string()
-            }
+        let Some(mut url) = self.read() else {
+            return match self.scheme() {
+                _ if text.is_empty() => String::new(),
+                Some(scheme) if is_word(scheme) => format!("{scheme}://{MASK}"),
+                _ => MASK.to_owned(),
+            };
+        };
+        if url.password().is_none() && url.query().is_none() {
+            return text.to_owned();
         }
+        if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+            return MASK.to_owned();
+        }
+        let pairs: Vec<String> = url.query_pairs().map(|(name, value)| mask_pair(&name, &value)).collect();
+        if !pairs.is_empty() {
+            url.set_query(Some(&pairs.join("&")));
+        }
+        url.to_string()
     }
+
+    /// It means one thing only. A password that is not percent-encoded ends at its first `/`, `?` or `#`, and its rest
+    /// would be taken for a host, a path or a name, and shown.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.is_empty() || self.read().is_some()
+    }
+
+    fn read(&self) -> Option<Url> {
+        let (scheme, rest) = self.expose().split_once("://").filter(|(scheme, _)| is_word(scheme))?;
+        // A file has no password, and may have any name.
+        let behind_host = rest.find(['/', '?', '#']).and_then(|end| rest.get(end..)).unwrap_or_default();
+        let is_plain = scheme == "sqlite" || !behind_host.contains(['@', '#']);
+        Url::parse(self.expose()).ok().filter(|_| is_plain)
+    }
+}
+
+/// What the scheme of a URL may be: letters, so that nothing else is shown as one.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphabetic())
+}
+
+/// `serialize_with` for URLs of others that may carry a password, several between commas.
+pub(super) fn shown<S: Serializer>(urls: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let shown: Vec<String> = urls.split(',').map(|url| shown_url(url.trim())).collect();
+    serializer.serialize_str(&shown.join(","))
+}
+
+/// A URL as it may be shown: without a password, if there may be one in it.
+pub(super) fn shown_url(url: &str) -> String {
+    if url.contains('@') { SecretUrl::from(url).masked() } else { url.to_owned() }
 }
 
 /// Query options such as `ssl-mode` help whoever reads the output; only those that name a secret are hidden.

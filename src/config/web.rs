@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{ByteSize, Millis};
+use crate::domain::id::MerchantId;
 
 /// The HTTP servers.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -28,14 +29,22 @@ pub struct Http {
     pub body_limit: ByteSize,
     /// Requests in work at once.
     pub concurrency: usize,
-    /// Requests per second of this process; 0 is no limit.
+    /// Requests per second of each API key; 0 is no limit.
     pub rate_limit: u32,
     /// One request.
     pub request_timeout: Millis,
-    /// Open connections of one listener.
+    /// A request that others are written before for so long is refused.
+    pub queue_wait: Millis,
+    /// Open connections of one listener, beside a few for probes.
     pub connections: usize,
-    /// How long a connection may take to send the head of its next request.
+    /// How long a connection may wait for its next request.
     pub idle_timeout: Millis,
+    /// How long it may take to send the head of one.
+    pub head_timeout: Millis,
+    /// How long it may take to take an answer.
+    pub write_timeout: Millis,
+    /// `order:write` and the other scopes for writing also mean what has scopes of its own by now.
+    pub wide_scopes: bool,
     /// Who may call. Empty: anyone, but only on loopback.
     pub keys: Vec<ApiKey>,
 }
@@ -50,6 +59,9 @@ pub struct ApiKey {
     pub sha256: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// The merchant that it acts for, and for no other; none: for the shop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merchant: Option<MerchantId>,
 }
 
 /// What an API key may do.
@@ -58,13 +70,25 @@ pub enum Scope {
     /// Read orders and products.
     #[serde(rename = "order:read")]
     OrderRead,
-    /// Place and cancel orders, write products.
+    /// Place and cancel orders, and change where they go.
     #[serde(rename = "order:write")]
     OrderWrite,
+    /// Write products and their prices.
+    #[serde(rename = "product:write")]
+    ProductWrite,
+    /// Write templates of coupons, and issue coupons.
+    #[serde(rename = "coupon:write")]
+    CouponWrite,
+    /// Give money back.
+    #[serde(rename = "refund:write")]
+    RefundWrite,
+    /// Make outgoing calls once more, and take them back.
+    #[serde(rename = "delivery:write")]
+    DeliveryWrite,
     /// Read payments.
     #[serde(rename = "payment:read")]
     PaymentRead,
-    /// Pay and refund.
+    /// Pay; open and close payments of merchants.
     #[serde(rename = "payment:write")]
     PaymentWrite,
     /// Read stock.
@@ -76,7 +100,7 @@ pub enum Scope {
     /// Read points, notifications and statistics.
     #[serde(rename = "notify:read")]
     NotifyRead,
-    /// Spend points; make calls of this role once more, and take them back.
+    /// Spend points; write contacts and merchants.
     #[serde(rename = "notify:write")]
     NotifyWrite,
     /// Read what was sent, handled and parked.
@@ -91,12 +115,35 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::OrderRead,
+        Self::OrderWrite,
+        Self::ProductWrite,
+        Self::CouponWrite,
+        Self::RefundWrite,
+        Self::DeliveryWrite,
+        Self::PaymentRead,
+        Self::PaymentWrite,
+        Self::StockRead,
+        Self::StockWrite,
+        Self::NotifyRead,
+        Self::NotifyWrite,
+        Self::MessageRead,
+        Self::MessageWrite,
+        Self::Admin,
+    ];
+
     /// The name used in the configuration and in answers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OrderRead => "order:read",
             Self::OrderWrite => "order:write",
+            Self::ProductWrite => "product:write",
+            Self::CouponWrite => "coupon:write",
+            Self::RefundWrite => "refund:write",
+            Self::DeliveryWrite => "delivery:write",
             Self::PaymentRead => "payment:read",
             Self::PaymentWrite => "payment:write",
             Self::StockRead => "stock:read",
@@ -115,12 +162,16 @@ impl Scope {
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// Base URLs of the order role, between commas; empty is [`Client::DEFAULT_URL`].
+    #[serde(serialize_with = "super::secret::shown")]
     pub order: String,
     /// Those of the payment role.
+    #[serde(serialize_with = "super::secret::shown")]
     pub payment: String,
     /// Those of the stock role.
+    #[serde(serialize_with = "super::secret::shown")]
     pub stock: String,
     /// Those of the notify role.
+    #[serde(serialize_with = "super::secret::shown")]
     pub notify: String,
     /// API key to send; empty for none.
     #[serde(serialize_with = "super::secret::masked")]

@@ -36,6 +36,8 @@ pub(super) struct Claim {
     pub until: &'static [&'static str],
     /// Columns that are emptied.
     pub emptied: &'static [&'static str],
+    /// A column that counts claims, and the one whose number it begins with.
+    pub counted: Option<(&'static str, &'static str)>,
 }
 
 /// A number that no other claim has, whichever process makes it and whatever node number that has.

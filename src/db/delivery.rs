@@ -127,6 +127,19 @@ pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<
     Ok(revived)
 }
 
+/// A question that has had its answer, or was given up, is asked again from now on.
+///
+/// # Errors
+/// The database's.
+pub async fn ask_again(tx: &mut Tx, kind: Kind, reference: String) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    let text = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
+                WHERE kind = ? AND ref = ? AND status <> 0";
+    sql::execute(tx, text, vals![now_ms, now_ms, now_ms, kind as i64, reference]).await?;
+    tx.wake_deliveries();
+    Ok(())
+}
+
 /// Takes up to `limit` calls of `kinds` (at least one) that are due, and keeps others from making them for `lease_ms`.
 /// Of calls that keep their order only the first that is to be made is taken; the others wait for its end.
 ///
@@ -178,7 +191,13 @@ pub async fn by_ids(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<Deliv
     Ok(calls)
 }
 
-const CLAIM: Claim = Claim { table: "delivery", until: &["next_at"], emptied: &["held_by"] };
+/// Whoever claims it may make it: that it was not, or what was answered, is written later. Where no claim was counted
+/// yet, each attempt may be one.
+const CLAIM: Claim =
+    Claim { table: "delivery", until: &["next_at"], emptied: &["held_by"], counted: Some(("unanswered", "attempts")) };
+
+/// A claimed call that was not begun: its claim does not count.
+const NOT_MADE: &str = "unanswered = CASE WHEN unanswered > 0 THEN unanswered - 1 ELSE unanswered END";
 
 /// Calls that cannot be read are set aside.
 async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
@@ -198,6 +217,7 @@ async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Re
             Ok(call) => claimed.push(call),
             Err(why) => {
                 let order_id = row.int(3).map_or_else(|_| String::new(), |order_id| order_id.to_string());
+                postpone(tx, vec![id], now_ms).await?;
                 walk::set_aside(tx, Walk::Deliveries, id.into(), &order_id, &why).await?;
             }
         }
@@ -228,6 +248,8 @@ pub struct Attempt {
     pub status: Status,
     /// When to try again.
     pub next_at: Option<i64>,
+    /// How often it may have been made without an answer, with this attempt.
+    pub unanswered: i64,
 }
 
 /// Numbers of attempts come from a locked call, so no two have the same.
@@ -269,7 +291,7 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
             let error = one.error.as_deref().map(super::retry::shorten);
             let given_up = matches!(one.status, Status::Dead | Status::Refused);
             let next_at = if given_up { Some(GIVEN_UP) } else { one.next_at };
-            vals![one.delivery_id, one.status as i64, one.attempt, next_at, None::<i64>, error, now_ms]
+            vals![one.delivery_id, one.status as i64, one.attempt, next_at, None::<i64>, error, one.unanswered, now_ms]
         })
         .collect();
     let columns = [
@@ -278,21 +300,22 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
         Column::Set("next_at"),
         Column::Set("held_by"),
         Column::Set("last_error"),
+        Column::Set("unanswered"),
         Column::Set("updated_at"),
     ];
     sql::update(tx, "delivery", "id", &columns, rows).await
 }
 
-/// Logs attempts whose calls somebody else had made as well, and moved on: they count as made, and for no schedule.
-/// `base` is what [`Open`] says about each.
+/// Logs attempts whose calls somebody else had made as well, and moved on: they count as made, and for no schedule, whose
+/// `base` (as in [`Open`]) stands beside each.
 ///
 /// # Errors
 /// The database's.
 pub async fn record_late(tx: &mut Tx, late: &[(Attempt, i64)]) -> Result<(), DbError> {
     let attempts: Vec<Attempt> = late.iter().map(|(attempt, _)| attempt.clone()).collect();
     log_attempts(tx, &attempts).await?;
-    let rows = late.iter().map(|(one, base)| vals![one.delivery_id, one.attempt, base + 1]).collect();
-    let columns = [Column::Set("attempts"), Column::Set("base_attempts")];
+    let rows = late.iter().map(|(one, base)| vals![one.delivery_id, one.attempt, *base, one.unanswered]).collect();
+    let columns = [Column::Set("attempts"), Column::Set("base_attempts"), Column::Set("unanswered")];
     sql::update(tx, "delivery", "id", &columns, rows).await
 }
 
@@ -309,8 +332,8 @@ async fn put_back(tx: &mut Tx, mut ids: Vec<i64>, next_at: i64, held_by: Option<
     ids.sort_unstable();
     let ids = ids.into_iter().map(Val::Int).collect();
     let fixed = [Val::Int(next_at), Val::MaybeInt(held_by)];
-    let text = "UPDATE delivery SET next_at = ?, held_by = ? WHERE id";
-    sql::execute_in(tx, text, " AND status = 0", &fixed, ids).await
+    let text = format!("UPDATE delivery SET next_at = ?, held_by = ?, {NOT_MADE} WHERE id");
+    sql::execute_in(tx, &text, " AND status = 0", &fixed, ids).await
 }
 
 /// Makes due now what waits for `from` (epoch ms) or later, among the calls of `kind` whose reference begins with
@@ -355,6 +378,8 @@ pub struct Open {
     pub base: i64,
     /// Where it stands: it may have been taken back by hand, or settled by somebody who made it as well.
     pub status: Status,
+    /// How often it may have been made without an answer, the claim of whoever asks included.
+    pub unanswered: i64,
 }
 
 /// How these calls stand, by id, locked until the commit.
@@ -364,11 +389,11 @@ pub struct Open {
 pub async fn lock_made(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<Open>, DbError> {
     ids.sort_unstable();
     let after = format!(" ORDER BY id{}", tx.dialect().for_update());
-    let before = "SELECT id, attempts, COALESCE(base_attempts, 0), status FROM delivery WHERE id";
+    let before = "SELECT id, attempts, COALESCE(base_attempts, 0), status, COALESCE(unanswered, attempts) FROM delivery WHERE id";
     let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
     let open = |row: &AnyRow| {
-        let id = row.int(0)?;
-        Ok(Open { id, attempts: row.int(1)?, base: row.int(2)?, status: Status::from_code(row.int(3)?, id)? })
+        let (id, attempts, base, unanswered) = (row.int(0)?, row.int(1)?, row.int(2)?, row.int(4)?);
+        Ok(Open { id, attempts, base, status: Status::from_code(row.int(3)?, id)?, unanswered })
     };
     rows.iter().map(open).collect()
 }
@@ -392,6 +417,17 @@ pub async fn armed_before(tx: &mut Tx, mut ids: Vec<i64>, before: i64) -> Result
 pub async fn open_call(conn: &mut AnyConnection, kind: Kind, reference: &str) -> Result<Option<i64>, DbError> {
     let text = "SELECT id FROM delivery WHERE kind = ? AND ref = ? AND status = 0";
     sql::fetch_one(conn, text, vals![kind as i64, reference]).await?.map_or(Ok(None), |row| row.int(0).map(Some))
+}
+
+/// A call that was given up counts as refused for good from now on: nobody can make it once more. False where it is not
+/// one that was given up.
+///
+/// # Errors
+/// The database's.
+pub async fn close(tx: &mut Tx, kind: Kind, reference: &str) -> Result<bool, DbError> {
+    let text = "UPDATE delivery SET status = ?, updated_at = ? WHERE kind = ? AND ref = ? AND status = ?";
+    let vals = vals![Status::Refused as i64, tx.now_ms(), kind as i64, reference, Status::Dead as i64];
+    Ok(sql::execute(tx, text, vals).await? > 0)
 }
 
 /// When the next call of `kinds` (at least one) falls due, epoch ms.

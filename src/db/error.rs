@@ -1,7 +1,10 @@
 //! What can go wrong with the database.
 
-use super::Dialect;
+use std::time::Duration;
+
 use thiserror::Error;
+
+use super::dialect::Cause;
 
 /// An error of the database layer.
 #[derive(Debug, Error)]
@@ -9,6 +12,18 @@ pub enum DbError {
     /// The server or the driver refused.
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The session cannot be begun, used or ended, whatever the work on it.
+    #[error("database: {0}")]
+    Session(sqlx::Error),
+    /// No answer within this time: the connection is closed, and what the server made of it is not known.
+    #[error("the database has not answered for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// All connections are in use.
+    #[error("all connections to the database are in use (database.max_connections)")]
+    Busy,
+    /// Somebody else has held a lock that was needed for longer than it is waited for.
+    #[error("a row is locked by somebody else")]
+    Locked,
     /// A row holds what this version cannot read.
     #[error("{table} {key}: {what}")]
     Row {
@@ -76,49 +91,76 @@ impl DbError {
         matches!(self, Self::TooLarge { .. } | Self::Unsendable { .. })
     }
 
+    /// What it comes from.
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Sql(error) => Cause::of(error),
+            Self::Overtaken => Cause::Moment,
+            Self::Locked => Cause::Locked,
+            Self::Session(_) | Self::Silent(_) | Self::Busy | Self::Injected(_) | Self::NoNode | Self::Away => {
+                Cause::Server
+            }
+            _ => Cause::Work,
+        }
+    }
+
     /// The same transaction may succeed at once: it lost a deadlock, or was overtaken.
     #[must_use]
     pub fn is_of_the_moment(&self) -> bool {
-        match self {
-            Self::Overtaken => true,
-            Self::Sql(error) => Dialect::is_retryable(error),
-            _ => false,
-        }
+        self.cause() == Cause::Moment
     }
 
-    /// The database is away or busy: the same work may succeed later, and nothing is wrong with the work itself.
+    /// The session or the server cannot work, or is busy: any other work would have failed as well, and the same may
+    /// succeed later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Injected(_) | Self::NoNode | Self::Away | Self::Overtaken => true,
-            Self::Sql(error) => {
-                matches!(
-                    error,
-                    sqlx::Error::Io(_)
-                        | sqlx::Error::PoolTimedOut
-                        | sqlx::Error::PoolClosed
-                        | sqlx::Error::WorkerCrashed
-                        | sqlx::Error::Tls(_)
-                        | sqlx::Error::Protocol(_)
-                ) || Dialect::is_retryable(error)
-                    || is_server_state(error)
+        matches!(self.cause(), Cause::Moment | Cause::Server)
+    }
+
+    /// Nobody answers at the address, or only to say that it is not ready: it may come up. A refusal (a wrong password, no
+    /// such database) is an answer.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        let refused = match self {
+            Self::Session(error) | Self::Sql(error) => {
+                let state = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+                state.starts_with("28") || state.starts_with("42")
             }
+            // Planned, not met.
+            _ => matches!(self, Self::Injected(_)),
+        };
+        self.is_outage() && !refused
+    }
+
+    /// Somebody else holds a lock that this work needs: other work can go on.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.cause() == Cause::Locked
+    }
+
+    /// The same work may succeed later as it is: it is no failed attempt of it.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.cause() != Cause::Work
+    }
+
+    /// A smaller piece of the same work may succeed: it was too much to be answered in time.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent(_))
+    }
+
+    /// The connection is not to be used again.
+    pub(super) fn spoils(&self) -> bool {
+        match self {
+            Self::Session(_) | Self::Silent(_) => true,
+            Self::Sql(error) => matches!(Cause::of(error), Cause::Server | Cause::Unclear),
             _ => false,
         }
     }
-}
 
-/// The server says that it cannot work now: shutting down, too many connections, read-only, disk full.
-fn is_server_state(error: &sqlx::Error) -> bool {
-    let Some(database) = error.as_database_error() else { return false };
-    if let Some(mysql) = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-        return matches!(
-            mysql.number(),
-            1021 | 1040 | 1053 | 1077 | 1079 | 1105 | 1129 | 1152 | 1290 | 1317 | 1927 | 2006 | 2013
-                // TiDB: placement driver or store away, busy, or without a leader.
-                | 9001..=9006 | 9009 | 9010 | 9012 | 9013
-        );
+    /// What a failed COMMIT or ROLLBACK says about the session: no work can be blamed for that.
+    pub(super) fn at_end(error: sqlx::Error) -> Self {
+        if matches!(Cause::of(&error), Cause::Moment | Cause::Work) { Self::Sql(error) } else { Self::Session(error) }
     }
-    // SQLITE_IOERR (10 and its extended codes), SQLITE_FULL (13), SQLITE_READONLY (8).
-    database.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| matches!(code & 0xff, 8 | 10 | 13))
 }

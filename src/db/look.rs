@@ -76,15 +76,15 @@ pub async fn may_write(conn: &mut AnyConnection) -> Result<(), DbError> {
         "DELETE FROM message_record WHERE 1 = 0",
     ];
     let begin = Dialect::of(conn).begin();
-    sqlx::raw_sql(begin).execute(&mut *conn).await?;
+    sql::run(conn, begin).await?;
     let mut result = Ok(());
     for text in TOUCH_NOTHING {
-        if let Err(error) = sqlx::raw_sql(text).execute(&mut *conn).await {
-            result = Err(DbError::from(error));
+        result = sql::run(conn, text).await;
+        if result.is_err() {
             break;
         }
     }
-    sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await?;
+    sql::run(conn, "ROLLBACK").await?;
     result
 }
 

@@ -37,10 +37,8 @@ pub struct Merchant {
     pub profile: Profile,
     /// Signs what it is told.
     pub secret: SecretString,
-    /// The one before, which signs as well before `old_until`.
-    pub old_secret: Option<SecretString>,
-    /// Epoch ms.
-    pub old_until: i64,
+    /// The ones before, the newest first.
+    pub old: Vec<OldSecret>,
     /// Rises with each change of the profile.
     pub version: i64,
     /// Epoch ms.
@@ -49,12 +47,26 @@ pub struct Merchant {
     pub updated_at: i64,
 }
 
+/// A secret that was replaced.
+#[derive(Clone, Debug)]
+pub struct OldSecret {
+    /// It signs as well ...
+    pub secret: SecretString,
+    /// ... before this, epoch ms.
+    pub until: i64,
+}
+
 impl Merchant {
-    /// What signs at `now_ms`: the newest first, never none, at most two.
+    /// What signs at `now_ms`: the newest first, never none.
     #[must_use]
     pub fn secrets(&self, now_ms: i64) -> Vec<SecretString> {
-        let old = self.old_secret.iter().filter(|_| now_ms < self.old_until);
+        let old = self.old_at(now_ms).map(|old| &old.secret);
         [&self.secret].into_iter().chain(old).cloned().collect()
+    }
+
+    /// The old ones that still sign at `now_ms`.
+    pub fn old_at(&self, now_ms: i64) -> impl Iterator<Item = &OldSecret> {
+        self.old.iter().filter(move |old| now_ms < old.until)
     }
 
     /// MERCHANT_CHANGED.
@@ -73,7 +85,7 @@ impl Merchant {
 }
 
 const COLUMNS: &str = "id, name, tenant_id, notify_url, active, accepts, secret, old_secret, old_until, version, \
-    created_at, updated_at";
+    created_at, updated_at, older_secrets";
 
 fn accepts_of(text: &str, table: &'static str, id: i64) -> Result<Vec<Accept>, DbError> {
     serde_json::from_str(text).map_err(|error| DbError::Row { table, key: id.to_string(), what: error.to_string() })
@@ -91,12 +103,38 @@ fn from_row(row: &AnyRow) -> Result<Merchant, DbError> {
             accepts: accepts_of(&row.text(5)?, "merchant", id)?,
         },
         secret: row.text(6)?.into(),
-        old_secret: row.maybe_text(7)?.map(SecretString::from),
-        old_until: row.int(8)?,
+        old: old_of(row, id)?,
         version: row.int(9)?,
         created_at: row.int(10)?,
         updated_at: row.int(11)?,
     })
+}
+
+/// The newest of the old ones stands in columns of its own, where processes of before look for it.
+fn old_of(row: &AnyRow, id: i64) -> Result<Vec<OldSecret>, DbError> {
+    let mut old = Vec::new();
+    if let Some(secret) = row.maybe_text(7)? {
+        old.push(OldSecret { secret: secret.into(), until: row.int(8)? });
+    }
+    let older = row.text(12)?;
+    if older.is_empty() {
+        return Ok(old);
+    }
+    let older: Vec<(String, i64)> = serde_json::from_str(&older).map_err(|error| DbError::Row {
+        table: "merchant",
+        key: id.to_string(),
+        what: format!("older_secrets: {error}"),
+    })?;
+    old.extend(older.into_iter().map(|(secret, until)| OldSecret { secret: secret.into(), until }));
+    Ok(old)
+}
+
+fn older_text(older: &[OldSecret]) -> Result<String, DbError> {
+    if older.is_empty() {
+        return Ok(String::new());
+    }
+    let pairs: Vec<(&str, i64)> = older.iter().map(|old| (old.secret.expose_secret(), old.until)).collect();
+    Ok(serde_json::to_string(&pairs)?)
 }
 
 /// Merchants by id; those that do not exist are missing.
@@ -147,7 +185,8 @@ pub async fn with_url(conn: &mut AnyConnection, url: &str) -> Result<Vec<i64>, D
 /// # Errors
 /// The database's.
 pub async fn put(tx: &mut Tx, merchant: &Merchant) -> Result<(), DbError> {
-    let Merchant { profile, .. } = merchant;
+    let Merchant { profile, old, .. } = merchant;
+    let newest = old.first();
     let row = vals![
         merchant.id,
         &profile.name,
@@ -156,11 +195,12 @@ pub async fn put(tx: &mut Tx, merchant: &Merchant) -> Result<(), DbError> {
         profile.active,
         serde_json::to_string(&profile.accepts)?,
         merchant.secret.expose_secret(),
-        merchant.old_secret.as_ref().map(|secret| secret.expose_secret().to_owned()),
-        merchant.old_until,
+        newest.map(|old| old.secret.expose_secret().to_owned()),
+        newest.map_or(0, |old| old.until),
         merchant.version,
         merchant.created_at,
         merchant.updated_at,
+        older_text(old.get(1..).unwrap_or_default())?,
     ];
     let set = [
         "name",
@@ -173,6 +213,7 @@ pub async fn put(tx: &mut Tx, merchant: &Merchant) -> Result<(), DbError> {
         "old_until",
         "version",
         "updated_at",
+        "older_secrets",
     ];
     let tail = Dialect::of(tx).on_conflict("id", &set, &[]);
     sql::insert(tx, &format!("INSERT INTO merchant ({COLUMNS})"), vec![row], &tail).await.map(|_| ())

@@ -12,6 +12,7 @@ use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AnyConnection, Connection, SqlStr};
 
+use super::pace::Pace;
 use super::pool::address;
 use super::sql::{self, Columns};
 use super::{DbError, Dialect};
@@ -33,6 +34,9 @@ const TABLE: &str = "_sqlx_migrations";
 /// Name of the lock on MySQL, one per database and at most 64 characters. sqlx's own asks for an endless wait, which
 /// MariaDB answers with NULL.
 const LOCK: &str = "CONCAT('ruyi.migrate.', LEFT(DATABASE(), 50))";
+
+/// The longest wait for a connection: of a SQLite file that another process is turning into WAL mode as well.
+const CONNECT: Duration = Duration::from_secs(20);
 
 /// A migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub async fn pending(url: &str) -> Result<Vec<Step>, DbError> {
         return Ok(MIGRATIONS.iter().map(step).collect());
     }
     let mut conn = connect(url).await?;
-    let steps = missing(&mut conn).await?;
+    let steps = Pace::Tool.run(missing(&mut conn)).await?;
     conn.close().await?;
     Ok(steps)
 }
@@ -87,9 +91,9 @@ pub async fn run(url: &str) -> Result<Vec<Step>, DbError> {
     let mut conn = connect(url).await?;
     let dialect = Dialect::of(&conn);
     if dialect == Dialect::MySql {
-        lock_name(&mut conn).await?;
+        Pace::Tool.run(lock_name(&mut conn)).await?;
     }
-    let applied = apply(&mut conn).await;
+    let applied = Pace::Tool.run(apply(&mut conn)).await;
     // When it failed, the end of the connection frees the name.
     let applied = applied?;
     if dialect == Dialect::MySql {
@@ -141,12 +145,16 @@ async fn has_table(conn: &mut AnyConnection) -> Result<bool, DbError> {
     Ok(sql::fetch_one(conn, text, vals![TABLE]).await?.map_or(Ok(0), |row| row.int(0))? > 0)
 }
 
+/// A connection that waits for locks, and for the end of a step, as long as the server lets it.
 async fn connect(url: &str) -> Result<AnyConnection, DbError> {
     sqlx::any::install_default_drivers();
     let (dialect, url) = address(url)?;
-    let mut conn = AnyConnection::connect(&url).await?;
-    sqlx::raw_sql(dialect.session_init()).execute(&mut conn).await?;
-    Ok(conn)
+    let connected = async {
+        let mut conn = AnyConnection::connect(&url).await.map_err(DbError::Session)?;
+        sqlx::raw_sql(dialect.session_init()).execute(&mut conn).await.map_err(DbError::Session)?;
+        Ok::<_, DbError>(conn)
+    };
+    tokio::time::timeout(CONNECT, connected).await.unwrap_or(Err(DbError::Silent(CONNECT)))
 }
 
 /// The file behind a SQLite URL; `None` for a server or a database in memory.
@@ -192,7 +200,7 @@ async fn lock_name(conn: &mut AnyConnection) -> Result<(), DbError> {
 /// Waits until the database answers. A SQLite file needs no waiting, and is not created.
 ///
 /// # Errors
-/// The last error, when it does not within `limit`.
+/// The last error, when it does not within `limit`; at once when it refuses us.
 pub async fn wait_for(url: &str, limit: Duration) -> Result<(), DbError> {
     if address(url)?.0 == Dialect::Sqlite {
         return Ok(());
@@ -201,8 +209,7 @@ pub async fn wait_for(url: &str, limit: Duration) -> Result<(), DbError> {
     loop {
         match connect(url).await {
             Ok(conn) => return conn.close().await.map_err(DbError::from),
-            Err(DbError::Config(why)) => return Err(DbError::Config(why)),
-            Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
+            Err(error) if !error.is_absence() || tokio::time::Instant::now() >= deadline => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
         }
     }

@@ -332,6 +332,16 @@ pub async fn due(
     sql::fetch(conn, format!("{DUE}{lock}"), vals![before_ms, limit]).await?.iter().map(|row| row.int(0)).collect()
 }
 
+/// The walk of the timeouts looks at these orders again at `at_ms`, as long as they wait to be paid.
+///
+/// # Errors
+/// The database's.
+pub async fn look_again(tx: &mut Tx, ids: Vec<i64>, at_ms: i64) -> Result<(), DbError> {
+    let keys = ids.into_iter().map(Val::Int).collect();
+    let before = "UPDATE orders SET due_at = ? WHERE status IN (0, 10) AND id";
+    sql::execute_in(tx, before, "", &[Val::Int(at_ms)], keys).await.map(|_| ())
+}
+
 /// An order that waits to be paid without an end gets its own time back; 0 when it has one, or waits no more.
 ///
 /// # Errors

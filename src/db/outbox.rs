@@ -175,7 +175,7 @@ pub(super) const DUE: &str = "SELECT id, event_id, topic, tag, msg_key, body, pr
 /// What falls due next.
 pub(super) const NEXT_DUE: &str = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
 
-const CLAIM: Claim = Claim { table: "message_record", until: &["next_at"], emptied: &[] };
+const CLAIM: Claim = Claim { table: "message_record", until: &["next_at"], emptied: &[], counted: None };
 
 /// Takes up to `limit` rows that are due, and keeps others from taking them for `lease_ms`. Rows that cannot be read are
 /// set aside.

@@ -1,5 +1,7 @@
 //! `payment_record` and `refund_record`.
 
+pub mod statement;
+
 use std::collections::HashMap;
 
 use sqlx::AnyConnection;
@@ -9,7 +11,6 @@ use super::sql::{self, Column, Columns, Val};
 use super::{DbError, Tx};
 use crate::domain::call::Kind as Call;
 use crate::domain::event::RefundKind;
-use crate::domain::id::first_id_of;
 use crate::domain::money::Money;
 use crate::domain::payment::{PaymentState, Status};
 use crate::vals;
@@ -174,43 +175,6 @@ pub async fn of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Option<
     sql::fetch_one(conn, text, vals![order_id]).await?.as_ref().map(from_row).transpose()
 }
 
-/// Longest time between the opening of a payment and its money, for [`paid_within`].
-const OPEN_AT_MOST_MS: i64 = 30 * 86_400_000;
-
-/// Up to 1,000 payments after this id whose money a channel took in this time (from, to; epoch ms), in the order of ids.
-/// Those that were opened more than 30 days before are not looked for.
-///
-/// # Errors
-/// The database's.
-pub async fn paid_within(
-    conn: &mut AnyConnection,
-    channel_id: &str,
-    (from_ms, to_ms): (i64, i64),
-    after: i64,
-) -> Result<Vec<PaymentRow>, DbError> {
-    // Ids grow with time: they bound the walk over the primary key.
-    let first = first_id_of(from_ms - OPEN_AT_MOST_MS, 0);
-    let text = format!(
-        "SELECT {COLUMNS} FROM payment_record WHERE id > ? AND channel_id = ? AND pay_time >= ? AND pay_time < ? \
-         ORDER BY id LIMIT 1000"
-    );
-    let vals = vals![after.max(first), channel_id, from_ms, to_ms];
-    sql::fetch(conn, text, vals).await?.iter().map(from_row).collect()
-}
-
-/// A payment that was submitted to its channel, and has no money.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submitted {
-    /// Payment.
-    pub id: i64,
-    /// As in [`PaymentRow`].
-    pub order_id: i64,
-    /// Channel.
-    pub channel_id: String,
-    /// W3C trace context of what opened it.
-    pub trace: Option<String>,
-}
-
 /// The first submission to a channel with an id in this range, its end excluded.
 ///
 /// # Errors
@@ -222,29 +186,40 @@ pub async fn first_submission(conn: &mut AnyConnection, from: i64, until: i64) -
     row.map(|row| row.int(0)).transpose()
 }
 
-/// Payments without money of which a submission has an id in this range, its end excluded.
+/// Payments that were looked for.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the order of their ids.
+    pub payments: Vec<PaymentRow>,
+    /// Those that cannot be read, and why.
+    pub unreadable: Vec<(i64, DbError)>,
+}
+
+/// Payments without money, of orders and of the gateway, of which a submission has an id in this range, its end excluded.
 ///
 /// # Errors
 /// The database's.
-pub async fn submitted_without_money(
-    conn: &mut AnyConnection,
-    from: i64,
-    until: i64,
-) -> Result<Vec<Submitted>, DbError> {
+pub async fn submitted_without_money(conn: &mut AnyConnection, from: i64, until: i64) -> Result<Found, DbError> {
     let codes: Vec<String> =
         Status::ALL.iter().filter(|status| !status.has_money()).map(|status| status.code().to_string()).collect();
-    let text = format!(
-        "SELECT DISTINCT p.id, p.order_id, p.channel_id, p.trace FROM delivery d \
-         JOIN payment_record p ON p.order_id = d.order_id \
-         WHERE d.id >= ? AND d.id < ? AND +d.kind = {} AND p.status IN ({}) ORDER BY p.id",
-        Call::ChannelSubmit as i64,
-        codes.join(",")
-    );
-    let rows = sql::fetch(conn, text, vals![from, until]).await?;
-    let read = |row: &AnyRow| {
-        Ok(Submitted { id: row.int(0)?, order_id: row.int(1)?, channel_id: row.text(2)?, trace: row.maybe_text(3)? })
-    };
-    rows.iter().map(read).collect()
+    let text = "SELECT DISTINCT order_id FROM delivery WHERE id >= ? AND id < ? AND +kind = ? ORDER BY order_id";
+    let rows = sql::fetch(conn, text, vals![from, until, Call::ChannelSubmit as i64]).await?;
+    let submitted: Vec<i64> = rows.iter().map(|row| row.int(0)).collect::<Result<_, _>>()?;
+    // A call names an order, or, of the gateway, the payment: what stands there for an order is looked for as well.
+    let keys = submitted.into_iter().flat_map(|id| [id, PaymentRow::without_order(id)]).map(Val::Int).collect();
+    let after = format!(" AND status IN ({})", codes.join(","));
+    let before = format!("SELECT {COLUMNS} FROM payment_record WHERE order_id");
+    let rows = sql::select_in(conn, &before, &after, &[], keys).await?;
+    let mut found = Found::default();
+    for row in &rows {
+        match from_row(row) {
+            Ok(payment) => found.payments.push(payment),
+            Err(why) => found.unreadable.push((row.int(0)?, why)),
+        }
+    }
+    found.payments.sort_unstable_by_key(|payment| payment.id);
+    found.payments.dedup_by_key(|payment| payment.id);
+    Ok(found)
 }
 
 /// Writes changed payments back, each once; they were locked in this transaction.
@@ -285,8 +260,30 @@ pub enum RefundStatus {
     Pending = 0,
     /// The money is back.
     Success = 1,
-    /// The channel could not be reached to the end; by hand only.
+    /// The channel refused to give it back.
     Failed = 2,
+    /// Nobody knows whether the money went back, so it counts as promised. Stored as PENDING with its `doubt_at`, which a
+    /// program that does not know of doubts takes for promised as well.
+    InDoubt = 3,
+}
+
+impl RefundStatus {
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Success => "SUCCESS",
+            Self::Failed => "FAILED",
+            Self::InDoubt => "IN_DOUBT",
+        }
+    }
+
+    /// Neither back nor refused.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::InDoubt)
+    }
 }
 
 /// Money on its way back.
@@ -382,6 +379,14 @@ pub async fn has_refund(conn: &mut AnyConnection, payment_id: i64, transaction_n
     Ok(sql::fetch_one(conn, text, vals![format!("{payment_id}:{transaction_no}")]).await?.is_some())
 }
 
+/// A refund.
+///
+/// # Errors
+/// The database's.
+pub async fn refund(conn: &mut AnyConnection, id: i64) -> Result<Option<RefundRow>, DbError> {
+    sql::fetch_one(conn, format!("{REFUNDS}id = ?"), vals![id]).await?.as_ref().map(refund_from_row).transpose()
+}
+
 /// The refund under this key.
 ///
 /// # Errors
@@ -420,8 +425,9 @@ pub async fn refunds_of_orders(
     Ok(found)
 }
 
-const REFUNDS: &str =
-    "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no, error FROM refund_record WHERE ";
+/// The last two are of [`statement`] alone.
+const REFUNDS: &str = "SELECT id, payment_id, order_id, kind, amount, reason, status, transaction_no, error, doubt_at, \
+                       created_at, updated_at FROM refund_record WHERE ";
 
 fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
     let id = row.int(0)?;
@@ -438,6 +444,7 @@ fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
         amount,
         reason: row.text(5)?,
         status: match row.int(6)? {
+            0 if row.maybe_int(9)?.is_some() => RefundStatus::InDoubt,
             0 => RefundStatus::Pending,
             1 => RefundStatus::Success,
             _ => RefundStatus::Failed,
@@ -454,16 +461,27 @@ fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
 pub async fn set_refund_status(tx: &mut Tx, ids: &[i64], status: RefundStatus) -> Result<(), DbError> {
     let fixed = [Val::Int(status as i64), Val::Int(tx.now_ms())];
     let keys = ids.iter().copied().map(Val::Int).collect();
-    let before = "UPDATE refund_record SET status = ?, updated_at = ?, error = NULL WHERE id";
+    let before = "UPDATE refund_record SET status = ?, updated_at = ?, error = NULL, doubt_at = NULL WHERE id";
     sql::execute_in(tx, before, "", &fixed, keys).await.map(|_| ())
 }
 
-/// A refund was given up.
+/// The channel refused a refund.
 ///
 /// # Errors
 /// The database's.
 pub async fn fail_refund(tx: &mut Tx, id: i64, error: &str) -> Result<(), DbError> {
-    let text = "UPDATE refund_record SET status = ?, updated_at = ?, error = ? WHERE id = ?";
+    let text = "UPDATE refund_record SET status = ?, updated_at = ?, error = ?, doubt_at = NULL WHERE id = ?";
     let vals = vals![RefundStatus::Failed as i64, tx.now_ms(), super::retry::shorten(error), id];
+    sql::execute(tx, text, vals).await.map(|_| ())
+}
+
+/// Nobody knows whether the money of a refund that is under way went back: why.
+///
+/// # Errors
+/// The database's.
+pub async fn doubt_refund(tx: &mut Tx, id: i64, why: &str) -> Result<(), DbError> {
+    let text = "UPDATE refund_record SET doubt_at = COALESCE(doubt_at, ?), updated_at = ?, error = ? \
+                WHERE id = ? AND status = 0";
+    let vals = vals![tx.now_ms(), tx.now_ms(), super::retry::shorten(why), id];
     sql::execute(tx, text, vals).await.map(|_| ())
 }

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::any::AnyPoolOptions;
-use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool};
 use tokio::sync::{Notify, watch};
 
+use super::connection::{Conn, Pool};
 use super::gate::Gate;
+use super::health::Health;
 use super::outbox::OutboxRow;
+use super::pace::Pace;
+use super::tx::After;
 use super::{DbError, Dialect, Ids, Tx};
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -38,6 +39,21 @@ pub struct Options {
     pub faults: Faults,
 }
 
+/// A transaction that failed.
+struct Failed {
+    error: DbError,
+    stage: Stage,
+}
+
+/// How far a transaction has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Working,
+    /// It may be committed.
+    Ending,
+}
+
 /// Is told the outbox rows of each transaction right after its commit, and must not block.
 pub type Committed = Box<dyn Fn(Vec<OutboxRow>) + Send + Sync>;
 
@@ -47,9 +63,10 @@ pub struct Db(Arc<Inner>);
 
 struct Inner {
     dialect: Dialect,
-    writer: AnyPool,
-    reader: AnyPool,
+    writer: Pool,
+    reader: Pool,
     gate: Gate,
+    health: Health,
     clock: Clock,
     ids: Arc<Ids>,
     faults: Faults,
@@ -73,26 +90,28 @@ impl Db {
     /// of the moment they were prepared in.
     ///
     /// # Errors
-    /// [`DbError::Config`] for an address that is neither SQLite nor MySQL; [`DbError::Sql`] when it cannot be reached.
+    /// [`DbError::Config`] for an address that is neither SQLite nor MySQL; an outage when it cannot be reached.
     pub async fn open(options: &Options) -> Result<Self, DbError> {
         sqlx::any::install_default_drivers();
         let (dialect, url) = address(&options.url)?;
-        let pool = |max: u32| pool_options(dialect).max_connections(max).min_connections(1);
         let (writer, reader) = match dialect {
             Dialect::Sqlite => {
-                let writer = pool(1).connect(&url).await?;
-                (writer, pool(options.max_connections.max(1)).connect(&url).await?)
+                (Pool::new(dialect, &url, 1)?, Pool::new(dialect, &url, options.max_connections.max(1))?)
             }
             Dialect::MySql => {
-                let both = pool(options.max_connections.max(2)).connect(&url).await?;
+                let both = Pool::new(dialect, &url, options.max_connections.max(2))?;
                 (both.clone(), both)
             }
         };
+        // Whoever opens it is told at once when it is not there; on SQLite the writer makes the file.
+        writer.acquire().await?;
+        reader.acquire().await?;
         Ok(Self(Arc::new(Inner {
             dialect,
             writer,
             reader,
             gate: Gate::default(),
+            health: Health::default(),
             clock: options.clock.clone(),
             ids: Arc::new(Ids::new(options.clock.clone())),
             faults: options.faults.clone(),
@@ -191,17 +210,18 @@ impl Db {
     ///
     /// # Errors
     /// When none is to be had.
-    pub async fn read(&self) -> Result<PoolConnection<Any>, DbError> {
+    pub async fn read(&self) -> Result<Conn, DbError> {
         let inner = &self.0;
         match inner.dialect {
-            Dialect::Sqlite => Ok(inner.reader.acquire().await?),
+            Dialect::Sqlite => inner.reader.acquire().await,
             Dialect::MySql => inner.gate.pass(inner.reader.acquire()).await,
         }
     }
 
-    /// Runs `body` in one transaction that may write, and commits it. Deadlocks are tried again, so `body` may run
-    /// more than once and must not touch anything but the transaction. The whole runs in a task of its own: a caller
-    /// that goes away cannot leave a connection inside a transaction.
+    /// Runs `body` in one transaction that may write, and commits it. Deadlocks are tried again, and what failed for its
+    /// connection on a new one, so `body` may run more than once and must not touch anything but the transaction. The
+    /// whole runs in a task of its own: a caller that goes away cannot leave a connection inside a transaction. One that
+    /// went away before the transaction began wants nothing any more: then `body` does not run.
     ///
     /// `name` is one of [`crate::fault::TRANSACTIONS`].
     ///
@@ -214,46 +234,100 @@ impl Db {
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>> + Send + Sync + 'static,
     {
         let db = self.clone();
-        let work = tokio::spawn(async move {
-            let mut attempt = 1;
+        let here = Arc::new(());
+        let caller = Arc::downgrade(&here);
+        let work = tokio::spawn(Pace::current().run(async move {
+            let (mut attempt, mut is_renewed) = (1, false);
             loop {
-                match db.write_once(name, &body).await {
-                    Err(error) if error.is_of_the_moment() && attempt < ATTEMPTS => {
-                        tracing::debug!(transaction = name, attempt, %error, "trying again");
-                        tokio::time::sleep(Duration::from_millis(u64::from(attempt * attempt))).await;
-                        attempt += 1;
-                    }
-                    done => return done,
+                let Failed { error, stage } = match db.write_once(name, &body, &caller).await {
+                    Ok(value) => return Ok(value),
+                    Err(failed) => failed,
+                };
+                if error.is_of_the_moment() && attempt < ATTEMPTS {
+                    tracing::debug!(transaction = name, attempt, %error, "trying again");
+                    tokio::time::sleep(Duration::from_millis(u64::from(attempt * attempt))).await;
+                    attempt += 1;
+                } else if error.spoils() && !error.is_silence() && stage == Stage::Working && !is_renewed {
+                    // Not committed, and perhaps only this session could not do it.
+                    tracing::debug!(transaction = name, %error, "trying again on a new connection");
+                    is_renewed = true;
+                } else {
+                    db.0.health.failed(&error);
+                    return Err(error);
                 }
             }
-        });
-        work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())))
+        }));
+        let done = work.await.unwrap_or_else(|stopped| Err(DbError::Stopped(stopped.to_string())));
+        drop(here);
+        done
     }
 
-    async fn write_once<T, F>(&self, name: &'static str, body: &F) -> Result<T, DbError>
+    async fn write_once<T, F>(&self, name: &'static str, body: &F, caller: &Weak<()>) -> Result<T, Failed>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>>,
     {
         let inner = &self.0;
-        let begin = inner.writer.begin_with(inner.dialect.begin());
-        let transaction = match inner.dialect {
-            Dialect::Sqlite => begin.await?,
-            Dialect::MySql => inner.gate.pass(begin).await?,
+        let begin = inner.writer.begin();
+        let begun = match inner.dialect {
+            Dialect::Sqlite => begin.await,
+            Dialect::MySql => inner.gate.pass(begin).await,
         };
+        let mut tx = self.tx(begun.map_err(|error| Failed { error, stage: Stage::Opening })?);
+        if caller.strong_count() == 0 {
+            tx.roll_back(false).await;
+            let error = DbError::Stopped("the caller went away before the transaction began".to_owned());
+            return Err(Failed { error, stage: Stage::Opening });
+        }
+        let value = match self.work(name, &mut tx, body).await {
+            Ok(value) => value,
+            Err(error) => {
+                if error.spoils() {
+                    inner.writer.distrust();
+                }
+                tx.roll_back(error.spoils()).await;
+                return Err(Failed { error, stage: Stage::Working });
+            }
+        };
+        let after = tx.commit().await.map_err(|error| {
+            if error.spoils() {
+                inner.writer.distrust();
+            }
+            Failed { error, stage: Stage::Ending }
+        })?;
+        self.tell(after);
+        self.fault(name, "after_commit").map_err(|error| Failed { error, stage: Stage::Ending })?;
+        Ok(value)
+    }
+
+    fn tx(&self, conn: Conn) -> Tx {
+        let inner = &self.0;
         let limit = inner.max_message_bytes.load(Ordering::Relaxed);
-        let mut tx = Tx::new(transaction, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids), limit);
+        let mut tx = Tx::new(conn, inner.dialect, inner.clock.now_ms(), Arc::clone(&inner.ids), limit);
         tx.leave_out(inner.without.get().copied().unwrap_or_default());
-        let value = body(&mut tx).await;
+        tx
+    }
+
+    /// All that is written before the commit.
+    async fn work<T, F>(&self, name: &'static str, tx: &mut Tx, body: &F) -> Result<T, DbError>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, DbError>>,
+    {
+        let value = body(tx).await;
         if tx.without_node() {
             return Err(DbError::NoNode);
         }
         let value = value?;
-        if let Some(webhook) = inner.webhook.get() {
+        if let Some(webhook) = self.0.webhook.get() {
             tx.write_alerts(webhook).await?;
         }
         tx.write_outbox().await?;
         self.fault(name, "before_commit")?;
-        let after = tx.commit().await?;
+        Ok(value)
+    }
+
+    /// What follows from a commit.
+    fn tell(&self, after: After) {
+        let inner = &self.0;
         for (_, _, alert) in &after.alerts {
             alert.log();
         }
@@ -269,8 +343,23 @@ impl Db {
         if let (Some(committed), false) = (inner.committed.get(), after.outbox.is_empty()) {
             committed(after.outbox);
         }
-        self.fault(name, "after_commit")?;
-        Ok(value)
+    }
+
+    /// Why nothing is written, since when; `None` while transactions succeed, or fail for reasons of their own.
+    #[must_use]
+    pub fn writes_fail(&self) -> Option<String> {
+        self.0.health.wrong()
+    }
+
+    /// Rings when a transaction has failed for a reason of the session or the server. Somebody has to try then, and say
+    /// so by [`Db::can_write`] when a row was written.
+    pub async fn until_writes_fail(&self) {
+        self.0.health.until_failing().await;
+    }
+
+    /// A row was written and committed.
+    pub fn can_write(&self) {
+        self.0.health.wrote();
     }
 
     /// Passes a planned failure.
@@ -313,33 +402,5 @@ pub(super) fn address(url: &str) -> Result<(Dialect, String), DbError> {
     } else {
         let scheme = url.split(':').next().unwrap_or_default();
         Err(DbError::Config(format!("database.url begins with {scheme:?}: it must begin with sqlite:// or mysql://")))
-    }
-}
-
-fn pool_options(dialect: Dialect) -> AnyPoolOptions {
-    let options = AnyPoolOptions::new()
-        .acquire_timeout(match dialect {
-            // All of the process wait in line for the one writer, and on a slow machine the line is long: that is no
-            // outage. Whoever cannot wait so long, as a request, has a limit of its own.
-            Dialect::Sqlite => Duration::from_secs(60),
-            // Well within the time of a request, so that it is told what is wrong.
-            Dialect::MySql => Duration::from_secs(4),
-        })
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .after_connect(move |conn, _| {
-            Box::pin(async move {
-                sqlx::raw_sql(dialect.session_init()).execute(&mut *conn).await?;
-                Ok(())
-            })
-        });
-    match dialect {
-        Dialect::Sqlite => options,
-        // A begin() that was dropped half-way leaves the connection inside a transaction, and what comes next on it
-        // would be lost at its end (launchbadge/sqlx#4385): so it is rolled back before use. It is the ping as well.
-        Dialect::MySql => options.before_acquire(|conn, _| {
-            Box::pin(async move { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.is_ok()) })
-        }),
     }
 }

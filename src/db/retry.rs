@@ -143,7 +143,8 @@ pub(super) const DUE: &str = "SELECT id, message_id, topic, tag, msg_key, body, 
 pub(super) const NEXT_DUE: &str =
     "SELECT MIN(next_at) FROM message_retry_log WHERE consumer_group = ? AND next_at IS NOT NULL";
 
-const CLAIM: Claim = Claim { table: "message_retry_log", until: &["next_at", "leased_until"], emptied: &[] };
+const CLAIM: Claim =
+    Claim { table: "message_retry_log", until: &["next_at", "leased_until"], emptied: &[], counted: None };
 
 /// Takes up to `limit` messages that are due, and keeps others from taking them for `lease_ms`. Messages that cannot be
 /// read are set aside.

@@ -10,6 +10,7 @@ use sqlx::any::AnyRow;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
 
+use super::pace::Pace;
 use super::{DbError, Dialect};
 
 /// Rows per statement: a batch is cut into these.
@@ -92,6 +93,23 @@ fn query(sql: impl Into<Cow<'static, str>>, vals: impl IntoIterator<Item = Val>)
     query
 }
 
+/// The outcome of a statement, if the database answers in time. If not, its connection can only be closed.
+async fn answer<T>(dialect: Dialect, outcome: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DbError> {
+    let limit = Pace::current().answer(dialect);
+    match tokio::time::timeout(limit, outcome).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(DbError::Silent(limit)),
+    }
+}
+
+/// Runs a text without values, which may be several statements.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn run(conn: &mut AnyConnection, text: &'static str) -> Result<(), DbError> {
+    answer(Dialect::of(conn), sqlx::raw_sql(text).execute(conn)).await.map(|_| ())
+}
+
 /// Runs one statement; the number of rows that it touched.
 ///
 /// # Errors
@@ -101,7 +119,7 @@ pub async fn execute(
     sql: impl Into<Cow<'static, str>>,
     vals: Vec<Val>,
 ) -> Result<u64, DbError> {
-    Ok(query(sql, vals).execute(conn).await?.rows_affected())
+    Ok(answer(Dialect::of(conn), query(sql, vals).execute(conn)).await?.rows_affected())
 }
 
 /// All rows of a SELECT that is bounded by its own LIMIT or keys.
@@ -113,7 +131,7 @@ pub async fn fetch(
     sql: impl Into<Cow<'static, str>>,
     vals: Vec<Val>,
 ) -> Result<Vec<AnyRow>, DbError> {
-    Ok(query(sql, vals).fetch_all(conn).await?)
+    answer(Dialect::of(conn), query(sql, vals).fetch_all(conn)).await
 }
 
 /// The first row of a SELECT, if there is one.
@@ -125,7 +143,7 @@ pub async fn fetch_one(
     sql: impl Into<Cow<'static, str>>,
     vals: Vec<Val>,
 ) -> Result<Option<AnyRow>, DbError> {
-    Ok(query(sql, vals).fetch_optional(conn).await?)
+    answer(Dialect::of(conn), query(sql, vals).fetch_optional(conn)).await
 }
 
 /// Inserts rows, many per statement: `{head} VALUES (...),(...){tail}`; the number of rows inserted.

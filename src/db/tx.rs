@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
-use sqlx::{Any, AnyConnection, Transaction};
+use sqlx::AnyConnection;
 
+use super::connection::Conn;
 use super::delivery::{self, Delivery};
 use super::outbox::{self, OutboxRow};
+use super::pace::Pace;
 use super::{DbError, Dialect, Ids};
 use crate::alert::Alert;
 use crate::domain::event::Kind;
@@ -30,7 +32,7 @@ const REFERENCE_MAX: usize = 128;
 
 /// A transaction that writes. Only [`super::Db::write`] makes one.
 pub struct Tx {
-    transaction: Transaction<'static, Any>,
+    conn: Conn,
     dialect: Dialect,
     now_ms: i64,
     ids: Arc<Ids>,
@@ -103,15 +105,9 @@ impl<B: Serialize> Draft<'_, B> {
 }
 
 impl Tx {
-    pub(super) fn new(
-        transaction: Transaction<'static, Any>,
-        dialect: Dialect,
-        now_ms: i64,
-        ids: Arc<Ids>,
-        max_message_bytes: usize,
-    ) -> Self {
+    pub(super) fn new(conn: Conn, dialect: Dialect, now_ms: i64, ids: Arc<Ids>, max_message_bytes: usize) -> Self {
         let (without_node, after) = (AtomicBool::new(false), After::default());
-        Self { transaction, dialect, now_ms, ids, without_node, max_message_bytes, without: &[], after }
+        Self { conn, dialect, now_ms, ids, without_node, max_message_bytes, without: &[], after }
     }
 
     /// Events of these kinds are not written.
@@ -245,15 +241,25 @@ impl Tx {
 
     pub(super) async fn write_outbox(&mut self) -> Result<(), DbError> {
         let rows = std::mem::take(&mut self.after.outbox);
-        outbox::insert(&mut self.transaction, &rows, self.now_ms).await?;
+        outbox::insert(&mut self.conn, &rows, self.now_ms).await?;
         // What waits for its time is the sweep's; the rest leaves from memory.
         self.after.outbox = rows.into_iter().filter(|row| row.deliver_at_ms <= self.now_ms).collect();
         Ok(())
     }
 
     pub(super) async fn commit(self) -> Result<After, DbError> {
-        self.transaction.commit().await?;
+        self.conn.end("COMMIT", Pace::current().answer(self.dialect)).await?;
         Ok(self.after)
+    }
+
+    /// Takes everything back. A connection that is spoilt is closed instead, and the server does it.
+    pub(super) async fn roll_back(self, spoilt: bool) {
+        if spoilt {
+            return;
+        }
+        if let Err(error) = self.conn.end("ROLLBACK", Pace::current().answer(self.dialect)).await {
+            tracing::debug!(%error, "a transaction was not rolled back: its connection is closed");
+        }
     }
 }
 
@@ -261,12 +267,12 @@ impl Deref for Tx {
     type Target = AnyConnection;
 
     fn deref(&self) -> &AnyConnection {
-        &self.transaction
+        &self.conn
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut AnyConnection {
-        &mut self.transaction
+        &mut self.conn
     }
 }

@@ -1,12 +1,14 @@
 //! Walks over rows go on, whatever one row holds.
 //!
 //! All of them do the same: take a batch, and do it in one transaction. A batch that fails for a reason of its own is
-//! done in halves until what fails stands alone. That one is set aside for a while, and people are told.
+//! done in halves until what fails stands alone. That one is set aside for a while, and people are told. What somebody
+//! else has locked is no fault of its row: it stays where it is, and comes up again with the next look.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use super::pace::Hurry;
 use super::retry::shorten;
 use super::sql::{self, Val};
 use super::{Db, DbError, Tx};
@@ -108,31 +110,55 @@ pub async fn set_aside(tx: &mut Tx, walk: Walk, key: Val, business_id: &str, why
     Ok(())
 }
 
-/// As [`set_aside`], in a transaction of its own.
+/// As [`set_aside`], in a transaction of its own. A row stays where it is when nothing is wrong with it, as one that somebody
+/// has locked, or when it cannot be set aside: why.
 ///
 /// # Errors
-/// The database's.
-pub async fn put_aside(db: &Db, walk: Walk, row: (Val, String), why: DbError) -> Result<(), DbError> {
+/// An outage.
+pub async fn put_aside(db: &Db, walk: Walk, row: (Val, String), why: DbError) -> Result<Option<DbError>, DbError> {
+    let key = row.0.to_string();
+    if why.is_passing() {
+        tracing::warn!(walk = walk.names().0, row = key, error = %why, "a row is left for later");
+        return Ok(Some(why));
+    }
     let (row, why) = (Arc::new(row), Arc::new(why));
-    db.write(walk.transaction(), move |tx| {
+    let written = db.write(walk.transaction(), move |tx| {
         let (row, why) = (Arc::clone(&row), Arc::clone(&why));
         Box::pin(async move { set_aside(tx, walk, row.0.clone(), &row.1, &why).await })
-    })
-    .await
+    });
+    match written.await {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_outage() => Err(error),
+        Err(error) => {
+            tracing::error!(walk = walk.names().0, row = key, %error, "a row cannot be set aside");
+            Ok(Some(error))
+        }
+    }
+}
+
+/// What a walk has come to over its items.
+#[derive(Debug)]
+pub struct Walked<R> {
+    /// What the transactions have answered.
+    pub done: Vec<R>,
+    /// How many items were set aside.
+    pub aside: usize,
+    /// Why items were left where they are, if any were.
+    pub left: Option<DbError>,
 }
 
 /// Does `items` of a walk in its transactions, and sets aside what fails by itself; `row` says the key of an item, and
-/// its business key. What the transactions have answered, and how many items were set aside.
+/// its business key.
 ///
 /// # Errors
 /// An outage: what was done until then is done.
 pub async fn over<T, R, W>(
-    db: &Db,
+    (db, hurry): (&Db, &Hurry),
     walk: Walk,
     items: Vec<T>,
     row: impl Fn(&T) -> (Val, String),
     work: W,
-) -> Result<(Vec<R>, usize), DbError>
+) -> Result<Walked<R>, DbError>
 where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
@@ -142,14 +168,17 @@ where
         let work = work.clone();
         db.write(walk.transaction(), move |tx| work(tx, Arc::clone(&items)))
     };
-    let halved = halve(items, together).await;
-    let aside = halved.failed.len();
+    let halved = halve(hurry, items, together).await;
+    let mut walked = Walked { done: halved.done, aside: 0, left: None };
     for (item, why) in halved.failed {
-        put_aside(db, walk, row(&item), why).await?;
+        match put_aside(db, walk, row(&item), why).await? {
+            Some(why) => walked.left = Some(why),
+            None => walked.aside += 1,
+        }
     }
     match halved.outage {
         Some((error, _)) => Err(error),
-        None => Ok((halved.done, aside)),
+        None => Ok(walked),
     }
 }
 
@@ -165,8 +194,8 @@ pub struct Halved<T, R> {
 }
 
 /// Does `items` together; when that fails and is no outage, in halves, down to the item that fails. `work` is one
-/// transaction, and leaves nothing behind when it fails.
-pub async fn halve<T, R, F>(items: Vec<T>, work: impl Fn(Arc<Vec<T>>) -> F) -> Halved<T, R>
+/// transaction, and leaves nothing behind when it fails. Once it has met a lock, it does not wait for locks for a while.
+pub async fn halve<T, R, F>(hurry: &Hurry, items: Vec<T>, work: impl Fn(Arc<Vec<T>>) -> F) -> Halved<T, R>
 where
     T: Clone,
     F: Future<Output = Result<R, DbError>>,
@@ -175,7 +204,7 @@ where
     let mut todo = if items.is_empty() { Vec::new() } else { vec![items] };
     while let Some(batch) = todo.pop() {
         let batch = Arc::new(batch);
-        match work(Arc::clone(&batch)).await {
+        match hurry.run(batch.len() == 1, || work(Arc::clone(&batch))).await {
             Ok(answer) => halved.done.push(answer),
             Err(error) if error.is_outage() => {
                 todo.reverse();
@@ -206,7 +235,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_fails_is_found_and_the_others_are_done() {
-        let halved = halve((0..100).collect(), |batch: Arc<Vec<i32>>| async move {
+        let hurry = Hurry::default();
+        let halved = halve(&hurry, (0..100).collect(), |batch: Arc<Vec<i32>>| async move {
             if batch.contains(&7) || batch.contains(&93) { Err(refused()) } else { Ok(batch.to_vec()) }
         });
         let halved = halved.await;
@@ -218,7 +248,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_outage_leaves_the_rest_for_later() {
-        let halved = halve((0..8).collect(), |batch: Arc<Vec<i32>>| async move {
+        let hurry = Hurry::default();
+        let halved = halve(&hurry, (0..8).collect(), |batch: Arc<Vec<i32>>| async move {
             match batch.as_slice() {
                 [0, 1] => Ok(()),
                 [_, _] => Err(DbError::Away),

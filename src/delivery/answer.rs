@@ -23,10 +23,31 @@ pub(super) fn read(
     (status, headers, text): (StatusCode, &HeaderMap, &str),
     now_ms: i64,
 ) -> (Outcome, Option<Said>) {
+    let declined = declined(call.kind, status, text);
     match (call.kind, judge(call.kind, status, headers, now_ms, &excerpt(text))) {
-        (Kind::ChannelQuery, Outcome::Delivered) => query::read(targets, call, headers, text, now_ms),
-        (kind, outcome) => (outcome, declined(kind, status, text).map(Said::Declined)),
+        (Kind::ChannelQuery | Kind::RefundQuery, Outcome::Delivered) => {
+            query::read(targets, call, headers, text, now_ms)
+        }
+        (Kind::ChannelRefund, outcome) => of_refund(outcome, declined),
+        (_, outcome) => (outcome, declined.map(Said::Declined)),
     }
+}
+
+/// What an answer means for a refund. Its money is free again once it counts as refused, so only the channel's own word
+/// refuses it: what a proxy, a gateway or a missing key answers is no word about the money, and it is asked for again.
+fn of_refund(outcome: Outcome, declined: Option<String>) -> (Outcome, Option<Said>) {
+    match (outcome, declined) {
+        (_, Some(why)) => {
+            (Outcome::Refused(format!("the channel refuses it: {}", excerpt(&why))), Some(Said::Declined(why)))
+        }
+        (Outcome::Refused(error), None) => (Outcome::Again { error, retry_after_ms: None }, None),
+        (outcome, None) => (outcome, None),
+    }
+}
+
+/// An answer with this status leaves open whether the other side did what it was asked to.
+pub(super) fn is_unsure(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
 }
 
 /// The beginning of an answer, on one line.
@@ -58,8 +79,8 @@ fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms: i64, excer
     }
 }
 
-/// Why the warehouse will not send an order: its answer 409 or 422 with `{"refused": true, "reason": ...}`. Any other
-/// refusal is of the call, not of the order, and for a person.
+/// Why the warehouse will not send an order, or the channel will not give money back: its answer 409 or 422 (of a channel
+/// also 200) with `{"refused": true, "reason": ...}`. Any other refusal is of the call, not of what it asks for.
 fn declined(kind: Kind, status: StatusCode, text: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Answer {
@@ -67,7 +88,14 @@ fn declined(kind: Kind, status: StatusCode, text: &str) -> Option<String> {
         #[serde(default)]
         reason: Option<String>,
     }
-    if kind != Kind::Warehouse || !matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) {
+    let may_refuse = match kind {
+        Kind::Warehouse => matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY),
+        Kind::ChannelRefund => {
+            matches!(status, StatusCode::OK | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        _ => false,
+    };
+    if !may_refuse {
         return None;
     }
     let answer: Answer = serde_json::from_str(text).ok()?;
@@ -108,6 +136,35 @@ mod tests {
             assert!(matches!(merchant(again, text), Outcome::Again { .. }), "{again}");
         }
         assert!(matches!(merchant(410, ""), Outcome::Refused(_)));
+    }
+
+    #[test]
+    fn only_the_word_of_the_channel_refuses_a_refund() {
+        let no = r#"{"refused": true, "reason": "the card is closed"}"#;
+        let targets = Targets::new(std::collections::BTreeMap::new(), "s".to_owned().into());
+        let call = Delivery {
+            id: 1,
+            kind: Kind::ChannelRefund,
+            reference: "2".to_owned(),
+            order_id: 3,
+            url: "http://bank/refund".to_owned(),
+            body: "{}".to_owned(),
+            attempts: 0,
+            next_at: 0,
+            trace: None,
+        };
+        let read = |status: u16, text: &str| {
+            read(&targets, &call, (StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), text), 0)
+        };
+        for status in [200, 409, 422] {
+            assert!(matches!(read(status, no), (Outcome::Refused(_), Some(Said::Declined(_)))), "{status}");
+        }
+        for (status, text) in
+            [(401, no), (404, no), (500, no), (409, "{}"), (422, "closed"), (422, r#"{"refused": false}"#)]
+        {
+            assert!(matches!(read(status, text), (Outcome::Again { .. }, None)), "{status} {text}");
+        }
+        assert_eq!(read(200, "{}"), (Outcome::Delivered, None));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) struct Made {
     pub answer: Option<String>,
     /// What the answer says beyond that.
     pub said: Option<Said>,
+    /// It was sent, and nothing says whether the other side did what it was asked to.
+    pub unsure: bool,
 }
 
 impl Caller {
@@ -93,15 +95,15 @@ impl Caller {
         let (started_at, started) = (self.db.clock().now_ms(), Instant::now());
         let attempt = self.attempt(&call).await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let Attempt { http_status, outcome, request, answer, said } = attempt;
-        Made { call, started_at, duration_ms, http_status, outcome, request, answer, said }
+        let Attempt { http_status, outcome, request, answer, said, unsure } = attempt;
+        Made { call, started_at, duration_ms, http_status, outcome, request, answer, said, unsure }
     }
 
     async fn attempt(&self, call: &Delivery) -> Attempt {
         if let Some(way) = notice::way(call.kind) {
             return self.tell(call, way).await;
         }
-        if call.kind == Kind::ChannelQuery
+        if matches!(call.kind, Kind::ChannelQuery | Kind::RefundQuery)
             && let Some(outcome) = query::settled(&self.db, call).await
         {
             return Attempt::failed(outcome);
@@ -131,7 +133,7 @@ impl Caller {
             (Ok(Ready::Mail(mail)), Some(server)) => {
                 let limit = self.timeouts.get(&call.kind).copied().unwrap_or(self.timeout);
                 let Sent { outcome, request, answer } = server.send(&mail, limit).await;
-                Attempt { http_status: None, outcome, request, answer, said: None }
+                Attempt { request, answer, ..Attempt::failed(outcome) }
             }
             (Ok(Ready::Mail(_)), None) => Attempt::failed(again("there is no mail server".to_owned())),
         }
@@ -160,9 +162,14 @@ impl Caller {
                 let now_ms = self.db.clock().now_ms();
                 let (outcome, said) = answer::read(&self.targets, call, (status, headers, &text), now_ms);
                 let answer = Some(hide(mask::answer(status, headers, &text)));
-                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, said }
+                let unsure = answer::is_unsure(status);
+                Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, said, unsure }
             }
-            Err(error) => Attempt { request, ..Attempt::failed(again(describe(error))) },
+            // Without a connection nothing was sent.
+            Err(error) => {
+                let unsure = !error.is_connect();
+                Attempt { request, unsure, ..Attempt::failed(again(describe(error))) }
+            }
         }
     }
 
@@ -205,11 +212,12 @@ struct Attempt {
     request: Option<String>,
     answer: Option<String>,
     said: Option<Said>,
+    unsure: bool,
 }
 
 impl Attempt {
     fn failed(outcome: Outcome) -> Self {
-        Self { http_status: None, outcome, request: None, answer: None, said: None }
+        Self { http_status: None, outcome, request: None, answer: None, said: None, unsure: false }
     }
 }
 

@@ -18,6 +18,7 @@ use super::schedule::{Outcome, Schedules};
 use super::target::{Endpoint, Targets};
 use crate::config;
 use crate::db::delivery::{self, Delivery, Kind};
+use crate::db::pace::Hurry;
 use crate::db::sql::Val;
 use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError};
@@ -94,6 +95,9 @@ pub struct Engine {
     waiting: Waiting,
     /// Made, and not recorded yet.
     made: Vec<Made>,
+    /// Made, and not recorded yet because somebody has locked a row of theirs.
+    locked_out: Vec<Made>,
+    hurry: Hurry,
     /// The table may hold more than was claimed.
     look: bool,
     /// When the next call falls due, as of the last look.
@@ -134,6 +138,8 @@ impl Engine {
             lanes: Lanes::new(config.concurrency, config.per_target),
             running: JoinSet::new(),
             made: Vec::new(),
+            locked_out: Vec::new(),
+            hurry: Hurry::default(),
             look: true,
             db,
             effects,
@@ -164,7 +170,7 @@ impl Engine {
             let claimed = self.claim().await?;
             self.begin();
             self.hold().await?;
-            if claimed == 0 && self.running.is_empty() && self.made.is_empty() {
+            if claimed == 0 && self.running.is_empty() && self.made.is_empty() && self.locked_out.is_empty() {
                 return Ok(total);
             }
             while let Some(ended) = self.running.join_next_with_id().await {
@@ -347,8 +353,9 @@ impl Engine {
     }
 
     /// Records what has ended, a batch at a time; how many calls. A call that makes its transaction fail is found by
-    /// halving, and set aside.
+    /// halving, and set aside. One whose row somebody has locked is kept.
     async fn record(&mut self) -> Result<usize, DbError> {
+        self.made.append(&mut self.locked_out);
         if self.made.is_empty() {
             return Ok(0);
         }
@@ -362,9 +369,8 @@ impl Engine {
             let rest = self.made.split_off(self.made.len().min(BATCH));
             let batch = std::mem::replace(&mut self.made, rest);
             let (schedules, effects) = (Arc::clone(&self.schedules), Arc::clone(&self.effects));
-            let halved =
-                walk::halve(batch, |some| record::record(&db, some, Arc::clone(&schedules), Arc::clone(&effects)));
-            let halved = halved.await;
+            let write = |some| record::record(&db, some, Arc::clone(&schedules), Arc::clone(&effects));
+            let halved = walk::halve(&self.hurry, batch, write).await;
             for one in halved.done.iter().flatten() {
                 self.metrics.delivered(one.call.kind.name(), one.result());
                 one.log();
@@ -375,6 +381,11 @@ impl Engine {
                 return Err(error);
             }
             for (made, error) in halved.failed {
+                if error.is_passing() {
+                    tracing::warn!(%error, reference = made.call.reference, "what came of a call is recorded later");
+                    self.locked_out.push(made);
+                    continue;
+                }
                 let row = (Val::Int(made.call.id), made.call.order_id.to_string());
                 walk::put_aside(&db, Walk::Deliveries, row, error).await?;
             }

@@ -15,6 +15,7 @@ use crate::config::{Notices, Texts};
 use crate::db::delivery::{Delivery, Kind};
 use crate::db::{Db, DbError, contacts};
 use crate::domain::event::OrderNotification;
+use crate::domain::id::millisecond_of;
 use crate::domain::notice::Way;
 
 /// The providers, as configured; by default none.
@@ -134,9 +135,9 @@ impl Senders {
         let filled = filled.map_err(Outcome::Refused)?;
         match (way, &self.sms) {
             (Way::Sms, Some(sms)) => self.post(sms, call, &body, to, &filled.text),
-            _ => {
-                Mail::new(call.id, to, filled, now_ms).map(|mail| Ready::Mail(Box::new(mail))).map_err(Outcome::Refused)
-            }
+            _ => Mail::new(call.id, to, filled, millisecond_of(call.id))
+                .map(|mail| Ready::Mail(Box::new(mail)))
+                .map_err(Outcome::Refused),
         }
     }
 

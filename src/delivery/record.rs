@@ -14,6 +14,7 @@ use crate::alert::{Alert, without_values};
 use crate::config;
 use crate::db::delivery::{self, Attempt, Delivery, Kind, Open, Status, held};
 use crate::db::{Db, DbError, Tx};
+use crate::domain::refund::refusal_is_final;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +34,13 @@ pub enum Verdict {
 /// What an answer says beyond that the call was taken, or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// Why the warehouse will not send the order: its answer to a call that is itself in order.
+    /// Why the other side will not do what a call that is itself in order asks for: the warehouse will not send the
+    /// order, or the channel will not give the money back.
     Declined(String),
-    /// The channel has the money: its answer, whose signature counts.
+    /// The channel has the money, or gave it back: its answer, whose signature counts.
     Paid(String),
+    /// The channel did not give the money back, and will not: its answer, whose signature counts.
+    Closed(String),
 }
 
 /// A call that has ended.
@@ -168,8 +172,9 @@ pub async fn record_answers(
         let answer = (one.status, &one.headers, one.text.as_str());
         let (outcome, said) = answer::read(targets, &one.call, answer, now_ms);
         let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
+        let unsure = answer::is_unsure(one.status);
         let Answered { call, started_at, .. } = one;
-        Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said }
+        Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said, unsure }
     });
     let schedules = Arc::new(Schedules::of(config));
     record(db, Arc::new(made.collect()), schedules, effects).await.map(|_| ())
@@ -189,9 +194,7 @@ async fn record_in(
     for open in locked {
         let Some(made) = by_id.get(&open.id) else { continue };
         if !counts(made, open) {
-            if made.request.is_some() || made.http_status.is_some() {
-                late.push((attempt_of(made, open.attempts + 1, open.status), open.base));
-            }
+            late.push(late_attempt(made, open));
             continue;
         }
         let (one, attempt) = judge(made, open, now_ms, schedules);
@@ -235,6 +238,13 @@ fn counts(made: &Made, open: Open) -> bool {
     }
 }
 
+/// The attempt, and the attempts that are no part of the schedule with it. What was not sent is none, but its claim is
+/// answered for as well.
+fn late_attempt(made: &Made, open: Open) -> (Attempt, i64) {
+    let sent = i64::from(made.request.is_some() || made.http_status.is_some());
+    (attempt_of(made, open.attempts + sent, open.status, unanswered(made, open)), open.base + sent)
+}
+
 /// Calls that wait for an endpoint follow those that were made: two for each answer, so that an endpoint that is well
 /// again soon has all of its calls, and one for each failure.
 async fn release_held(tx: &mut Tx, made: &[Made]) -> Result<(), DbError> {
@@ -254,10 +264,10 @@ async fn release_held(tx: &mut Tx, made: &[Made]) -> Result<(), DbError> {
 }
 
 /// Tells people of a call that was given up. Of an alert that did not arrive no alert tells, and an order that the
-/// warehouse will not send is no failure of the call.
+/// warehouse will not send is no failure of the call. Money that the channel will not give back is for people.
 fn tell(tx: &mut Tx, settled: &Settled) {
     let call = &settled.delivery;
-    let nothing_failed = settled.said.is_some() || settled.verdict == Verdict::Unsent;
+    let nothing_failed = settled.verdict == Verdict::Unsent || (settled.said.is_some() && !call.kind.is_refund());
     if call.kind == Kind::Alert || call.kind.is_sandbox() || nothing_failed {
         return;
     }
@@ -284,13 +294,23 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         Outcome::Again { retry_after_ms, .. } => later(*retry_after_ms, Status::Dead),
         Outcome::NotYet(_) => later(None, Status::Done),
     };
-    let row = Attempt { next_at, ..attempt_of(made, attempt, status) };
+    // Only the channel's own word ends a refund, and only where no request before has stayed without an answer.
+    let (says_no, unanswered) = (matches!(made.said, Some(Said::Declined(_))), unanswered(made, open));
+    let in_doubt = made.call.kind.is_refund() && status == Status::Refused && !refusal_is_final(says_no, unanswered);
+    let status = if in_doubt { Status::Dead } else { status };
+    let row = Attempt { next_at, ..attempt_of(made, attempt, status, unanswered) };
     let call = Delivery { attempts: attempt, ..made.call.clone() };
     (Recorded { call, status, error: row.error.clone() }, row)
 }
 
+/// How often the call may have been made without an answer: this claim is answered for, unless the request may have been
+/// carried out in silence.
+fn unanswered(made: &Made, open: Open) -> i64 {
+    open.unanswered.saturating_sub(i64::from(!made.unsure)).max(0)
+}
+
 /// The entry of the log for an attempt that leaves its call so.
-fn attempt_of(made: &Made, attempt: i64, status: Status) -> Attempt {
+fn attempt_of(made: &Made, attempt: i64, status: Status, unanswered: i64) -> Attempt {
     Attempt {
         delivery_id: made.call.id,
         attempt,
@@ -302,5 +322,6 @@ fn attempt_of(made: &Made, attempt: i64, status: Status) -> Attempt {
         answer: made.answer.clone(),
         status,
         next_at: None,
+        unanswered,
     }
 }

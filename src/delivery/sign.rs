@@ -57,6 +57,22 @@ pub fn verify(
     now_ms: i64,
     tolerance_ms: i64,
 ) -> Result<(), SignatureError> {
+    let (timestamp, _, signature) = read(headers)?;
+    mac(secret, timestamp, body).verify_slice(&signature).map_err(|_| SignatureError::Mismatch)?;
+    signed_at(headers, now_ms, tolerance_ms)
+}
+
+/// Checks what `headers` alone say: that something is signed, at a time not too far from ours.
+///
+/// # Errors
+/// [`SignatureError`]: there is no body that could be believed.
+pub fn signed_at(headers: &HeaderMap, now_ms: i64, tolerance_ms: i64) -> Result<(), SignatureError> {
+    let (_, signed_ms, _) = read(headers)?;
+    if signed_ms.abs_diff(now_ms) > tolerance_ms.unsigned_abs() { Err(SignatureError::Time) } else { Ok(()) }
+}
+
+/// The timestamp as it stands there and in epoch ms, and the signature.
+fn read(headers: &HeaderMap) -> Result<(&str, i64, Vec<u8>), SignatureError> {
     let timestamp = only(headers, TIMESTAMP_HEADER)?;
     let signature =
         hex::decode(only(headers, SIGNATURE_HEADER)?).map_err(|_| SignatureError::Malformed(SIGNATURE_HEADER))?;
@@ -65,8 +81,7 @@ pub fn verify(
         .ok()
         .and_then(|seconds| seconds.checked_mul(1000))
         .ok_or(SignatureError::Malformed(TIMESTAMP_HEADER))?;
-    mac(secret, timestamp, body).verify_slice(&signature).map_err(|_| SignatureError::Mismatch)?;
-    if signed_ms.abs_diff(now_ms) > tolerance_ms.unsigned_abs() { Err(SignatureError::Time) } else { Ok(()) }
+    Ok((timestamp, signed_ms, signature))
 }
 
 /// [`verify`] with whichever of these secrets signed.

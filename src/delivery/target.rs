@@ -287,7 +287,7 @@ impl Targets {
             }
             // These are made by `super::notice`.
             Kind::Sms | Kind::Email => return Err(Unprepared::Never("no plain call".to_owned())),
-            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery => {
+            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery | Kind::RefundQuery => {
                 (call.body.clone(), channel_of(&call.body).map_err(unreadable)?, false)
             }
             Kind::SandboxPayment => {

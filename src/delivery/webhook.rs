@@ -13,7 +13,7 @@ use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHO
 use super::target::Unprepared;
 use crate::db::{Db, merchants};
 use crate::domain::event::OrderNotify;
-use crate::domain::id::{MerchantId, OrderId, RefundId};
+use crate::domain::id::{MerchantId, RefundId};
 use crate::domain::money::Money;
 
 /// Bytes of a secret: what Standard Webhooks allows is 24 to 64.
@@ -39,7 +39,7 @@ struct Payload<'a> {
 #[derive(Serialize)]
 struct Data<'a> {
     merchant_id: MerchantId,
-    order_id: OrderId,
+    order_id: &'a str,
     order_no: &'a str,
     out_order_no: &'a str,
     money: Money,
@@ -56,7 +56,7 @@ struct Data<'a> {
 pub fn payload(event: &OrderNotify, merchant_id: MerchantId, at_ms: i64) -> Result<String, serde_json::Error> {
     let data = Data {
         merchant_id,
-        order_id: event.order_id,
+        order_id: &event.order_id,
         order_no: &event.order_no,
         out_order_no: &event.out_order_no,
         money: event.money,

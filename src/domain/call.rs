@@ -25,11 +25,13 @@ pub enum Kind {
     Email = 9,
     /// What became of a payment whose callback stays away, of its channel.
     ChannelQuery = 10,
+    /// What became of a refund that is in doubt, of its channel.
+    RefundQuery = 11,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ChannelSubmit,
         Self::ChannelRefund,
         Self::Warehouse,
@@ -40,6 +42,7 @@ impl Kind {
         Self::Sms,
         Self::Email,
         Self::ChannelQuery,
+        Self::RefundQuery,
     ];
 
     /// For people and metrics.
@@ -56,6 +59,7 @@ impl Kind {
             Self::Sms => "sms",
             Self::Email => "email",
             Self::ChannelQuery => "channel_query",
+            Self::RefundQuery => "refund_query",
         }
     }
 
@@ -70,16 +74,18 @@ impl Kind {
     pub fn role(self) -> Option<Role> {
         match self {
             Self::Warehouse | Self::SandboxFulfilment => Some(Role::Order),
-            Self::ChannelSubmit | Self::ChannelRefund | Self::ChannelQuery | Self::SandboxPayment => {
-                Some(Role::Payment)
-            }
+            Self::ChannelSubmit
+            | Self::ChannelRefund
+            | Self::ChannelQuery
+            | Self::RefundQuery
+            | Self::SandboxPayment => Some(Role::Payment),
             Self::Merchant | Self::Sms | Self::Email => Some(Role::Notify),
             Self::Alert => None,
         }
     }
 
     /// A refund that the channel refused may have been asked for anew, and one that is under way may be paid: neither is
-    /// changed by hand, or money could go back twice. One that was never answered can be sent again: nobody else asked.
+    /// changed by hand, or money could go back twice. One that is in doubt can be sent again: nobody else asked.
     #[must_use]
     pub fn is_refund(self) -> bool {
         self == Self::ChannelRefund
@@ -88,7 +94,7 @@ impl Kind {
     /// Its row says what was done about money or goods, so it is kept for good. The others only told somebody something.
     #[must_use]
     pub fn is_proof(self) -> bool {
-        matches!(self, Self::ChannelSubmit | Self::ChannelRefund | Self::Warehouse)
+        matches!(self, Self::ChannelSubmit | Self::ChannelRefund | Self::RefundQuery | Self::Warehouse)
     }
 
     /// Its address comes from a user: it may lead to the public internet only.

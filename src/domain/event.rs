@@ -2,6 +2,7 @@
 //! `docs/events.md` is generated from this file.
 
 mod advice;
+mod close;
 mod coupon;
 mod fulfil;
 mod gateway;
@@ -19,6 +20,7 @@ use super::order::CancelType;
 use super::time::epoch_ms;
 
 pub use self::advice::{CacheInvalidate, CacheKind, InventorySync};
+pub use self::close::{PaymentCloseRequested, PaymentCloseResult};
 pub use self::coupon::CouponMoved;
 pub use self::fulfil::FulfilRefused;
 pub use self::gateway::{CallbackSubmit, DayStatistics, MerchantChanged, OrderNotify};
@@ -235,6 +237,12 @@ catalogue! {
     PaymentSuccess = "PAYMENT_SUCCESS", "The channel confirmed the money of an order.",
         Producer::Role(Role::Payment) => [Order],
         ["paymentId", "orderId", "orderNo", "userId", "amount", "paymentMethod", "transactionNo", "payTime"];
+    PaymentCloseRequested = "PAYMENT_CLOSE_REQUESTED", "An order is to be canceled, unless it is paid: its payment is to be closed. Only where the two roles have databases of their own.",
+        Producer::Role(Role::Order) => [Payment],
+        ["orderId", "userId", "cancelType", "reason"];
+    PaymentCloseResult = "PAYMENT_CLOSE_RESULT", "The payment of an order that is to be canceled is closed, or has its money.",
+        Producer::Role(Role::Payment) => [Order],
+        ["orderId", "cancelType", "reason", "paymentId", "amount", "payTime"];
     PaidOrderSuccess = "PAID_ORDER_SUCCESS", "An order is paid.",
         Producer::Role(Role::Order) => [PaidOrder, Points, Notification],
         ["orderId", "userId", "payAmount", "payTime", "orderNo", "merchantId"];

@@ -144,6 +144,11 @@ id_type!(
     "a merchant id"
 );
 
+impl MerchantId {
+    /// The shop itself.
+    pub const SHOP: Self = Self(1);
+}
+
 /// Stock keeping unit: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Trailing spaces and case folding would make
 /// databases disagree about equality, so neither can occur.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -89,6 +89,8 @@ pub struct Confirmation {
 pub enum Input {
     /// The channel took the money.
     Confirmed(Confirmation),
+    /// Its order is to be canceled, unless its money is there.
+    CloseRequested,
     /// Its order was canceled.
     OrderCanceled,
     /// Its order asks for the money to go back.
@@ -117,7 +119,12 @@ pub fn decide(payment: &PaymentState, input: &Input) -> Decision<PaymentState, E
     let with = |status| PaymentState { status, ..payment.clone() };
     match (input, payment.status) {
         (Input::Confirmed(confirmation), _) => confirmed(payment, confirmation),
-        (Input::OrderCanceled, Status::Pending) => Decision::Apply(with(Status::Closed), vec![]),
+        (Input::CloseRequested | Input::OrderCanceled, Status::Pending) => {
+            Decision::Apply(with(Status::Closed), vec![])
+        }
+        (Input::CloseRequested, Status::Closed) => Decision::Ignore("already closed"),
+        // The order learns of it, and is paid.
+        (Input::CloseRequested, _) => Decision::Ignore("its money is there"),
         (Input::OrderCanceled | Input::RefundRequested, Status::Success) => {
             Decision::Apply(with(Status::Refunding), vec![Effect::Refund])
         }
@@ -206,6 +213,15 @@ mod tests {
         assert_eq!(effects, [Effect::Refund]);
         assert!(matches!(decide(&back, &Input::RefundRequested), Decision::Ignore(_)));
         assert!(matches!(decide(&back, &Input::OrderCanceled), Decision::Ignore(_)));
+    }
+
+    #[test]
+    fn only_a_payment_without_money_is_closed() {
+        for status in Status::ALL {
+            let closes = matches!(decide(&payment(status), &Input::CloseRequested), Decision::Apply(next, effects)
+                if next.status == Status::Closed && effects.is_empty());
+            assert_eq!(closes, status == Status::Pending, "{status:?}");
+        }
     }
 
     #[test]

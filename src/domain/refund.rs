@@ -19,6 +19,13 @@ pub fn left(paid: Money, promised: impl IntoIterator<Item = Money>) -> Money {
     Money::from_minor(paid.minor().saturating_sub(promised.minor())).unwrap_or(Money::ZERO)
 }
 
+/// Whether a no ends a refund, so that its money is free again. It does where the channel itself `says_no`, and none of
+/// the requests before has stayed without an answer: one of those may have been carried out.
+#[must_use]
+pub fn refusal_is_final(says_no: bool, unanswered: i64) -> bool {
+    says_no && unanswered == 0
+}
+
 /// How much goes back when `amount` of an order's money is asked for (none: the rest), of which `promised` went back or is
 /// on its way. The order goes on; all of the money of one that the warehouse does not have yet is a cancel.
 ///

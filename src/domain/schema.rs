@@ -47,6 +47,8 @@ pub fn of(kind: Kind) -> Value {
         Kind::StockFreezeFailed => body::<event::StockFreezeFailed>(),
         Kind::RefundFailed => body::<event::RefundFailed>(),
         Kind::PaymentSuccess => body::<event::PaymentSuccess>(),
+        Kind::PaymentCloseRequested => body::<event::PaymentCloseRequested>(),
+        Kind::PaymentCloseResult => body::<event::PaymentCloseResult>(),
         Kind::PaidOrderSuccess | Kind::PaidOrderSuccessRetry => body::<event::PaidOrderSuccess>(),
         Kind::OrderCanceled => body::<event::OrderCanceled>(),
         Kind::InventoryDeduct | Kind::InventoryRelease | Kind::InventoryDeductRetry => body::<event::Inventory>(),

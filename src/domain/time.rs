@@ -16,16 +16,23 @@ const SECONDS_TO: i64 = 100_000_000_000;
 /// # Errors
 /// The deserializer's, with what was expected.
 pub fn epoch_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    deserializer.deserialize_any(TimeVisitor)
+    deserializer.deserialize_newtype_struct(EPOCH_MS, TimeVisitor)
 }
+
+/// What [`epoch_ms`] calls its fields, for deserializers that know how to read a time without its zone.
+pub const EPOCH_MS: &str = "epoch_ms";
 
 struct TimeVisitor;
 
-impl Visitor<'_> for TimeVisitor {
+impl<'de> Visitor<'de> for TimeVisitor {
     type Value = i64;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("epoch ms, epoch seconds, or a time with its zone like 2026-01-31T08:00:00+08:00")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<i64, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<i64, E> {

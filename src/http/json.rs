@@ -19,7 +19,7 @@ where
 {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -27,11 +27,7 @@ where
                 "send JSON, with the header Content-Type: application/json",
             ));
         }
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            _ => Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text())),
-        })?;
-        parse(&body).map(Self)
+        parse(&read_body(request).await?).map(Self)
     }
 }
 
@@ -52,6 +48,17 @@ where
     }
 }
 
+/// The whole body of a request.
+///
+/// # Errors
+/// 413 when it is too large, 400 when it cannot be read.
+pub async fn read_body(request: Request) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ => Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text())),
+    })
+}
+
 /// 413.
 pub(super) fn too_large() -> Problem {
     Problem::new(
@@ -70,6 +77,12 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Problem::invalid("the body must be a JSON object, not an array (line 1)"));
     }
+    if let Some(at) = nul(body) {
+        let line = body.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+        return Err(Problem::invalid(format!(
+            "a text has the character U+0000, which no database keeps (line {line})"
+        )));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -82,6 +95,20 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })?;
     reader.end().map_err(|error| describe(&error))?;
     Ok(value)
+}
+
+/// Where a JSON text has the character U+0000, which stands there in one way only: `\\u0000`.
+fn nul(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'\\', body.get(at..)?) {
+        at += found;
+        if body.get(at + 1..at + 6) == Some(b"u0000".as_slice()) {
+            return Some(at);
+        }
+        // Past what it escapes, which may be another backslash.
+        at += 2;
+    }
+    None
 }
 
 fn describe(error: &serde_json::Error) -> Problem {

@@ -42,7 +42,7 @@ fn method_label(method: &str) -> &'static str {
 async fn as_problem(mut response: Response, path: &str) -> Response {
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         problem.instance.get_or_insert_with(|| path.into());
-        return with_body(response, problem);
+        return with_body(response, timed(problem));
     }
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -55,7 +55,15 @@ async fn as_problem(mut response: Response, path: &str) -> Response {
     let text = to_bytes(body, DETAIL_MAX_BYTES).await.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let mut problem = plain(status, text.unwrap_or_default());
     problem.instance = Some(path.into());
-    with_body(response, problem)
+    with_body(response, timed(problem))
+}
+
+/// Whoever is to come again is told when.
+fn timed(problem: Problem) -> Problem {
+    match problem.status {
+        429 | 503 | 504 if problem.retry_after.is_none() => problem.retry_after(1),
+        _ => problem,
+    }
 }
 
 /// Keeps the headers that layers added, such as `Allow`.

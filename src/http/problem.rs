@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 /// The media type of a problem document.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
+/// Seconds that a refused caller is asked to wait.
+pub(super) const RETRY_AFTER_SECONDS: u32 = 1;
+
 /// What `type` begins with; the rest is a stable word for programs.
 const TYPE_PREFIX: &str = "urn:ruyi:problem:";
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,10 +23,12 @@ use utoipa_axum::router::OpenApiRouter;
 use super::limits::Limits;
 use super::problem::Problem;
 use super::{accept, docs, observe};
-use crate::cache::SharedRate;
 use crate::config::{Config, NotExposable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+
+/// Paths that answer while load is shed and all places for connections are taken.
+pub(super) const PROBES: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/scale"];
 
 /// A readiness check that takes longer has failed.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -105,8 +107,6 @@ pub struct App {
     pub scale: Option<Scale>,
     /// Around the routes of the roles; probes and metrics are outside, so that they answer while load is shed.
     pub limits: Limits,
-    /// The rate limit that this process shares with others.
-    pub rate: Option<SharedRate>,
 }
 
 impl App {
@@ -121,7 +121,7 @@ impl App {
             probes = probes.route("/scale", get(move || async move { Json(scale().await) }));
         }
         self.limits
-            .around(api, self.rate)
+            .around(api)
             .merge(probes)
             .merge(docs::routes(&self.title, description))
             .fallback(|| async { StatusCode::NOT_FOUND })
@@ -169,7 +169,7 @@ impl Bound {
         tracing::info!(addr = %self.addr, title = app.title, "listening");
         let limits = app.limits;
         let router = app.into_router(shutdown.token.clone());
-        accept::run(self.listener, router, limits.connections, limits.idle, &shutdown.token).await;
+        accept::run(self.listener, router, limits, &shutdown.token).await;
     }
 }
 
@@ -201,7 +201,11 @@ async fn ready(State((checks, stopping)): State<(Arc<[ReadyCheck]>, Cancellation
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    (code, Json(Readiness { status, checks: report })).into_response()
+    let mut response = (code, Json(Readiness { status, checks: report })).into_response();
+    if !fine {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 async fn metrics(State(metrics): State<Arc<Metrics>>) -> Result<Response, Problem> {

@@ -1,7 +1,8 @@
 //! How far consumer groups are behind, and what is to be done about it.
 
 use super::message::QueueId;
-use super::rocketmq::RocketMq;
+use super::operate::Standing;
+use super::rocketmq::{MqError, RocketMq};
 use crate::config::Limit;
 use crate::domain::event::Group;
 
@@ -10,14 +11,15 @@ use crate::domain::event::Group;
 pub struct Reading {
     /// Which group.
     pub group: String,
-    /// Messages that it has not consumed, per queue; none where nobody knows.
-    pub queues: Vec<(QueueId, Option<i64>)>,
+    /// Where it stands in each queue.
+    pub queues: Vec<(QueueId, Standing)>,
 }
 
 /// What a reading means for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Messages that it has not consumed; none when that is not known of every queue: unknown is not 0.
+    /// Messages that it has not consumed; none when that is not known of every queue: unknown is not 0, nor is a place
+    /// beyond the end.
     pub lag: Option<i64>,
     /// Over its threshold; none when it may or may not be. What is known of some queues can be enough.
     pub over: Option<bool>,
@@ -27,20 +29,28 @@ pub struct Verdict {
     pub known: i64,
     /// Queues of its topic with the most queues: more instances than these would have nothing to do.
     pub queues: i64,
+    /// Queues in which it stands beyond the end, and passes messages over.
+    pub beyond: usize,
+}
+
+/// Where a group stands in each queue: a group of the catalogue by its topics, any other by what its brokers know of it.
+///
+/// # Errors
+/// [`MqError`] when the cluster is away.
+pub async fn standings(cluster: &RocketMq, group: &str) -> Result<Vec<(QueueId, Standing)>, MqError> {
+    match Group::from_name(group) {
+        Some(known) => {
+            let topics: Vec<String> = known.events().map(|kind| kind.name().to_owned()).collect();
+            cluster.lag(group, &topics).await
+        }
+        None => cluster.lag_of_group(group).await,
+    }
 }
 
 impl Reading {
-    /// Reads a group of the catalogue by its topics, any other by what its brokers know of it. What cannot be read is
-    /// unknown.
+    /// Reads a group. What cannot be read is unknown.
     pub async fn of(cluster: &RocketMq, group: &str) -> Self {
-        let read = match Group::from_name(group) {
-            Some(known) => {
-                let topics: Vec<String> = known.events().map(|kind| kind.name().to_owned()).collect();
-                cluster.lag(group, &topics).await
-            }
-            None => cluster.lag_of_group(group).await,
-        };
-        let queues = read.unwrap_or_else(|error| {
+        let queues = standings(cluster, group).await.unwrap_or_else(|error| {
             tracing::debug!(group, %error, "its lag is unknown");
             Vec::new()
         });
@@ -50,8 +60,9 @@ impl Reading {
     /// What it means.
     #[must_use]
     pub fn judge(&self, limit: &Limit) -> Verdict {
-        let known: i64 = self.queues.iter().filter_map(|(_, lag)| *lag).sum();
-        let complete = !self.queues.is_empty() && self.queues.iter().all(|(_, lag)| lag.is_some());
+        let known: i64 = self.queues.iter().filter_map(|(_, standing)| standing.lag()).sum();
+        let complete = !self.queues.is_empty() && self.queues.iter().all(|(_, standing)| standing.lag().is_some());
+        let beyond = self.queues.iter().filter(|(_, standing)| standing.is_beyond()).count();
         let lag = complete.then_some(known);
         let over = if known > limit.threshold { Some(true) } else { lag.map(|_| false) };
         let mut topics: Vec<&str> = self.queues.iter().map(|(queue, _)| queue.topic.as_str()).collect();
@@ -61,7 +72,7 @@ impl Reading {
         let most = limit.max_replicas.min(queues).max(1);
         let needed = known / limit.per_replica.max(1) + i64::from(known % limit.per_replica.max(1) > 0);
         let wanted = (over == Some(true) || complete).then(|| needed.clamp(1, most));
-        Verdict { lag, over, wanted, known, queues }
+        Verdict { lag, over, wanted, known, queues, beyond }
     }
 }
 
@@ -127,7 +138,8 @@ mod tests {
     fn reading(queues: &[(&str, Option<i64>)]) -> Reading {
         let queue = |(index, (topic, lag)): (usize, &(&str, Option<i64>))| {
             let queue = i32::try_from(index).unwrap();
-            (QueueId { topic: (*topic).to_owned(), broker: "a".to_owned(), queue }, *lag)
+            let standing = lag.map_or(Standing::Unknown, Standing::Behind);
+            (QueueId { topic: (*topic).to_owned(), broker: "a".to_owned(), queue }, standing)
         };
         Reading { group: "g".to_owned(), queues: queues.iter().enumerate().map(queue).collect() }
     }
@@ -143,6 +155,14 @@ mod tests {
         assert_eq!(verdict(&[("T", Some(5)), ("T", Some(0))]), (Some(5), Some(false), Some(1)));
         // What is known is enough.
         assert_eq!(verdict(&[("T", Some(10_001)), ("T", None), ("T", None)]), (None, Some(true), Some(3)));
+    }
+
+    #[test]
+    fn beyond_the_end_nothing_is_known() {
+        let mut reading = reading(&[("T", Some(5)), ("T", Some(0))]);
+        reading.queues[1].1 = Standing::Beyond(490);
+        let Verdict { lag, over, wanted, known, beyond, .. } = reading.judge(&LIMIT);
+        assert_eq!((lag, over, wanted, known, beyond), (None, None, None, 5, 1));
     }
 
     #[test]

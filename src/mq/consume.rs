@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
-use super::message::Incoming;
+use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut};
+use super::reader::Reader;
 use super::retry::Policy;
 use crate::alert::{self, Alert};
 use crate::db::inbox::{self, Claim};
 use crate::db::outbox::{self, OutboxRow};
+use crate::db::pace::Hurry;
 use crate::db::retry::{self, Parked};
 use crate::db::{Db, DbError, Tx};
 use crate::telemetry::Metrics;
@@ -19,7 +21,9 @@ pub struct Consumer {
     db: Db,
     handler: Arc<dyn Handler>,
     policy: Policy,
+    reader: Reader,
     metrics: Arc<Metrics>,
+    hurry: Arc<Hurry>,
 }
 
 /// A message that is given up.
@@ -39,7 +43,19 @@ impl Consumer {
     /// A consumer of `handler`'s group.
     #[must_use]
     pub fn new(db: Db, handler: Arc<dyn Handler>, policy: Policy, metrics: Arc<Metrics>) -> Self {
-        Self { db, handler, policy, metrics }
+        Self { db, handler, policy, reader: Reader::default(), metrics, hurry: Arc::default() }
+    }
+
+    /// The same with this reader of bodies.
+    #[must_use]
+    pub fn reading(self, reader: Reader) -> Self {
+        Self { reader, ..self }
+    }
+
+    /// What reads its bodies.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The database that it writes to.
@@ -60,15 +76,22 @@ impl Consumer {
         &self.policy
     }
 
-    /// Handles messages, in this order. When it returns, each is handled, parked or dead, and may be acknowledged.
+    /// Whether its group has met a lock lately.
+    pub(super) fn hurry(&self) -> &Hurry {
+        &self.hurry
+    }
+
+    /// Handles messages, in this order. When it returns, each is handled, parked or dead, and may be acknowledged. One
+    /// that needs a row that somebody else has locked is parked, and the others go on.
     ///
     /// # Errors
-    /// Only when the database is away: then nothing may be acknowledged, and the same messages are to come again.
+    /// Only when the database is away, or takes not even the record of a failure: then nothing may be acknowledged, and
+    /// the same messages are to come again.
     pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
         let group = self.handler.group();
         let mut events = Vec::with_capacity(messages.len());
-        for message in messages {
-            match Event::of(message, group) {
+        for message in messages.into_iter().map(Incoming::fitted) {
+            match Event::of(message, group, &self.reader) {
                 Ok(event) => events.push(event),
                 Err(refused) => self.refuse(refused.0, refused.1).await?,
             }
@@ -79,13 +102,15 @@ impl Consumer {
             if batch.is_empty() {
                 continue;
             }
-            match self.try_batch(Arc::clone(&batch)).await {
+            let is_alone = batch.len() == 1;
+            match self.hurry.run(is_alone, || self.try_batch(Arc::clone(&batch))).await {
                 Ok(()) => {}
-                Err(error) if error.is_outage() => return Err(error),
-                Err(error) if batch.len() == 1 && error.is_permanent() => {
+                // That there was no answer may be for the size of the batch.
+                Err(error) if error.is_outage() && (is_alone || !error.is_silence()) => return Err(error),
+                Err(error) if is_alone && error.is_permanent() => {
                     self.reject_alone(Arc::clone(&batch), error.to_string()).await?;
                 }
-                Err(error) if batch.len() == 1 => self.park_failed(Arc::clone(&batch), error.to_string()).await?,
+                Err(error) if is_alone => self.park_failed(Arc::clone(&batch), Arc::new(error)).await?,
                 Err(error) => {
                     tracing::debug!(group = group.name(), messages = batch.len(), %error, "halving a failing batch");
                     let (first, second) = batch.split_at(batch.len() / 2);
@@ -216,7 +241,7 @@ impl Consumer {
         properties.retain(|(name, _)| of_this_death.iter().all(|(told, _)| told != name));
         properties.extend(of_this_death);
         let id = tx.next_id();
-        let mut event_id: String = format!("{}@{group}", letter.event_id).chars().take(128).collect();
+        let mut event_id = cut(&format!("{}@{group}", letter.event_id), 128);
         if !outbox::existing(tx, vec![event_id.clone()]).await?.is_empty() {
             // It was sent again, and died again.
             event_id = format!("{}:{id}", event_id.chars().take(100).collect::<String>());
@@ -236,7 +261,7 @@ impl Consumer {
             event_id,
             topic: format!("%DLQ%{group}"),
             tag: letter.tag.to_owned(),
-            key: letter.key.to_owned(),
+            key: cut(letter.key, NAME_MAX),
             body: letter.body.clone(),
             properties,
             deliver_at_ms: now_ms,
@@ -254,20 +279,20 @@ impl Consumer {
             || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset),
             str::to_owned,
         );
-        let id: String = id.chars().take(96).collect();
+        let id = cut(&id, 96);
         self.db
             .write("consume", move |tx| {
                 let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
                 Box::pin(async move {
-                    let (topic, resent_at) = (handler::origin(&message), handler::resent_at(&message));
-                    let claim = Claim { message_id: &id, topic, key: "", resent_at };
+                    let (topic, resent_at) = (cut(handler::origin(&message), TOPIC_MAX), handler::resent_at(&message));
+                    let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
                     let (batch, now_ms) = (tx.next_id(), tx.now_ms());
                     if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
                         return Ok(());
                     }
                     let letter = DeadLetter {
                         event_id: &id,
-                        topic,
+                        topic: &topic,
                         tag: &message.tag,
                         key: &message.key,
                         body: message.body.clone(),
@@ -298,19 +323,23 @@ impl Consumer {
             .await
     }
 
-    /// An event whose transaction fails even alone: parked with the error.
-    async fn park_failed(&self, batch: Arc<Vec<Event>>, error: String) -> Result<(), DbError> {
+    /// An event whose transaction fails even alone: parked with the error. Where that may be no fault of the event, it has
+    /// not counted as an attempt.
+    async fn park_failed(&self, batch: Arc<Vec<Event>>, error: Arc<DbError>) -> Result<(), DbError> {
         let consumer = self.clone();
         self.db
             .write("consume", move |tx| {
-                let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), error.clone());
+                let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), Arc::clone(&error));
                 Box::pin(async move {
                     let group = consumer.handler.group().name();
                     for event in claim(tx, group, &batch).await? {
                         let next_at = tx.now_ms() + consumer.policy.wait_ms(1);
                         let open = retry::open_keys(tx, group, vec![event.key.clone()]).await?;
                         let first = !open.iter().any(|open| open.blocks);
-                        let row = park(tx, &event, true, first.then_some(next_at), &error);
+                        let mut row = park(tx, &event, true, first.then_some(next_at), &error.to_string());
+                        if error.is_passing() {
+                            row.attempts = 0;
+                        }
                         let now_ms = tx.now_ms();
                         retry::park(tx, group, &[row], now_ms).await?;
                         inbox::set_outcome(tx, group, vec![event.id.clone()], inbox::Outcome::Parked, None).await?;

@@ -114,6 +114,7 @@ impl Local {
             tag: message.tag.clone(),
             key: message.key.clone(),
             body: message.body.clone(),
+            unreadable: None,
             properties: message.properties.clone(),
             born_ms: 0,
         }

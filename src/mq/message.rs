@@ -138,13 +138,58 @@ pub struct Incoming {
     pub key: String,
     /// Body bytes, decompressed.
     pub body: Bytes,
+    /// Why `body` is still as the broker has it; `None`: it is as its producer wrote it.
+    pub unreadable: Option<String>,
     /// User properties.
     pub properties: Vec<(String, String)>,
     /// When the producer made it, epoch ms.
     pub born_ms: i64,
 }
 
+/// What the columns hold that name a message: more of a tag or of KEYS is cut off.
+pub(super) const NAME_MAX: usize = 64;
+/// What the columns of topics hold, in characters.
+pub(super) const TOPIC_MAX: usize = 128;
+/// What the columns of properties hold, in bytes of JSON, with room for what ruyi adds.
+const PROPERTIES_MAX: usize = 60_000;
+/// Property with the names of the properties that did not fit.
+const LEFT_OUT: &str = "propertiesLeftOut";
+/// Property with all KEYS, where they did not fit.
+const ALL_KEYS: &str = "originKeys";
+
+/// The first `max` characters of a text.
+pub(super) fn cut(text: &str, max: usize) -> String {
+    text.chars().take(max).collect()
+}
+
 impl Incoming {
+    /// The message as the tables can hold it, whatever its sender made of it. Its KEYS stay whole: what it is known by
+    /// may be anywhere in them.
+    #[must_use]
+    pub fn fitted(mut self) -> Self {
+        self.tag = cut(&self.tag, NAME_MAX);
+        self.queue.topic = cut(&self.queue.topic, TOPIC_MAX);
+        if self.key.chars().count() > NAME_MAX && self.property(ALL_KEYS).is_none() {
+            self.properties.push((ALL_KEYS.to_owned(), self.key.clone()));
+        }
+
+        // As JSON no character takes more than six bytes for each of its own; few properties ever come near.
+        let size = |(name, value): &(String, String)| 6 * (name.len() + value.len()) + 8;
+        let mut total: usize = self.properties.iter().map(size).sum();
+        let mut left_out = Vec::new();
+        while total > PROPERTIES_MAX
+            && let Some(place) = (0..self.properties.len()).max_by_key(|place| size(&self.properties[*place]))
+        {
+            let largest = self.properties.remove(place);
+            total -= size(&largest);
+            left_out.push(cut(&largest.0, NAME_MAX));
+        }
+        if !left_out.is_empty() {
+            self.properties.push((LEFT_OUT.to_owned(), cut(&left_out.join(" "), 500)));
+        }
+        self
+    }
+
     /// The value of a user property.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {

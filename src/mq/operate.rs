@@ -129,6 +129,54 @@ pub struct Committed {
     pub last_consumed_ms: Option<i64>,
 }
 
+impl Committed {
+    /// Where the group stands here.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing::of(self.broker_offset, self.consumer_offset)
+    }
+}
+
+/// Where a group stands in a queue. Only what is known to be nothing is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// So many messages are not consumed.
+    Behind(i64),
+    /// So many messages after the end of the queue: its topic was made anew, or its store was lost. What comes until
+    /// the queue has grown to there is passed over.
+    Beyond(i64),
+    /// It has committed nothing here, and messages wait; or nobody said.
+    Unknown,
+}
+
+impl Standing {
+    /// From the end of the queue and what was committed. Of a queue that never held anything nothing is missing.
+    #[must_use]
+    pub fn of(end: i64, committed: Option<i64>) -> Self {
+        match committed.filter(|offset| *offset >= 0) {
+            Some(offset) if offset > end => Self::Beyond(offset - end),
+            Some(offset) => Self::Behind(end - offset),
+            None if end == 0 => Self::Behind(0),
+            None => Self::Unknown,
+        }
+    }
+
+    /// Messages that are not consumed, where that is known.
+    #[must_use]
+    pub fn lag(self) -> Option<i64> {
+        match self {
+            Self::Behind(lag) => Some(lag),
+            Self::Beyond(_) | Self::Unknown => None,
+        }
+    }
+
+    /// After the end of the queue.
+    #[must_use]
+    pub fn is_beyond(self) -> bool {
+        matches!(self, Self::Beyond(_))
+    }
+}
+
 /// One client of a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -180,6 +228,8 @@ pub struct StoredMessage {
     pub key: String,
     /// Body bytes, decompressed.
     pub body: Bytes,
+    /// Why `body` is still as the broker has it; `None`: it is as its producer wrote it.
+    pub unreadable: Option<String>,
     /// All properties, RocketMQ's own as well, sorted by name.
     pub properties: Vec<(String, String)>,
     /// When the producer made it, epoch ms.
@@ -216,4 +266,19 @@ pub struct Page {
     pub next: i64,
     /// Nothing lies at or after `next` now.
     pub is_end: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_end_is_not_nothing() {
+        assert_eq!(Standing::of(10, Some(10)).lag(), Some(0));
+        assert_eq!(Standing::of(10, Some(4)).lag(), Some(6));
+        assert_eq!(Standing::of(10, Some(500)), Standing::Beyond(490));
+        assert_eq!(Standing::of(0, Some(500)), Standing::Beyond(500), "a topic made anew holds nothing yet");
+        assert_eq!((Standing::of(0, None).lag(), Standing::of(0, Some(-1)).lag()), (Some(0), Some(0)));
+        assert_eq!((Standing::of(10, None).lag(), Standing::of(10, Some(-1)).lag()), (None, None));
+    }
 }

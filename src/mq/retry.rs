@@ -224,21 +224,26 @@ impl RetryLane {
 
 /// One attempt, whatever comes of it; an error only when the database is away.
 async fn attempt(consumer: &Consumer, parked: Arc<Parked>) -> Result<(), DbError> {
-    let (with, row) = (consumer.clone(), Arc::clone(&parked));
-    let tried = consumer.db().write("retry", move |tx| {
-        let (consumer, row) = (with.clone(), Arc::clone(&row));
-        Box::pin(async move { try_again(&consumer, tx, &row).await })
-    });
-    let (why, permanent) = match tried.await {
-        Err(error) if !error.is_outage() => (error.to_string(), error.is_permanent()),
+    let tried = || {
+        let (with, row) = (consumer.clone(), Arc::clone(&parked));
+        consumer.db().write("retry", move |tx| {
+            let (consumer, row) = (with.clone(), Arc::clone(&row));
+            Box::pin(async move { try_again(&consumer, tx, &row).await })
+        })
+    };
+    // A row that somebody has locked must not hold up the messages that do not need it.
+    let error = match consumer.hurry().run(true, tried).await {
+        Err(error) if !error.is_outage() => Arc::new(error),
         other => return other,
     };
     let (with, row) = (consumer.clone(), Arc::clone(&parked));
     let record = consumer.db().write("retry", move |tx| {
-        let (consumer, row, why) = (with.clone(), Arc::clone(&row), why.clone());
+        let (consumer, row, error) = (with.clone(), Arc::clone(&row), Arc::clone(&error));
         Box::pin(async move {
+            let why = error.to_string();
             match retry::lock_waiting(tx, &row).await? {
-                true if permanent => dead(&consumer, tx, &row, &why).await,
+                true if error.is_permanent() => dead(&consumer, tx, &row, &why).await,
+                true if error.is_passing() => put_off(&consumer, tx, &row, &why).await,
                 true => failed(&consumer, tx, &row, &why).await,
                 false => Ok(()),
             }
@@ -248,7 +253,7 @@ async fn attempt(consumer: &Consumer, parked: Arc<Parked>) -> Result<(), DbError
         // The lane goes on with other messages.
         Err(error) if !error.is_outage() => {
             let row = (Val::Int(parked.id), parked.key.clone());
-            walk::put_aside(consumer.db(), Walk::Retries, row, error).await
+            walk::put_aside(consumer.db(), Walk::Retries, row, error).await.map(drop)
         }
         done => done,
     }
@@ -265,10 +270,11 @@ async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(),
         tag: row.tag.clone(),
         key: row.key.clone(),
         body: row.body.clone().into(),
+        unreadable: None,
         properties: row.properties.clone(),
         born_ms: 0,
     };
-    let mut event = match Event::of(message, group) {
+    let mut event = match Event::of(message, group, consumer.reader()) {
         Ok(event) => event,
         Err(refused) => return dead(consumer, tx, row, &refused.1).await,
     };
@@ -290,6 +296,12 @@ async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(),
         Some(Outcome::Reject(why)) => dead(consumer, tx, row, &why).await,
         None => Err(DbError::Stopped(format!("{}: no outcome for one event", group.name()))),
     }
+}
+
+/// What stood in the way may be no fault of the message: it is tried again, and no attempt is counted.
+async fn put_off(consumer: &Consumer, tx: &mut Tx, row: &Parked, why: &str) -> Result<(), DbError> {
+    let next_at = tx.now_ms() + consumer.policy().wait_ms(row.attempts.max(1));
+    retry::postpone(tx, row, next_at, why).await
 }
 
 async fn failed(consumer: &Consumer, tx: &mut Tx, row: &Parked, why: &str) -> Result<(), DbError> {

@@ -7,6 +7,7 @@
 mod admin;
 mod answers;
 mod consume;
+mod frames;
 mod operate;
 mod publish;
 mod send;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 
 use super::operate::RUYI_INSTANCE;
 use super::runtime::MqRuntime;
+use answers::Answers;
 pub use consume::GroupConsumer;
 pub use publish::is_reserved_property;
 pub use rocketmq_model::topic::is_system_topic;
@@ -336,7 +338,7 @@ struct Shared {
     client_runtime: Arc<ClientRuntime>,
     /// Each producer and each consumer gets a client runtime of its own below this, so that it can be stopped by itself.
     clients: ChildServiceContext,
-    hook: Option<Arc<dyn RPCHook>>,
+    hook: Arc<dyn RPCHook>,
     sender: RwLock<Arc<Sender>>,
     admin: Mutex<Option<DefaultMQAdminExt>>,
     routes: publish::Routes,
@@ -366,7 +368,7 @@ impl RocketMq {
     /// [`MqError::Config`] for a configuration that can not work, [`MqError::Client`] when the client does not start.
     pub async fn connect(config: RocketMqConfig, runtime: &MqRuntime) -> Result<Self, MqError> {
         let names = TopicNames::new(&config.topics)?;
-        let hook = acl_hook(&config)?;
+        let hook: Arc<dyn RPCHook> = Arc::new(Answers { inner: acl_hook(&config)? });
         let client_runtime = client_runtime(runtime.component("client"))?;
         let instance =
             format!("{RUYI_INSTANCE}{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
@@ -450,7 +452,7 @@ impl Sender {
     async fn start(
         config: &RocketMqConfig,
         clients: &ChildServiceContext,
-        hook: Option<Arc<dyn RPCHook>>,
+        hook: Arc<dyn RPCHook>,
         instance: &str,
     ) -> Result<Self, MqError> {
         let runtime = client_runtime(clients.component("producer"))?;
@@ -527,20 +529,18 @@ fn acl_hook(config: &RocketMqConfig) -> Result<Option<Arc<dyn RPCHook>>, MqError
 fn build_producer(
     config: &RocketMqConfig,
     runtime: &Arc<ClientRuntime>,
-    hook: Option<Arc<dyn RPCHook>>,
+    hook: Arc<dyn RPCHook>,
     instance: &str,
 ) -> Result<DefaultMQProducer, MqError> {
     let max_message_bytes = u32::try_from(config.max_message_bytes)
         .map_err(|_| MqError::Config(String::from("max_message_bytes is over 4 GiB")))?;
-    let mut builder = DefaultMQProducer::builder(Arc::clone(runtime))
+    let builder = DefaultMQProducer::builder(Arc::clone(runtime))
         .client_config(client_config(config, instance))
         .producer_group(PRODUCER_GROUP)
         .send_msg_timeout(config.send_timeout_ms)
         .compress_msg_body_over_howmuch(config.compress_over_bytes)
-        .max_message_size(max_message_bytes);
-    if let Some(hook) = hook {
-        builder = builder.rpc_hook(hook);
-    }
+        .max_message_size(max_message_bytes)
+        .rpc_hook(hook);
     Ok(builder.build())
 }
 

@@ -23,7 +23,7 @@ use crate::mq::rocketmq::GroupConsumer;
 use crate::shutdown::Shutdown;
 
 /// What the cluster knows listeners by.
-const LISTENERS: &str = "ruyi-cache-listeners";
+pub const LISTENERS: &str = "ruyi-cache-listeners";
 /// Lists of changes taken at once, and messages per poll.
 const AT_ONCE: usize = 256;
 /// Messages per second at most: without Redis nobody knows what was read, and the broker has better things to do.

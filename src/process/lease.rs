@@ -36,15 +36,26 @@ pub(super) async fn keep(db: Db, owner: String, first: i64, token: CancellationT
             () = tokio::time::sleep(pause) => {}
             // The machine slept, so that time went on without us.
             () = db.ids().refused(), if pause == RENEW => {}
+            // To renew is to write: when that succeeds, so does whatever else is to be written.
+            () = soon_after_failure(&db), if pause == RENEW => {}
         }
         pause = match renew(&db, &owner, first).await {
-            Ok(()) => RENEW,
+            Ok(()) => {
+                db.can_write();
+                RENEW
+            }
             Err(error) => {
                 tracing::warn!(%error, "the node number could not be renewed");
                 AGAIN
             }
         };
     }
+}
+
+/// Not at once, so that many failures are one renewal.
+async fn soon_after_failure(db: &Db) {
+    db.until_writes_fail().await;
+    tokio::time::sleep(AGAIN).await;
 }
 
 async fn renew(db: &Db, owner: &str, first: i64) -> Result<(), DbError> {

@@ -1,6 +1,7 @@
 //! What to run, and why it does not start.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::db::DbError;
@@ -84,6 +85,19 @@ pub enum StartError {
     /// The schema is older than this program.
     #[error("the database misses {0} migrations: run `ruyi db migrate` first")]
     NotMigrated(usize),
+    /// The server of the tables was not there, however long it was waited for.
+    #[error(
+        "the database {shown} was not there within {} s (database.wait): start it, or correct database.url",
+        .waited.as_secs()
+    )]
+    NoDatabase {
+        /// Its URL, without a password.
+        shown: String,
+        /// How long.
+        waited: Duration,
+        /// The last error.
+        source: DbError,
+    },
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),

@@ -29,7 +29,10 @@ pub(super) fn app(
     publish: &Publish,
     shutdown: &Shutdown,
 ) -> Result<App, StartError> {
-    let auth = Auth::new(&config.http.keys).map_err(|error| StartError::Other(error.to_string()))?;
+    let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
+    let cache = databases.first().and_then(|database| database.db.cache());
+    let rate = cache.and_then(|cache| cache.rate(&names.join("+"), config.http.rate_limit));
+    let auth = Auth::new(&config.http, rate.as_ref()).map_err(|error| StartError::Other(error.to_string()))?;
     let mut api = OpenApiRouter::new();
     if plan.work.api {
         let view = view(config, databases);
@@ -47,9 +50,6 @@ pub(super) fn app(
         let state = deliveries::State { databases, effects: effects(config) };
         api = api.merge(deliveries::router(state, &auth));
     }
-    let names: Vec<&str> = plan.roles.iter().map(|role| role.name()).collect();
-    let cache = databases.first().and_then(|database| database.db.cache());
-    let rate = cache.and_then(|cache| cache.rate(&names.join("+"), config.http.rate_limit));
     Ok(App {
         title: format!("ruyi {}", names.join(", ")),
         api,
@@ -57,7 +57,6 @@ pub(super) fn app(
         metrics,
         scale: None,
         limits: Limits::from(&config.http),
-        rate,
     })
 }
 
@@ -125,7 +124,7 @@ pub(super) fn broker_tells(broker: &Broker) -> ReadyCheck {
     })
 }
 
-/// Ready when every database answers.
+/// Ready when every database answers, and what is to be written is written.
 fn databases_answer(databases: &[Database]) -> ReadyCheck {
     let checked: Arc<Vec<_>> =
         Arc::new(databases.iter().map(|database| (database.roles.clone(), database.db.clone())).collect());
@@ -133,9 +132,13 @@ fn databases_answer(databases: &[Database]) -> ReadyCheck {
         let checked = Arc::clone(&checked);
         async move {
             for (roles, db) in checked.iter() {
-                if let Err(error) = db.ping().await {
+                let wrong = match db.ping().await {
+                    Ok(()) => db.writes_fail(),
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(wrong) = wrong {
                     let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
-                    return Err(format!("{}: {error}", names.join(", ")));
+                    return Err(format!("{}: {wrong}", names.join(", ")));
                 }
             }
             Ok(())

@@ -76,11 +76,11 @@ impl Scaling {
     fn show(&self, readings: &[Reading]) {
         self.metrics.forget_lags();
         for reading in readings {
-            for (queue, lag) in &reading.queues {
+            for (queue, standing) in &reading.queues {
                 // What is unknown is not there.
-                if let Some(lag) = lag {
+                if let Some(lag) = standing.lag() {
                     let name = format!("{}-{}", queue.broker, queue.queue);
-                    self.metrics.lag(&queue.topic, &reading.group, &name, *lag);
+                    self.metrics.lag(&queue.topic, &reading.group, &name, lag);
                 }
             }
         }

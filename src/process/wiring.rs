@@ -26,7 +26,7 @@ pub fn handlers(config: &Config, roles: &[Role]) -> Vec<Arc<dyn Handler>> {
     for role in roles {
         match role {
             Role::Order => {
-                all.push(Arc::new(order::events::OrderEvents));
+                all.push(Arc::new(order::events::OrderEvents { cancels: order::cancel::Cancels::of(config) }));
                 all.push(Arc::new(order::availability::InventorySyncs));
                 all.push(Arc::new(order::events::PaidOrders { cool_off_ms: config.order.fulfil.after.ms() }));
                 all.push(Arc::new(order::events::Fulfilments { warehouse_url: warehouse_url.clone() }));
@@ -72,7 +72,9 @@ pub fn effects(config: &Config) -> Effects {
                 }
             }
             let no = |one: &Settled| match &one.said {
-                Some(Said::Declined(why)) => Some((one.delivery.order_id, (why.clone(), one.delivery.trace.clone()))),
+                Some(Said::Declined(why)) if one.delivery.kind == Call::Warehouse => {
+                    Some((one.delivery.order_id, (why.clone(), one.delivery.trace.clone())))
+                }
                 _ => None,
             };
             order::refusal::tell(tx, &settled.iter().filter_map(no).collect()).await?;
@@ -81,9 +83,9 @@ pub fn effects(config: &Config) -> Effects {
                 payment::refund::settle(tx, &done).await?;
             }
             if !failed.is_empty() {
-                payment::refund::give_up(tx, &failed).await?;
+                payment::refund::give_up(tx, &channels, &failed).await?;
             }
-            Ok(())
+            payment::doubt::settle(tx, &channels, settled).await
         })
     })
 }

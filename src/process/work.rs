@@ -44,7 +44,7 @@ pub(super) fn start(shared: &Shared<'_>, database: &Database, consumers: Vec<Con
         }
     }
     if plan.work.timeouts && database.roles.contains(&Role::Order) {
-        shutdown.run("timeouts", Timeouts::new(db.clone(), &config.order.timeout).run(token.clone()));
+        shutdown.run("timeouts", Timeouts::new(db.clone(), config).run(token.clone()));
     }
     let query_after_ms = config.payment.query_after.ms();
     if plan.work.deliveries && query_after_ms > 0 && database.roles.contains(&Role::Payment) {

@@ -15,7 +15,7 @@ use crate::db::{Db, DbError};
 use crate::delivery::{Effects, Targets, mask};
 use crate::domain::event::Role;
 use crate::domain::id::parse_id;
-use crate::http::{ApiJson, Auth, Caller, Problem, require_any};
+use crate::http::{ApiJson, Auth, Caller, Problem, guarded, require, require_any};
 
 /// Calls of one page at most.
 const PAGE: i64 = 100;
@@ -34,10 +34,10 @@ pub struct State {
 pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
     let roles = || state.databases.iter().flat_map(|(_, roles)| roles.iter().copied());
     let read = OpenApiRouter::new().routes(routes!(list)).routes(routes!(show));
-    let read = read.route_layer(require_any(roles().map(reading).collect(), auth));
+    let read = guarded(read, require_any(roles().map(reading).collect(), auth));
     let write = OpenApiRouter::new().routes(routes!(resend)).routes(routes!(cancel));
-    let write = write.route_layer(require_any(roles().map(writing).collect(), auth));
-    read.merge(write).with_state(state)
+    let to_write = require(Scope::DeliveryWrite, auth).since(roles().map(writing).collect());
+    read.merge(guarded(write, to_write)).with_state(state)
 }
 
 fn reading(role: Role) -> Scope {
@@ -58,9 +58,14 @@ fn writing(role: Role) -> Scope {
     }
 }
 
-/// The scope of the role that makes calls of this kind.
-fn scope(kind: Kind, of: fn(Role) -> Scope) -> Scope {
-    kind.role().map_or(Scope::Admin, of)
+/// Who may see calls of this kind: whoever may read their role.
+fn may_see(caller: &Caller, kind: Kind) -> bool {
+    caller.may(kind.role().map_or(Scope::Admin, reading))
+}
+
+/// Who may make them once more, or take them back.
+fn may_change(caller: &Caller, kind: Kind) -> bool {
+    caller.may_since(Scope::DeliveryWrite, kind.role().map_or(Scope::Admin, writing))
 }
 
 /// Which calls to list.
@@ -154,7 +159,7 @@ async fn list(
         return Err(Problem::bad_request("target is a host, or host:port").field("target", "no host"));
     }
     let filter = Filter {
-        kinds: Some(kinds.filter(|kind| caller.may(scope(*kind, reading))).collect()),
+        kinds: Some(kinds.filter(|kind| may_see(&caller, *kind)).collect()),
         status: self::named("state", query.state.as_deref(), Status::from_name)?,
         target,
         since_ms: query.since,
@@ -229,7 +234,7 @@ async fn show(
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
 ) -> Result<Json<WholeView>, Problem> {
-    let (db, call) = find(&state, &caller, &text, reading).await?;
+    let (db, call) = find(&state, &caller, &text, may_see).await?;
     let id = call.id;
     let read = async {
         let mut conn = db.read().await?;
@@ -255,13 +260,13 @@ async fn find<'s>(
     state: &'s State,
     caller: &Caller,
     text: &str,
-    of: fn(Role) -> Scope,
+    may: fn(&Caller, Kind) -> bool,
 ) -> Result<(&'s Db, Logged), Problem> {
     let wanted = id("id", Some(text))?.unwrap_or(0);
     for (db, _) in &state.databases {
         let read = async { log::of_ids(&mut *db.read().await?, vec![wanted]).await };
         let found = read.await.map_err(|error| from_db(&error))?.pop();
-        if let Some(call) = found.filter(|call| caller.may(scope(call.kind, of))) {
+        if let Some(call) = found.filter(|call| may(caller, call.kind)) {
             return Ok((db, call));
         }
     }
@@ -277,7 +282,7 @@ async fn resend(
     Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
 ) -> Result<Json<CallView>, Problem> {
-    let (db, call) = find(&state, &caller, &text, writing).await?;
+    let (db, call) = find(&state, &caller, &text, may_change).await?;
     tracing::info!(delivery_id = call.id, was = call.status.name(), by = &*caller.name, "call made once more by hand");
     if crate::delivery::resend(db, vec![call.id]).await.map_err(|error| from_db(&error))?.is_empty() {
         return Err(Problem::conflict("this refund has failed: ask for it anew"));
@@ -303,7 +308,7 @@ async fn cancel(
     Path(text): Path<String>,
     body: Option<ApiJson<CancelBody>>,
 ) -> Result<Json<CallView>, Problem> {
-    let (db, call) = find(&state, &caller, &text, writing).await?;
+    let (db, call) = find(&state, &caller, &text, may_change).await?;
     let reason = body.and_then(|ApiJson(body)| body.reason);
     let why = format!("{} ({})", reason.as_deref().unwrap_or("by hand"), caller.name);
     let done = crate::delivery::cancel(db, vec![call.id], &why, state.effects.clone()).await;

@@ -24,7 +24,7 @@ use crate::db::retry::{self, log as parked};
 use crate::db::{Db, DbError, look};
 use crate::domain::event::Group;
 use crate::domain::id::parse_id;
-use crate::http::{Auth, Caller, Problem, require};
+use crate::http::{Auth, Caller, Problem, guarded, require};
 use crate::roles::reply::from_db;
 
 /// Rows that one request looks through at most, of each table and group, where no index leads to those it wants.
@@ -39,10 +39,10 @@ pub fn router(databases: Vec<Db>, auth: &Auth) -> OpenApiRouter {
     let read = OpenApiRouter::new()
         .routes(routes!(send_records))
         .routes(routes!(consume_records))
-        .routes(routes!(retry_records))
-        .route_layer(require(Scope::MessageRead, auth));
-    let write = OpenApiRouter::new().routes(routes!(try_again)).route_layer(require(Scope::MessageWrite, auth));
-    read.merge(write).with_state(databases.into())
+        .routes(routes!(retry_records));
+    let read = guarded(read, require(Scope::MessageRead, auth));
+    let write = OpenApiRouter::new().routes(routes!(try_again));
+    read.merge(guarded(write, require(Scope::MessageWrite, auth))).with_state(databases.into())
 }
 
 /// List what was written to be sent: the send log.

@@ -7,4 +7,5 @@ pub mod merchants;
 pub mod notices;
 pub mod order_view;
 mod points_of;
+pub mod secrets;
 pub mod statistics;

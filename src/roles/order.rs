@@ -3,6 +3,7 @@
 pub mod address;
 pub mod api;
 pub mod availability;
+pub mod cancel;
 mod coupons;
 pub mod events;
 pub mod flow;

@@ -3,6 +3,8 @@
 pub mod api;
 pub mod callback;
 pub mod channels;
+pub mod close;
+pub mod doubt;
 pub mod events;
 pub mod gateway;
 pub mod merchants;

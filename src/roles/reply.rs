@@ -1,18 +1,28 @@
 //! What the APIs of all roles share: reading ids, and answering what a group writer came back with.
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::db::group::GroupError;
+use crate::config::Config;
+use crate::db::group::{Bounds, GroupError};
+use crate::db::requests::RequestKey;
 use crate::db::{Db, DbError};
+use crate::delivery::sign;
 use crate::domain::event::CacheKind;
 use crate::domain::id::{ParseError, parse_id};
-use crate::http::Problem;
+use crate::http::{Caller, Problem, read_body};
 
 /// Requests that may wait for a group writer before it refuses.
-pub const WAITING: usize = 4_096;
+const WAITING: usize = 4_096;
+
+/// What a group writer of an API takes on, `batch` requests in a transaction.
+#[must_use]
+pub fn bounds(config: &Config, batch: usize) -> Bounds {
+    Bounds { waiting: WAITING, batch, patience: config.http.queue_wait.duration(), writers: 1 }
+}
 
 /// Reads a path parameter.
 ///
@@ -103,11 +113,49 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
+/// Tells that the answer is that of an earlier request.
+pub const REPLAYED: [(&str, &str); 1] = [("idempotency-replayed", "true")];
+
+/// The key of a request that does `action`, if it has one; `request` is all that it asks for.
+///
+/// # Errors
+/// A 400 problem for one that is none.
+pub fn request_key(
+    action: &str,
+    caller: &Caller,
+    headers: &HeaderMap,
+    request: &str,
+) -> Result<Option<RequestKey>, Problem> {
+    let key = idempotency_key(headers)?;
+    Ok(key.map(|key| RequestKey::new(action, &caller.name, &key, request)))
+}
+
+/// The answer to a request whose key belongs to another one.
+#[must_use]
+pub fn key_reused() -> Problem {
+    Problem::invalid("this Idempotency-Key was used for another request")
+        .field("Idempotency-Key", "belongs to another request")
+}
+
+/// The body of a request that is signed. What is not signed at all, or too long ago, is refused before it is read.
+///
+/// # Errors
+/// 401 for headers of no signature; 400 or 413 for a body that cannot be read.
+pub async fn signed_body(request: Request, now_ms: i64, tolerance_ms: i64) -> Result<(HeaderMap, Bytes), Problem> {
+    sign::signed_at(request.headers(), now_ms, tolerance_ms)
+        .map_err(|error| Problem::unauthorized(error.to_string()))?;
+    let headers = request.headers().clone();
+    Ok((headers, read_body(request).await?))
+}
+
 /// The answer to a request that could not be written.
 #[must_use]
 pub fn not_written(error: &GroupError) -> Problem {
     match error {
         GroupError::Full => Problem::unavailable("too many requests are waiting: try again", 1),
+        GroupError::Late => {
+            Problem::unavailable("more requests come than can be written (http.queue_wait): try again", 1)
+        }
         GroupError::Stopped => Problem::unavailable("this process is stopping: try again", 1),
         GroupError::Db(error) => from_db(error),
     }
@@ -119,6 +167,12 @@ pub fn from_db(error: &DbError) -> Problem {
     if error.is_outage() {
         tracing::warn!(%error, "request refused: the database is away");
         Problem::unavailable("the database cannot be reached: try again", 1)
+    } else if error.is_locked() {
+        tracing::warn!(%error, "request refused: a row that it needs is locked");
+        Problem::unavailable("somebody else is changing the same: try again", 1)
+    } else if error.is_passing() {
+        tracing::error!(%error, "request refused: the database cannot do what it is asked to");
+        Problem::unavailable("the database cannot do this now: try again", 5)
     } else if let DbError::TooLarge { bytes, max_bytes, .. } = error {
         let detail = format!("its message would be {bytes} bytes, {max_bytes} fit (mq.producer.max_message)");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)

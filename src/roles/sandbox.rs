@@ -11,6 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::Request as Incoming;
 use axum::http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,15 +22,13 @@ use utoipa_axum::routes;
 use crate::clock::Clock;
 use crate::config::{Config, Scope};
 use crate::db::delivery::{self, Delivery, Kind};
-use crate::db::group::{Group, GroupError};
+use crate::db::group::{Batch, Group};
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::Targets;
-use crate::http::{Auth, Problem, require};
+use crate::http::{Auth, Problem, guarded, require};
+use crate::roles::reply;
 
 pub use signed::read_signed;
-
-/// Requests that wait to be written at most; more are refused with 503.
-const QUEUE: usize = 4096;
 
 /// Requests in one transaction at most.
 const BATCH: usize = 256;
@@ -71,8 +70,7 @@ impl Sandbox {
     /// of `targets`.
     pub fn new(db: &Db, config: &Config, targets: Targets) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let writing = db.clone();
-        let (writer, run) =
-            Group::new(QUEUE, BATCH, move |requests: Arc<Vec<Request>>| write(writing.clone(), requests));
+        let (writer, run) = Group::new(reply::bounds(config, BATCH), move |batch| write(writing.clone(), batch));
         let sandbox = Self {
             db: db.clone(),
             writer,
@@ -85,11 +83,7 @@ impl Sandbox {
     }
 
     async fn submit(&self, request: Request) -> Result<u64, Problem> {
-        self.writer.submit(request).await.map_err(|error| match error {
-            GroupError::Full | GroupError::Stopped => Problem::unavailable(error.to_string(), 1),
-            GroupError::Db(cause) if cause.is_outage() => Problem::unavailable("the database is away", 1),
-            GroupError::Db(cause) => Problem::internal(&cause),
-        })
+        self.writer.submit(request).await.map_err(|error| reply::not_written(&error))
     }
 
     /// The body of a request signed for this channel.
@@ -104,12 +98,17 @@ impl Sandbox {
         let secret = secret.ok_or_else(|| Problem::unauthorized("the signature does not match"))?;
         read_signed(secret, headers, body, self.clock.now_ms(), self.tolerance_ms)
     }
+
+    /// The body of a request that seems to be signed.
+    async fn body_of(&self, request: Incoming) -> Result<(HeaderMap, Bytes), Problem> {
+        reply::signed_body(request, self.clock.now_ms(), self.tolerance_ms).await
+    }
 }
 
-async fn write(db: Db, requests: Arc<Vec<Request>>) -> Result<Vec<u64>, DbError> {
+async fn write(db: Db, batch: Batch<Request>) -> Result<Vec<u64>, DbError> {
     db.write("sandbox", move |tx| {
-        let requests = Arc::clone(&requests);
-        Box::pin(async move { write_in(tx, &requests).await })
+        let batch = batch.clone();
+        Box::pin(async move { write_in(tx, &batch.requests()).await })
     })
     .await
 }
@@ -138,8 +137,7 @@ async fn write_in(tx: &mut Tx, requests: &[Request]) -> Result<Vec<u64>, DbError
 /// The payment channel.
 pub fn channel_router(state: Sandbox, auth: &Auth) -> OpenApiRouter {
     // The submissions are signed; whoever makes a silent payment call back has to be somebody, too.
-    let control =
-        OpenApiRouter::new().routes(routes!(channel::call_back)).route_layer(require(Scope::PaymentWrite, auth));
+    let control = guarded(OpenApiRouter::new().routes(routes!(channel::call_back)), require(Scope::PaymentWrite, auth));
     let signed = OpenApiRouter::new().routes(routes!(channel::pay)).routes(routes!(channel::refund));
     signed.routes(routes!(channel::query)).merge(control).with_state(state)
 }

@@ -14,7 +14,7 @@ use crate::db::order_view::{self, Found, Search};
 use crate::domain::event::OrderDataSync;
 use crate::domain::id::UserId;
 use crate::domain::order::{Outcome, Status};
-use crate::http::{Auth, Problem, require};
+use crate::http::{Auth, Problem, guarded, require};
 use crate::roles::reply::{self, from_db};
 
 /// Orders of one page at most.
@@ -171,7 +171,7 @@ pub async fn search(view: &View, query: &SearchQuery) -> Result<FoundPage, Probl
 #[must_use]
 pub fn router(view: View, auth: &Auth) -> OpenApiRouter {
     let routes = OpenApiRouter::new().routes(routes!(find));
-    routes.route_layer(require(Scope::OrderRead, auth)).with_state(view)
+    guarded(routes, require(Scope::OrderRead, auth)).with_state(view)
 }
 
 /// Search orders, newest first.

@@ -11,12 +11,14 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
+import org.apache.rocketmq.common.compression.CompressionType;
 import org.apache.rocketmq.common.message.Message;
 
 /**
  * A producer as existing Java services have it. Each line of its input is one message: topic, tag, keys and body, with
  * tabs between; or "@OrderCreated" and the like, the order id, and an event id that may be empty: then the body is made
- * from a class of such a service. Prints "sent" for each, and ends with its input.
+ * from a class of such a service. Prints "sent" for each, and ends with its input. Its second argument, if there is one,
+ * is how large bodies are compressed: LZ4, ZSTD, ZLIB.
  */
 public class Produce {
     public static class OrderCreated {
@@ -91,13 +93,41 @@ public class Produce {
         }
     }
 
+    /** The client tries no send with a selector again, whatever its settings say: a broker that is busy refuses some. */
+    static void send(DefaultMQProducer producer, Message message, String key) throws Exception {
+        for (int attempt = 1; ; attempt++) {
+            try {
+                SendResult result = producer.send(message, new SelectMessageQueueByHash(), key);
+                if (result.getSendStatus() != SendStatus.SEND_OK) {
+                    throw new IllegalStateException(result.toString());
+                }
+                return;
+            } catch (Exception e) {
+                System.err.println("attempt " + attempt + ": " + e);
+                if (attempt == 10) {
+                    throw e;
+                }
+                Thread.sleep(1_000);
+            }
+        }
+    }
+
     public static void main(String[] args) throws Exception {
+        // Threads of the client would keep a failed program alive.
+        Thread.setDefaultUncaughtExceptionHandler((thread, e) -> {
+            e.printStackTrace();
+            Runtime.getRuntime().halt(1);
+        });
         // The client prints words of its own.
         PrintStream out = System.out;
         System.setOut(System.err);
         DefaultMQProducer producer = new DefaultMQProducer("java-producer-group");
         producer.setNamesrvAddr(args[0]);
-        producer.setSendMsgTimeout(10_000);
+        // On a busy machine an answer takes long.
+        producer.setSendMsgTimeout(60_000);
+        if (args.length > 1) {
+            producer.setCompressType(CompressionType.of(args[1]));
+        }
         producer.start();
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = in.readLine(); line != null; line = in.readLine()) {
@@ -116,10 +146,7 @@ public class Produce {
             if (!part[2].isEmpty()) {
                 message.setKeys(part[2]);
             }
-            SendResult result = producer.send(message, new SelectMessageQueueByHash(), part[2]);
-            if (result.getSendStatus() != SendStatus.SEND_OK) {
-                throw new IllegalStateException(result.toString());
-            }
+            send(producer, message, part[2]);
             out.println("sent");
         }
         producer.shutdown();

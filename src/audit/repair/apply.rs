@@ -252,13 +252,20 @@ async fn refund_again(tx: &mut Tx, id: i64) -> Result<Mended, DbError> {
     let Some(refund) = payments::lock_refunds(tx, vec![id]).await?.remove(&id) else { return Ok(Mended::Healed) };
     let payment = payments::lock_by_id(tx, vec![refund.payment_id]).await?.remove(&refund.payment_id);
     let owed = refund.kind != RefundKind::Part || payment.is_some_and(|one| one.state.status == Pay::Refunding);
-    // A part of a live order's money may have been asked for again.
-    if refund.status != RefundStatus::Failed || !owed {
+    // A part of a live order's money that was refused may have been asked for again; what is in doubt cannot have been.
+    let is_promised = refund.status == RefundStatus::InDoubt;
+    if !is_promised && (refund.status != RefundStatus::Failed || !owed) {
+        return Ok(Mended::Healed);
+    }
+    if is_promised && delivery::open_call(tx, Call::ChannelRefund, &id.to_string()).await?.is_some() {
         return Ok(Mended::Healed);
     }
     if delivery::revive(tx, Call::ChannelRefund, vec![id.to_string()]).await? == 0 {
         return Ok(Mended::Left("the call to the channel is gone: ask the channel about this refund".to_owned()));
     }
-    payments::set_refund_status(tx, &[id], RefundStatus::Pending).await?;
+    // Only an answer ends a doubt.
+    if !is_promised {
+        payments::set_refund_status(tx, &[id], RefundStatus::Pending).await?;
+    }
     done("the channel is asked again")
 }

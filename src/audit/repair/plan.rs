@@ -89,7 +89,9 @@ async fn order_of(dbs: &RoleDbs, violation: &Violation) -> Result<Option<i64>, D
             Some(*id)
         }
         About::Unhandled(_, event_id) | About::Undone(_, event_id) => of_event(event_id),
-        About::Row(Stuck::Refunds, _, id) => facts::order_of_refund(&mut *dbs.payment.read().await?, *id).await?,
+        About::Row(Stuck::Refunds | Stuck::RefundsInDoubt, _, id) => {
+            facts::order_of_refund(&mut *dbs.payment.read().await?, *id).await?
+        }
         About::Row(..) => of_event(&violation.key),
         About::Coupon(id) => {
             let coupon = facts::coupons(&mut *dbs.order.read().await?, &[*id]).await?.remove(id);
@@ -356,7 +358,7 @@ async fn parts(
                 let Some(made) = made else { continue };
                 (Group::Order, events::of_refund(dbs, made).await?)
             }
-            (Standing::Requested, Some(RefundStatus::Pending)) => {
+            (Standing::Requested, Some(RefundStatus::Pending | RefundStatus::InDoubt)) => {
                 return Ok(Some(Plan::Leave(
                     "the channel is being asked to give the money back: look at the call with `ruyi trace`".to_owned(),
                 )));
@@ -387,9 +389,10 @@ async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund:
     };
     match refund.status {
         RefundStatus::Failed => mend(Action::Refund(refund.id)),
-        RefundStatus::Pending if payment.state.status == Pay::Refunded => leave(
+        RefundStatus::Pending | RefundStatus::InDoubt if payment.state.status == Pay::Refunded => leave(
             "the payment says that the money is back, its refund says that it is not: the channel's statement says which",
         ),
+        RefundStatus::InDoubt => mend(Action::Refund(refund.id)),
         RefundStatus::Pending => leave(
             "the channel is being asked to give the money back: look at the call with `ruyi trace`, and at the channel",
         ),
@@ -484,7 +487,8 @@ async fn row(dbs: &RoleDbs, what: Stuck, place: usize, id: i64) -> Planned {
         Stuck::OutboxLost | Stuck::OutboxFailed => mend(Action::Redrive(place, id)),
         Stuck::ParkedLost => mend(Action::Wake(place, id)),
         Stuck::OrdersTimeless => mend(Action::Expire(id)),
-        Stuck::Refunds => mend(Action::Refund(id)),
+        // The channel knows both by their number: what it has given back it does not give back again.
+        Stuck::Refunds | Stuck::RefundsInDoubt => mend(Action::Refund(id)),
         Stuck::Warehouse => {
             let mut conn = dbs.order.read().await?;
             match delivery::standing(&mut conn, id).await? {
@@ -503,8 +507,9 @@ async fn row(dbs: &RoleDbs, what: Stuck, place: usize, id: i64) -> Planned {
         ),
         Stuck::Parked => leave("it is due, and nobody tries it: start the role of its group, or `ruyi worker retry`"),
         Stuck::Deliveries => leave("it is due, and nobody makes the call: start the role that makes it"),
-        Stuck::Orders => {
-            leave("nobody cancels what was not paid in time: start `ruyi worker timeout`, or the order role")
-        }
+        Stuck::Orders => leave(
+            "nobody cancels what was not paid in time: start `ruyi worker timeout`, or the order role; where payments \
+                 have a database of their own, the payment role, which is asked first",
+        ),
     }
 }

@@ -6,7 +6,9 @@ use crate::cmd::mq::cluster::Cluster;
 use crate::cmd::mq::dlq::Depth;
 use crate::config::Millis;
 use crate::domain::event::Group;
+use crate::mq::backlog::standings;
 use crate::mq::message::QueueId;
+use crate::mq::operate::Standing;
 use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
 
 /// Arguments of `ruyi check backlog`.
@@ -64,7 +66,7 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
     for group in &groups {
         let threshold = float(context.config.backlog.limit(group).threshold);
         let wanted = limits(args.warn, args.crit, Range::up_to((threshold / 10.0).floor()), Range::up_to(threshold));
-        match lag(mq, group).await {
+        match standings(mq, group).await {
             Ok(queues) => sum += judge(&mut report, group, &queues, &wanted),
             Err(error) => {
                 let why = missing(mq, group, &topics).unwrap_or_else(|| error.to_string());
@@ -95,20 +97,23 @@ fn missing(mq: &RocketMq, group: &str, topics: &[String]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("the cluster has no topic {}", missing.join(", ")))
 }
 
-/// Per queue; a group of ruyi by its topics, any other by what its brokers know of it.
-async fn lag(mq: &RocketMq, group: &str) -> Result<Vec<(QueueId, Option<i64>)>, MqError> {
-    match Group::from_name(group) {
-        Some(known) => {
-            let topics: Vec<String> = known.events().map(|kind| kind.name().to_owned()).collect();
-            mq.lag(group, &topics).await
-        }
-        None => mq.lag_of_group(group).await,
+/// What a group is behind, as far as is known; a group that stands beyond the end of a queue loses messages now.
+fn judge(report: &mut Report, group: &str, queues: &[(QueueId, Standing)], limits: &Limits) -> i64 {
+    let known: i64 = queues.iter().filter_map(|(_, standing)| standing.lag()).sum();
+    let unknown = queues.iter().filter(|(_, standing)| standing.lag().is_none()).count();
+    let mut topics: Vec<&str> =
+        queues.iter().filter(|(_, standing)| standing.is_beyond()).map(|(queue, _)| queue.topic.as_str()).collect();
+    topics.dedup();
+    if !topics.is_empty() {
+        let why = format!(
+            "{group} stands beyond the end of queues of {}, and passes messages over: `ruyi mq offsets reset {group} \
+             --topic TOPIC --to start` for each",
+            topics.join(", ")
+        );
+        report.trouble(Status::Critical, Some(group), &why);
+        return known;
     }
-}
 
-fn judge(report: &mut Report, group: &str, queues: &[(QueueId, Option<i64>)], limits: &Limits) -> i64 {
-    let known: i64 = queues.iter().filter_map(|(_, lag)| *lag).sum();
-    let unknown = queues.iter().filter(|(_, lag)| lag.is_none()).count();
     // What is known can be too much already; more is not going to mend it.
     if unknown == 0 && !queues.is_empty() || limits.judge(float(known)) != Status::Ok {
         report.measured(group, float(known), "", limits, &format!("{group} is {known} messages behind"));
@@ -122,7 +127,11 @@ fn judge(report: &mut Report, group: &str, queues: &[(QueueId, Option<i64>)], li
 /// Of the oldest message that a group has not consumed.
 async fn age(report: &mut Report, mq: &RocketMq, group: &str, limits: &Limits, now_ms: i64) {
     match oldest(mq, group).await {
-        Ok(oldest) => {
+        Ok(None) => {
+            let why = format!("age of {group} unknown: nobody knows where it stands in all of its queues");
+            report.trouble(Status::Unknown, Some(group), &why);
+        }
+        Ok(Some(oldest)) => {
             let seconds = seconds_since(oldest, now_ms);
             let about = format!("the oldest message that {group} has not consumed is {seconds:.0} s old");
             report.measured(&format!("{group} age"), seconds, "s", limits, &about);
@@ -131,16 +140,19 @@ async fn age(report: &mut Report, mq: &RocketMq, group: &str, limits: &Limits, n
     }
 }
 
-async fn oldest(mq: &RocketMq, group: &str) -> Result<Option<i64>, MqError> {
+/// When the oldest message that the group has not consumed was stored, if there is one; none at all where that is not
+/// known of every queue, and of none it is known that something waits.
+async fn oldest(mq: &RocketMq, group: &str) -> Result<Option<Option<i64>>, MqError> {
     let group = mq.on_brokers(group);
     let addrs = mq.master_addrs().await?;
-    let mut oldest: Option<i64> = None;
+    let (mut oldest, mut is_known): (Option<i64>, bool) = (None, true);
     for topic in mq.topics_of(&group).await? {
         for queue in mq.committed(&group, &topic).await? {
+            is_known &= queue.standing().lag().is_some();
             oldest = oldest.into_iter().chain(mq.oldest_unconsumed(&addrs, &queue).await?).min();
         }
     }
-    Ok(oldest)
+    Ok((is_known || oldest.is_some()).then_some(oldest))
 }
 
 pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report> {

@@ -12,6 +12,7 @@ use crate::audit::{self, RoleDbs};
 use crate::client::Api;
 use crate::cmd::Context;
 use crate::config::{Config, Millis, RoleUrls, SecretUrl};
+use crate::db::pace::Pace;
 use crate::db::{delivery, migrate, outbox, retry};
 use crate::domain::event::Role;
 use crate::process::{Plan, Process, Work};
@@ -150,7 +151,7 @@ impl System {
             events_kept_ms: config.retention.sent.ms(),
             data_sync: config.order.data_sync,
         };
-        let report = audit::run(&self.databases()?, &options).await?;
+        let report = Pace::Tool.run(audit::run(&self.databases()?, &options)).await?;
         Ok(Audited {
             checks: report.checks.len() as u64,
             violations: report.checks.iter().map(|check| check.violations).sum(),

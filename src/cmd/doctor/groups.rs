@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::broker::Told;
-use super::{Finding, Findings};
+use super::{Finding, Findings, offsets};
 use crate::domain::event::Group;
 use crate::mq::operate::{Member, Subscription};
 use crate::mq::rocketmq::{MqError, RocketMq};
@@ -33,18 +33,23 @@ pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, findings: &Find
     }
     let mut alive = BTreeSet::new();
     for group in known.iter().filter(|group| !OWN.iter().any(|prefix| group.starts_with(prefix))) {
-        match mq.members(group).await {
-            Ok(members) if members.is_empty() => {}
-            Ok(members) => {
-                alive.insert(group.as_str());
-                findings.add(subscriptions(group, &members));
-                match idle(mq, group, &members).await {
-                    Ok(finding) => finding.into_iter().for_each(|finding| findings.add(finding)),
-                    Err(error) => findings.add(unread(group, &error)),
-                }
-            }
+        let members = match mq.members(group).await {
+            Ok(members) => members,
             // The others would take as long to fail.
             Err(error) => return findings.add(unread(group, &error)),
+        };
+        match offsets::look(mq, group, &members).await {
+            Ok(found) => found.into_iter().for_each(|finding| findings.add(finding)),
+            Err(error) => findings.add(unread(group, &error)),
+        }
+        if members.is_empty() {
+            continue;
+        }
+        alive.insert(group.as_str());
+        findings.add(subscriptions(group, &members));
+        match idle(mq, group, &members).await {
+            Ok(finding) => finding.into_iter().for_each(|finding| findings.add(finding)),
+            Err(error) => findings.add(unread(group, &error)),
         }
     }
     let asleep = catalogue.iter().filter(|group| known.contains(*group) && !alive.contains(group.as_str()));

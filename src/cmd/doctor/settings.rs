@@ -85,7 +85,7 @@ fn exposure(config: &Config) -> Vec<Finding> {
         if addr.ip().is_loopback() {
             continue;
         }
-        match config.check_exposed(addr) {
+        match config.effective(Some(addr)).check_exposed(addr) {
             Err(refused) => {
                 let message = format!("what listens there does not start: {}", refused.reason);
                 found.push(Finding::error("config.exposed", key, message).seen(addr.to_string()).fix(refused.help));

@@ -15,6 +15,9 @@ use crate::process;
 /// How long the client's threads may take to end.
 const STOP: Duration = Duration::from_secs(5);
 
+/// RocketMQ's answer to a request that the server does not serve.
+const NOT_SUPPORTED: i32 = 3;
+
 /// Which cluster.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Cluster options")]
@@ -63,9 +66,14 @@ impl Cluster {
         let cluster = Self { mq, runtime };
         if let Err(error) = cluster.mq.brokers().await {
             cluster.close().await;
-            return Err(error)
-                .with_context(|| format!("the cluster at {namesrv} cannot be read"))
-                .help("check mq.namesrv (or --namesrv), mq.access_key and mq.secret_key, and that a broker runs");
+            // Only name servers know the brokers: whoever else speaks the protocol does not know the question.
+            let help = if error.code() == Some(NOT_SUPPORTED) {
+                "what answers there is no name server: a broker (10911) and the remoting port of a proxy (8080) do not \
+                 know this question; name servers listen on 9876, and mq.namesrv (or --namesrv) names them"
+            } else {
+                "check mq.namesrv (or --namesrv), mq.access_key and mq.secret_key, and that a broker runs"
+            };
+            return Err(error).with_context(|| format!("the cluster at {namesrv} cannot be read")).help(help);
         }
         Ok(cluster)
     }

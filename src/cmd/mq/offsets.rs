@@ -16,8 +16,10 @@ use super::cluster::{Cluster, Where};
 use super::silent;
 use crate::cmd::journal::rfc3339;
 use crate::cmd::{Context, Failed};
+use crate::mq::message::QueueId;
 use crate::mq::operate::{Committed, Member};
 use crate::mq::rocketmq::{MqError, RocketMq};
+use crate::process::LISTENERS;
 pub(in crate::cmd) use plan::Move;
 pub(in crate::cmd) use position::Position;
 
@@ -92,6 +94,7 @@ pub(in crate::cmd) struct Listed {
     group: String,
     /// Topics that it has committed offsets for.
     topics: usize,
+    /// Null as well where it stands beyond the end of a queue, and of a group that broadcasts.
     lag: Option<i64>,
     /// Clients that are connected.
     members: usize,
@@ -145,17 +148,9 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     .await
 }
 
-/// Lag of one queue; none where the group has committed nothing. Of a queue that never held anything nothing is missing.
-fn lag_of(queue: &Committed) -> Option<i64> {
-    match queue.consumer_offset {
-        Some(offset) => Some((queue.broker_offset - offset).max(0)),
-        None => (queue.broker_offset == 0).then_some(0),
-    }
-}
-
 /// The sum, unless one of them is unknown.
 fn sum(queues: &[Committed]) -> Option<i64> {
-    queues.iter().map(lag_of).sum()
+    queues.iter().map(|queue| queue.standing().lag()).sum()
 }
 
 async fn list(context: &Context, mq: &RocketMq, args: &List) -> anyhow::Result<ExitCode> {
@@ -181,8 +176,10 @@ async fn listed(mq: &RocketMq, group: String) -> Result<Option<Listed>, MqError>
     if topics.is_empty() && members == 0 {
         return Ok(None);
     }
-    let mut lag = (!topics.is_empty()).then_some(0);
-    for topic in &topics {
+    // Of a group that broadcasts each member knows for itself how far it is; what a broker keeps says nothing.
+    let broadcasts = group.ends_with(LISTENERS) || members > 0 && mq.broadcasts(&group).await?;
+    let mut lag = (!topics.is_empty() && !broadcasts).then_some(0);
+    for topic in topics.iter().filter(|_| !broadcasts) {
         lag = lag.zip(sum(&mq.committed(&group, topic).await?)).map(|(sum, more)| sum + more);
     }
     Ok(Some(Listed { topics: topics.len(), lag, members, group }))
@@ -215,9 +212,16 @@ async fn queues(
 ) -> Result<Vec<QueueLag>, MqError> {
     let mut rows = Vec::new();
     for queue in mq.committed(group, topic).await? {
+        if queue.standing().is_beyond() {
+            let QueueId { broker, queue: number, .. } = &queue.queue;
+            eprintln!(
+                "{topic} {broker}:{number}: the group stands beyond the end and passes messages over: set it with \
+                 `ruyi mq offsets reset {group} --topic {topic} --to start`"
+            );
+        }
         let oldest = mq.oldest_unconsumed(addrs, &queue).await?;
         rows.push(QueueLag {
-            lag: lag_of(&queue),
+            lag: queue.standing().lag(),
             lag_seconds: age(&queue, oldest, now_ms),
             last_consumed: queue.last_consumed_ms.map(rfc3339),
             owner: owner(members, &queue),
@@ -274,7 +278,7 @@ async fn topic_lag(
 
 /// Seconds since the oldest message that the group has not consumed was stored; 0 when there is none.
 fn age(queue: &Committed, oldest_ms: Option<i64>, now_ms: i64) -> Option<f64> {
-    match (lag_of(queue)?, oldest_ms) {
+    match (queue.standing().lag()?, oldest_ms) {
         (0, _) => Some(0.0),
         #[expect(clippy::cast_precision_loss, reason = "seconds, for people")]
         (_, Some(at)) => Some((now_ms - at).max(0) as f64 / 1000.0),

@@ -1,50 +1,57 @@
 //! `ruyi payment reconcile`: a channel's own statement of a day against what is on record.
 
+mod form;
+mod line;
+mod totals;
+
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use encoding_rs::Encoding;
 use jiff::civil::Date;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tabled::Tabled;
 use utoipa::ToSchema;
 
-use crate::audit::statement::{Comparison, Difference, Line, Scope, What};
-use crate::cmd::{Context, Usage, audit};
+use crate::audit::statement::{Comparison, Difference, Line, Scope, Sums, What};
+use crate::cmd::csv_file::{self, RecordError, Records};
+use crate::cmd::{Context, Usage, WithHelp as _, audit, exit};
 use crate::domain::event::Role;
-use crate::domain::id::{PaymentId, RefundId};
-use crate::domain::money::Money;
-use crate::output::Output;
+use crate::output::{Output, printable};
+use form::{Form, Layout, Renamed};
+use totals::{Around, Totals};
 
 /// Lines compared at once.
 const BATCH: usize = 1_000;
+/// Lines that cannot be read and are told one by one.
+const TOLD_AT_MOST: u64 = 100;
+/// Exit code: not all of the statement was compared.
+const INCOMPLETE: u8 = 3;
 
 /// Arguments of `ruyi payment reconcile`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// CSV with a header: paymentId, transactionNo, amount, currency, and for refunds type (PAYMENT or REFUND) and
-    /// refundId; other columns are not read. - is stdin
+    /// The statement as CSV; - is stdin. Columns that are not needed are not read
     #[arg(value_name = "FILE")]
-    file: String,
+    file: PathBuf,
     /// Channel whose statement it is
     #[arg(long)]
     channel: String,
-    /// Day of the statement (statistics.time_zone): payments of this day must be in it
+    /// Day of the statement (statistics.time_zone): payments and refunds of this day must be in it
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Date,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    #[serde(rename = "type", default)]
-    what: String,
-    transaction_no: String,
-    payment_id: String,
-    #[serde(default)]
-    refund_id: String,
-    amount: String,
-    currency: String,
+    /// Whose form it has
+    #[arg(long, value_enum, default_value_t = Form::Ruyi)]
+    format: Form,
+    /// What the file calls columns, where it is not as the form says: amount=Total,paymentId="Order no". The columns are
+    /// type, transactionNo, paymentId, refundId, amount, refundAmount, refundStatus, currency and received
+    #[arg(long, value_name = "COLUMN=NAME", value_delimiter = ',')]
+    columns: Vec<Renamed>,
+    /// Its encoding: utf-8, gbk, gb18030, big5, ... [default: UTF-8 if the header is that, else GB18030]
+    #[arg(long, value_name = "NAME", value_parser = csv_file::encoding)]
+    encoding: Option<&'static Encoding>,
 }
 
 /// A difference between a statement and what is on record.
@@ -52,19 +59,19 @@ struct Record {
 #[serde(rename_all = "camelCase")]
 #[tabled(rename_all = "UPPERCASE")]
 pub(in crate::cmd) struct Row {
-    /// unknown, not_paid, other_transaction, amount, currency, not_refunded, repeated or missing.
+    /// unknown, not_paid, other_transaction, amount, currency, not_refunded, repeated, missing or totals.
     difference: String,
     /// Line of the file; null for what is missing there.
     #[tabled(display("or_dash"))]
     line: Option<u64>,
-    /// PAYMENT or REFUND.
+    /// PAYMENT, REFUND, or TOTAL of both.
     #[serde(rename = "type")]
     #[tabled(rename = "TYPE")]
     what: &'static str,
-    /// Our payment.
+    /// Our payment, or what the statement has in its place; empty of totals.
     #[tabled(rename = "PAYMENT")]
     payment_id: String,
-    /// Our refund, of a refund.
+    /// Our refund, or what the statement has in its place, of a refund.
     #[tabled(rename = "REFUND", display("text_or_dash"))]
     refund_id: Option<String>,
     /// The channel's number.
@@ -86,13 +93,17 @@ fn text_or_dash(text: &Option<String>) -> String {
 
 impl From<Difference> for Row {
     fn from(difference: Difference) -> Self {
-        let Difference { kind, number, what, payment_id, refund_id, transaction_no, statement, record } = difference;
+        let Difference { kind, number, what, payment, refund, transaction_no, statement, record } = difference;
         Self {
             difference: kind.name().to_owned(),
             line: number,
-            what: if what == What::Refund { "REFUND" } else { "PAYMENT" },
-            payment_id: payment_id.to_string(),
-            refund_id: (what == What::Refund).then(|| refund_id.to_string()),
+            what: match what {
+                What::Payment => "PAYMENT",
+                What::Refund => "REFUND",
+                What::Total => "TOTAL",
+            },
+            payment_id: payment,
+            refund_id: (what == What::Refund).then_some(refund),
             transaction_no,
             statement,
             record,
@@ -100,82 +111,121 @@ impl From<Difference> for Row {
     }
 }
 
-/// Runs `ruyi payment reconcile`: exit 1 when anything differs.
+/// Runs `ruyi payment reconcile`: 0 nothing differs, 1 something does, 3 not all of it could be compared.
 ///
 /// # Errors
-/// The file cannot be read, a line of it has not the form, or the database cannot be read.
+/// The command line asks for what is not there. What else goes wrong is told, and is the exit code 3.
 pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     if !context.config.payment.channels.contains_key(&args.channel) {
         let known: Vec<&str> = context.config.payment.channels.keys().map(String::as_str).collect();
         let known = known.join(", ");
         return Err(Usage(format!("there is no channel {:?}: the configuration has {known}", args.channel)).into());
     }
-    let file: Box<dyn Read + Send> = match args.file.as_str() {
-        "-" => Box::new(std::io::stdin()),
-        path => Box::new(std::fs::File::open(path).with_context(|| format!("cannot read {path}"))?),
-    };
+
+    let file = args.file.display().to_string();
+    let compared = reconcile(context, &args).await.with_context(|| format!("cannot reconcile {file}"));
+    Ok(exit::conclude_as(compared, INCOMPLETE))
+}
+
+async fn reconcile(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut records = Records::new(csv_file::open(&args.file)?);
+    let layout = Layout::read(&mut records, args.format, args.encoding, &args.columns)
+        .help("--format says whose form the file has, --columns what it calls its columns, --encoding its encoding")?;
+
     let zone = context.config.statistics.zone();
     let begin = |date: Date| date.to_zoned(zone.clone()).map(|at| at.timestamp().as_millisecond());
     let (from_ms, to_ms) = (begin(args.date)?, begin(args.date.tomorrow()?)?);
     let db = audit::open_role(context, Role::Payment).await?;
     let scope = Scope { channel_id: args.channel.clone(), from_ms, to_ms };
-    let compared = compare(Comparison::new(&db, scope), file).await;
+    let mut reading = Reading::new(Comparison::new(&db, scope), layout);
+    let compared = reading.all(records).await;
+    let Reading { comparison, totals, read, bad, is_cut, sums, .. } = reading;
+    let (differences, matched, on_record) = (comparison.differences, comparison.matched, comparison.on_record);
     db.close().await;
-    let (differences, lines, matched) = compared.with_context(|| format!("cannot reconcile {}", args.file))?;
+    compared?;
+
+    let differences: Vec<Difference> = differences.into_iter().chain(totals.differences()).collect();
     let found = differences.len();
     Output::stdout(context.format()).rows(differences.into_iter().map(Row::from))?;
-    eprintln!("{} of {}: {lines} lines, {matched} fit, {found} differences", args.channel, args.date);
-    Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (channel, date) = (&args.channel, args.date);
+    eprintln!("{channel} of {date}: {read} lines, {matched} fit, {found} differences, {bad} lines cannot be read");
+    eprintln!("the statement has {sums}; on record are {on_record}");
+    if is_cut {
+        eprintln!("the totals at the end of the file are missing: it is not whole; download it once more");
+    }
+    Ok(match (bad > 0 || is_cut, found) {
+        (true, _) => ExitCode::from(INCOMPLETE),
+        (false, 0) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::FAILURE,
+    })
 }
 
-async fn compare(
-    mut comparison: Comparison<'_>,
-    file: Box<dyn Read + Send>,
-) -> anyhow::Result<(Vec<Difference>, usize, u64)> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
-    let headers = reader.headers().context("cannot read the header")?.clone();
-    for wanted in ["paymentId", "transactionNo", "amount", "currency"] {
-        anyhow::ensure!(
-            headers.iter().any(|name| name == wanted),
-            "the header has no {wanted}: wanted are paymentId, transactionNo, amount, currency, and for refunds type and refundId"
-        );
+/// A statement on its way through the comparison.
+struct Reading<'a> {
+    comparison: Comparison<'a>,
+    layout: Layout,
+    totals: Totals,
+    batch: Vec<Line>,
+    /// Lines that could be read.
+    read: u64,
+    /// Lines that could not.
+    bad: u64,
+    /// The file ended before it named its totals.
+    is_cut: bool,
+    /// Of the lines that were read.
+    sums: Sums,
+}
+
+impl<'a> Reading<'a> {
+    fn new(comparison: Comparison<'a>, layout: Layout) -> Self {
+        let batch = Vec::with_capacity(BATCH);
+        let (totals, sums) = (Totals::default(), Sums::default());
+        Self { comparison, layout, totals, batch, read: 0, bad: 0, is_cut: false, sums }
     }
-    let (mut lines, mut batch) = (0, Vec::with_capacity(BATCH));
-    for record in reader.deserialize::<Record>() {
-        let record = record?;
-        lines += 1;
-        // The header is the first line.
-        let number = u64::try_from(lines)? + 1;
-        batch.push(line(number, &record).with_context(|| format!("line {number}"))?);
-        if batch.len() == BATCH {
-            comparison.lines(&batch).await?;
-            batch.clear();
+
+    /// Compares every line that can be read, and tells of those that cannot.
+    async fn all(&mut self, records: Records<impl Read>) -> anyhow::Result<()> {
+        for record in records {
+            match record {
+                Ok(record) => {
+                    if let Err(why) = self.take(&record) {
+                        self.complain(record.line, &why);
+                    }
+                }
+                Err(RecordError::Broken { line, why }) => self.complain(line, why),
+                Err(error @ RecordError::Input(_)) => return Err(error.into()),
+            }
+            if self.batch.len() == BATCH {
+                self.comparison.lines(&self.batch).await?;
+                self.batch.clear();
+            }
+        }
+        self.comparison.lines(&self.batch).await?;
+        self.comparison.missing().await?;
+        self.is_cut = self.layout.form.has_totals() && !self.totals.is_complete();
+        Ok(())
+    }
+
+    fn take(&mut self, record: &csv_file::Record) -> Result<(), String> {
+        if self.totals.take(record, &self.layout)? == Around::Read {
+            return Ok(());
+        }
+        let entry = line::read(record, &self.layout)?;
+        self.totals.add(&entry);
+        self.read += 1;
+        if let Some(line) = entry.line {
+            self.sums.add(line.what, &line.currency, line.amount);
+            self.batch.push(line);
+        }
+        Ok(())
+    }
+
+    fn complain(&mut self, number: u64, why: &str) {
+        self.bad += 1;
+        if self.bad <= TOLD_AT_MOST {
+            eprintln!("error: line {number}: {}", printable(why));
+        } else if self.bad == TOLD_AT_MOST + 1 {
+            eprintln!("error: there are more of these lines, which are only counted");
         }
     }
-    comparison.lines(&batch).await?;
-    comparison.missing().await?;
-    Ok((comparison.differences, lines, comparison.matched))
-}
-
-fn line(number: u64, record: &Record) -> anyhow::Result<Line> {
-    let what = match record.what.to_ascii_uppercase().as_str() {
-        "" | "PAYMENT" => What::Payment,
-        "REFUND" => What::Refund,
-        other => anyhow::bail!("type must be PAYMENT or REFUND, and is {other:?}"),
-    };
-    let payment_id: PaymentId = record.payment_id.parse()?;
-    let refund_id = match what {
-        What::Payment => 0,
-        What::Refund => record.refund_id.parse::<RefundId>()?.0,
-    };
-    let amount: Money = record.amount.parse()?;
-    Ok(Line {
-        number,
-        what,
-        transaction_no: record.transaction_no.clone(),
-        payment_id: payment_id.0,
-        refund_id,
-        amount,
-        currency: record.currency.clone(),
-    })
 }

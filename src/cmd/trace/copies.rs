@@ -1,5 +1,6 @@
 //! The copies of events on the brokers.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::messages::Messages;
@@ -8,6 +9,8 @@ use crate::cmd::Context;
 use crate::cmd::mq::cluster::{Cluster, Where};
 use crate::cmd::mq::messages::Scan;
 use crate::cmd::mq::offsets::Position;
+use crate::domain::event::Kind;
+use crate::mq::handler::identity;
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
 
@@ -15,7 +18,9 @@ use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
 const COPIES: usize = 100;
 /// The clocks of brokers and of ours differ by less.
 const AROUND_MS: i64 = 60_000;
-/// Messages read for one event at most.
+/// A message is looked for among those that were stored so long before it was handled.
+const BEFORE_MS: i64 = 600_000;
+/// Messages read for one event at most, and for all that the index does not find.
 const SCANNED: i64 = 20_000;
 
 /// Looks each event up by its key.
@@ -38,6 +43,7 @@ pub(super) async fn tell(context: &Context, messages: &Messages, story: &mut Sto
                 copies(mq, &topic, &physical, messages, story).await?;
             }
         }
+        without_key(mq, &known, messages, story).await?;
         for doubtful in std::mem::take(&mut story.doubtful) {
             look_closely(mq, &known, &doubtful, story).await?;
         }
@@ -62,7 +68,7 @@ async fn copies(
             if !range.is_some_and(|range| (range.min..range.max).contains(&message.offset)) {
                 continue;
             }
-            let event = message.property("eventId").map(str::to_owned);
+            let event = event_of(topic, &message);
             if messages.only.is_some() && messages.only != event {
                 continue;
             }
@@ -70,6 +76,43 @@ async fn copies(
         }
     }
     Ok(())
+}
+
+/// Others may send events without KEYS, which no index knows: looks among what was stored before they were handled.
+async fn without_key(mq: &RocketMq, known: &[String], messages: &Messages, story: &mut Story) -> anyhow::Result<()> {
+    let mut budget = SCANNED;
+    for (topic, event, handled_ms) in messages.first_handled() {
+        let is_there =
+            story.steps.iter().any(|step| step.source == Source::Broker && step.event.as_deref() == Some(event));
+        let physical = physical(mq.config(), topic);
+        if is_there || !known.contains(&physical) {
+            continue;
+        }
+        let around = (Position::At(handled_ms - BEFORE_MS), Position::At(handled_ms + AROUND_MS));
+        let mut scan = Scan::between(mq, &physical, around, handled_ms).await?;
+        if scan.left() > budget {
+            let many = scan.left();
+            writeln!(std::io::stderr(), "{event}: where it lies is not known: {many} messages of that time to search")?;
+            continue;
+        }
+        budget -= scan.left();
+        while let Some(message) = scan.next().await? {
+            if event_of(topic, &message).as_deref() == Some(event) {
+                story.steps.push(copy(topic, &physical, &message, Some(event.to_owned())));
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The event that a message is, as its handlers see it.
+fn event_of(topic: &str, message: &StoredMessage) -> Option<String> {
+    let property = message.property("eventId");
+    match Kind::from_name(topic) {
+        Some(kind) => identity(property, &message.key, &message.body, kind.repeats().unwrap_or(kind)).0,
+        None => property.map(str::to_owned),
+    }
 }
 
 /// The index may lag behind, and what was not handled may be lost: reads what was stored around the time of the send.
@@ -87,7 +130,7 @@ async fn look_closely(mq: &RocketMq, known: &[String], doubtful: &Doubtful, stor
             what = format!("were not searched for {}: {} messages of that time", doubtful.event, scan.left());
         } else {
             while let Some(message) = scan.next().await? {
-                if message.property("eventId") == event {
+                if event_of(&doubtful.topic, &message).as_deref() == event {
                     story.steps.push(copy(&doubtful.topic, &physical, &message, Some(doubtful.event.clone())));
                     return Ok(());
                 }

@@ -83,6 +83,16 @@ impl Messages {
         logged.chain(self.handled.iter().map(|row| row.topic.clone())).chain(dead).chain(decided).collect()
     }
 
+    /// Each event that was handled: its topic, its id, and when it was handled first, epoch ms.
+    pub fn first_handled(&self) -> Vec<(&str, &str, i64)> {
+        let mut first: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        for row in &self.handled {
+            let at_ms = first.entry((&row.topic, &row.event_id)).or_insert(row.at);
+            *at_ms = row.at.min(*at_ms);
+        }
+        first.into_iter().map(|((topic, event), at_ms)| (topic, event, at_ms)).collect()
+    }
+
     pub fn tell(&self, story: &mut Story, now_ms: i64) {
         for row in &self.logged {
             self.written(row, story, now_ms);

@@ -144,7 +144,6 @@ async fn watch(
             metrics,
             limits: Limits::from(&config.http),
             scale: Some(scaling.answer()),
-            rate: None,
         };
         let serving = shutdown.clone();
         shutdown.run("http", async move { bound.serve(app, &serving).await });
@@ -194,7 +193,7 @@ impl<'a> Watcher<'a> {
         let mut memory = self.memories.remove(group).unwrap_or_default();
         let todo = memory.todo(&verdict, now_ms, self.config.backlog.repeat.ms());
         if verdict.over.is_none() {
-            tracing::warn!(group, "lag unknown");
+            tracing::warn!(group, beyond = verdict.beyond, "lag unknown; `ruyi check backlog` says why");
         } else {
             tracing::debug!(group, lag = verdict.lag, "lag");
         }

@@ -157,15 +157,17 @@ pub enum Stuck {
     OutboxFailed,
     /// Calls to the warehouse that were given up or refused, of orders that wait for them.
     Warehouse,
-    /// Refunds that were given up.
+    /// Refunds that were refused.
     Refunds,
+    /// Refunds of which nobody knows whether their money went back.
+    RefundsInDoubt,
     /// Orders that wait to be paid for ever.
     OrdersTimeless,
 }
 
 impl Stuck {
     /// All of it.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Outbox,
         Self::OutboxLost,
         Self::Parked,
@@ -175,6 +177,7 @@ impl Stuck {
         Self::OutboxFailed,
         Self::Warehouse,
         Self::Refunds,
+        Self::RefundsInDoubt,
         Self::OrdersTimeless,
     ];
 
@@ -191,6 +194,7 @@ impl Stuck {
             Self::OutboxFailed => "an outbox row was given up",
             Self::Warehouse => "the call that hands an order to the warehouse was given up or refused",
             Self::Refunds => "a refund was given up",
+            Self::RefundsInDoubt => "the money of a refund is in doubt: the channel may have given it back",
             Self::OrdersTimeless => "an order waits to be paid without an end",
         }
     }
@@ -210,7 +214,13 @@ impl Stuck {
             ),
             // An alert (kind 6) moves nothing of the business.
             Self::Deliveries => ("ref, next_at", "FROM delivery WHERE next_at <= ? AND kind <> 6"),
-            Self::Orders => ("order_no, due_at", "FROM orders WHERE due_at <= ?"),
+            // While its payment is asked it is looked at later, and its time is over all the same.
+            Self::Orders => (
+                "order_no, expire_time",
+                "FROM orders WHERE due_at IS NOT NULL AND (CASE WHEN due_at > expire_time AND EXISTS \
+                 (SELECT 1 FROM message_record m WHERE m.msg_key = CAST(orders.id AS CHAR) \
+                 AND m.topic = 'PAYMENT_CLOSE_REQUESTED') THEN expire_time ELSE due_at END) <= ?",
+            ),
             Self::OutboxFailed => ("event_id, created_at", "FROM message_record WHERE status = 2 AND created_at <= ?"),
             Self::Warehouse => (
                 "ref, updated_at",
@@ -223,6 +233,7 @@ impl Stuck {
                 "FROM refund_record WHERE status = 2 AND updated_at <= ? AND (kind <> 2 OR EXISTS \
                  (SELECT 1 FROM payment_record p WHERE p.id = refund_record.payment_id AND p.status = 3))",
             ),
+            Self::RefundsInDoubt => ("refund_key, doubt_at", "FROM refund_record WHERE status = 0 AND doubt_at <= ?"),
             Self::OrdersTimeless => {
                 ("order_no, updated_at", "FROM orders WHERE status IN (0, 10) AND due_at IS NULL AND updated_at <= ?")
             }
@@ -275,12 +286,13 @@ pub async fn still_stuck(
 }
 
 /// What was given up, and waits for an operator.
-pub const GIVEN_UP: [(&str, &str); 5] = [
+pub const GIVEN_UP: [(&str, &str); 6] = [
     ("outbox rows given up", "SELECT COUNT(*) FROM message_record WHERE status = 2"),
     ("dead letters", "SELECT COUNT(*) FROM message_process_log WHERE outcome = 3"),
     ("parked messages given up", "SELECT COUNT(*) FROM message_retry_log WHERE status = 2"),
     ("outgoing calls given up or refused", "SELECT COUNT(*) FROM delivery WHERE status IN (2, 3)"),
     ("refunds given up", "SELECT COUNT(*) FROM refund_record WHERE status = 2"),
+    ("refunds in doubt", "SELECT COUNT(*) FROM refund_record WHERE status = 0 AND doubt_at IS NOT NULL"),
 ];
 
 /// A count.

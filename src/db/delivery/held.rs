@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Kind, among};
+use super::{Kind, NOT_MADE, among};
 use crate::db::sql::{self, Columns, Val};
 use crate::db::{DbError, Tx};
 use crate::vals;
@@ -24,11 +24,12 @@ pub async fn park(tx: &mut Tx, calls: &[(i64, i64)], give_up_after_ms: i64) -> R
     for (endpoint, id) in calls {
         by_endpoint.entry(*endpoint).or_default().push(*id);
     }
-    let text = "UPDATE delivery SET held_by = ?, next_at = COALESCE(armed_at, created_at) + ? WHERE id";
+    let text =
+        format!("UPDATE delivery SET held_by = ?, next_at = COALESCE(armed_at, created_at) + ?, {NOT_MADE} WHERE id");
     for (endpoint, mut ids) in by_endpoint {
         ids.sort_unstable();
         let fixed = [Val::Int(endpoint), Val::Int(give_up_after_ms)];
-        sql::execute_in(tx, text, " AND status = 0", &fixed, ids.into_iter().map(Val::Int).collect()).await?;
+        sql::execute_in(tx, &text, " AND status = 0", &fixed, ids.into_iter().map(Val::Int).collect()).await?;
     }
     Ok(())
 }

@@ -86,6 +86,7 @@ impl Engine {
             request: None,
             answer: None,
             said: None,
+            unsure: false,
         });
         self.made.extend(expired);
         Ok(())

@@ -29,6 +29,8 @@ pub(in crate::delivery) struct Server {
     host: String,
     port: u16,
     from: Mailbox,
+    /// What we call ourselves.
+    hello: ClientId,
     protection: Protection,
     credentials: Option<Credentials>,
 }
@@ -44,15 +46,17 @@ pub(in crate::delivery) struct Mail {
     call_id: i64,
     to: Address,
     filled: Filled,
-    now_ms: i64,
+    written_ms: i64,
 }
 
 impl Mail {
+    /// Written at a time that is the same for every attempt, epoch ms.
+    ///
     /// # Errors
     /// An address that is none.
-    pub fn new(call_id: i64, to: &str, filled: Filled, now_ms: i64) -> Result<Self, String> {
+    pub fn new(call_id: i64, to: &str, filled: Filled, written_ms: i64) -> Result<Self, String> {
         let to = to.parse::<Address>().map_err(|_| "the e-mail address of the user is none".to_owned())?;
-        Ok(Self { call_id, to, filled, now_ms })
+        Ok(Self { call_id, to, filled, written_ms })
     }
 }
 
@@ -86,7 +90,9 @@ impl Server {
         };
         let credentials = (!config.user.is_empty())
             .then(|| Credentials::new(config.user.clone(), config.password.expose_secret().to_owned()));
-        Ok(Self { host: config.host.clone(), port: config.port, from, protection, credentials })
+        let hello = if config.hello.is_empty() { from.email.domain() } else { config.hello.as_str() };
+        let hello = ClientId::Domain(hello.to_owned());
+        Ok(Self { host: config.host.clone(), port: config.port, from, hello, protection, credentials })
     }
 
     /// Hands one e-mail over.
@@ -118,7 +124,7 @@ impl Server {
 
     /// The message, and what people may see of it.
     fn message(&self, mail: &Mail) -> Result<(Vec<u8>, String), String> {
-        let Mail { call_id, to, filled, now_ms } = mail;
+        let Mail { call_id, to, filled, written_ms } = mail;
         // The same for every attempt: a repeated one is known by it.
         let message_id = format!("<{call_id}.ruyi@{}>", self.from.email.domain());
         let automatic = HeaderValue::new(
@@ -130,7 +136,7 @@ impl Server {
             .to(Mailbox::new(None, to.clone()))
             .subject(filled.subject.clone())
             .message_id(Some(message_id.clone()))
-            .date(UNIX_EPOCH + Duration::from_millis(now_ms.unsigned_abs()))
+            .date(UNIX_EPOCH + Duration::from_millis(written_ms.unsigned_abs()))
             .raw_header(automatic)
             .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(filled.text.clone()))
             .map_err(|error| error.to_string())?;
@@ -164,16 +170,15 @@ impl Server {
     /// A connection that may send.
     async fn connect(&self, limit: Duration) -> Result<AsyncSmtpConnection, Failure> {
         let again = |what: &'static str| move |error: Error| Failure::Again(format!("{what}: {error}"));
-        let hello = ClientId::Domain(self.from.email.domain().to_owned());
         let at_once = match &self.protection {
             Protection::Tls(parameters) => Some(parameters.clone()),
             Protection::None | Protection::Starttls(_) => None,
         };
         let server = (self.host.as_str(), self.port);
-        let connecting = AsyncSmtpConnection::connect_tokio1(server, Some(limit), &hello, at_once, None);
+        let connecting = AsyncSmtpConnection::connect_tokio1(server, Some(limit), &self.hello, at_once, None);
         let mut connection = connecting.await.map_err(again("no connection to the mail server"))?;
         if let Protection::Starttls(parameters) = &self.protection {
-            let started = connection.starttls(parameters.clone(), &hello).await;
+            let started = connection.starttls(parameters.clone(), &self.hello).await;
             started.map_err(again("no TLS with the mail server"))?;
         }
         if let Some(credentials) = &self.credentials {

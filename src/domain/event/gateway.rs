@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::id::{MerchantId, OrderId, RefundId};
+use crate::domain::id::{MerchantId, RefundId};
 use crate::domain::merchant::Accept;
 use crate::domain::money::Money;
 use crate::domain::time::epoch_ms;
@@ -40,7 +40,7 @@ pub struct CallbackSubmit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderNotify {
     /// Order, or payment of the gateway.
-    pub order_id: OrderId,
+    pub order_id: String,
     /// Its number for people.
     #[serde(default)]
     pub order_no: String,

@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use super::answers::Answers;
 use super::{ADMIN_TIMEOUT, LIFECYCLE_TIMEOUT, MqError, RocketMq, answer, within};
 use crate::mq::message::QueueId;
+use crate::mq::operate::Standing;
 
 /// How long a new topic may take to reach the name servers.
 const ROUTE_WAIT: Duration = Duration::from_secs(10);
@@ -101,60 +101,80 @@ impl RocketMq {
         false
     }
 
-    /// Messages that `group` has not committed, per queue of `topics` (catalogue names); `None` where the brokers do
-    /// not say.
+    /// Where `group` stands in each queue of `topics` (catalogue names).
     ///
     /// # Errors
     /// [`MqError`] when the cluster is away.
-    pub async fn lag(&self, group: &str, topics: &[String]) -> Result<Vec<(QueueId, Option<i64>)>, MqError> {
+    pub async fn lag(&self, group: &str, topics: &[String]) -> Result<Vec<(QueueId, Standing)>, MqError> {
         let group = self.with_namespace(group);
-        let mut lags = Vec::new();
+        let mut consumed: Option<Vec<String>> = None;
+        let mut standings = Vec::new();
         for topic in topics {
             let physical = self.shared.names.physical(topic);
             let name = self.with_namespace(physical);
-            let guard = self.admin().await?;
-            let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
-            let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
-            let topic_arg = Some(name.as_str().into());
-            let stats = admin.examine_consume_stats(group.as_str().into(), topic_arg, None, None, timeout_ms);
-            let stats = within("read consume statistics", ADMIN_TIMEOUT, Box::pin(stats)).await;
-            drop(guard);
-            let known = stats.map(|stats| stats.offset_table).unwrap_or_default();
-            for queue in self.queues_of(physical).await? {
-                let lag = known
-                    .iter()
-                    .find(|(mq, _)| mq.broker_name().as_str() == queue.0 && mq.queue_id() == queue.1)
-                    .and_then(|(_, offsets)| lag_of(offsets.get_broker_offset(), offsets.get_consumer_offset()));
-                lags.push((QueueId { topic: topic.clone(), broker: queue.0, queue: queue.1 }, lag));
+            let mut part = self.told(&group, &name, physical).await?;
+            if part.iter().any(|(_, standing)| standing.lag().is_none()) {
+                // A broker leaves out what the last heartbeat of a member did not name, however much lies there.
+                let consumed = match &mut consumed {
+                    Some(consumed) => consumed,
+                    none => none.insert(self.consumed_topics(&group).await.unwrap_or_default()),
+                };
+                if consumed.contains(&name) {
+                    // Who may consume need not be one who may ask for this: then it stays unknown.
+                    part = self.exactly(&group, &name).await.unwrap_or(part);
+                }
+            }
+            for (mut queue, standing) in part {
+                topic.clone_into(&mut queue.topic);
+                standings.push((queue, standing));
             }
         }
-        Ok(lags)
+        Ok(standings)
     }
 
-    /// Messages that `group`, which may be anybody's, has not committed, per queue of every topic that its brokers know
-    /// it by.
-    ///
-    /// # Errors
-    /// [`MqError`] when the cluster is away or does not know the group.
-    pub async fn lag_of_group(&self, group: &str) -> Result<Vec<(QueueId, Option<i64>)>, MqError> {
-        let name = self.with_namespace(group);
+    /// What brokers say at once of a group in a topic, for each queue of the topic.
+    async fn told(&self, group: &str, name: &str, physical: &str) -> Result<Vec<(QueueId, Standing)>, MqError> {
         let guard = self.admin().await?;
         let Some(admin) = guard.as_ref() else { return Err(MqError::NoBroker) };
         let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).ok();
-        let stats = admin.examine_consume_stats(name.as_str().into(), None, None, None, timeout_ms);
-        let stats = within("read consume statistics", ADMIN_TIMEOUT, Box::pin(stats)).await?;
+        let stats = admin.examine_consume_stats(group.into(), Some(name.into()), None, None, timeout_ms);
+        let stats = within("read consume statistics", ADMIN_TIMEOUT, Box::pin(stats)).await;
         drop(guard);
-        let mut lags: Vec<(QueueId, Option<i64>)> = stats
-            .offset_table
-            .iter()
-            .map(|(queue, offsets)| {
-                let topic = self.shared.names.logical(queue.topic().as_str()).to_owned();
-                let id = QueueId { topic, broker: queue.broker_name().to_string(), queue: queue.queue_id() };
-                (id, lag_of(offsets.get_broker_offset(), offsets.get_consumer_offset()))
-            })
-            .collect();
-        lags.sort();
-        Ok(lags)
+
+        let known = stats.map(|stats| stats.offset_table).unwrap_or_default();
+        let mut standings = Vec::new();
+        for (broker, queue) in self.queues_of(physical).await? {
+            let offsets = known.iter().find(|(mq, _)| mq.broker_name().as_str() == broker && mq.queue_id() == queue);
+            let standing = offsets.map_or(Standing::Unknown, |(_, offsets)| {
+                Standing::of(offsets.get_broker_offset(), Some(offsets.get_consumer_offset()))
+            });
+            standings.push((QueueId { topic: name.to_owned(), broker, queue }, standing));
+        }
+        Ok(standings)
+    }
+
+    /// Queue by queue, which takes longer.
+    async fn exactly(&self, group: &str, name: &str) -> Result<Vec<(QueueId, Standing)>, MqError> {
+        let queues = self.committed(group, name).await?;
+        Ok(queues.into_iter().map(|queue| (queue.queue.clone(), queue.standing())).collect())
+    }
+
+    /// Where `group`, which may be anybody's, stands in each queue of every topic that it has consumed from, its own
+    /// topic of retries among them.
+    ///
+    /// # Errors
+    /// [`MqError`] when the cluster is away.
+    pub async fn lag_of_group(&self, group: &str) -> Result<Vec<(QueueId, Standing)>, MqError> {
+        let group = self.with_namespace(group);
+        let mut standings = Vec::new();
+        for name in self.consumed_topics(&group).await? {
+            for (mut queue, standing) in self.exactly(&group, &name).await? {
+                queue.topic = self.shared.names.logical(&name).to_owned();
+                standings.push((queue, standing));
+            }
+        }
+        standings.sort();
+        Ok(standings)
     }
 
     async fn queues_of(&self, physical: &str) -> Result<Vec<(String, i32)>, MqError> {
@@ -194,7 +214,7 @@ impl RocketMq {
         let mut guard = self.shared.admin.lock().await;
         if guard.is_none() {
             let runtime = Arc::clone(&self.shared.client_runtime);
-            let hook = Arc::new(Answers { inner: self.shared.hook.clone() });
+            let hook = Arc::clone(&self.shared.hook);
             let mut admin = DefaultMQAdminExt::with_rpc_hook_and_timeout(runtime, hook, ADMIN_TIMEOUT);
             let instance = self.shared.next_instance();
             *admin.client_config_mut() = self.shared.client_config(&instance);
@@ -218,11 +238,6 @@ fn drop_client(admin: Option<DefaultMQAdminExt>) {
     if let Some(mut failed) = admin {
         tokio::spawn(async move { failed.shutdown().await });
     }
-}
-
-/// Between the end of a queue and what was committed of it. Of a queue that never held anything nothing is missing.
-fn lag_of(end: i64, committed: i64) -> Option<i64> {
-    if end == 0 { Some(0) } else { (committed >= 0).then(|| (end - committed).max(0)) }
 }
 
 async fn wait_for_route(admin: &DefaultMQAdminExt, name: &str) -> Result<(), MqError> {

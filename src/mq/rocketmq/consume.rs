@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::frames::restored;
 use super::{LIFECYCLE_TIMEOUT, MqError, RocketMq, Shared, client_error, client_runtime, within};
 use crate::mq::message::{Incoming, QueueId};
 
@@ -105,10 +106,8 @@ impl RocketMq {
             .pull_batch_size(PULL_BATCH)
             .pull_thread_nums(LONG_POLLS)
             .broker_suspend_max_time_millis(shared.config.long_poll_ms)
-            .consumer_timeout_millis_when_suspend(shared.config.long_poll_ms + LONG_POLL_GRACE_MS);
-        if let Some(hook) = &shared.hook {
-            builder = builder.rpc_hook(Arc::clone(hook));
-        }
+            .consumer_timeout_millis_when_suspend(shared.config.long_poll_ms + LONG_POLL_GRACE_MS)
+            .rpc_hook(Arc::clone(&shared.hook));
         if shared.config.trace {
             builder = builder.enable_msg_trace();
         }
@@ -269,12 +268,14 @@ impl GroupConsumer {
             }
         }
         properties.sort();
+        let (body, unreadable) = restored(message.body().unwrap_or_default(), message.sys_flag());
         Incoming {
             queue: self.queue_id(message.topic(), message.broker_name(), message.queue_id()),
             offset: message.queue_offset(),
             tag: text("TAGS"),
             key: text("KEYS"),
-            body: message.body().unwrap_or_default(),
+            body,
+            unreadable,
             properties,
             born_ms: message.born_timestamp(),
         }

@@ -88,6 +88,11 @@ impl RocketMq {
         self.shared.left_out.lock().unwrap_or_else(PoisonError::into_inner).contains(addr)
     }
 
+    /// Some broker was left out.
+    fn leaves_out(&self) -> bool {
+        !self.shared.left_out.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Broker name → address of its master. Brokers without a master, and those that were left out, are missing.
     ///
     /// # Errors
@@ -116,10 +121,18 @@ impl RocketMq {
     }
 }
 
+impl MqError {
+    /// What a server answered instead of doing it: RocketMQ's code.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        let Self::Client { source, .. } = self else { return None };
+        super::answer(source).map(|(code, _)| code)
+    }
+}
+
 /// True when a server answered with one of `codes`.
 fn says(error: &MqError, codes: &[i32]) -> bool {
-    let MqError::Client { source, .. } = error else { return false };
-    super::answer(source).is_some_and(|(code, _)| codes.contains(&code))
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 fn queue_id(queue: &MessageQueue) -> QueueId {

@@ -8,6 +8,7 @@ use rocketmq_protocol::protocol::namespace_util::NamespaceUtil;
 use tokio::net::TcpStream;
 
 use super::consume::{property, user_properties};
+use super::frames::restored;
 use super::transaction::TX_ID;
 use super::{ADMIN_TIMEOUT, MqError, RocketMq, within};
 use crate::mq::message::{Delay, Outgoing};
@@ -107,7 +108,7 @@ impl RocketMq {
                 topic: self.shared.names.logical(&physical).to_owned(),
                 tag: text(MessageConst::PROPERTY_TAGS),
                 key: text(MessageConst::PROPERTY_KEYS),
-                body: message.body().unwrap_or_default(),
+                body: restored(message.body().unwrap_or_default(), message.sys_flag()).0,
                 properties,
                 delay: Delay::None,
             },

@@ -106,16 +106,14 @@ impl RocketMq {
         let shared = &self.shared;
         let runtime = client_runtime(shared.clients.component("transactions"))?;
         let physical: Vec<String> = topics.iter().map(|topic| shared.names.physical(topic).to_owned()).collect();
-        let mut builder = TransactionMQProducer::builder(Arc::clone(&runtime))
+        let builder = TransactionMQProducer::builder(Arc::clone(&runtime))
             .client_config(shared.client_config(&shared.next_instance()))
             .producer_group(group)
             .topics(physical)
             .check_thread_pool_min_size(CHECKS)
             .check_thread_pool_max_size(CHECKS)
-            .transaction_listener(Listener { check, runtime: Handle::current() });
-        if let Some(hook) = &shared.hook {
-            builder = builder.rpc_hook(Arc::clone(hook));
-        }
+            .transaction_listener(Listener { check, runtime: Handle::current() })
+            .rpc_hook(Arc::clone(&shared.hook));
         let mut producer = builder.build();
         within("start the transaction producer", LIFECYCLE_TIMEOUT, Box::pin(producer.start())).await?;
         let ender = Ender::start(self).await?;
@@ -275,7 +273,7 @@ impl Ender {
         let runtime = client_runtime(shared.clients.component("decisions"))?;
         let config = shared.client_config(&shared.next_instance());
         let operation = "start the connection for decisions";
-        let handle = ClientInstanceHandle::get_or_create(&runtime, DOMAIN, config, shared.hook.clone())
+        let handle = ClientInstanceHandle::get_or_create(&runtime, DOMAIN, config, Some(Arc::clone(&shared.hook)))
             .map_err(super::client_error(operation))?;
         within(operation, LIFECYCLE_TIMEOUT, Box::pin(handle.start())).await?;
         Ok(Self { handle, runtime, made: Instant::now() })

@@ -16,7 +16,7 @@ use crate::config::Scope;
 use crate::db::{Db, notification};
 use crate::delivery::Targets;
 use crate::domain::id::{OrderId, UserId};
-use crate::http::{Auth, Problem, require};
+use crate::http::{Auth, Problem, guarded, require};
 use crate::roles::reply::{self, from_db};
 
 /// Rows of one page at most.
@@ -31,13 +31,10 @@ pub fn router(db: Db, targets: &Targets, auth: &Auth) -> OpenApiRouter {
         .routes(routes!(points::records))
         .routes(routes!(notifications))
         .routes(routes!(statistics::day))
-        .routes(routes!(contacts::get))
-        .route_layer(require(Scope::NotifyRead, auth));
-    let write = OpenApiRouter::new()
-        .routes(routes!(points::spend))
-        .routes(routes!(contacts::put))
-        .route_layer(require(Scope::NotifyWrite, auth));
-    read.merge(write).with_state(db).merge(of_merchants)
+        .routes(routes!(contacts::get));
+    let read = guarded(read, require(Scope::NotifyRead, auth));
+    let write = OpenApiRouter::new().routes(routes!(points::spend)).routes(routes!(contacts::put));
+    read.merge(guarded(write, require(Scope::NotifyWrite, auth))).with_state(db).merge(of_merchants)
 }
 
 /// Which messages to list.

@@ -12,7 +12,7 @@ use crate::db::{DbError, Tx, outbox};
 use crate::delivery::webhook;
 use crate::domain::call;
 use crate::domain::event::{Group, Kind, OrderNotify, PaidOrderSuccess, RefundKind, RefundSuccess};
-use crate::domain::id::MerchantId;
+use crate::domain::id::{MerchantId, OrderId};
 use crate::mq::{Event, Handler, Outcome};
 
 /// The money of an order is there.
@@ -28,17 +28,18 @@ const REFERENCE_MAX: usize = 128;
 
 /// ORDER_NOTIFY, and what tells several of one order apart.
 fn notice(event: &Event) -> Option<(OrderNotify, String)> {
-    let of = |order_id, order_no, merchant_id: Option<MerchantId>, money, status: &str, refund_id| OrderNotify {
-        order_id,
-        order_no,
-        out_order_no: String::new(),
-        money,
-        status: status.to_owned(),
-        notify_url: String::new(),
-        retry_count: 0,
-        merchant_id,
-        refund_id,
-    };
+    let of =
+        |order_id: OrderId, order_no, merchant_id: Option<MerchantId>, money, status: &str, refund_id| OrderNotify {
+            order_id: order_id.to_string(),
+            order_no,
+            out_order_no: String::new(),
+            money,
+            status: status.to_owned(),
+            notify_url: String::new(),
+            retry_count: 0,
+            merchant_id,
+            refund_id,
+        };
     match event.kind {
         Kind::PaidOrderSuccess => {
             let body: PaidOrderSuccess = event.read().ok()?;
@@ -83,13 +84,13 @@ pub(super) async fn tell<'e>(tx: &mut Tx, events: impl Iterator<Item = &'e Event
         merchant.is_some_and(|merchant| merchant.profile.active && !merchant.profile.notify_url.is_empty())
     };
     let notices: Vec<_> = notices.into_iter().filter(|(_, notify, _)| wanted(notify)).collect();
-    let id_of = |notify: &OrderNotify, apart: &str| format!("{}:{apart}", Kind::OrderNotify.event_id(notify.order_id));
+    let id_of = |notify: &OrderNotify, apart: &str| format!("{}:{apart}", Kind::OrderNotify.event_id(&notify.order_id));
     // A handler that runs again for an event does not tell again.
     let mut written =
         outbox::existing(tx, notices.iter().map(|(_, notify, apart)| id_of(notify, apart)).collect()).await?;
     for (event, notify, apart) in &notices {
         if written.insert(id_of(notify, apart)) {
-            let draft = Draft::new(Kind::OrderNotify, notify.order_id, notify, event.trace.as_deref());
+            let draft = Draft::new(Kind::OrderNotify, &notify.order_id, notify, event.trace.as_deref());
             tx.emit(&Draft { discriminator: apart, ..draft })?;
         }
     }
@@ -153,12 +154,13 @@ async fn sellers(tx: &mut Tx, bodies: &[Result<OrderNotify, Outcome>]) -> Result
 }
 
 /// The orders of which it was told already that all the money went back.
-async fn overtaken(tx: &mut Tx, bodies: &[Result<OrderNotify, Outcome>]) -> Result<HashSet<i64>, DbError> {
-    let paid: Vec<i64> = bodies.iter().flatten().filter(|one| one.status == PAID).map(|one| one.order_id.0).collect();
-    let reference = |order_id: i64| format!("{}:{REFUNDED}", Kind::OrderNotify.event_id(order_id));
-    let references = paid.iter().map(|order_id| reference(*order_id)).collect();
+async fn overtaken(tx: &mut Tx, bodies: &[Result<OrderNotify, Outcome>]) -> Result<HashSet<String>, DbError> {
+    let paid: Vec<&str> =
+        bodies.iter().flatten().filter(|body| body.status == PAID).map(|body| body.order_id.as_str()).collect();
+    let reference = |order_id: &str| format!("{}:{REFUNDED}", Kind::OrderNotify.event_id(order_id));
+    let references = paid.iter().map(|order_id| reference(order_id)).collect();
     let told = delivery::recorded(tx, call::Kind::Merchant, references).await?;
-    Ok(paid.into_iter().filter(|order_id| told.contains(&reference(*order_id))).collect())
+    Ok(paid.into_iter().filter(|order_id| told.contains(&reference(order_id))).map(str::to_owned).collect())
 }
 
 fn call(
@@ -166,7 +168,7 @@ fn call(
     event: &Event,
     body: &OrderNotify,
     sellers: &Sellers,
-    over: &mut HashSet<i64>,
+    over: &mut HashSet<String>,
 ) -> Result<Delivery, Outcome> {
     let reject = |why: &str| Err(Outcome::Reject(why.to_owned()));
     let id = body.merchant_id.map(|id| id.0).or_else(|| sellers.by_url.get(&body.notify_url).copied());
@@ -188,11 +190,11 @@ fn call(
     if body.status.is_empty() || body.status.len() > 32 {
         return reject("status must have 1 to 32 characters");
     }
-    if body.status == PAID && over.contains(&body.order_id.0) {
+    if body.status == PAID && over.contains(&body.order_id) {
         return Err(Outcome::Ignored("told already that all of the money went back".to_owned()));
     }
     if body.status == REFUNDED {
-        over.insert(body.order_id.0);
+        over.insert(body.order_id.clone());
     }
     let at_ms = event.read::<Sent>().ok().and_then(|sent| sent.timestamp).unwrap_or_else(|| tx.now_ms());
     let text = webhook::payload(body, MerchantId(merchant.id), at_ms);
@@ -200,7 +202,8 @@ fn call(
         id: tx.next_id(),
         kind: call::Kind::Merchant,
         reference: event.id.clone(),
-        order_id: body.order_id.0,
+        // 0: an order of another system, whose numbers are none of ours.
+        order_id: body.order_id.parse().unwrap_or(0),
         url: url.clone(),
         body: text.map_err(|error| Outcome::Reject(error.to_string()))?,
         attempts: 0,

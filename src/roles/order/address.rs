@@ -1,8 +1,7 @@
 //! Where an order is to go, changed before the warehouse has it. The hand-over and the change lock the order's row: the
 //! one that comes first decides, and the warehouse is told the address of that moment.
 
-use std::sync::Arc;
-
+use crate::db::group::Batch;
 use crate::db::orders::{self, OrderRow};
 use crate::db::{Db, DbError, Tx, addresses};
 use crate::domain::order::{Decision, may_redirect};
@@ -39,10 +38,10 @@ pub enum Redirected {
 ///
 /// # Errors
 /// The database's.
-pub async fn change(db: Db, wishes: Arc<Vec<Wish>>) -> Result<Vec<Redirected>, DbError> {
+pub async fn change(db: Db, batch: Batch<Wish>) -> Result<Vec<Redirected>, DbError> {
     db.write("order_address", move |tx| {
-        let wishes = Arc::clone(&wishes);
-        Box::pin(async move { change_all(tx, &wishes).await })
+        let batch = batch.clone();
+        Box::pin(async move { change_all(tx, &batch.requests()).await })
     })
     .await
 }

@@ -14,17 +14,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::address as redirect;
-use super::flow::{self, Moved, Note, Step};
+use super::cancel::{Cancels, Wanted, Wish as CancelRequest};
+use super::flow::Moved;
 use super::gate::Gate;
 use super::pay_timeout::Reminders;
 use super::place::{self, NewOrder, Placed};
 use super::refunds::{Asked, Wish, ask};
 use crate::config::{Config, Scope};
-use crate::db::Db;
-use crate::db::group::Group;
-use crate::domain::order::{CancelType, Input};
-use crate::http::{Auth, require};
-use crate::roles::reply::WAITING;
+use crate::db::group::{Batch, Bounds, Group};
+use crate::db::{Db, DbError, Dialect};
+use crate::http::{Auth, guarded, require};
+use crate::roles::reply;
 use crate::roles::search::View;
 
 /// Limits and settings of the API.
@@ -32,10 +32,14 @@ use crate::roles::search::View;
 pub struct Settings {
     /// Lines of an order.
     pub max_lines: usize,
+    /// Pieces of a line.
+    pub max_quantity: i64,
     /// Time to pay, where the order does not say.
     pub pay_within_ms: i64,
     /// Channels that an order may name.
     pub channels: Arc<Vec<String>>,
+    /// The one of an order that names none, if there is one.
+    pub default_channel: Option<String>,
     /// Signs the warehouse's callbacks.
     pub warehouse_secret: secrecy::SecretString,
     /// How far the time in a callback may be from ours.
@@ -56,14 +60,6 @@ pub struct State {
     view: Option<View>,
 }
 
-/// A user's wish to cancel.
-#[derive(Clone, Debug)]
-pub(super) struct CancelRequest {
-    order_id: i64,
-    reason: Option<String>,
-    trace: Option<String>,
-}
-
 /// The writers behind the API, to be spawned.
 pub type Writers = Vec<BoxFuture<'static, ()>>;
 
@@ -71,21 +67,25 @@ impl State {
     /// The state of the API, and the writers behind it: `writers` of them place orders, each batch at most `batch`.
     #[must_use]
     pub fn new(db: &Db, config: &Config) -> (Self, Writers) {
-        let batch = config.order.batch.max(1);
+        let bounds = reply::bounds(config, config.order.batch.max(1));
+        // SQLite has one writer, whoever wants it.
+        let writers = if db.dialect() == Dialect::Sqlite { 1 } else { config.database.writers };
+        let placing_bounds = Bounds { writers: usize::try_from(writers).unwrap_or(1), ..bounds };
         let (for_place, for_cancel, for_report, for_refund) = (db.clone(), db.clone(), db.clone(), db.clone());
         let for_address = db.clone();
-        let reminders = Reminders::of(config);
-        let (place, placing) = Group::new(WAITING, batch, move |new| place::place(for_place.clone(), reminders, new));
-        let (cancel, canceling) = Group::new(WAITING, batch, move |wishes| cancel_all(for_cancel.clone(), wishes));
-        let (refund, refunding) = Group::new(WAITING, batch, move |wishes| ask(for_refund.clone(), wishes));
-        let (report, reporting) =
-            Group::new(WAITING, batch, move |reports| callback::write(for_report.clone(), reports));
-        let (address, redirecting) =
-            Group::new(WAITING, batch, move |wishes| redirect::change(for_address.clone(), wishes));
+        let (reminders, cancels) = (Reminders::of(config), Cancels::of(config));
+        let (place, placing) =
+            Group::new(placing_bounds, move |batch| place::place(for_place.clone(), reminders, batch));
+        let (cancel, canceling) = Group::new(bounds, move |batch| cancel_all(for_cancel.clone(), cancels, batch));
+        let (refund, refunding) = Group::new(bounds, move |batch| ask(for_refund.clone(), batch));
+        let (report, reporting) = Group::new(bounds, move |batch| callback::write(for_report.clone(), batch));
+        let (address, redirecting) = Group::new(bounds, move |batch| redirect::change(for_address.clone(), batch));
         let settings = Settings {
             max_lines: config.order.max_lines,
+            max_quantity: config.order.max_quantity,
             pay_within_ms: config.order.timeout.after.ms(),
             channels: Arc::new(config.payment.channels.keys().cloned().collect()),
+            default_channel: config.payment.default_channel().map(str::to_owned),
             warehouse_secret: config.warehouse.secret.clone(),
             tolerance_ms: config.payment.callback_tolerance.ms(),
         };
@@ -125,19 +125,19 @@ impl State {
     }
 }
 
-async fn cancel_all(db: Db, wishes: Arc<Vec<CancelRequest>>) -> Result<Vec<Moved>, crate::db::DbError> {
-    db.write("cancel_order", move |tx| {
-        let wishes = Arc::clone(&wishes);
-        Box::pin(async move {
-            let step = |wish: &CancelRequest| Step {
-                order_id: wish.order_id,
-                input: Input::Cancel(CancelType::User),
-                note: Note { reason: wish.reason.clone(), trace: wish.trace.clone(), ..Note::default() },
-            };
-            flow::advance(tx, &wishes.iter().map(step).collect::<Vec<_>>()).await
+async fn cancel_all(db: Db, cancels: Cancels, batch: Batch<CancelRequest>) -> Result<Vec<Moved>, DbError> {
+    let run = || {
+        let batch = batch.clone();
+        db.write("cancel_order", move |tx| {
+            let wanted: Vec<Wanted> = batch.requests().iter().cloned().map(Wanted::Cancel).collect();
+            Box::pin(async move { cancels.advance(tx, &wanted).await })
         })
-    })
-    .await
+    };
+    match run().await {
+        // One of the payments was opened between the look and the write: now it is there to be closed.
+        Err(error) if error.is_unique_violation() => run().await,
+        done => done,
+    }
 }
 
 /// The routes.
@@ -150,19 +150,22 @@ pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
         .routes(routes!(address::list))
         .routes(routes!(products::get))
         .routes(routes!(coupons::get))
-        .routes(routes!(coupons::list))
-        .route_layer(require(Scope::OrderRead, auth));
-    let write = OpenApiRouter::new()
+        .routes(routes!(coupons::list));
+    let orders = OpenApiRouter::new()
         .routes(routes!(orders::create))
         .routes(routes!(orders::cancel))
-        .routes(routes!(refunds::refund))
-        .routes(routes!(address::put))
-        .routes(routes!(products::put))
-        .routes(routes!(products::put_all))
-        .routes(routes!(coupons::put))
-        .routes(routes!(coupons::issue))
-        .route_layer(require(Scope::OrderWrite, auth));
+        .routes(routes!(address::put));
+    let products = OpenApiRouter::new().routes(routes!(products::put)).routes(routes!(products::put_all));
+    let coupons = OpenApiRouter::new().routes(routes!(coupons::put)).routes(routes!(coupons::issue));
+    let refunds = OpenApiRouter::new().routes(routes!(refunds::refund));
+    let part = |scope| require(scope, auth).since(vec![Scope::OrderWrite]);
     // Authenticated by its own signature.
     let callbacks = OpenApiRouter::new().routes(routes!(callback::fulfil));
-    read.merge(write).merge(callbacks).with_state(state)
+    guarded(read, require(Scope::OrderRead, auth))
+        .merge(guarded(orders, require(Scope::OrderWrite, auth)))
+        .merge(guarded(products, part(Scope::ProductWrite)))
+        .merge(guarded(coupons, part(Scope::CouponWrite)))
+        .merge(guarded(refunds, part(Scope::RefundWrite)))
+        .merge(callbacks)
+        .with_state(state)
 }

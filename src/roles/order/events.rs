@@ -2,21 +2,25 @@
 
 use futures_util::future::BoxFuture;
 
+use super::cancel::{self, Cancels, Wanted, Wish};
 use super::flow::{self, HandOver, Moved, Note, Step};
 use super::refunds::{self, Back};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, orders, outbox};
 use crate::domain::event::{
-    FulfilRefused, Fulfilment, Group, Kind, OrderAutoCancel, PaidOrderSuccess, PaymentSuccess, RefundFailed,
-    RefundKind, RefundSuccess, StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
+    FulfilRefused, Fulfilment, Group, Kind, OrderAutoCancel, PaidOrderSuccess, PaymentCloseResult, PaymentSuccess,
+    RefundFailed, RefundKind, RefundSuccess, StockFreezeFailed, StockFrozen, TriggerOrderFulfill,
 };
 use crate::domain::id::OrderId;
 use crate::domain::order::{CancelType, Input, Status};
 use crate::mq::{Event, Handler, Outcome};
 
 /// `order-consumer-group`: moves orders.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OrderEvents;
+#[derive(Clone, Copy, Debug)]
+pub struct OrderEvents {
+    /// How it cancels.
+    pub cancels: Cancels,
+}
 
 impl Handler for OrderEvents {
     fn group(&self) -> Group {
@@ -26,28 +30,41 @@ impl Handler for OrderEvents {
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
             let back = refunds::note(tx, events).await?;
-            advance(tx, events.iter().map(|event| plan(event, &back)).collect()).await
+            advance(tx, self.cancels, events.iter().map(|event| plan(event, &back)).collect()).await
         })
     }
 }
 
 /// Advances the orders of the events that could be read, and gives every event its outcome.
-async fn advance(tx: &mut Tx, plans: Vec<Result<Step, Outcome>>) -> Result<Vec<Outcome>, DbError> {
-    let steps: Vec<Step> = plans.iter().filter_map(|plan| plan.as_ref().ok()).cloned().collect();
-    let mut moved = flow::advance(tx, &steps).await?.into_iter();
-    let outcomes = plans.into_iter().map(|plan| match plan {
-        Err(outcome) => outcome,
-        Ok(step) => match moved.next() {
-            Some(Moved::Decided(decision, _)) => Outcome::from(&decision),
-            Some(Moved::Unknown) | None => Outcome::Early(format!("there is no order {}", step.order_id)),
-        },
-    });
-    Ok(outcomes.collect())
+async fn advance(
+    tx: &mut Tx,
+    cancels: Cancels,
+    plans: Vec<Result<(i64, Wanted), Outcome>>,
+) -> Result<Vec<Outcome>, DbError> {
+    let wanted: Vec<Wanted> = plans.iter().flatten().map(|(_, wanted)| wanted.clone()).collect();
+    let moved = cancels.advance(tx, &wanted).await?;
+    Ok(outcomes(plans.into_iter().map(|plan| plan.map(|(order_id, _)| order_id)), moved))
 }
 
-fn plan(event: &Event, back: &Back) -> Result<Step, Outcome> {
+/// What became of each event: what it was refused for, or what became of its order, which follow each other in `moved`.
+pub(super) fn outcomes(orders: impl Iterator<Item = Result<i64, Outcome>>, moved: Vec<Moved>) -> Vec<Outcome> {
+    let mut moved = moved.into_iter();
+    let outcome = |order: Result<i64, Outcome>| match order {
+        Err(outcome) => outcome,
+        Ok(order_id) => moved.next().unwrap_or(Moved::Unknown).outcome(order_id),
+    };
+    orders.map(outcome).collect()
+}
+
+/// One step of an order.
+fn one(step: Step) -> (i64, Wanted) {
+    (step.order_id, Wanted::Steps(vec![step]))
+}
+
+fn plan(event: &Event, back: &Back) -> Result<(i64, Wanted), Outcome> {
     let trace = event.trace.clone();
-    let step = |order_id: OrderId, input, note| Ok(Step { order_id: order_id.0, input, note: Note { trace, ..note } });
+    let step =
+        |order_id: OrderId, input, note| Ok(one(Step { order_id: order_id.0, input, note: Note { trace, ..note } }));
     match event.kind {
         Kind::StockFrozen => {
             let body: StockFrozen = event.read()?;
@@ -64,8 +81,12 @@ fn plan(event: &Event, back: &Back) -> Result<Step, Outcome> {
         }
         Kind::OrderAutoCancel => {
             let body: OrderAutoCancel = event.read()?;
-            let note = Note { reason: Some(text(body.reason)), ..Note::default() };
-            step(body.order_id, Input::Cancel(CancelType::Auto), note)
+            let (order_id, reason) = (body.order_id.0, Some(text(body.reason)));
+            Ok((order_id, Wanted::Cancel(Wish { order_id, by: CancelType::Auto, reason, trace: event.trace.clone() })))
+        }
+        Kind::PaymentCloseResult => {
+            let body: PaymentCloseResult = event.read()?;
+            Ok((body.order_id.0, cancel::answered(&body, event.trace.clone())))
         }
         Kind::OrderFulfillSuccess => fulfilment(event, Status::Fulfill),
         Kind::OrderOutStock => fulfilment(event, Status::OutStock),
@@ -93,7 +114,7 @@ fn plan(event: &Event, back: &Back) -> Result<Step, Outcome> {
     }
 }
 
-fn fulfilment(event: &Event, reached: Status) -> Result<Step, Outcome> {
+fn fulfilment(event: &Event, reached: Status) -> Result<(i64, Wanted), Outcome> {
     let body: Fulfilment = event.read()?;
     let short = |value: Option<String>| value.map(|value| value.chars().take(100).collect());
     let note = Note {
@@ -102,7 +123,7 @@ fn fulfilment(event: &Event, reached: Status) -> Result<Step, Outcome> {
         trace: event.trace.clone(),
         ..Note::default()
     };
-    Ok(Step { order_id: body.order_id.0, input: Input::Fulfilment(reached), note })
+    Ok(one(Step { order_id: body.order_id.0, input: Input::Fulfilment(reached), note }))
 }
 
 /// Text that fits the column of reasons.
@@ -185,8 +206,11 @@ impl Handler for Fulfilments {
 
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
-            let plans = events.iter().map(|event| event.read().map(|body| self.step(event, body))).collect();
-            advance(tx, plans).await
+            let plans = events.iter().map(|event| event.read().map(|body| self.step(event, body)));
+            let plans: Vec<Result<Step, Outcome>> = plans.collect();
+            let steps: Vec<Step> = plans.iter().flatten().cloned().collect();
+            let moved = flow::advance(tx, &steps).await?;
+            Ok(outcomes(plans.into_iter().map(|plan| plan.map(|step| step.order_id)), moved))
         })
     }
 }

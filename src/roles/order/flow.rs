@@ -12,6 +12,7 @@ use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Inventory, Kind, Line, TriggerOrderFulfill};
 use crate::domain::id::{OrderId, UserId};
 use crate::domain::order::{self, CancelType, Decision, Effect, Input, Status};
+use crate::mq::Outcome;
 
 /// What an input brings along that the decision does not depend on.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,20 @@ pub enum Moved {
     Unknown,
     /// It was decided; the order as it is now.
     Decided(Decision<(), ()>, Box<OrderRow>),
+    /// Its payment is asked first, and answers by an event; the order as it is.
+    Asked(Box<OrderRow>),
+}
+
+impl Moved {
+    /// What became of the message that wanted it.
+    #[must_use]
+    pub fn outcome(&self, order_id: i64) -> Outcome {
+        match self {
+            Self::Decided(decision, _) => Outcome::from(decision),
+            Self::Asked(_) => Outcome::Ignored("its payment is asked first, and answers".to_owned()),
+            Self::Unknown => Outcome::Early(format!("there is no order {order_id}")),
+        }
+    }
 }
 
 /// Applies steps, in this order; one answer for each.

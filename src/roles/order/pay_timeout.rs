@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 use futures_util::future::BoxFuture;
 
-use super::flow::{self, Moved, Step};
+use super::cancel::{Cancels, Wanted};
+use super::events::outcomes;
 use super::timeout;
 use crate::config::{Config, TimeoutVia};
 use crate::db::orders::{self, OrderRow};
@@ -70,19 +71,20 @@ impl Reminders {
 #[derive(Clone, Copy, Debug)]
 pub struct PayTimeouts {
     reminders: Reminders,
+    cancels: Cancels,
 }
 
 /// What becomes of one message.
 enum Plan {
     Settled(Outcome),
-    Cancel(Step),
+    Cancel(i64, Wanted),
 }
 
 impl PayTimeouts {
     /// As configured. It runs with either setting: messages that were sent before the setting was changed come too.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { reminders: Reminders::new(config) }
+        Self { reminders: Reminders::new(config), cancels: Cancels::of(config) }
     }
 
     async fn check(&self, tx: &mut Tx, events: &[Event]) -> Result<Vec<Outcome>, DbError> {
@@ -106,11 +108,11 @@ impl PayTimeouts {
                     None => Plan::Settled(Outcome::Early(format!("there is no order {}", body.order_id))),
                     Some(order) if is_early(&order) => Plan::Settled(self.again(tx, event, order, &mut known)?),
                     // What is no longer open is decided where every cancel is.
-                    Some(order) => Plan::Cancel(timeout::cancel(order.id, event.trace.clone())),
+                    Some(order) => Plan::Cancel(order.id, timeout::cancel(order.id, event.trace.clone())),
                 },
             });
         }
-        settle(tx, plans).await
+        settle(tx, self.cancels, plans).await
     }
 
     /// A message that came before its time.
@@ -141,23 +143,20 @@ impl Handler for PayTimeouts {
 }
 
 /// Cancels what is to be canceled; one outcome for each plan.
-async fn settle(tx: &mut Tx, plans: Vec<Plan>) -> Result<Vec<Outcome>, DbError> {
-    let steps: Vec<Step> = plans
+async fn settle(tx: &mut Tx, cancels: Cancels, plans: Vec<Plan>) -> Result<Vec<Outcome>, DbError> {
+    let wanted: Vec<Wanted> = plans
         .iter()
         .filter_map(|plan| match plan {
-            Plan::Cancel(step) => Some(step.clone()),
+            Plan::Cancel(_, wanted) => Some(wanted.clone()),
             Plan::Settled(_) => None,
         })
         .collect();
-    let mut moved = flow::advance(tx, &steps).await?.into_iter();
-    let outcomes = plans.into_iter().map(|plan| match plan {
-        Plan::Settled(outcome) => outcome,
-        Plan::Cancel(step) => match moved.next() {
-            Some(Moved::Decided(decision, _)) => Outcome::from(&decision),
-            Some(Moved::Unknown) | None => Outcome::Early(format!("there is no order {}", step.order_id)),
-        },
+    let moved = cancels.advance(tx, &wanted).await?;
+    let orders = plans.into_iter().map(|plan| match plan {
+        Plan::Settled(outcome) => Err(outcome),
+        Plan::Cancel(order_id, _) => Ok(order_id),
     });
-    Ok(outcomes.collect())
+    Ok(outcomes(orders, moved))
 }
 
 /// The id of the hop after this one.

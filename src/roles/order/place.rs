@@ -1,25 +1,22 @@
 //! Placing orders: many requests become one multi-row transaction, and each gets its own answer after the commit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::coupons::{self, Coupons};
 use super::pay_timeout::Reminders;
+use crate::db::group::Batch;
 use crate::db::orders::{self, Item, OrderRow};
 use crate::db::products::{self, Product};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
 use crate::domain::coupon::Refused;
 use crate::domain::event::Kind;
-use crate::domain::id::{Quantity, Sku, UserId};
+use crate::domain::id::{MerchantId, Quantity, Sku, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::{OrderState, RefundState, Status};
 use crate::domain::stock::Lines;
-
-/// The shop itself.
-const SHOP: i64 = 1;
 
 /// An order that somebody wants to place; every value is checked already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,19 +89,17 @@ pub enum Placed {
 ///
 /// # Errors
 /// The database's.
-pub async fn place(db: Db, reminders: Option<Reminders>, requests: Arc<Vec<NewOrder>>) -> Result<Vec<Placed>, DbError> {
-    let again = Arc::clone(&requests);
-    let run = |requests: Arc<Vec<NewOrder>>| {
+pub async fn place(db: Db, reminders: Option<Reminders>, batch: Batch<NewOrder>) -> Result<Vec<Placed>, DbError> {
+    let again = batch.clone();
+    let run = |batch: Batch<NewOrder>| {
         db.write("create_order", move |tx| {
-            let requests = Arc::clone(&requests);
-            Box::pin(async move { place_all(tx, reminders, &requests).await })
+            let batch = batch.clone();
+            Box::pin(async move { place_all(tx, reminders, &batch.requests()).await })
         })
     };
-    match run(requests).await {
+    match run(batch).await {
         // Another writer took a key between our look and our insert: now it is there to be seen.
-        Err(DbError::Sql(error)) if error.as_database_error().is_some_and(|error| error.is_unique_violation()) => {
-            run(again).await
-        }
+        Err(error) if error.is_unique_violation() => run(again).await,
         done => done,
     }
 }
@@ -192,7 +187,7 @@ fn price(tx: &Tx, request: &NewOrder, products: &HashMap<String, Product>) -> Re
         version: 1,
         coupon: None,
         currency: currency.unwrap_or("CNY").to_owned(),
-        merchant_id: SHOP,
+        merchant_id: MerchantId::SHOP.0,
         channel_id: request.channel_id.clone(),
         remark: request.remark.clone(),
         address: request.address.clone(),

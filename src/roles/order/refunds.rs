@@ -4,8 +4,8 @@
 //! order is payment's own to give back, and is noted here when it has.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
+use crate::db::group::Batch;
 use crate::db::orders;
 use crate::db::refunds::{self, OrderRefund, Standing};
 use crate::db::tx::Draft;
@@ -50,10 +50,10 @@ pub enum Asked {
 ///
 /// # Errors
 /// The database's.
-pub async fn ask(db: Db, wishes: Arc<Vec<Wish>>) -> Result<Vec<Asked>, DbError> {
+pub async fn ask(db: Db, batch: Batch<Wish>) -> Result<Vec<Asked>, DbError> {
     db.write("refund_order", move |tx| {
-        let wishes = Arc::clone(&wishes);
-        Box::pin(async move { ask_all(tx, &wishes).await })
+        let batch = batch.clone();
+        Box::pin(async move { ask_all(tx, &batch.requests()).await })
     })
     .await
 }

@@ -2,33 +2,30 @@
 
 mod gateway;
 
-use std::sync::Arc;
-
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest};
+use super::callback::{self, Callback, Confirmed, PayAnswer, PayRequest, Untaken};
 use super::channels::{Channels, SandboxWish};
 use super::gateway::{Open, Opened};
 use super::transaction::{self, Publish};
 use crate::config::{Config, Scope};
-use crate::db::group::Group;
-use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
+use crate::db::group::{Batch, Group};
+use crate::db::payments::{self, PaymentRow, RefundRow};
 use crate::db::{Db, DbError};
 use crate::delivery::{Targets, sign};
 use crate::domain::event::RefundKind;
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, UserId};
 use crate::domain::money::Money;
 use crate::domain::payment::Status;
-use crate::http::{ApiJson, Auth, Problem, parse_json, require};
+use crate::http::{ApiJson, Auth, Caller, Problem, guarded, parse_json, require};
 use crate::roles::order::api::Writers;
-use crate::roles::reply::{self, WAITING, from_db, not_written};
+use crate::roles::reply::{self, from_db, not_written};
 
 /// Requests written in one transaction at most.
 const BATCH: usize = 256;
@@ -51,16 +48,14 @@ impl State {
     pub fn new(db: &Db, config: &Config, targets: &Targets, publish: Publish) -> (Self, Writers) {
         let channels = Channels::of(config);
         let (for_confirm, for_pay) = ((db.clone(), channels.clone()), (db.clone(), channels.clone()));
-        let (confirm, confirming) = Group::new(WAITING, BATCH, move |callbacks: Arc<Vec<Callback>>| {
-            confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), callbacks)
+        let bounds = reply::bounds(config, BATCH);
+        let (confirm, confirming) = Group::new(bounds, move |batch| {
+            confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), batch)
         });
-        let (pay, paying) = Group::new(WAITING, BATCH, move |requests: Arc<Vec<PayRequest>>| {
-            callback::pay(for_pay.0.clone(), for_pay.1.clone(), requests)
-        });
+        let (pay, paying) = Group::new(bounds, move |batch| callback::pay(for_pay.0.clone(), for_pay.1.clone(), batch));
         let for_open = (db.clone(), channels.clone());
-        let (open, opening) = Group::new(WAITING, BATCH, move |wishes: Arc<Vec<Open>>| {
-            super::gateway::open(for_open.0.clone(), for_open.1.clone(), wishes)
-        });
+        let (open, opening) =
+            Group::new(bounds, move |batch| super::gateway::open(for_open.0.clone(), for_open.1.clone(), batch));
         let tolerance_ms = config.payment.callback_tolerance.ms();
         let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay, open, targets: targets.clone() };
         (state, vec![Box::pin(confirming), Box::pin(paying), Box::pin(opening)])
@@ -71,11 +66,11 @@ async fn confirm_by(
     db: Db,
     channels: Channels,
     publish: Publish,
-    callbacks: Arc<Vec<Callback>>,
+    batch: Batch<Callback>,
 ) -> Result<Vec<Confirmed>, DbError> {
     match publish {
-        Publish::Outbox => callback::confirm(db, channels, callbacks).await,
-        Publish::Transaction(via) => transaction::confirm(db, channels, via, callbacks).await,
+        Publish::Outbox => callback::confirm(db, channels, batch).await,
+        Publish::Transaction(via) => transaction::confirm(db, channels, via, batch.requests()).await,
     }
 }
 
@@ -83,16 +78,18 @@ async fn confirm_by(
 #[must_use]
 pub fn router(state: State, auth: &Auth) -> OpenApiRouter {
     let read = OpenApiRouter::new().routes(routes!(get)).routes(routes!(gateway::get));
-    let read = read.route_layer(require(Scope::PaymentRead, auth));
-    let write = OpenApiRouter::new()
-        .routes(routes!(pay))
-        .routes(routes!(gateway::open))
-        .routes(routes!(gateway::close))
-        .routes(routes!(gateway::refund))
-        .route_layer(require(Scope::PaymentWrite, auth));
+    let pay = OpenApiRouter::new().routes(routes!(pay));
+    let of_merchants = OpenApiRouter::new().routes(routes!(gateway::open)).routes(routes!(gateway::close));
+    let refund = OpenApiRouter::new().routes(routes!(gateway::refund));
+    let for_refund = require(Scope::RefundWrite, auth).since(vec![Scope::PaymentWrite]).of_merchants();
     // Authenticated by its own signature.
     let callbacks = OpenApiRouter::new().routes(routes!(confirm));
-    read.merge(write).merge(callbacks).with_state(state)
+    guarded(read, require(Scope::PaymentRead, auth).of_merchants())
+        .merge(guarded(pay, require(Scope::PaymentWrite, auth)))
+        .merge(guarded(of_merchants, require(Scope::PaymentWrite, auth).of_merchants()))
+        .merge(guarded(refund, for_refund))
+        .merge(callbacks)
+        .with_state(state)
 }
 
 /// A refund.
@@ -109,11 +106,11 @@ struct RefundView {
     /// ORDER: of a canceled order. PART: of an order that goes on. EXTRA: of money that was paid more than once.
     #[schema(value_type = String)]
     kind: RefundKind,
-    /// PENDING, SUCCESS or FAILED.
+    /// PENDING, IN_DOUBT (nobody knows whether the channel gave it back: it is asked), SUCCESS or FAILED.
     status: &'static str,
     /// Why.
     reason: String,
-    /// Why it failed.
+    /// Why it failed, or is in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// Transaction whose money goes back.
@@ -126,11 +123,7 @@ impl From<RefundRow> for RefundView {
             refund_id: RefundId(refund.id),
             amount: refund.amount,
             kind: refund.kind,
-            status: match refund.status {
-                RefundStatus::Pending => "PENDING",
-                RefundStatus::Success => "SUCCESS",
-                RefundStatus::Failed => "FAILED",
-            },
+            status: refund.status.name(),
             reason: refund.reason,
             error: refund.error,
             transaction_no: refund.transaction_no,
@@ -211,10 +204,15 @@ fn not_open(order_id: OrderId) -> Problem {
 /// Read the payment of an order.
 #[utoipa::path(get, path = "/payments/{orderId}", tag = "payment", params(("orderId" = String, Path, description = "Order id")),
     responses((status = 200, body = PaymentView), (status = 404, body = Problem)))]
-async fn get(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {
+async fn get(
+    Extract(state): Extract<State>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<PaymentView>, Problem> {
     let order_id: OrderId = reply::path("orderId", &id)?;
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
     let payment = payments::of_order(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
+    let payment = payment.filter(|payment| caller.acts_for(MerchantId(payment.state.merchant_id)));
     let payment = payment.ok_or_else(|| not_open(order_id))?;
     let refunds = payments::refunds_of_order(&mut conn, order_id.0).await.map_err(|error| from_db(&error))?;
     Ok(Json(PaymentView::of(payment, refunds)))
@@ -227,7 +225,7 @@ struct PayBody {
     /// Card, wallet, ...; at most 32 characters.
     #[serde(default = "card")]
     method: String,
-    /// How the sandbox channel is to behave.
+    /// How the sandbox channel is to behave; refused for payments of other channels.
     #[serde(default)]
     sandbox: Option<SandboxWish>,
 }
@@ -256,7 +254,7 @@ struct PayReply {
 
 /// Pay an order: submits its payment to the channel, which calls back when it has the money.
 #[utoipa::path(post, path = "/payments/{orderId}/pay", tag = "payment", request_body = PayBody, params(("orderId" = String, Path, description = "Order id")),
-    responses((status = 202, body = PayReply), (status = 404, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = PayReply), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
 async fn pay(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
@@ -280,6 +278,10 @@ async fn pay(
         PayAnswer::Closed => Err(Problem::conflict("the order was canceled: its payment is closed")),
         PayAnswer::NoChannel(channel) => {
             Err(Problem::conflict(format!("the channel {channel:?} of this payment is not configured here")))
+        }
+        PayAnswer::NoSandbox(channel) => {
+            let detail = format!("the channel {channel:?} of this payment is no sandbox: leave out `sandbox`");
+            Err(Problem::invalid(detail).field("sandbox", "only for payments of a sandbox channel"))
         }
         PayAnswer::Submitted(payment) => Ok((
             StatusCode::ACCEPTED,
@@ -308,28 +310,40 @@ struct CallbackReply {
 async fn confirm(
     Extract(state): Extract<State>,
     Path(channel): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<CallbackReply>, Problem> {
     let Some(known) = state.channels.get(&channel) else {
         return Err(Problem::not_found(format!("there is no channel {channel:?}")));
     };
     let now_ms = state.db.clock().now_ms();
+    let (headers, body) = reply::signed_body(request, now_ms, state.tolerance_ms).await?;
     sign::verify_any(known.secrets(), &headers, &body, now_ms, state.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
-    let mut callback: Callback = parse_json(&body)?;
+    let mut callback: Callback = match parse_json(&body) {
+        Ok(callback) => callback,
+        Err(problem) => {
+            report(&state, Untaken::unreadable(&channel, &body)).await?;
+            return Err(problem);
+        }
+    };
     callback.trace = reply::trace(&headers);
     callback.channel_id = channel.clone();
-    callback.check(now_ms).map_err(|(field, why)| Problem::invalid(format!("{field} {why}")).field(field, why))?;
+    if let Err((field, why)) = callback.check(now_ms) {
+        let detail = format!("{field} {why}");
+        report(&state, Untaken::of(&callback, &detail)).await?;
+        return Err(Problem::invalid(detail).field(field, why));
+    }
     let payment_id = callback.payment_id;
     // In doubt the channel is told to try again, never that it failed.
     match state.confirm.submit(callback).await.map_err(|error| not_written(&error))? {
         Confirmed::Yes => Ok(Json(CallbackReply { result: "success" })),
         Confirmed::Again => Err(Problem::unavailable("the payment could not be published: try again", 1)),
         Confirmed::Unknown => Err(Problem::not_found(format!("there is no payment {payment_id}"))),
-        Confirmed::Refused(why) => {
-            tracing::warn!(%payment_id, channel, reason = why, "callback refused");
-            Err(Problem::invalid(why))
-        }
+        Confirmed::Refused(why) => Err(Problem::invalid(why)),
     }
+}
+
+/// Tells people of money that a channel has signed for, and that is not taken.
+async fn report(state: &State, untaken: Untaken) -> Result<(), Problem> {
+    callback::report(&state.db, untaken).await.map_err(|error| from_db(&error))
 }

@@ -1,14 +1,17 @@
 //! The payer pays, and the channel says so: both come over HTTP, and are written in groups.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::channels::{Channels, SandboxWish};
 use super::refund;
 use super::tell::{self, News};
+use crate::alert::Alert;
+use crate::config::ChannelKind;
 use crate::db::delivery::{self, Delivery};
+use crate::db::group::Batch;
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
@@ -91,10 +94,15 @@ pub enum Confirmed {
 ///
 /// # Errors
 /// The database's.
-pub async fn confirm(db: Db, channels: Channels, callbacks: Arc<Vec<Callback>>) -> Result<Vec<Confirmed>, DbError> {
+pub async fn confirm(db: Db, channels: Channels, batch: Batch<Callback>) -> Result<Vec<Confirmed>, DbError> {
     db.write("pay_callback", move |tx| {
-        let (channels, callbacks) = (channels.clone(), Arc::clone(&callbacks));
-        Box::pin(async move { confirm_by_outbox(tx, &channels, &callbacks).await })
+        let (channels, batch) = (channels.clone(), batch.clone());
+        Box::pin(async move {
+            let callbacks = batch.requests();
+            let answers = confirm_by_outbox(tx, &channels, &callbacks).await?;
+            report_refused(tx, &callbacks, &answers);
+            Ok(answers)
+        })
     })
     .await
 }
@@ -116,6 +124,83 @@ pub(super) async fn confirm_by_outbox(
         Ok(true)
     })
     .await
+}
+
+/// Money that a channel has signed for, and that is not taken: nobody but a person can find out whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Untaken {
+    /// The channel that says so.
+    pub channel_id: String,
+    /// Payment, transaction and amount: as the channel names them, or nothing where it cannot be read.
+    pub payment_id: String,
+    pub transaction_no: String,
+    pub amount: String,
+    /// Why it is not taken.
+    pub why: String,
+    /// Tells it apart from others that cannot be read either.
+    pub apart: String,
+}
+
+impl Untaken {
+    pub fn of(callback: &Callback, why: &str) -> Self {
+        Self {
+            channel_id: callback.channel_id.clone(),
+            payment_id: callback.payment_id.to_string(),
+            transaction_no: callback.transaction_no.chars().take(TRANSACTION_NO).collect(),
+            amount: format!("{} {}", callback.amount, callback.currency.chars().take(8).collect::<String>()),
+            why: why.to_owned(),
+            apart: String::new(),
+        }
+    }
+
+    /// A statement that cannot be read.
+    pub fn unreadable(channel_id: &str, body: &[u8]) -> Self {
+        Self {
+            channel_id: channel_id.to_owned(),
+            payment_id: String::new(),
+            transaction_no: String::new(),
+            amount: String::new(),
+            why: "what the channel says cannot be read".to_owned(),
+            apart: hex::encode(Sha256::digest(body)),
+        }
+    }
+
+    /// Tells people; a channel that repeats itself is told of once.
+    fn alert(self, tx: &mut Tx) {
+        let Self { channel_id, payment_id, transaction_no, amount, why, apart } = self;
+        let what = Sha256::digest(format!("{channel_id} {payment_id} {transaction_no} {amount} {why} {apart}"));
+        let alert_time = tx.now_ms();
+        let alert =
+            Alert::MoneyNotTaken { channel_id, payment_id, transaction_no, amount, error_message: why, alert_time };
+        tx.alert(format!("money:{}", hex::encode(what)), alert);
+    }
+}
+
+/// Tells people of money that a channel has signed for, and that is not taken.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn report(db: &Db, untaken: Untaken) -> Result<(), DbError> {
+    db.write("pay_callback", move |tx| {
+        let untaken = untaken.clone();
+        Box::pin(async move {
+            untaken.alert(tx);
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Tells people of those of these callbacks that were answered with a no.
+pub(super) fn report_refused(tx: &mut Tx, callbacks: &[Callback], answers: &[Confirmed]) {
+    for (callback, answer) in callbacks.iter().zip(answers) {
+        let why = match answer {
+            Confirmed::Yes | Confirmed::Again => continue,
+            Confirmed::Unknown => "there is no such payment",
+            Confirmed::Refused(why) => why,
+        };
+        Untaken::of(callback, why).alert(tx);
+    }
 }
 
 /// The trace that a payment's success belongs to: a channel that passes none on leaves that of the order.
@@ -270,6 +355,8 @@ pub enum PayAnswer {
     Closed,
     /// Its channel is not configured here.
     NoChannel(String),
+    /// Its channel is no sandbox, and takes no wishes of how it is to behave.
+    NoSandbox(String),
     /// Submitted to the channel, now or before, or paid already; the payment as it is.
     Submitted(Box<PaymentRow>),
 }
@@ -278,10 +365,10 @@ pub enum PayAnswer {
 ///
 /// # Errors
 /// The database's.
-pub async fn pay(db: Db, channels: Channels, requests: Arc<Vec<PayRequest>>) -> Result<Vec<PayAnswer>, DbError> {
+pub async fn pay(db: Db, channels: Channels, batch: Batch<PayRequest>) -> Result<Vec<PayAnswer>, DbError> {
     db.write("pay", move |tx| {
-        let (channels, requests) = (channels.clone(), Arc::clone(&requests));
-        Box::pin(async move { pay_all(tx, &channels, &requests).await })
+        let (channels, batch) = (channels.clone(), batch.clone());
+        Box::pin(async move { pay_all(tx, &channels, &batch.requests()).await })
     })
     .await
 }
@@ -299,13 +386,21 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
             answers.push(PayAnswer::Closed);
             continue;
         }
-        if channels.get(&payment.channel_id).is_none() {
-            answers.push(PayAnswer::NoChannel(payment.channel_id.clone()));
-            continue;
-        }
         let wish = request.sandbox.as_ref();
+        match channels.get(&payment.channel_id).map(|channel| channel.kind) {
+            None => {
+                answers.push(PayAnswer::NoChannel(payment.channel_id.clone()));
+                continue;
+            }
+            // Another transaction number would make a real channel take the money a second time.
+            Some(kind) if wish.is_some() && kind != ChannelKind::Sandbox => {
+                answers.push(PayAnswer::NoSandbox(payment.channel_id.clone()));
+                continue;
+            }
+            Some(_) => {}
+        }
         let transaction = wish.and_then(|wish| wish.transaction_no.as_deref());
-        // A payment that has its money is not submitted again, unless the payer insists on another transaction.
+        // A payment that has its money is not submitted again, unless the sandbox is to be paid in another transaction.
         if payment.state.status == Status::Pending || transaction.is_some() {
             calls.push(Delivery {
                 id: tx.next_id(),

@@ -15,7 +15,7 @@ use crate::domain::money::Money;
 #[derive(Clone, Debug)]
 pub struct Channels(Arc<BTreeMap<String, config::Channel>>, TimeZone);
 
-/// How a payer's attempt is to go at the sandbox channel; other channels are not told.
+/// How a payer's attempt is to go at a sandbox channel; for other channels it is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SandboxWish {

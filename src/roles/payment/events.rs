@@ -6,23 +6,22 @@ use futures_util::future::BoxFuture;
 
 use super::channels::Channels;
 use super::refund::{self, Part, Wish};
-use super::{gateway, tell};
+use super::{close, gateway, tell};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
-use crate::domain::event::{CallbackSubmit, Group, Kind, OrderCanceled, RefundRequested, StockFrozen};
+use crate::domain::event::{
+    CallbackSubmit, Group, Kind, OrderCanceled, PaymentCloseRequested, RefundRequested, StockFrozen,
+};
 use crate::domain::id::RefundId;
-use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Effect, Input, PaymentState, Status};
 use crate::domain::statistics::Type;
 use crate::mq::{Event, Handler, Outcome};
 
 /// Currency of the shop.
-const CURRENCY: &str = "CNY";
-/// Merchant of the shop itself.
-const SHOP: i64 = 1;
+pub(super) const CURRENCY: &str = "CNY";
 
 /// `payment-consumer-group`: opens, closes and refunds payments.
 #[derive(Clone, Debug)]
@@ -33,6 +32,7 @@ pub struct PaymentEvents {
 
 enum Body {
     Open(StockFrozen),
+    Close(PaymentCloseRequested),
     Canceled(OrderCanceled),
     Refund(RefundRequested),
 }
@@ -41,6 +41,7 @@ impl Body {
     fn order_id(&self) -> i64 {
         match self {
             Self::Open(body) => body.order_id.0,
+            Self::Close(body) => body.order_id.0,
             Self::Canceled(body) => body.order_id.0,
             Self::Refund(body) => body.order_id.0,
         }
@@ -50,6 +51,7 @@ impl Body {
 fn read(event: &Event) -> Result<Body, Outcome> {
     match event.kind {
         Kind::StockFrozen => event.read().map(Body::Open),
+        Kind::PaymentCloseRequested => event.read().map(Body::Close),
         Kind::OrderCanceled => event.read().map(Body::Canceled),
         Kind::RefundRequested => event.read().map(Body::Refund),
         other => Err(Outcome::Reject(format!("{} does not move payments", other.name()))),
@@ -70,17 +72,23 @@ impl Handler for PaymentEvents {
                 new: BTreeSet::new(),
                 changed: BTreeSet::new(),
             };
-            let mut refunds = Vec::new();
+            let (mut refunds, mut questions) = (Vec::new(), Vec::new());
             let mut outcomes = Vec::with_capacity(events.len());
             for (event, body) in events.iter().zip(bodies) {
                 outcomes.push(match body {
                     Err(outcome) => outcome,
                     Ok(Body::Open(body)) => self.open(tx, &mut batch, event, &body)?,
+                    Ok(Body::Close(body)) => {
+                        let (order_id, user_id) = (body.order_id.0, body.user_id.0);
+                        questions.push(close::Asked::of(event, body));
+                        batch.close(tx, order_id, user_id)
+                    }
                     Ok(Body::Canceled(body)) => batch.canceled(tx, &body, event, &mut refunds),
                     Ok(Body::Refund(body)) => batch.refund(&body, event, &mut refunds),
                 });
             }
             batch.write(tx).await?;
+            close::answer(tx, &batch.found, &questions).await?;
             for Refund { order_id, part, wish } in refunds {
                 let Some(payment) = batch.found.get(&order_id) else { continue };
                 match part {
@@ -148,34 +156,29 @@ impl Batch {
     fn canceled(&mut self, tx: &mut Tx, body: &OrderCanceled, event: &Event, refunds: &mut Vec<Refund>) -> Outcome {
         let order_id = body.order_id.0;
         if !self.found.contains_key(&order_id) {
-            // A tombstone: the freeze's news, when it comes, must not open a payment any more.
-            let state = PaymentState {
-                status: Status::Closed,
-                amount: Money::ZERO,
-                currency: CURRENCY.to_owned(),
-                merchant_id: SHOP,
-                transaction_no: None,
-            };
-            self.new.insert(order_id);
-            self.found.insert(
-                order_id,
-                PaymentRow {
-                    id: tx.next_id(),
-                    order_id,
-                    order_no: String::new(),
-                    user_id: body.user_id.0,
-                    state,
-                    channel_id: String::new(),
-                    expire_time: 0,
-                    payment_method: None,
-                    pay_time: None,
-                    trace: None,
-                },
-            );
+            self.bury(tx, order_id, body.user_id.0);
             return Outcome::Done;
         }
         let reason = if body.cancel_reason.is_empty() { body.cancel_type.name() } else { &body.cancel_reason };
         self.apply(order_id, &Input::OrderCanceled, reason, event, refunds)
+    }
+
+    /// Its order is to be canceled, unless it has its money: the answer says which.
+    fn close(&mut self, tx: &Tx, order_id: i64, user_id: i64) -> Outcome {
+        let Some(payment) = self.found.get_mut(&order_id) else {
+            self.bury(tx, order_id, user_id);
+            return Outcome::Done;
+        };
+        let is_closed_now = close::close_one(payment);
+        if is_closed_now {
+            self.changed.insert(order_id);
+        }
+        close::outcome(is_closed_now)
+    }
+
+    fn bury(&mut self, tx: &Tx, order_id: i64, user_id: i64) {
+        self.new.insert(order_id);
+        self.found.insert(order_id, close::tombstone(tx, order_id, user_id));
     }
 
     fn refund(&mut self, body: &RefundRequested, event: &Event, refunds: &mut Vec<Refund>) -> Outcome {
@@ -265,6 +268,10 @@ impl Handler for CallbackSubmits {
                 outcomes.push(match body {
                     Err(outcome) => outcome,
                     Ok(body) => match found.get(&id_of(&body)) {
+                        // Other systems name their own payments on this topic; ours are numbers.
+                        None if id_of(&body) == 0 => {
+                            Outcome::Ignored(format!("{} is no payment of this system", body.order_no))
+                        }
                         None => Outcome::Early(format!("there is no payment {}", body.order_no)),
                         Some(payment) if payment.state.status != Status::Pending => {
                             Outcome::Ignored("no longer waiting for the payer".to_owned())

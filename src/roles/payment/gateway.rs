@@ -1,12 +1,12 @@
 //! The pay gateway: a merchant opens a payment under its own number, which the channel is asked for outside the request.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use super::channels::Channels;
 use super::refund::{self, Wish};
 use super::tell;
 use crate::db::gateway::{self, GatewayRow};
+use crate::db::group::Batch;
 use crate::db::merchants;
 use crate::db::payments::{self, PaymentRow, RefundRow};
 use crate::db::tx::Draft;
@@ -82,10 +82,10 @@ pub enum Opened {
 ///
 /// # Errors
 /// The database's.
-pub async fn open(db: Db, channels: Channels, wishes: Arc<Vec<Open>>) -> Result<Vec<Opened>, DbError> {
+pub async fn open(db: Db, channels: Channels, batch: Batch<Open>) -> Result<Vec<Opened>, DbError> {
     db.write("gateway_pay", move |tx| {
-        let (channels, wishes) = (channels.clone(), Arc::clone(&wishes));
-        Box::pin(async move { open_all(tx, &channels, &wishes).await })
+        let (channels, batch) = (channels.clone(), batch.clone());
+        Box::pin(async move { open_all(tx, &channels, &batch.requests()).await })
     })
     .await
 }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::callback::{self, Callback, Confirmed};
 use super::channels::Channels;
 use crate::db::delivery::{self, Delivery};
-use crate::db::payments::{self, Submitted};
+use crate::db::pace::Hurry;
+use crate::db::payments::{self, PaymentRow};
 use crate::db::sql::Val;
 use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError, Tx};
@@ -50,6 +51,7 @@ pub struct Queries {
     from: i64,
     /// Those before this one, once.
     seen: i64,
+    hurry: Hurry,
 }
 
 impl Queries {
@@ -57,7 +59,7 @@ impl Queries {
     #[must_use]
     pub fn new(db: Db, channels: Channels, after_ms: i64) -> Self {
         let from = first_id_of(db.clock().now_ms() - after_ms - LOOK_BACK_MS, 0);
-        Self { db, channels, after_ms, from, seen: from }
+        Self { db, channels, after_ms, from, seen: from, hurry: Hurry::default() }
     }
 
     /// Goes on by one window, or up to the submissions that are too young.
@@ -80,21 +82,26 @@ impl Queries {
         let until = first_id_of(until_ms, 0);
         let waiting = payments::submitted_without_money(&mut conn, first, until).await?;
         drop(conn);
-        for some in waiting.chunks(BATCH) {
+        for (id, why) in waiting.unreadable {
+            walk::put_aside(&self.db, Walk::ChannelQueries, (Val::Int(id), String::new()), why).await?;
+        }
+        for some in waiting.payments.chunks(BATCH) {
             self.ask_all(some.to_vec()).await?;
         }
         self.looked_until(until_ms);
-        Ok(if until_ms < newest_ms { Progress::Did(waiting.len()) } else { Progress::Idle })
+        Ok(if until_ms < newest_ms { Progress::Did(waiting.payments.len()) } else { Progress::Idle })
     }
 
     /// Records a question for each; one for which none can be recorded is left out, and people are told.
-    async fn ask_all(&self, payments: Vec<Submitted>) -> Result<(), DbError> {
-        let (channels, row) = (self.channels.clone(), |one: &Submitted| (Val::Int(one.id), one.order_id.to_string()));
-        let asked = walk::over(&self.db, Walk::ChannelQueries, payments, row, move |tx, some: Arc<Vec<Submitted>>| {
+    async fn ask_all(&self, payments: Vec<PaymentRow>) -> Result<(), DbError> {
+        let row = |one: &PaymentRow| (Val::Int(one.id), one.business_id().to_string());
+        let (by, channels) = ((&self.db, &self.hurry), self.channels.clone());
+        let asked = walk::over(by, Walk::ChannelQueries, payments, row, move |tx, some: Arc<Vec<PaymentRow>>| {
             let channels = channels.clone();
             async move { ask(tx, &channels, &some).await }.boxed()
         });
-        asked.await.map(drop)
+        // This walk comes by once: what is left for later is looked at with the same window again.
+        asked.await?.left.map_or(Ok(()), Err)
     }
 
     fn looked_until(&mut self, until_ms: i64) {
@@ -121,7 +128,7 @@ impl Queries {
     }
 }
 
-async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[Submitted]) -> Result<(), DbError> {
+async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[PaymentRow]) -> Result<(), DbError> {
     let mut calls = Vec::with_capacity(waiting.len());
     for payment in waiting.iter().filter(|payment| channels.get(&payment.channel_id).is_some()) {
         let question = Question { channel_id: &payment.channel_id, payment_id: PaymentId(payment.id) };
@@ -129,7 +136,7 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[Submitted]) -> Result<
             id: tx.next_id(),
             kind: delivery::Kind::ChannelQuery,
             reference: payment.id.to_string(),
-            order_id: payment.order_id,
+            order_id: payment.business_id(),
             url: channels.url(&payment.channel_id, "query"),
             body: serde_json::to_string(&question)?,
             attempts: 0,
@@ -150,7 +157,7 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[Submitted]) -> Result<
 pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
     let (mut answered, mut callbacks) = (Vec::new(), Vec::new());
     for one in settled {
-        let Some(Said::Paid(text)) = &one.said else { continue };
+        let (delivery::Kind::ChannelQuery, Some(Said::Paid(text))) = (one.delivery.kind, &one.said) else { continue };
         match serde_json::from_str::<Callback>(text) {
             Ok(callback) if callback.payment_id.0.to_string() == one.delivery.reference => {
                 let channel_id = channel_of(&one.delivery.body)?;

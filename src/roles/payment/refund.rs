@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use sha2::{Digest, Sha256};
 
 use super::channels::Channels;
+use super::doubt;
 use super::tell::{self, News};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
@@ -142,6 +143,7 @@ pub async fn by_key(
 async fn left_of(tx: &mut Tx, payment: &PaymentRow) -> Result<Money, DbError> {
     let refunds =
         payments::refunds_of_orders(tx, vec![payment.order_id]).await?.remove(&payment.id).unwrap_or_default();
+    // What is in doubt may have gone.
     let promised = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status != RefundStatus::Failed);
     Ok(left(payment.state.amount, promised.map(|refund| refund.amount)))
 }
@@ -253,29 +255,31 @@ fn is_back(payment: &PaymentRow, refunds: &[RefundRow]) -> bool {
 pub struct GivenUp {
     /// Why.
     pub error: String,
-    /// The channel said no; else nobody knows what it did with what it was sent.
+    /// The channel said no, for good; else nobody knows what it did with what it was sent.
     pub refused: bool,
     /// W3C trace context of the call.
     pub trace: Option<String>,
 }
 
 /// The channel would not give the money of these refunds back, or could not be moved to. A part that it refused may be
-/// asked for again; one that it did not answer stays on its way, since its money may have gone: the call was alerted,
-/// and can be resent. What a canceled order is owed waits for somebody to see to it.
+/// asked for again; what it did not answer is in doubt, since its money may have gone: the call was alerted, and can be
+/// resent. What a canceled order is owed, and the channel refused, waits for somebody to see to it.
 ///
 /// # Errors
 /// The database's.
-pub async fn give_up(tx: &mut Tx, given_up: &HashMap<i64, GivenUp>) -> Result<(), DbError> {
+pub async fn give_up(tx: &mut Tx, channels: &Channels, given_up: &HashMap<i64, GivenUp>) -> Result<(), DbError> {
     let refunds = payments::lock_refunds(tx, given_up.keys().copied().collect()).await?;
-    let mut open: Vec<&RefundRow> = refunds.values().filter(|one| one.status == RefundStatus::Pending).collect();
+    let mut open: Vec<&RefundRow> = refunds.values().filter(|one| one.status.is_open()).collect();
     open.sort_by_key(|refund| refund.id);
     let found = payments::find(tx, open.iter().map(|refund| refund.payment_id).collect()).await?;
     let gateways = tell::gateways(tx, found.values()).await?;
     for refund in open {
-        let Some(GivenUp { error, refused, trace }) = given_up.get(&refund.id) else { continue };
-        if refund.kind == RefundKind::Part && !refused {
+        let Some(call) = given_up.get(&refund.id) else { continue };
+        if !call.refused {
+            doubt::open(tx, channels, found.get(&refund.payment_id), refund, call).await?;
             continue;
         }
+        let GivenUp { error, trace, .. } = call;
         payments::fail_refund(tx, refund.id, error).await?;
         if refund.kind != RefundKind::Part {
             continue;

@@ -9,7 +9,7 @@ use crate::db::payments::{PaymentRow, RefundRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{DayStatistics, Kind, OrderNotify};
-use crate::domain::id::{MerchantId, OrderId, RefundId};
+use crate::domain::id::{MerchantId, RefundId};
 use crate::domain::money::Money;
 use crate::domain::statistics::{Type, day_of};
 
@@ -84,7 +84,7 @@ pub(super) fn merchant(
         News::RefundFailed(refund) => ("REFUND_FAILED", refund.amount, Some(refund.id)),
     };
     let body = OrderNotify {
-        order_id: OrderId(payment.id),
+        order_id: payment.id.to_string(),
         order_no: payment.order_no.clone(),
         out_order_no: gateway.out_order_no.clone(),
         money,

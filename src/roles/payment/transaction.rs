@@ -255,6 +255,7 @@ async fn settle_in(
         Ok(true)
     })
     .await?;
+    callback::report_refused(tx, callbacks, &answers);
     Ok(Settled { answers, committed })
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request as Incoming, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{Accepted, Request, SILENT_UNTIL, Sandbox};
+use crate::db::DbError;
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::delivery::SandboxCall;
 use crate::delivery::sign::{self, SIGNATURE_HEADER};
@@ -168,9 +168,9 @@ fn is_transaction_no(text: &str) -> bool {
     responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn pay(
     State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Incoming,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let pay: Pay = sandbox.read_channel(&channel_of(&body), &headers, &body)?;
     let calls = pay.callbacks(sandbox.clock.now_ms(), &reply::trace(&headers))?;
     let callbacks = sandbox.submit(Request::Insert(Arc::new(calls))).await?;
@@ -199,9 +199,9 @@ pub(super) struct Refund {
     responses((status = 200), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn refund(
     State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Incoming,
 ) -> Result<Json<serde_json::Value>, Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let _: Refund = sandbox.read_channel(&channel_of(&body), &headers, &body)?;
     Ok(Json(json!({"refunded": true})))
 }
@@ -213,19 +213,31 @@ pub(super) async fn refund(
 pub(super) struct Query {
     #[schema(value_type = String)]
     payment_id: PaymentId,
+    /// A refund of it, where that is the question.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    refund_id: Option<RefundId>,
+    /// What was to go back.
+    #[serde(default)]
+    #[schema(value_type = Option<f64>)]
+    amount: Option<Money>,
 }
 
-/// Says where a payment stands: SUCCESS with the fields of a call back, PENDING or UNKNOWN. The answer is signed as calls
-/// back are.
+/// Says where a payment, or a refund of it, stands: SUCCESS with the fields of a call back, PENDING or UNKNOWN. The answer
+/// is signed as calls back are.
 #[utoipa::path(post, path = "/sandbox/channel/query", tag = "sandbox", request_body = Query,
     responses((status = 200, body = Object), (status = 401, body = Problem), (status = 422, body = Problem)))]
-pub(super) async fn query(
-    State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<(HeaderMap, String), Problem> {
+pub(super) async fn query(State(sandbox): State<Sandbox>, request: Incoming) -> Result<(HeaderMap, String), Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let channel_id = channel_of(&body);
     let query: Query = sandbox.read_channel(&channel_id, &headers, &body)?;
+    if let Some(refund_id) = query.refund_id {
+        let found = find_refund(&sandbox, refund_id).await.map_err(|error| reply::from_db(&error))?;
+        // What it was asked for it has done.
+        let status = if found.is_some_and(|call| call.attempts > 0) { "SUCCESS" } else { "UNKNOWN" };
+        let answer = json!({"status": status, "refundId": refund_id, "amount": query.amount});
+        return sign_answer(&sandbox, &channel_id, &answer, false);
+    }
     let (now_ms, key) = (sandbox.clock.now_ms(), query.payment_id.to_string());
     let read = async { delivery::first_with_prefix(&mut *sandbox.db.read().await?, Kind::SandboxPayment, &key).await };
     let found = read.await.map_err(|error| reply::from_db(&error))?;
@@ -240,9 +252,24 @@ pub(super) async fn query(
         }
         answer["status"] = Value::from(if made { "SUCCESS" } else { "PENDING" });
     }
+    sign_answer(&sandbox, &channel_id, &answer, spoil)
+}
+
+async fn find_refund(sandbox: &Sandbox, id: RefundId) -> Result<Option<delivery::State>, DbError> {
+    let mut conn = sandbox.db.read().await?;
+    delivery::find(&mut conn, Kind::ChannelRefund, &id.to_string()).await
+}
+
+/// An answer with its signature, which is a wrong one when it is to be spoilt.
+fn sign_answer(
+    sandbox: &Sandbox,
+    channel_id: &str,
+    answer: &Value,
+    spoil: bool,
+) -> Result<(HeaderMap, String), Problem> {
     let text = answer.to_string();
-    let secret = sandbox.targets.channel_secret(&channel_id).ok_or_else(|| Problem::not_found("no such channel"))?;
-    let mut signed = sign::headers(secret, now_ms / 1000, text.as_bytes());
+    let secret = sandbox.targets.channel_secret(channel_id).ok_or_else(|| Problem::not_found("no such channel"))?;
+    let mut signed = sign::headers(secret, sandbox.clock.now_ms() / 1000, text.as_bytes());
     signed.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if spoil {
         signed.insert(SIGNATURE_HEADER, HeaderValue::from_static("00"));

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request as Incoming, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -112,11 +111,8 @@ enum More<'a> {
 /// Takes an order; a call back per step follows. The order id is the idempotency key.
 #[utoipa::path(post, path = "/sandbox/warehouse/orders", tag = "sandbox", request_body = TakeOrder,
     responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 409, body = Refusal), (status = 422, body = Problem)))]
-pub(super) async fn take_order(
-    State(sandbox): State<Sandbox>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
+pub(super) async fn take_order(State(sandbox): State<Sandbox>, request: Incoming) -> Result<Response, Problem> {
+    let (headers, body) = sandbox.body_of(request).await?;
     let now_ms = sandbox.clock.now_ms();
     let secret = sandbox.targets.warehouse_secret();
     let order: TakeOrder = read_signed(secret, &headers, &body, now_ms, sandbox.tolerance_ms)?;

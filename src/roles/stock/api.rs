@@ -6,19 +6,20 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State as Extract};
-use axum::response::Response;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::flow::{self, Because, Change};
+use super::flow::{self, Adjusted, Because, Change};
 use crate::config::Scope;
 use crate::db::{Db, stock};
 use crate::domain::event::CacheKind;
 use crate::domain::id::Sku;
 use crate::domain::stock::Level;
-use crate::http::{ApiJson, Auth, Caller, Problem, require};
+use crate::http::{ApiJson, Auth, Caller, Problem, guarded, require};
 use crate::roles::reply::{self, from_db};
 
 /// Pieces of one SKU at most: sums over all SKUs stay far inside an i64.
@@ -27,16 +28,10 @@ const MOST: i64 = 1_000_000_000;
 /// The routes.
 #[must_use]
 pub fn router(db: Db, auth: &Auth) -> OpenApiRouter {
-    let read = OpenApiRouter::new()
-        .routes(routes!(get))
-        .routes(routes!(ledger::list))
-        .route_layer(require(Scope::StockRead, auth));
-    let write = OpenApiRouter::new()
-        .routes(routes!(set))
-        .routes(routes!(set_all))
-        .routes(routes!(adjust))
-        .route_layer(require(Scope::StockWrite, auth));
-    read.merge(write).with_state(db)
+    let read = OpenApiRouter::new().routes(routes!(get)).routes(routes!(ledger::list));
+    let write = OpenApiRouter::new().routes(routes!(set)).routes(routes!(set_all)).routes(routes!(adjust));
+    let read = guarded(read, require(Scope::StockRead, auth));
+    read.merge(guarded(write, require(Scope::StockWrite, auth))).with_state(db)
 }
 
 /// Pieces of a SKU, by where they are.
@@ -171,25 +166,34 @@ struct AdjustBody {
     reason: String,
 }
 
-/// Change the available pieces of a SKU.
-#[utoipa::path(post, path = "/stock/{sku}/adjust", tag = "stock", request_body = AdjustBody, params(("sku" = String, Path, description = "SKU")),
+/// Change the available pieces of a SKU by so many.
+///
+/// Send an `Idempotency-Key` header to be able to repeat a request safely.
+#[utoipa::path(post, path = "/stock/{sku}/adjust", tag = "stock", request_body = AdjustBody,
+    params(("sku" = String, Path, description = "SKU"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters; a repeated key gets the first answer again")),
     responses((status = 200, body = StockView), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn adjust(
     Extract(db): Extract<Db>,
     Extension(caller): Extension<Caller>,
     Path(sku): Path<String>,
+    headers: HeaderMap,
     ApiJson(body): ApiJson<AdjustBody>,
-) -> Result<Json<StockView>, Problem> {
+) -> Result<Response, Problem> {
     let sku: Sku = reply::path("sku", &sku)?;
     if body.change == 0 || !(-MOST..=MOST).contains(&body.change) {
         let detail = format!("change must be -{MOST} to {MOST}, and not 0");
         return Err(Problem::invalid(&detail).field("change", detail));
     }
-    let because = because(reason_of(&body.reason)?, &caller);
-    let level = flow::change(&db, sku.clone(), Change::By(body.change), because).await;
-    match level.map_err(|error| from_db(&error))? {
-        Some(level) => Ok(view(&sku, level)),
-        None => Err(Problem::conflict("the available pieces cannot fall below 0")),
+    let reason = reason_of(&body.reason)?;
+    let request = format!("{sku} {} {reason}", body.change);
+    let key = reply::request_key("stock_adjust", &caller, &headers, &request)?;
+    let adjusted = flow::adjust(&db, sku.clone(), body.change, because(reason, &caller), key).await;
+    match adjusted.map_err(|error| from_db(&error))? {
+        Adjusted::Done(level) => Ok(view(&sku, level).into_response()),
+        Adjusted::Replayed(level) => Ok((reply::REPLAYED, view(&sku, level)).into_response()),
+        Adjusted::KeyReused => Err(reply::key_reused()),
+        Adjusted::TooFew => Err(Problem::conflict("the available pieces cannot fall below 0")),
     }
 }
 

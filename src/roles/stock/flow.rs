@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::db::requests::{self, Known, RequestKey};
 use crate::db::stock::{self, Movement, Stocked};
 use crate::db::{Db, DbError, Tx};
 use crate::domain::id::Sku;
@@ -49,6 +50,77 @@ pub async fn change_all(
         Box::pin(async move { apply(tx, &changes, &because).await })
     })
     .await
+}
+
+/// What became of a wish to change the available pieces of a SKU by so many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adjusted {
+    /// It has this level now.
+    Done(Level),
+    /// It was changed by an earlier request with the same key, and had this level then.
+    Replayed(Level),
+    /// The key belongs to another request.
+    KeyReused,
+    /// It would fall below 0.
+    TooFew,
+}
+
+/// Changes the available pieces of a SKU by so many, once for each key.
+///
+/// # Errors
+/// The database's.
+pub async fn adjust(
+    db: &Db,
+    sku: Sku,
+    by: i64,
+    because: Because,
+    key: Option<RequestKey>,
+) -> Result<Adjusted, DbError> {
+    let changes = BTreeMap::from([(sku.to_string(), Change::By(by))]);
+    db.write("stock_set", move |tx| {
+        let (changes, because, key) = (changes.clone(), because.clone(), key.clone());
+        Box::pin(async move {
+            match &key {
+                Some(key) => adjust_once(tx, &changes, &because, key).await,
+                None => adjust_in(tx, &changes, &because).await,
+            }
+        })
+    })
+    .await
+}
+
+async fn adjust_in(tx: &mut Tx, changes: &BTreeMap<String, Change>, because: &Because) -> Result<Adjusted, DbError> {
+    let levels = apply(tx, changes, because).await?;
+    let level = levels.and_then(|levels| levels.into_values().next());
+    Ok(level.map_or(Adjusted::TooFew, |(level, _)| Adjusted::Done(level)))
+}
+
+async fn adjust_once(
+    tx: &mut Tx,
+    changes: &BTreeMap<String, Change>,
+    because: &Because,
+    key: &RequestKey,
+) -> Result<Adjusted, DbError> {
+    match requests::claim(tx, key).await? {
+        Known::New => {}
+        Known::Other => return Ok(Adjusted::KeyReused),
+        Known::Answered(text) => {
+            let (available, frozen, sold) = serde_json::from_str(&text)?;
+            return Ok(Adjusted::Replayed(Level { available, frozen, sold }));
+        }
+    }
+
+    let adjusted = adjust_in(tx, changes, because).await?;
+
+    match &adjusted {
+        Adjusted::Done(level) => {
+            let text = serde_json::to_string(&(level.available, level.frozen, level.sold))?;
+            requests::answer(tx, key, &text).await?;
+        }
+        // There may be enough when the request is repeated.
+        _ => requests::give_back(tx, key).await?,
+    }
+    Ok(adjusted)
 }
 
 async fn apply(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::db::pace::Hurry;
 use crate::db::sql::Val;
 use crate::db::tx::Draft;
 use crate::db::walk::{self, Walk};
@@ -23,13 +24,14 @@ pub struct StockSync {
     interval_ms: i64,
     /// Where the round has got to: SKUs that change all the time do not keep the later ones waiting.
     after: String,
+    hurry: Hurry,
 }
 
 impl StockSync {
     /// Tells of each SKU at most once in `interval_ms`.
     #[must_use]
     pub fn new(db: Db, interval_ms: i64) -> Self {
-        Self { db, interval_ms, after: String::new() }
+        Self { db, interval_ms, after: String::new(), hurry: Hurry::default() }
     }
 
     /// When the next level is due to be told.
@@ -56,12 +58,14 @@ impl StockSync {
         };
         let last = last.clone();
         let row = |sku: &String| (Val::from(sku), sku.clone());
-        let told = walk::over(&self.db, Walk::StockSync, skus, row, move |tx, skus| {
+        let told = walk::over((&self.db, &self.hurry), Walk::StockSync, skus, row, move |tx, skus| {
             tell(tx, skus.to_vec(), told_before).boxed()
         });
-        let (told, _) = told.await?;
+        let walked = told.await?;
         self.after = last;
-        Ok(Progress::Did(told.iter().sum()))
+        let told = walked.done.iter().sum();
+        // Levels that somebody has locked come up with the next round, which is not to begin at once.
+        Ok(if told == 0 && walked.left.is_some() { Progress::Idle } else { Progress::Did(told) })
     }
 
     /// Runs until `token` is cancelled.

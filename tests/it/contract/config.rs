@@ -227,7 +227,7 @@ fn secrets_are_masked_wherever_a_config_is_printed() {
         assert!(text.contains("db:3306") && text.contains("ssl-mode=REQUIRED"), "{text}");
     }
     assert!(config.database.url.expose().contains("hunter6"));
-    assert_eq!(SecretUrl::from("mysql://a:b@[bad").masked(), "********");
+    assert_eq!(SecretUrl::from("mysql://a:b@[bad").masked(), "mysql://********");
     assert_eq!(SecretUrl::from("sqlite://data/ruyi.db").masked(), "sqlite://data/ruyi.db");
 }
 
@@ -269,4 +269,50 @@ fn only_loopback_without_keys_or_with_public_secrets() {
     assert!(refusal(&[&key, "payment.channels.sandbox.secret=x"]).unwrap().contains("warehouse.secret"));
     assert_eq!(refusal(&[&key, "payment.channels.sandbox.secret=x", "warehouse.secret=y"]), None);
     assert!(Config::example().unwrap().check_exposed("[::1]:0".parse().unwrap()).is_ok());
+}
+
+/// A password that is not percent-encoded ends early, and its rest is read as a host, a path or a name.
+#[test]
+fn no_part_of_an_unencoded_password_is_shown() {
+    for url in [
+        "mysql://shop:hun@ter#two@db/ruyi",
+        "mysql://shop:hun/ter@db/ruyi",
+        "mysql://shop:hun?ter@db/ruyi",
+        "mysql://shop:77/hunter@db/ruyi",
+        "mysql://shop:77?hunter@db/ruyi",
+        "mysql://shop:77#hunter@db/ruyi",
+        "mysql://hun#ter",
+        "mysql://shop:hunter",
+        "shop:hunter@db/ruyi",
+        "hunter://shop@[db/ruyi",
+    ] {
+        let shown = SecretUrl::from(url).masked();
+        let shown_part = ["hun", "ter", "77"].into_iter().find(|part| shown.replace("hunter://", "").contains(part));
+        assert_eq!(shown_part, None, "{url} is shown as {shown}");
+        for key in ["database.url", "database.roles.stock", "cache.url"] {
+            let scheme = if key == "cache.url" { url.replace("mysql:", "redis:") } else { url.to_owned() };
+            let text = fault(&sets(&[&format!("{key}={scheme}")]));
+            assert!(text.contains(key) && !text.contains("ter"), "{text}");
+        }
+    }
+    let text = fault(&sets(&["database.url=mysql://shop:hun#ter@db/ruyi"]));
+    assert!(text.contains("percent-encode") && text.contains("# is %23"), "{text}");
+
+    let encoded = "mysql://shop:hun%40ter%23@db/ruyi";
+    assert_eq!(SecretUrl::from(encoded).masked(), "mysql://shop:********@db/ruyi");
+    assert_eq!(Config::load(&sets(&[&format!("database.url={encoded}")])).unwrap().database.url.expose(), encoded);
+    let file = "sqlite:///data/a@b#c.db";
+    assert_eq!(SecretUrl::from(file).masked(), file);
+}
+
+#[test]
+fn passwords_in_urls_of_others_are_masked() {
+    let keys = ["warehouse.endpoint", "backlog.hook_url", "notices.sms.endpoint", "client.order"];
+    for key in keys.into_iter().chain(["payment.channels.sandbox.endpoint"]) {
+        let config = Config::load(&sets(&[&format!("{key}=https://me:hunter2@host.example/a")])).unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert!(!text.contains("hunter2") && text.contains("https://me:********@host.example/a"), "{key}: {text}");
+        let text = fault(&sets(&[&format!("{key}=ftp://me:hunter2@host.example/a")]));
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }

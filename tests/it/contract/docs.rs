@@ -21,6 +21,17 @@ fn same(name: &str, text: &str) {
     assert!(written == text, "docs/{name} is out of date: run `RUYI_UPDATE_DOCS=1 cargo test docs`");
 }
 
+/// The part of a document between the comments `<!-- NAME -->` and `<!-- /NAME -->` is `text`.
+#[track_caller]
+pub(super) fn same_part(name: &str, part: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+    let written = std::fs::read_to_string(path).unwrap();
+    let (begin, end) = (format!("<!-- {part} -->\n"), format!("<!-- /{part} -->"));
+    let (before, rest) = written.split_once(&begin).expect("the part begins");
+    let (_, after) = rest.split_once(&end).expect("the part ends");
+    same(name, &format!("{before}{begin}{text}{end}{after}"));
+}
+
 #[test]
 fn events_are_documented() {
     same("events.md", &ruyi::domain::doc::events_md());

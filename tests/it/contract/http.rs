@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use reqwest::{Client, Response, StatusCode};
-use ruyi::config::{ApiKey, Config, Scope, Sources};
-use ruyi::http::{ApiJson, App, Auth, Caller, Limits, ListenError, Problem, ReadyCheck, bind, require};
+use ruyi::config::{ApiKey, Config, Http, Scope, Sources};
+use ruyi::http::{ApiJson, App, Auth, Caller, Limits, ListenError, Problem, ReadyCheck, bind, guarded, require};
 use ruyi::shutdown::Shutdown;
 use ruyi::telemetry::Metrics;
 use serde::Deserialize;
@@ -55,14 +55,15 @@ struct Server {
 const LIMITS: Limits = Limits {
     body_bytes: 1 << 20,
     concurrency: 64,
-    per_second: 0,
     timeout: Duration::from_secs(30),
     connections: 64,
     idle: Duration::from_secs(100),
+    head: Duration::from_secs(100),
+    write: Duration::from_secs(100),
 };
 
 fn api(auth: &Auth, gate: &Gate) -> OpenApiRouter {
-    let guarded = OpenApiRouter::new()
+    let orders = OpenApiRouter::new()
         .route(
             "/orders",
             post(|ApiJson(order): ApiJson<Order>| async move {
@@ -73,9 +74,9 @@ fn api(auth: &Auth, gate: &Gate) -> OpenApiRouter {
         .route(
             "/whoami",
             get(|axum::Extension(caller): axum::Extension<Caller>| async move { caller.name.to_string() }),
-        )
-        .route_layer(require(Scope::OrderWrite, auth));
-    let described = OpenApiRouter::new().routes(routes!(described)).route_layer(require(Scope::StockRead, auth));
+        );
+    let orders = guarded(orders, require(Scope::OrderWrite, auth));
+    let described = guarded(OpenApiRouter::new().routes(routes!(described)), require(Scope::StockRead, auth));
     OpenApiRouter::new()
         .route(
             "/orders/{id}",
@@ -99,17 +100,22 @@ fn api(auth: &Auth, gate: &Gate) -> OpenApiRouter {
             }),
         )
         .with_state(gate.clone())
-        .merge(guarded)
+        .merge(orders)
         .merge(described)
 }
 
 async fn start(limits: Limits, keys: &[ApiKey]) -> Server {
+    let http = Http { keys: keys.to_vec(), ..Config::example().unwrap().http };
+    start_with(limits, &http).await
+}
+
+async fn start_with(limits: Limits, http: &Http) -> Server {
     let gate = Gate { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Notify::new()) };
     let ready = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let asked = ready.clone();
     let app = App {
         title: "test".into(),
-        api: api(&Auth::new(keys).unwrap(), &gate),
+        api: api(&Auth::new(http, None).unwrap(), &gate),
         checks: vec![ReadyCheck::new("database", move || {
             let fine = asked.load(std::sync::atomic::Ordering::SeqCst);
             async move { if fine { Ok(()) } else { Err("gone".to_owned()) } }
@@ -117,7 +123,6 @@ async fn start(limits: Limits, keys: &[ApiKey]) -> Server {
         metrics: Arc::new(Metrics::new().unwrap()),
         scale: None,
         limits,
-        rate: None,
     };
     let bound = bind("127.0.0.1:0".parse().unwrap(), &Config::example().unwrap()).await.unwrap();
     assert_ne!(bound.addr().port(), 0);
@@ -243,22 +248,35 @@ async fn load_is_shed_while_probes_answer() {
 }
 
 #[tokio::test]
-async fn the_rate_is_limited_while_probes_answer() {
-    let server = start(Limits { per_second: 1, ..LIMITS }, &[]).await;
-    // Only a machine that takes a second for each of these requests would see none refused.
+async fn each_key_has_a_rate_of_its_own() {
+    let keys = [key("eager", "e-key", &[Scope::OrderWrite]), key("calm", "c-key", &[Scope::OrderWrite])];
+    let http = Http { keys: keys.to_vec(), rate_limit: 1, ..Config::example().unwrap().http };
+    let server = start_with(LIMITS, &http).await;
+    let ask = async |name: &str| {
+        let request = server.client.get(format!("{}/whoami", server.base)).header("x-api-key", name);
+        request.send().await.unwrap()
+    };
+    // Whoever has no key takes nothing from those who have one. Only a machine that takes a second for each of these
+    // requests would see none refused.
+    for _ in 0..50 {
+        problem(ask("unknown").await, 401).await;
+    }
+    let mut refused = None;
     for _ in 0..200 {
-        let response = server.get("/orders/1").await;
+        let response = ask("e-key").await;
         assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            problem(response, 429).await;
-            return;
+            refused = Some(response);
+            break;
         }
     }
-    panic!("none was refused");
+    let body = problem(refused.expect("one is refused"), 429).await;
+    assert_eq!(body["retry_after"], 1);
+    assert_eq!(ask("c-key").await.text().await.unwrap(), "calm");
 }
 
 fn key(name: &str, secret: &str, scopes: &[Scope]) -> ApiKey {
-    ApiKey { name: name.into(), sha256: hex::encode(Sha256::digest(secret)), scopes: scopes.to_vec() }
+    ApiKey { name: name.into(), sha256: hex::encode(Sha256::digest(secret)), scopes: scopes.to_vec(), merchant: None }
 }
 
 #[tokio::test]
@@ -304,6 +322,55 @@ async fn without_keys_this_machine_may_but_no_web_page() {
     for host in ["localhost", "localhost:8080", "[::1]:8080", "127.0.0.1"] {
         assert_eq!(named(host).await.unwrap().status(), StatusCode::OK, "{host}");
     }
+}
+
+/// Sends a request byte by byte as it is; the status of the answer.
+async fn raw(server: &Server, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    answer.split_whitespace().nth(1).unwrap_or_else(|| panic!("{answer:?}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn without_keys_nothing_comes_through_a_proxy() {
+    let server = start(LIMITS, &[]).await;
+    let ask = |head: &str| format!("GET /whoami HTTP/1.1\r\n{head}connection: close\r\n\r\n");
+    assert_eq!(raw(&server, &ask("host: localhost\r\n")).await, 200);
+    for (head, status) in [
+        ("", 400),
+        ("host: localhost\r\nhost: evil.example\r\n", 400),
+        ("host:\r\n", 403),
+        ("host: localhost\r\nx-forwarded-for: 203.0.113.7\r\n", 403),
+        ("host: localhost\r\nX-Forwarded-Host: shop.example\r\n", 403),
+        ("host: localhost\r\nForwarded: for=203.0.113.7\r\n", 403),
+        ("host: localhost\r\nvia: 1.1 proxy\r\n", 403),
+    ] {
+        assert_eq!(raw(&server, &ask(head)).await, status, "{head:?}");
+    }
+    // HTTP/1.0 may do without a host, and another one may stand in the target.
+    assert_eq!(raw(&server, "GET /whoami HTTP/1.0\r\n\r\n").await, 403);
+    let target = "GET http://evil.example/whoami HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    assert_eq!(raw(&server, target).await, 403);
+
+    // Behind a proxy with keys, all of that is as it should be.
+    let server = start(LIMITS, &[key("boss", "a-key", &[Scope::Admin])]).await;
+    let proxied = ask("host: shop.example\r\nx-forwarded-for: 203.0.113.7\r\nx-api-key: a-key\r\n");
+    assert_eq!(raw(&server, &proxied).await, 200);
+    assert_eq!(raw(&server, &ask("host: a\r\nhost: b\r\nx-api-key: a-key\r\n")).await, 400);
+}
+
+#[tokio::test]
+async fn the_nul_character_is_refused_everywhere() {
+    let server = start(LIMITS, &[]).await;
+    let body = problem(server.post("{\"lines\":\n[{\"sku\":\"a\\u0000\",\"quantity\":2}]}").await, 422).await;
+    assert!(body["detail"].as_str().unwrap().contains("U+0000, which no database keeps (line 2)"), "{body}");
+    // A backslash before it is a backslash and four digits.
+    assert_eq!(server.post(r#"{"lines":[{"sku":"a\\u0000","quantity":2}]}"#).await.status(), StatusCode::OK);
+    problem(server.get("/orders/7?q=a%00b").await, 400).await;
+    problem(server.get("/orders/%00").await, 400).await;
 }
 
 #[tokio::test]
@@ -357,6 +424,57 @@ async fn a_connection_that_dawdles_is_closed() {
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!String::from_utf8_lossy(&answer).contains(" 200 "), "{answer:?}");
     assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "its place is free again");
+}
+
+#[tokio::test]
+async fn the_first_head_has_less_time_than_the_next() {
+    let server = start(Limits { head: Duration::from_millis(20), ..LIMITS }, &[]).await;
+    let addr = server.base.trim_start_matches("http://");
+    for first in ["", "GET /healthz HT"] {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!String::from_utf8_lossy(&answer).contains(" 200 "), "{answer:?}");
+    }
+}
+
+/// A connection that asks for much and takes nothing.
+async fn glutton(addr: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let asked = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(64);
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn probes_answer_beside_clients_that_never_read() {
+    let server = start(Limits { connections: 4, write: Duration::from_secs(1), ..LIMITS }, &[]).await;
+    let addr = server.base.trim_start_matches("http://");
+    let mut gluttons = Vec::new();
+    for _ in 0..4 {
+        gluttons.push(glutton(addr).await);
+    }
+    let probe = async |path: &str| {
+        // Each by a connection of its own.
+        let client = Client::builder().timeout(Duration::from_secs(20)).pool_max_idle_per_host(0).build().unwrap();
+        client.get(format!("{}{path}", server.base)).send().await.unwrap()
+    };
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(probe(path).await.status(), StatusCode::OK, "{path}");
+    }
+    // What is no probe waits a moment for a place, and is told when there is none; until those who take nothing are
+    // given up.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let response = probe("/orders/1").await;
+        if response.status() == StatusCode::OK {
+            break;
+        }
+        assert_eq!(response.headers()["connection"], "close");
+        problem(response, 503).await;
+        assert!(tokio::time::Instant::now() < deadline, "no place is free");
+    }
 }
 
 #[tokio::test]

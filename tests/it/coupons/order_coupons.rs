@@ -1,7 +1,5 @@
 //! Coupons: one order each, whatever happens at once, twice or too late.
 
-use std::sync::Arc;
-
 use axum::http::{Method, StatusCode};
 use ruyi::db::coupons::{self, Issued, Template};
 use ruyi::db::products::{self, Product};
@@ -305,7 +303,7 @@ async fn one_of_64_orders(test: TestDb) {
     let attempts = (0..64).map(|n| {
         // Pairs of attempts are one order: the same key.
         let request = wish(coupon, &format!("k{}", n / 2));
-        tokio::spawn(place::place(db.clone(), None, Arc::new(vec![request])))
+        tokio::spawn(place::place(db.clone(), None, vec![request].into()))
     });
     let attempts: Vec<_> = attempts.collect();
     let (mut created, mut replayed, mut refused) = (vec![], vec![], 0);
@@ -389,7 +387,7 @@ async fn two_orders_for_one_coupon_in_one_batch() {
     let coupon = a_coupon(&test.db).await;
     let without = |key: &str| NewOrder { coupon_id: None, ..wish(coupon, key) };
     let batch = vec![without("a"), wish(coupon, "b"), wish(coupon, "c"), wish(coupon, "b"), without("d")];
-    let answers = place::place(test.db.clone(), None, Arc::new(batch)).await.unwrap();
+    let answers = place::place(test.db.clone(), None, batch.into()).await.unwrap();
     let id = |answer: &Placed| match answer {
         Placed::Created(order) | Placed::Replayed(order) => order.id,
         other => panic!("{other:?}"),

@@ -30,6 +30,7 @@ fn attempt(id: i64, status: Status, next_at: Option<i64>) -> Attempt {
         answer: None,
         status,
         next_at,
+        unanswered: 0,
     }
 }
 
@@ -93,7 +94,7 @@ pub(super) async fn asked_for_once_more_its_schedule_begins_anew(test: TestDb) {
         let old = delivery::armed_before(tx, vec![2, 1, 3], now_ms).await?;
         Ok((delivery::lock_made(tx, vec![1, 2]).await?, old))
     });
-    let open = |id, attempts, base| Open { id, attempts, base, status: Status::Pending };
+    let open = |id, attempts, base| Open { id, attempts, base, status: Status::Pending, unanswered: 0 };
     assert_eq!(found.unwrap(), (vec![open(1, 1, 1), open(2, 0, 0)], vec![2]));
     let mut conn = test.db.read().await.unwrap();
     let read = delivery::by_ids(&mut conn, vec![2, 1, 9]).await.unwrap();

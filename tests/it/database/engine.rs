@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use ruyi::db::group::{Group, GroupError};
+use ruyi::db::group::{Batch, Bounds, Group, GroupError};
 use ruyi::db::sql::{self, Columns, Val};
 use ruyi::db::{DbError, Dialect, products};
 use ruyi::domain::money::Money;
@@ -86,12 +87,50 @@ pub async fn a_failed_transaction_leaves_nothing(test: TestDb) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
+pub async fn a_caller_who_left_has_nothing_written(test: TestDb) {
+    // All connections that may write are taken, so no other transaction can begin.
+    let most = if test.db.dialect() == Dialect::Sqlite { 1 } else { 8 };
+    let (begun, mut taken) = tokio::sync::mpsc::channel(most);
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let holding = (0..most).map(|_| {
+        let (db, begun, go) = (test.db.clone(), begun.clone(), Arc::clone(&go));
+        tokio::spawn(async move {
+            write_tx!(db, [begun, go], |_tx| {
+                begun.send(()).await.unwrap();
+                let _ = go.acquire().await;
+                Ok(())
+            })
+        })
+    });
+    let holding: Vec<_> = holding.collect();
+    for _ in 0..most {
+        taken.recv().await.unwrap();
+    }
+    let insert = |id: i64| {
+        test.db.write("test", move |tx| {
+            Box::pin(async move { ruyi::db::orders::insert(tx, &[(business::order(id), vec![])]).await })
+        })
+    };
+    let mut leaves = Box::pin(insert(1));
+    assert!(futures_util::poll!(leaves.as_mut()).is_pending());
+    drop(leaves);
+
+    go.close();
+    for held in holding {
+        held.await.unwrap().unwrap();
+    }
+    // Whoever writes now has waited for a connection behind the one that left.
+    insert(2).await.unwrap();
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 1);
+}
+
 pub async fn group_commit_isolates_the_bad_one(test: TestDb) {
     let db = test.db.clone();
     let runs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&runs);
-    let (group, writer) = Group::new(64, 16, move |ids: Arc<Vec<i64>>| {
-        let db = db.clone();
+    let bounds = Bounds { waiting: 64, batch: 16, patience: Duration::from_secs(60), writers: 2 };
+    let (group, writer) = Group::new(bounds, move |batch: Batch<i64>| {
+        let (db, ids) = (db.clone(), batch.requests());
         counted.fetch_add(1, Ordering::Relaxed);
         async move {
             let answers = ids.to_vec();
@@ -222,4 +261,30 @@ fn migrations_have_only_types_that_both_databases_read() {
         }
     }
     assert!(files >= 32);
+}
+
+/// SQLite has rolled back by itself then: the connection must not think that it is inside a transaction still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_an_outage_that_ends() {
+    let test = sqlite().await;
+    for _ in 0..3 {
+        let filled = write_tx!(test.db, [], |tx| {
+            let pages = sql::fetch_one(tx, "PRAGMA page_count", vec![]).await?.unwrap().int(0)?;
+            sql::fetch(tx, format!("PRAGMA max_page_count = {}", pages + 8), vec![]).await?;
+            let rows: Vec<_> = (1..10_000).map(|id| (business::order(id), vec![])).collect();
+            ruyi::db::orders::insert(tx, &rows).await
+        });
+        let error = filled.unwrap_err();
+        assert!(error.is_outage() && error.is_passing(), "{error}");
+        assert!(test.db.writes_fail().is_some_and(|why| why.contains("full")), "{error}");
+
+        write_tx!(test.db, [], |tx| {
+            ruyi::db::orders::insert(tx, &[(business::order(1), vec![])]).await?;
+            sql::execute(tx, "DELETE FROM orders", vec![]).await
+        })
+        .unwrap();
+        test.db.can_write();
+        assert_eq!(test.db.writes_fail(), None);
+    }
+    assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 0);
 }

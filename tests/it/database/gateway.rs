@@ -1,11 +1,10 @@
 //! Merchants, their payments, and statistics.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ruyi::config::{Config, Sources};
 use ruyi::db::gateway::{self, GatewayRow};
-use ruyi::db::merchants::{self, Merchant, Profile};
+use ruyi::db::merchants::{self, Merchant, OldSecret, Profile};
 use ruyi::db::payments::{self, PaymentRow};
 use ruyi::db::statistics::{self, Filter, Key, Sum};
 use ruyi::domain::event::MerchantChanged;
@@ -33,8 +32,7 @@ fn merchant(id: i64) -> Merchant {
         id,
         profile,
         secret: "whsec_a".to_owned().into(),
-        old_secret: None,
-        old_until: 0,
+        old: Vec::new(),
         version: 1,
         created_at: 5,
         updated_at: 5,
@@ -50,8 +48,10 @@ pub(super) async fn merchants_(test: TestDb) {
     let mut rotated = merchant(3);
     rotated.profile.active = false;
     rotated.profile.accepts.clear();
-    let (secret, old_secret) = ("whsec_b".to_owned().into(), Some("whsec_a".to_owned().into()));
-    put(Merchant { secret, old_secret, old_until: 9, version: 2, created_at: 99, updated_at: 6, ..rotated }).await;
+    let secret = "whsec_c".to_owned().into();
+    let old =
+        [("whsec_b", 7), ("whsec_a", 9)].map(|(secret, until)| OldSecret { secret: secret.to_owned().into(), until });
+    put(Merchant { secret, old: old.to_vec(), version: 2, created_at: 99, updated_at: 6, ..rotated }).await;
     let mut conn = test.db.read().await.unwrap();
     let found = merchants::get(&mut conn, vec![3, 2, 1, 3]).await.unwrap();
     assert_eq!(found.len(), 2);
@@ -60,9 +60,10 @@ pub(super) async fn merchants_(test: TestDb) {
     assert_eq!((third.profile.active, third.profile.accepts.len(), third.version), (false, 0, 2));
     assert_eq!((third.created_at, third.updated_at), (5, 6));
     let secrets = |at| third.secrets(at).iter().map(|one| one.expose_secret().to_owned()).collect::<Vec<_>>();
+    assert_eq!(secrets(6), ["whsec_c", "whsec_b", "whsec_a"]);
     assert_eq!(
         (secrets(8), secrets(9)),
-        (vec!["whsec_b".to_owned(), "whsec_a".to_owned()], vec!["whsec_b".to_owned()])
+        (vec!["whsec_c".to_owned(), "whsec_a".to_owned()], vec!["whsec_c".to_owned()])
     );
     let page = merchants::page(&mut conn, 1, 10).await.unwrap();
     assert_eq!(page.iter().map(|one| one.id).collect::<Vec<_>>(), [3]);
@@ -191,7 +192,7 @@ pub async fn one_of_64_wishes(test: TestDb) {
         if n % 2 == 0 {
             batch.reverse();
         }
-        tokio::spawn(async move { open(db, channels, Arc::new(batch)).await.unwrap() })
+        tokio::spawn(async move { open(db, channels, batch.into()).await.unwrap() })
     });
     let (mut new, mut ids) = (0, std::collections::BTreeSet::new());
     for answers in wishes.collect::<Vec<_>>() {

@@ -119,6 +119,7 @@ pub(super) async fn what_is_late_or_given_up_is_counted(test: TestDb) {
         answer: None,
         status,
         next_at: None,
+        unanswered: 0,
     };
     let calls = [call(1, now_ms + 5), call(2, now_ms), call(3, now_ms), call(4, now_ms), call(5, now_ms + 9)];
     let attempts =
@@ -482,6 +483,8 @@ pub(super) async fn retry_(test: TestDb) {
 }
 
 pub(super) async fn delivery_(test: TestDb) {
+    use delivery::Status::{Done, Pending};
+
     let call = |id: i64, reference: &str| Delivery {
         id,
         kind: delivery::Kind::Warehouse,
@@ -516,25 +519,14 @@ pub(super) async fn delivery_(test: TestDb) {
         answer: None,
         status,
         next_at,
+        unanswered: 1,
     };
-    let attempts =
-        vec![attempt(1, delivery::Status::Done, None), attempt(2, delivery::Status::Pending, Some(START_MS + 50))];
+    let open = |id, attempts, status| delivery::Open { id, attempts, base: 0, status, unanswered: 1 };
+    let attempts = vec![attempt(1, Done, None), attempt(2, Pending, Some(START_MS + 50))];
     let done = write_tx!(test.db, [attempts], |tx| {
-        assert_eq!(
-            delivery::lock_made(tx, vec![2, 1, 3]).await?,
-            [
-                delivery::Open { id: 1, attempts: 0, base: 0, status: delivery::Status::Pending },
-                delivery::Open { id: 2, attempts: 0, base: 0, status: delivery::Status::Pending }
-            ]
-        );
+        assert_eq!(delivery::lock_made(tx, vec![2, 1, 3]).await?, [open(1, 0, Pending), open(2, 0, Pending)]);
         delivery::record(tx, &attempts).await?;
-        assert_eq!(
-            delivery::lock_made(tx, vec![2, 1]).await?,
-            [
-                delivery::Open { id: 1, attempts: 1, base: 0, status: delivery::Status::Done },
-                delivery::Open { id: 2, attempts: 1, base: 0, status: delivery::Status::Pending }
-            ]
-        );
+        assert_eq!(delivery::lock_made(tx, vec![2, 1]).await?, [open(1, 1, Done), open(2, 1, Pending)]);
         Ok(())
     });
     done.unwrap();

@@ -7,6 +7,7 @@ mod contacts;
 mod coupons;
 mod engine;
 mod gateway;
+mod group;
 mod lost;
 mod messages;
 mod nodes;
@@ -16,6 +17,7 @@ mod points;
 mod prune;
 mod records;
 mod refunds;
+mod requests;
 mod role_databases;
 mod schema;
 mod stocked;
@@ -61,6 +63,9 @@ on_each! {
     points::the_book_page_by_page,
     coupons::coupons_,
     gateway::merchants_,
+    requests::a_key_belongs_to_its_first_request,
+    requests::old_keys_go_with_new_ones,
+    engine::a_caller_who_left_has_nothing_written,
     gateway::numbers_,
     gateway::statistics_,
     gateway::one_of_64_wishes,

@@ -1,7 +1,5 @@
 //! Refunds as the order knows them, and the points that they take back.
 
-use std::sync::Arc;
-
 use ruyi::db::payments::{self, RefundRow, RefundStatus};
 use ruyi::db::points::{self, Place, Record, Reversal};
 use ruyi::db::refunds::{self, OrderRefund, Standing};
@@ -132,7 +130,7 @@ pub(super) async fn never_more_goes_back_than_was_paid(test: TestDb) {
             reason: "r".into(),
             trace: None,
         };
-        tokio::spawn(async move { ask(db, Arc::new(vec![wish])).await.unwrap().remove(0) })
+        tokio::spawn(async move { ask(db, vec![wish].into()).await.unwrap().remove(0) })
     });
     let asks: Vec<_> = asks.collect();
     let mut taken = 0;

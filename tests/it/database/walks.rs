@@ -8,7 +8,9 @@ use ruyi::progress::Progress;
 use ruyi::roles::stock::flow::{self, Because, Change};
 use ruyi::roles::stock::sync::StockSync;
 
-use crate::support::servers::{START_MS, TestDb, count, write_tx};
+use sqlx::{AnyConnection, Connection};
+
+use crate::support::servers::{START_MS, TestDb, count, mariadb, write_tx};
 use crate::support::small_shop::execute;
 
 fn row(id: i64, event_id: &str) -> OutboxRow {
@@ -39,6 +41,13 @@ fn parked(id: i64) -> Parked {
         next_at: Some(START_MS),
         first_failed_at: START_MS,
         last_error: String::new(),
+    }
+}
+
+async fn counted(test: &TestDb, skus: &[&str]) {
+    for sku in skus {
+        let because = Because { reason: "counted".into(), actor: "ops".into() };
+        flow::change(&test.db, sku.parse::<Sku>().unwrap(), Change::By(1), because).await.unwrap().unwrap();
     }
 }
 
@@ -89,10 +98,7 @@ pub(super) async fn an_unreadable_row_stops_no_claim(test: TestDb) {
 
 pub(super) async fn a_level_that_cannot_be_told_stops_none(test: TestDb) {
     test.db.alert_by("http://127.0.0.1:1/");
-    for sku in ["A", "B", "C"] {
-        let because = Because { reason: "counted".into(), actor: "ops".into() };
-        flow::change(&test.db, sku.parse::<Sku>().unwrap(), Change::By(1), because).await.unwrap().unwrap();
-    }
+    counted(&test, &["A", "B", "C"]).await;
     // A backup that is older than what was told.
     let stale = [row(1, "B:INVENTORY_SYNC:1")];
     write_tx!(test.db, [stale], |tx| { outbox::insert(tx, &stale, START_MS).await }).unwrap();
@@ -106,4 +112,29 @@ pub(super) async fn a_level_that_cannot_be_told_stops_none(test: TestDb) {
     test.clock.advance_ms(ASIDE_MS + 1_000);
     sync.step().await.unwrap();
     assert_eq!(sync.step().await.unwrap(), Progress::Did(1), "a new round");
+}
+
+/// On SQLite a transaction that writes is alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_level_stops_no_other() {
+    let Some(test) = mariadb().await else { return };
+    test.db.alert_by("http://127.0.0.1:1/");
+    counted(&test, &["A", "B", "C"]).await;
+    let mut holder = AnyConnection::connect(&test.url).await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&mut holder).await.unwrap();
+    let locked =
+        sqlx::raw_sql("SELECT sku FROM stock WHERE sku = 'B' FOR UPDATE").fetch_all(&mut holder).await.unwrap();
+    assert_eq!(locked.len(), 1);
+
+    let mut sync = StockSync::new(test.db.clone(), 1_000);
+    test.clock.advance_ms(1_000);
+    assert_eq!(sync.step().await.unwrap(), Progress::Did(2));
+    assert_eq!(sync.step().await.unwrap(), Progress::Did(0), "the end of the round");
+    assert_eq!(sync.step().await.unwrap(), Progress::Idle, "it waits, and nothing is wrong with it");
+    assert_eq!(alerts(&test).await, 0);
+
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    holder.close().await.unwrap();
+    assert_eq!(sync.step().await.unwrap(), Progress::Did(0));
+    assert_eq!(sync.step().await.unwrap(), Progress::Did(1));
 }

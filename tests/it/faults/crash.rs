@@ -34,16 +34,15 @@ async fn dies_at(crash_at: &[&str], settings: &[&str], undisturbed: &Totals) {
     process.audit().await;
     let exits = process.stop().await;
 
-    let (died_at, log) = (process.died_at(), process.logged());
-    let is_passed = |point: &&&str| died_at.iter().any(|name| point.split(':').next() == Some(name));
-    let missed: Vec<_> = crash_at.iter().filter(|point| !is_passed(point)).collect();
+    let log = process.logged();
+    let missed: Vec<_> = crash_at.iter().filter(|point| !process.has_died_at(point)).collect();
     assert!(missed.is_empty(), "never passed: {missed:?}; it ended {exits:?}\n{log}");
     let (last, crashes) = exits.split_last().unwrap();
     assert_eq!(crashes.len(), crash_at.len(), "{exits:?}\n{log}");
     assert!(crashes.iter().all(|exit| exit.signal() == Some(SIGABRT)), "{crash_at:?}: {exits:?}\n{log}");
     assert_eq!(last.code(), Some(0), "{crash_at:?}: {exits:?}\n{log}");
     assert_eq!(&totals, undisturbed, "{crash_at:?}");
-    println!("{died_at:?}: ok");
+    println!("{:?}: ok", process.died_at());
 }
 
 async fn undisturbed(settings: &[&str]) -> Totals {

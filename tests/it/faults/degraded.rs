@@ -103,7 +103,7 @@ async fn nothing_is_left_with(broker: &FarBroker) {
         let topics: Vec<String> = group.events().map(|kind| kind.name().to_owned()).collect();
         eventually(&format!("{} has taken everything", group.name()), || async {
             let lag = mq.lag(group.name(), &topics).await.ok()?;
-            (!lag.is_empty() && lag.iter().all(|(_, lag)| lag.unwrap_or(0) == 0)).then_some(())
+            (!lag.is_empty() && lag.iter().all(|(_, lag)| lag.lag().unwrap_or(0) == 0)).then_some(())
         })
         .await;
     }

@@ -4,8 +4,12 @@ mod cache_invalidation;
 mod cache_versions;
 mod crash;
 mod database_away;
+mod database_hangs;
+mod database_start;
 #[cfg(feature = "embedded")]
 mod degraded;
+mod locked_rows;
 mod model;
+mod overload;
 mod redis;
 mod shutdown;

@@ -32,6 +32,7 @@ fn incoming(kind: Kind, case: &Case, offset: i64) -> Incoming {
         tag: String::new(),
         key: case.key.clone(),
         body: Bytes::from(case.body.to_string()),
+        unreadable: None,
         properties: vec![],
         born_ms: 0,
     }

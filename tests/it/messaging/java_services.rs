@@ -217,7 +217,7 @@ async fn lag_is_gone(neighbours: &JavaNeighbours) {
         eventually(&format!("{} takes everything", group.name()), async || {
             let Ok(lag) = mq.lag(group.name(), &topics).await else { return false };
             // Queues that have never had a message have no offset.
-            lag.iter().all(|(_, lag)| lag.unwrap_or(0) == 0)
+            lag.iter().all(|(_, lag)| lag.lag().unwrap_or(0) == 0)
         })
         .await;
     }

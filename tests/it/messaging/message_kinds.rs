@@ -241,6 +241,8 @@ async fn every_kind(namesrv: String) {
         compress_over_bytes: 1 << 20,
         batch_max_bytes: 4 << 20,
         batch_max_messages: 10_000,
+        // A broker that is slow on a busy machine has taken the message all the same, and the next attempt is a copy.
+        send_timeout_ms: 60_000,
         ..RocketMqConfig::default()
     };
     let mq = RocketMq::connect(config, &runtime).await.unwrap();

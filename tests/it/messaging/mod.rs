@@ -1,6 +1,7 @@
 //! Messages: brokers, transaction messages, retries, and the services of others.
 
 mod event_coverage;
+mod foreign_bodies;
 mod java_consumer;
 mod java_services;
 mod message_api;

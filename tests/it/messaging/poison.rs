@@ -75,6 +75,8 @@ async fn poison(settings: &[&str], apache: Option<&Cluster>) {
         letters = operators.poll(16, Duration::from_millis(200)).await;
     }
     letters.extend(operators.poll(16, Duration::from_millis(500)).await);
+    // A send whose answer comes late is made again: a copy of the same letter, which its readers know by its id.
+    letters.dedup_by(|copy, letter| copy.property("eventId") == letter.property("eventId"));
     assert_eq!(letters.len(), 1, "{letters:?}");
     let letter = &letters[0];
     assert!(letter.property("dlqReason").unwrap().starts_with("the body of INVENTORY_RELEASE cannot be read"));

@@ -15,6 +15,7 @@ fn sent(shop: &Shop, topic: &str, key: &str, body: &[u8], properties: Vec<(Strin
         tag: String::new(),
         key: key.to_owned(),
         body: body.to_vec().into(),
+        unreadable: None,
         properties,
         born_ms: shop.clock.now_ms(),
     }

@@ -130,6 +130,7 @@ async fn park(db: &Db, orders: std::ops::Range<i64>) {
             tag: String::new(),
             key: id.to_string(),
             body: Bytes::from(body.to_string()),
+            unreadable: None,
             properties: vec![("eventId".to_owned(), Kind::OrderCreated.event_id(id))],
             born_ms: 0,
         }
@@ -166,7 +167,7 @@ async fn worker_retry_alone() {
     db.close().await;
 }
 
-/// Two of them, without the role itself: each order is canceled once, and the others are told.
+/// Two of them, begun without the role itself: each order is canceled once, and the others are told.
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_timeout_alone() {
     let shared = SharedBroker::start(&[]).await;
@@ -187,6 +188,9 @@ async fn worker_timeout_alone() {
     let already = count(&db, canceled).await;
     assert!(already < 30, "some are left");
     let _workers = [1, 2].map(|number| shared.process(&format!("timeout-{number}"), &["worker", "timeout"]));
+    // The walk has payment close what is open first, and what payment answers is for the role.
+    let _payment = shared.listening("payment", &["serve", "payment"]).await;
+    let _order = shared.listening("order-again", &["serve", "order"]).await;
     eventually("all are canceled", async || count(&db, canceled).await == 30).await;
     for text in [
         "SELECT COUNT(*) FROM message_record WHERE topic = 'ORDER_CANCELED' AND status = 1",

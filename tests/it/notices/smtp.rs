@@ -51,7 +51,20 @@ async fn what_fails_for_now_is_sent_again() {
         // What it took without saying so came twice, and is known by its id.
         let ids: Vec<String> = notices.mail.taken().iter().map(|mail| mail.header("message-id")).collect();
         assert!(ids.iter().all(|id| *id == ids[0] && id.ends_with(".ruyi@tea.example>")), "{ids:?}");
+        let dates: Vec<String> = notices.mail.taken().iter().map(|mail| mail.header("date")).collect();
+        assert!(dates.iter().all(|date| *date == dates[0] && !date.is_empty()), "{dates:?}");
+        assert!(notices.mail.taken().iter().all(|mail| mail.hello == "tea.example"));
     }
+}
+
+#[tokio::test]
+async fn the_machine_is_called_what_is_set() {
+    let mail = MailServer::start().await;
+    let mut notices = NoticeShop::behind(mail, &["notices.email.hello=mta7.shop.example"]).await;
+    notices.contact(json!({ "phone": null })).await;
+    notices.told(101, "ORDER_SIGNED", json!({})).await;
+    notices.send().await;
+    assert_eq!(notices.mail.taken()[0].hello, "mta7.shop.example");
 }
 
 #[tokio::test]

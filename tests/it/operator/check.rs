@@ -252,6 +252,7 @@ async fn late_and_lost_rows_are_told() {
         answer: None,
         status: Status::Dead,
         next_at: None,
+        unanswered: 0,
     };
     let lost = Failure { id: 2, attempts: 16, next_at: None, error: "refused".into() };
     let written = write_tx!(db, [parked, calls, dead, lost], |tx| {

@@ -35,6 +35,7 @@ async fn filled(now_ms: i64) -> (TestDb, Vec<String>) {
         answer: Some(format!("{http_status}\n\nno")),
         status,
         next_at: None,
+        unanswered: 0,
     };
     let attempts =
         [attempt(ids[0], Status::Dead, 500), attempt(ids[1], Status::Done, 200), attempt(ids[3], Status::Refused, 404)];

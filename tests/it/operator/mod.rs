@@ -6,6 +6,7 @@ mod delivery;
 mod dlq;
 mod doctor;
 mod healthcheck;
+mod keyless;
 #[cfg(feature = "embedded")]
 mod lost;
 mod messages;
@@ -16,6 +17,7 @@ mod plan;
 mod prune;
 #[cfg(feature = "embedded")]
 mod restore;
+mod standing;
 mod topics;
 #[cfg(feature = "embedded")]
 mod trace;

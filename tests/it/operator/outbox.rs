@@ -111,6 +111,45 @@ async fn send_log_is_listed_and_stopped_redrive_goes_on() {
     assert!(away.contains("127.0.0.1:1"), "{away}");
 }
 
+/// Ten minutes ago, and sent: an event of points, and the dead letter that its group made of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_and_single_roles_are_sent_again() {
+    let now_ms = Clock::system().now_ms();
+    let (points, others) = (sqlite().await, sqlite().await);
+    for (number, test) in [(1, &points), (2, &others)] {
+        let letter = OutboxRow {
+            topic: "%DLQ%points-consumer-group".into(),
+            event_id: format!("{number}:dead"),
+            ..row(number + 10, now_ms)
+        };
+        let rows = vec![row(number, now_ms), letter];
+        let done = write_tx!(test.db, [rows], |tx| {
+            outbox::insert(tx, &rows, now_ms - 600_000).await?;
+            outbox::mark_sent(tx, &[rows[0].id, rows[1].id], now_ms - 590_000).await
+        });
+        done.unwrap();
+    }
+    let settings = [&format!("database.url={}", others.url), &format!("database.roles.notify={}", points.url)];
+    let operator = Operator::with(&settings.map(String::as_str));
+    let redrive = async |more: &[&str]| {
+        let items = operator.items(&[&["mq", "outbox", "redrive", "--since", "1h"], more].concat()).await;
+        let mut events: Vec<String> = items.iter().map(|item| item["event"].as_str().unwrap().to_owned()).collect();
+        events.sort();
+        events
+    };
+    let pending = "SELECT COUNT(*) FROM message_record WHERE status = 0";
+
+    let (event, letter) = ("ORDER_CREATED".to_owned(), "%DLQ%points-consumer-group".to_owned());
+    assert_eq!(redrive(&["--dry-run"]).await, [&event[..]; 2]);
+    assert_eq!(redrive(&["--dry-run", "--dead-letters"]).await, [&letter[..], &letter, &event, &event]);
+    assert_eq!(redrive(&["--role", "notify", "--yes"]).await, [&event[..]]);
+    assert_eq!((count(&points, pending).await, count(&others, pending).await), (1, 0));
+    assert_eq!(redrive(&["--role", "notify", "--dead-letters", "--yes"]).await, [&letter[..]]);
+    assert_eq!((count(&points, pending).await, count(&others, pending).await), (2, 0));
+    assert_eq!(redrive(&["--dead-letters", "--yes"]).await, [letter, event]);
+    assert_eq!((count(&points, pending).await, count(&others, pending).await), (2, 2));
+}
+
 async fn count(test: &TestDb, text: &'static str) -> i64 {
     use ruyi::db::sql::{self, Columns};
     let mut conn = test.db.read().await.unwrap();

@@ -153,6 +153,7 @@ fn message(kind: Kind, order: &str) -> Incoming {
         tag: String::new(),
         key: order.to_owned(),
         body: json!({"orderId": order, "reason": "burnt"}).to_string().into(),
+        unreadable: None,
         properties: vec![],
         born_ms: 0,
     }

@@ -2,5 +2,6 @@
 
 mod flow;
 mod fulfilment;
+mod late_news;
 mod pay_timeout;
 mod search;

@@ -69,6 +69,7 @@ fn copy(order: &str, kind: Kind, event_id: &str, body: &Value) -> Incoming {
         tag: kind.name().to_owned(),
         key: order.to_owned(),
         body: body.to_string().into(),
+        unreadable: None,
         properties: vec![("eventId".to_owned(), event_id.to_owned())],
         born_ms: 0,
     }

@@ -111,6 +111,7 @@ async fn what_is_no_version_of_an_order_is_refused() {
             tag: String::new(),
             key: order.clone(),
             body: body.to_string().into(),
+            unreadable: None,
             properties: vec![("eventId".to_owned(), name.to_owned())],
             born_ms: 0,
         };

@@ -5,11 +5,6 @@ use ruyi::delivery::{cancel, no_effects, resend};
 
 use crate::support::outbound::{Answer, OutboundCalls, OutboundServer, counting};
 
-async fn id(calls: &OutboundCalls, reference: &str) -> i64 {
-    let all = log::newest(&mut calls.db.read().await.unwrap(), &log::Filter::default(), i64::MAX, 100).await.unwrap();
-    all.iter().find(|call| call.reference == reference).unwrap().id
-}
-
 #[tokio::test]
 async fn call_repeated_by_hand_keeps_key_with_new_schedule() {
     let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
@@ -18,7 +13,7 @@ async fn call_repeated_by_hand_keeps_key_with_new_schedule() {
     server.script([Answer::status(200), Answer::status(400)]);
     let mut engine = calls.engine_with(no_effects(), |config| config.concurrency = 1);
     engine.drain().await.unwrap();
-    let (done, dead) = (id(&calls, "done").await, id(&calls, "dead").await);
+    let (done, dead) = (calls.id("done").await, calls.id("dead").await);
     assert_eq!(resend(&calls.db, vec![dead, done, 7]).await.unwrap(), [done, dead]);
     server.script([Answer::status(500), Answer::status(500)]);
     engine.drain().await.unwrap();
@@ -48,7 +43,7 @@ async fn call_taken_back_ends_but_its_good_answer_counts() {
     engine.step().await.unwrap();
     server.arrived().await;
     calls.insert(Kind::Warehouse, "waiting", &server.url("/"), "{}").await;
-    let ids = vec![id(&calls, "flying").await, id(&calls, "waiting").await];
+    let ids = vec![calls.id("flying").await, calls.id("waiting").await];
     assert_eq!(cancel(&calls.db, ids.clone(), "sent by hand", effects.clone()).await.unwrap(), ids);
     assert!(cancel(&calls.db, ids, "again", effects).await.unwrap().is_empty());
     let state = calls.state(Kind::Warehouse, "waiting").await;
@@ -65,9 +60,9 @@ async fn call_taken_back_ends_but_its_good_answer_counts() {
 async fn failed_or_running_refunds_are_left_alone() {
     let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
     calls.insert(Kind::ChannelRefund, "1", &server.url("/"), "{}").await;
-    let refund = id(&calls, "1").await;
+    let refund = calls.id("1").await;
     assert!(cancel(&calls.db, vec![refund], "no", no_effects()).await.unwrap().is_empty(), "it may be paid already");
-    server.script([Answer::status(400)]);
+    server.script([Answer { body: r#"{"refused": true}"#, ..Answer::status(422) }]);
     let mut engine = calls.engine(no_effects());
     engine.drain().await.unwrap();
     assert!(resend(&calls.db, vec![refund]).await.unwrap().is_empty(), "it may have been asked for anew");

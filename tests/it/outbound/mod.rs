@@ -7,4 +7,5 @@ mod calls;
 #[cfg(feature = "embedded")]
 mod deliveries_api;
 mod guard;
+mod refund_calls;
 mod sandbox;

@@ -26,8 +26,8 @@ impl Shop {
         let config = Config::load(&Sources::default()).unwrap();
         let (sandbox, writer) = Sandbox::new(&calls.db, &config, calls.targets.clone());
         tokio::spawn(writer);
-        let api =
-            channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()).merge(warehouse_router(sandbox));
+        let api = channel_router(sandbox.clone(), &ruyi::http::Auth::new(&config.http, None).unwrap())
+            .merge(warehouse_router(sandbox));
         let (router, description) = api.split_for_parts();
         assert_eq!(description.paths.paths.len(), 5);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

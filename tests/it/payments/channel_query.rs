@@ -229,6 +229,24 @@ async fn what_was_called_back_meanwhile_is_not_asked() {
     serving.stop().await;
 }
 
+/// A merchant's own payment has no order: its channel is asked all the same, and what it took is told and counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_of_the_gateway_is_found() {
+    let (bank, url) = Bank::open(&[Say::Unknown], Say::Paid).await;
+    let serving = shop_with(&url, &[]).await;
+    let accepts = json!([{ "productId": "h5", "channelId": "bank" }]);
+    serving.fine(Method::PUT, "/merchants/9", &json!({ "name": "M", "accepts": accepts })).await;
+    serving.settled().await;
+    let wish =
+        json!({ "merchantId": "9", "outOrderNo": "M-1", "amount": 59.8, "productId": "h5", "channelId": "bank" });
+    serving.fine(Method::POST, "/payments", &wish).await;
+    let paid = serving.until("/merchants/9/payments/M-1", "status", "SUCCESS").await;
+    assert_eq!((&paid["amount"], bank.asked()), (&json!(59.8), 2), "{paid}");
+    serving.settled().await;
+    assert_eq!(serving.number("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND status = 1").await, 1);
+    serving.stop().await;
+}
+
 /// Answers that find no money: how often the bank is asked, how the call ends, and what people are told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_without_money() {

@@ -3,5 +3,7 @@
 mod channel_faults;
 mod channel_query;
 mod gateway;
+mod refund_doubt;
 mod refunds;
 mod statement;
+mod untaken_money;

@@ -6,19 +6,9 @@ use axum::http::{Method, StatusCode};
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
-use crate::support::parties::{Act, Party, body, is_consistent, key, money_comes, shop_with};
+use crate::support::parties::{Act, Party, body, is_consistent, key, shop_with, signed};
 use crate::support::serving::Serving;
 use crate::support::shop::{Setup, Shop};
-
-/// An order of 59.80 that the bank's money paid, signed for; its id.
-async fn signed(serving: &Serving) -> String {
-    let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
-    let id = serving.place(&order).await;
-    let payment = serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
-    assert_eq!(money_comes(serving, &payment).await, StatusCode::OK);
-    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
-    id
-}
 
 async fn refunded(serving: &Serving, id: &str, number: usize, status: &str) -> Value {
     let look = async {
@@ -45,7 +35,7 @@ async fn parts_go_back_through_the_channel_once() {
     };
 
     // Refused for good: it may be asked for again, under another number.
-    bank.script(&[Act::Say(422, "the card is closed")]);
+    bank.script(&[Act::Say(422, r#"{"refused": true, "reason": "the card is closed"}"#)]);
     let (status, _, first) = ask("one", json!({"amount": 9.9, "reason": "broken"})).await;
     assert_eq!((status, &first["status"], &first["amount"]), (StatusCode::ACCEPTED, &json!("REQUESTED"), &json!(9.9)));
     let seen = refunded(&serving, &id, 0, "FAILED").await;

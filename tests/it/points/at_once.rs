@@ -50,6 +50,7 @@ fn message(kind: Kind, order_id: i64, body: &Value) -> Incoming {
         tag: String::new(),
         key: order_id.to_string(),
         body: Bytes::from(body.to_string()),
+        unreadable: None,
         properties: vec![("eventId".to_owned(), format!("{order_id}:{}", kind.name()))],
         born_ms: 0,
     }

@@ -88,6 +88,7 @@ fn grant(event_id: &str, body: &Value, offset: i64) -> Incoming {
         tag: String::new(),
         key: "7".to_owned(),
         body: Bytes::from(body.to_string()),
+        unreadable: None,
         properties: vec![],
         born_ms: 0,
     }

@@ -130,8 +130,7 @@ impl CrashedProcess {
             let status = child.wait().await.unwrap();
             self.0.url.send_replace(String::new());
             self.0.exits.lock().unwrap().push(status);
-            let died_at = self.died_at();
-            crash_at.retain(|point| !died_at.iter().any(|name| point.split(':').next() == Some(name)));
+            crash_at.retain(|point| !self.has_died_at(point));
             if self.0.stopping.load(Ordering::SeqCst) {
                 return;
             }
@@ -148,6 +147,11 @@ impl CrashedProcess {
         let log = self.logged();
         let places = log.split("the process dies at ").skip(1);
         places.map(|rest| rest.split(['"', '\n', '\u{1b}']).next().unwrap_or_default().trim().to_owned()).collect()
+    }
+
+    /// Whether it died at this point, `<point>` or `<point>:<n>`.
+    pub fn has_died_at(&self, point: &str) -> bool {
+        self.died_at().iter().any(|name| point.split(':').next() == Some(name))
     }
 
     /// Its folder.

@@ -147,6 +147,16 @@ fn case_of(kind: Kind, id: i64, now_ms: i64) -> Parts {
                 ),
             )],
         ),
+        Kind::PaymentCloseRequested => (
+            Before { payment: Some(Paid::Pending), ..Before::order(Status::Reserved) },
+            json!({ "userId": user, "cancelType": "TIMEOUT", "reason": "not paid in time" }),
+            vec![payment_is(Paid::Closed)],
+        ),
+        Kind::PaymentCloseResult => (
+            Before { payment: Some(Paid::Closed), held: Some(Held::Frozen), ..Before::order(Status::Reserved) },
+            json!({ "cancelType": "TIMEOUT", "reason": "not paid in time" }),
+            vec![order_is(Status::Canceled)],
+        ),
         Kind::PaidOrderSuccess => (
             Before { payment: Some(Paid::Success), held: Some(Held::Deducted), ..Before::order(Status::Paid) },
             json!({ "userId": user, "payAmount": 59.80, "payTime": now_ms / 1_000 }),
@@ -359,8 +369,7 @@ async fn seed(tx: &mut Tx, before: &Before, id: i64, now_ms: i64) -> Result<(), 
         };
         let secret = ruyi::delivery::webhook::new_secret();
         let (created_at, updated_at) = (now_ms, now_ms);
-        let merchant =
-            Merchant { id, profile, secret, old_secret: None, old_until: 0, version: 1, created_at, updated_at };
+        let merchant = Merchant { id, profile, secret, old: vec![], version: 1, created_at, updated_at };
         merchants::put(tx, &merchant).await?;
     }
     if before.told {

@@ -36,6 +36,8 @@ pub enum Act {
 /// A message that it took.
 #[derive(Clone, Debug)]
 pub struct Mail {
+    /// What the other side called itself.
+    pub hello: String,
     pub to: String,
     pub text: String,
 }
@@ -158,10 +160,13 @@ impl MailServer {
         if greets {
             self.say(stream, act, At::Greeting, "220 mail.example.com ESMTP").await?;
         }
-        let mut to = String::new();
+        let (mut hello, mut to) = (String::new(), String::new());
         loop {
             let line = line(stream).await?;
             let verb = line.get(..4).unwrap_or_default().to_uppercase();
+            if verb == "EHLO" {
+                hello = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+            }
             match verb.as_str() {
                 "EHLO" if starttls => write(stream, "250-mail.example.com\r\n250 STARTTLS").await?,
                 "EHLO" => write(stream, "250-mail.example.com\r\n250-AUTH PLAIN LOGIN\r\n250 8BITMIME").await?,
@@ -197,7 +202,7 @@ impl MailServer {
                     }
                     let refuses = matches!(act, Act::Say(At::End, _));
                     if !refuses {
-                        self.inner.taken.lock().unwrap().push(Mail { to: to.clone(), text });
+                        self.inner.taken.lock().unwrap().push(Mail { hello: hello.clone(), to: to.clone(), text });
                     }
                     if matches!(act, Act::Swallow) {
                         return None;

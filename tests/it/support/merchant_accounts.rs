@@ -1,7 +1,7 @@
 //! Merchants of a shop, and what they are told of their money.
 
 use axum::http::Method;
-use ruyi::db::merchants::{self, Merchant, Profile};
+use ruyi::db::merchants::{self, Merchant, OldSecret, Profile};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -47,8 +47,7 @@ pub async fn known(calls: &OutboundCalls, secret: &SecretString, old: Option<(&S
         id: 9,
         profile,
         secret: secret.clone(),
-        old_secret: old.map(|(secret, _)| secret.clone()),
-        old_until: old.map_or(0, |(_, until)| until),
+        old: old.map(|(secret, until)| OldSecret { secret: secret.clone(), until }).into_iter().collect(),
         version: 1,
         created_at: 0,
         updated_at: 0,

@@ -19,6 +19,7 @@ pub mod outbound;
 pub mod parties;
 pub mod probe;
 pub mod program;
+pub mod proxy;
 pub mod role_books;
 pub mod servers;
 pub mod serving;

@@ -94,6 +94,7 @@ impl NoticeShop {
                 tag: String::new(),
                 key: order.to_string(),
                 body: body.to_string().into(),
+                unreadable: None,
                 properties: vec![],
                 born_ms: 0,
             };

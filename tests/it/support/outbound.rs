@@ -87,6 +87,13 @@ impl OutboundCalls {
         record.await.unwrap();
     }
 
+    /// The row of a call.
+    pub async fn id(&self, reference: &str) -> i64 {
+        let mut conn = self.db.read().await.unwrap();
+        let all = delivery::log::newest(&mut conn, &delivery::log::Filter::default(), i64::MAX, 100).await.unwrap();
+        all.iter().find(|call| call.reference == reference).unwrap().id
+    }
+
     pub async fn state(&self, kind: Kind, reference: &str) -> delivery::State {
         delivery::find(&mut self.db.read().await.unwrap(), kind, reference).await.unwrap().unwrap()
     }

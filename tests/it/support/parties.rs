@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use ruyi::audit::{self, RoleDbs};
+use ruyi::clock::Clock;
+use ruyi::delivery::sign;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -96,6 +98,8 @@ struct State {
     asked: Vec<Seen>,
     /// What it has done, in this order: once for each key, as the keys are for.
     done: Vec<Seen>,
+    /// What it says when it is asked what became of a refund: nothing that counts, or this.
+    word: Option<&'static str>,
 }
 
 struct Inner {
@@ -128,6 +132,11 @@ impl Party {
     /// The next new key takes this script.
     pub fn script(&self, acts: &[Act]) {
         self.inner.state.lock().unwrap().scripts.push_back(acts.iter().copied().collect());
+    }
+
+    /// From now on it says this, signed, when it is asked what became of a refund.
+    pub fn says_of_refunds(&self, status: &'static str) {
+        self.inner.state.lock().unwrap().word = Some(status);
     }
 
     /// Lets what is held, and later, be answered.
@@ -190,6 +199,11 @@ impl Party {
         let mut stream = BufReader::new(stream);
         loop {
             let seen = request(&mut stream).await?;
+            let word = self.inner.state.lock().unwrap().word.filter(|_| seen.path == "/query");
+            if let Some(word) = word {
+                stream.get_mut().write_all(signed_word(word, &seen).as_bytes()).await.ok()?;
+                continue;
+            }
             let act = self.take(seen);
             let fine = answer(200, "", "{}");
             let text = match act {
@@ -231,6 +245,16 @@ pub fn body(seen: &Seen) -> Value {
 fn answer(status: u16, more: &str, text: &str) -> String {
     let status = StatusCode::from_u16(status).unwrap();
     format!("HTTP/1.1 {status}\r\n{more}content-length: {}\r\n\r\n{text}", text.len())
+}
+
+/// What became of the refund that is asked about, signed by the bank.
+fn signed_word(status: &str, seen: &Seen) -> String {
+    let asked = body(seen);
+    let text = json!({ "status": status, "refundId": asked["refundId"], "amount": asked["amount"] }).to_string();
+    let at_s = Clock::system().now_ms() / 1_000;
+    let signature = sign::sign(&SECRET.to_owned().into(), at_s, text.as_bytes());
+    let headers = format!("{}: {at_s}\r\n{}: {signature}\r\n", sign::TIMESTAMP_HEADER, sign::SIGNATURE_HEADER);
+    answer(200, &headers, &text)
 }
 
 /// The next request of a connection; none at its end.
@@ -278,6 +302,12 @@ pub async fn impatient(settings: &[String]) -> Serving {
 
 /// Nothing is under way any more, and what is on record fits.
 pub async fn is_consistent(serving: &Serving) {
+    let found = violations(serving).await;
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// What the audit finds once nothing is under way any more.
+pub async fn violations(serving: &Serving) -> Vec<audit::Violation> {
     serving.settled().await;
     let strict = audit::Options {
         settle_ms: 0,
@@ -289,8 +319,7 @@ pub async fn is_consistent(serving: &Serving) {
         parcel_bound_ms: 1_000_000_000,
         zone: jiff::tz::TimeZone::UTC,
     };
-    let report = audit::run(&RoleDbs::one(serving.db()), &strict).await.unwrap();
-    assert!(report.is_clean(), "{:#?}", report.violations);
+    audit::run(&RoleDbs::one(serving.db()), &strict).await.unwrap().violations
 }
 
 /// The channel `bank` has the money of a payment, and says so.
@@ -300,6 +329,16 @@ pub async fn money_comes(serving: &Serving, payment: &Value) -> StatusCode {
         "currency": "CNY", "merchantId": payment["merchantId"], "payTime": pay_time });
     let call = serving.signed("/payments/callback/bank", SECRET, serving.now_s(), &body.to_string());
     serving.reply(call.header("content-type", "application/json")).await.0
+}
+
+/// An order of 59.80 that the bank's money paid, signed for; its id.
+pub async fn signed(serving: &Serving) -> String {
+    let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
+    let id = serving.place(&order).await;
+    let payment = serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
+    assert_eq!(money_comes(serving, &payment).await, StatusCode::OK);
+    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
+    id
 }
 
 /// A shop with the channel `bank`.

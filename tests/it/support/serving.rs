@@ -27,6 +27,10 @@ pub type Reply = (StatusCode, String, Value);
 
 impl Serving {
     pub async fn start(settings: &[&str]) -> Self {
+        Self::listening("127.0.0.1:0", settings).await
+    }
+
+    pub async fn listening(listen: &str, settings: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut sets = vec![format!("data_dir={}", dir.path().display())];
         let fixed = [
@@ -37,7 +41,7 @@ impl Serving {
         ];
         sets.extend(fixed.iter().chain(settings).map(|one| (*one).to_owned()));
         let config = Config::load(&Sources { sets, ..Sources::default() }).unwrap();
-        let plan = Plan::new(&Role::ALL, Work::SERVE, Some("127.0.0.1:0".parse().unwrap()));
+        let plan = Plan::new(&Role::ALL, Work::SERVE, Some(listen.parse().unwrap()));
         let process = Process::start(&config, plan).await.unwrap();
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { process, client, _dir: dir }

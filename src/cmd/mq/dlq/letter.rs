@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::domain::event::Kind;
 use crate::mq::handler::identity;
 use crate::mq::operate::StoredMessage;
-use crate::mq::rocketmq::DLQ_PREFIX;
+use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
 /// Where a dead letter lies: `broker:queue:offset`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,10 +78,19 @@ impl Letter {
     /// The topic that it was consumed from.
     #[must_use]
     pub fn origin(&self) -> Option<&str> {
-        ["dlqOriginTopic", "DLQ_ORIGIN_TOPIC", "RETRY_TOPIC", "REAL_TOPIC"]
+        let named = ["dlqOriginTopic", "DLQ_ORIGIN_TOPIC", "RETRY_TOPIC", "REAL_TOPIC"]
             .into_iter()
             .filter_map(|name| self.message.property(name))
-            .find(|topic| !topic.starts_with('%'))
+            .find(|topic| !topic.starts_with('%'));
+        named.or_else(|| self.of_pop())
+    }
+
+    /// The topic of origin, if members of its group that pop found it at last in the retry topic of that topic.
+    #[must_use]
+    pub fn of_pop(&self) -> Option<&str> {
+        let group = self.message.queue.topic.strip_prefix(DLQ_PREFIX)?;
+        let rest = self.message.property("RETRY_TOPIC")?.strip_prefix(RETRY_PREFIX)?.strip_prefix(group)?;
+        rest.strip_prefix(POP_SEPARATORS).filter(|origin| !origin.is_empty())
     }
 
     /// What happened: its event, else its tag, else its topic.
@@ -141,6 +150,14 @@ impl Letter {
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.event(), self.reason().unwrap_or_default())
     }
+}
+
+/// Between group and topic in the retry topic of a group that pops: without and with the broker's enableRetryTopicV2.
+const POP_SEPARATORS: [char; 2] = ['_', '+'];
+
+/// The retry topics that a group has for a topic, if its members pop; clients may send to the first of them only.
+pub fn topics_of_pop(group: &str, topic: &str) -> [String; 2] {
+    POP_SEPARATORS.map(|separator| format!("{RETRY_PREFIX}{group}{separator}{topic}"))
 }
 
 /// Property that counts replays; it travels with the message, as do the next two.
@@ -230,28 +247,50 @@ mod tests {
             assert!(wrong.parse::<LetterId>().is_err(), "{wrong}");
         }
     }
+
+    fn letter_of(properties: &[(&str, &str)], body: &str) -> Letter {
+        let mut properties: Vec<_> = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        properties.sort();
+        let queue = QueueId { topic: "%DLQ%g".to_owned(), broker: "a".to_owned(), queue: 0 };
+        let message = StoredMessage {
+            queue,
+            offset: 1,
+            offset_id: String::new(),
+            unique_id: "UNIQUE".to_owned(),
+            tag: String::new(),
+            key: "p5".to_owned(),
+            body: body.to_owned().into(),
+            unreadable: None,
+            properties,
+            born_ms: 0,
+            stored_ms: 0,
+            reconsumed: 0,
+            size: 0,
+        };
+        Letter { id: "a:0:1".parse().unwrap(), message }
+    }
+
+    #[test]
+    fn a_letter_of_pop_names_its_retry_topic() {
+        for (property, wanted) in [
+            ("%RETRY%g_orders_1", Some("orders_1")),
+            ("%RETRY%g+orders", Some("orders")),
+            ("%RETRY%g", None),
+            ("%RETRY%g_", None),
+            ("%RETRY%other_orders", None),
+            ("%RETRY%good+orders", None),
+        ] {
+            let letter = letter_of(&[("RETRY_TOPIC", property)], "{}");
+            assert_eq!((letter.of_pop(), letter.origin()), (wanted, wanted), "{property}");
+        }
+        let pushed = letter_of(&[("RETRY_TOPIC", "orders")], "{}");
+        assert_eq!((pushed.of_pop(), pushed.origin()), (None, Some("orders")));
+        assert_eq!(topics_of_pop("g", "orders"), ["%RETRY%g_orders", "%RETRY%g+orders"]);
+    }
+
     #[test]
     fn an_event_is_known_by_the_id_that_its_group_knows() {
-        let letter = |properties: &[(&str, &str)], body: &str| {
-            let mut properties: Vec<_> = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            properties.sort();
-            let queue = QueueId { topic: "%DLQ%g".to_owned(), broker: "a".to_owned(), queue: 0 };
-            let message = StoredMessage {
-                queue,
-                offset: 1,
-                offset_id: String::new(),
-                unique_id: "UNIQUE".to_owned(),
-                tag: String::new(),
-                key: "p5".to_owned(),
-                body: body.to_owned().into(),
-                properties,
-                born_ms: 0,
-                stored_ms: 0,
-                reconsumed: 0,
-                size: 0,
-            };
-            Letter { id: "a:0:1".parse().unwrap(), message }.event_id()
-        };
+        let letter = |properties: &[(&str, &str)], body: &str| letter_of(properties, body).event_id();
         let of_ruyi = ("dlqOriginTopic", "ORDER_CREATED");
         assert_eq!(letter(&[of_ruyi], "{"), "p5:ORDER_CREATED");
         assert_eq!(letter(&[of_ruyi], r#"{"eventId": "e1"}"#), "e1");

@@ -1,6 +1,7 @@
 //! Giving dead letters to the group that failed: paced, watched, and going on where it was interrupted.
 
 mod watch;
+mod way;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use self::watch::Watch;
+use self::way::Ways;
 use super::filter::Chosen;
 use super::letter::{BORN, LETTER, Letter, LetterId, REPLAYS, topic_of};
 use super::pace::{self, Pace, Rate};
@@ -24,7 +26,7 @@ use crate::cmd::journal;
 use crate::cmd::mq::progress;
 use crate::config::Millis;
 use crate::mq::message::{Delay, Outgoing};
-use crate::mq::rocketmq::{RETRY_PREFIX, RocketMq};
+use crate::mq::rocketmq::RocketMq;
 use crate::shutdown::Shutdown;
 
 /// How often it is looked whether letters come back.
@@ -71,7 +73,7 @@ pub(super) struct Args {
 enum Via {
     /// The group's retry topic; the topic of origin on ruyi's embedded broker, which has no way to send to a retry topic
     Auto,
-    /// `%RETRY%<group>`: only this group sees it
+    /// `%RETRY%<group>`, or of members that pop (gRPC) `%RETRY%<group>_<topic>`: only this group sees it
     Retry,
     /// The topic that it came from: every group of the topic sees it, and those of ruyi drop what they have handled
     Topic,
@@ -119,7 +121,8 @@ struct Run<'a> {
     context: &'a Context,
     mq: &'a RocketMq,
     args: &'a Args,
-    retry_topic: Option<String>,
+    /// None: by the topics of origin.
+    ways: Option<Ways<'a>>,
     state: State,
     summary: Summary,
     watch: Watch<'a>,
@@ -130,17 +133,17 @@ struct Run<'a> {
 pub(super) async fn run(context: &Context, mq: &RocketMq, args: &Args) -> anyhow::Result<ExitCode> {
     let group = &args.chosen.group;
     let span = args.chosen.span(mq).await?;
-    let retry_topic = (by_retry(mq, args.via).await?).then(|| format!("{RETRY_PREFIX}{group}"));
+    let ways = if by_retry(mq, args.via).await? { Some(Ways::of(mq, group).await?) } else { None };
     let data_dir = &context.config.data_dir;
     // Who only looks needs no place to write.
     let state = if args.change.dry_run { State::open(data_dir, group)? } else { State::lock(data_dir, group)? };
     let summary = Summary { group: group.clone(), ..Summary::default() };
-    let watch = Watch::new(mq, &topic_of(group), retry_topic.as_deref()).await?;
-    let mut run = Run { context, mq, args, retry_topic, state, summary, watch, held: HashSet::new() };
+    let watch = Watch::new(mq, &topic_of(group)).await?;
+    let mut run = Run { context, mq, args, ways, state, summary, watch, held: HashSet::new() };
     let due = run.due(&span).await?;
     let what = format!("replay {} dead letters to {group}", due.len());
     if !due.is_empty() && args.change.approved(&what)? {
-        let via = run.retry_topic.as_deref().unwrap_or("the topics of origin");
+        let via = if run.ways.is_some() { "the retry topics of the group" } else { "the topics of origin" };
         let chosen = super::What { group, filter: &args.chosen.filter, letters: due.len() as u64 };
         let what = What { chosen, via, rps: args.rate.rps };
         journal::record(context, "mq dlq replay", args.change.reason.as_deref(), &what)?;
@@ -213,7 +216,7 @@ impl Run<'_> {
         if now_ms - letter.born_ms() > self.args.max_age.unwrap_or(self.context.config.retention.inbox).ms() {
             return Some(Refused::Age);
         }
-        (self.retry_topic.is_none() && letter.origin().is_none()).then_some(Refused::Origin)
+        (self.ways.is_none() && letter.origin().is_none()).then_some(Refused::Origin)
     }
 
     async fn send(&mut self, due: &[LetterId]) -> anyhow::Result<()> {
@@ -256,7 +259,8 @@ impl Run<'_> {
     async fn warn_if_nobody_is_there(&self) -> anyhow::Result<()> {
         let group = &self.args.chosen.group;
         if self.mq.members(group).await?.is_empty() {
-            let text = "no member is online: what is replayed waits, and nobody can tell whether it fails again";
+            let text = "the brokers know of no member that is online (of members behind a proxy in cluster mode they know \
+                        nothing): what is replayed waits for one, and nobody can tell whether it fails again";
             writeln!(std::io::stderr(), "{group}: {text}")?;
         }
         Ok(())
@@ -268,7 +272,7 @@ impl Run<'_> {
         self.summary.came_back = back;
         if sent >= ENOUGH.min(self.summary.due) && back * 100 > sent * u64::from(self.args.max_fail) {
             let limit = self.args.max_fail;
-            self.summary.stopped = Some(format!("{back} of {sent} failed again: more than --max-fail {limit}"));
+            self.summary.stopped = Some(format!("{back} of {sent} failed again: more than --max-fail {limit} %"));
         }
         Ok(())
     }
@@ -285,11 +289,21 @@ impl Run<'_> {
                 None => self.failed(id, &"it is not there any more")?,
             }
         }
-        let messages: Vec<Outgoing> = letters.iter().map(|letter| self.outgoing(letter)).collect();
+        let mut messages = Vec::with_capacity(letters.len());
+        for letter in &letters {
+            let topic = match &mut self.ways {
+                Some(ways) => ways.back(letter).await?,
+                None => letter.origin().map(str::to_owned).unwrap_or_default(),
+            };
+            if self.ways.is_some() {
+                self.watch.follow(&topic).await?;
+            }
+            messages.push(self.outgoing(letter, topic));
+        }
         let before = self.summary.sent;
         let mut silent = false;
         let mq = self.mq;
-        let mut sends = std::pin::pin!(pace::send(mq, &messages, self.retry_topic.is_some()));
+        let mut sends = std::pin::pin!(pace::send(mq, &messages, self.ways.is_some()));
         while let Some(results) = sends.next().await {
             for (index, result) in results {
                 let letter = &letters[index];
@@ -321,19 +335,18 @@ impl Run<'_> {
         Ok(writeln!(std::io::stderr(), "{id}: {why}")?)
     }
 
-    /// The letter as it is, with its event id and all that its producer gave it, and one replay more.
-    fn outgoing(&self, letter: &Letter) -> Outgoing {
+    /// The letter as it is, with its event id and all that its producer gave it, and one replay more, to this topic.
+    fn outgoing(&self, letter: &Letter, topic: String) -> Outgoing {
         let mut properties = letter.message.properties.clone();
         properties.retain(|(name, _)| ![REPLAYS, LETTER, BORN].contains(&name.as_str()));
         properties.push((REPLAYS.to_owned(), (letter.replays() + 1).to_string()));
         properties.push((LETTER.to_owned(), letter.id.to_string()));
         properties.push((BORN.to_owned(), letter.born_ms().to_string()));
         // What tells a consumer where it was at first, by the way that it takes.
-        let told = if self.retry_topic.is_some() { "RETRY_TOPIC" } else { "dlqOriginTopic" };
+        let told = if self.ways.is_some() { "RETRY_TOPIC" } else { "dlqOriginTopic" };
         if let (Some(origin), None) = (letter.origin(), letter.message.property(told)) {
             properties.push((told.to_owned(), origin.to_owned()));
         }
-        let topic = self.retry_topic.clone().or_else(|| letter.origin().map(str::to_owned)).unwrap_or_default();
         let body = match self.state.edited(letter) {
             Some(edited) => edited.as_bytes().to_vec().into(),
             None => letter.message.body.clone(),

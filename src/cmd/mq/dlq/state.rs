@@ -209,6 +209,7 @@ mod tests {
             tag: String::new(),
             key: String::new(),
             body: bytes::Bytes::new(),
+            unreadable: None,
             properties: vec![],
             born_ms: 0,
             stored_ms,

@@ -116,6 +116,9 @@ pub(in crate::cmd) struct Whole<'a> {
     size: i32,
     /// All properties, RocketMQ's own as well.
     properties: BTreeMap<&'a str, &'a str>,
+    /// Why the body is as the broker has it: it is compressed, and cannot be decompressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<&'a str>,
     /// JSON as it is, other text as a text, other bytes as {"$hex": "00ff"}.
     #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
@@ -137,6 +140,7 @@ impl<'a> Whole<'a> {
             reconsumed: message.reconsumed,
             size: message.size,
             properties: message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            unreadable: message.unreadable.as_deref(),
             body: Body::of(&message.body),
         }
     }
@@ -160,6 +164,9 @@ impl<'a> Whole<'a> {
         let _ = writeln!(text, "{:<12}{} bytes, given back {} times", "size", self.size, self.reconsumed);
         for (name, value) in &self.properties {
             let _ = writeln!(text, "{:<12}{}={}", "property", printable(name), printable(value));
+        }
+        if let Some(reason) = self.unreadable {
+            let _ = writeln!(text, "{:<12}{}", "unreadable", printable(reason));
         }
         let _ = writeln!(text, "\n{}", printable(self.body.text()));
         text

@@ -133,6 +133,8 @@ pub(super) async fn clone(context: &Context, mq: &RocketMq, args: &CloneFrom) ->
             let source = from.iter().find(|queue| queue.queue == one.queue_id());
             // Where FROM has committed nothing, TO is left alone.
             let Some(after) = source.and_then(|queue| queue.consumer_offset) else { continue };
+            // Nobody is to stand beyond the end because somebody else does.
+            let after = after.min(one.end);
             let again = one.before.unwrap_or(after) - after;
             moves.push(Move { after, again, ..one });
         }

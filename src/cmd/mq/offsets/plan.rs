@@ -48,7 +48,8 @@ impl Move {
             queue: range.queue.queue,
             before,
             after,
-            again: before.unwrap_or(range.min).max(range.min) - after,
+            // What has expired comes no more, and beyond the end there is nothing to come again.
+            again: before.unwrap_or(range.min).clamp(range.min, range.max) - after,
             done: false,
             end: range.max,
             is_cut: wanted != after,
@@ -192,6 +193,9 @@ mod tests {
         // Where it was has expired meanwhile: only what is left can be left out.
         let expired = Move::new(&range(10, 50), Some(3), 50);
         assert_eq!((expired.before, expired.after, expired.again), (Some(3), 50, -40));
+        // Where it was is beyond the end: a topic that was made anew is consumed from its start.
+        let anew = Move::new(&range(0, 10), Some(500), 0);
+        assert_eq!((anew.before, anew.after, anew.again), (Some(500), 0, 10));
         assert!(Move::new(&range(0, 5), None, 0).changes());
         assert!(!Move::new(&range(0, 5), Some(5), 5).changes());
     }

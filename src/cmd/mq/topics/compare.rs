@@ -80,7 +80,8 @@ pub(super) fn compare(wanted: &Wanted, seen: &Seen) -> Vec<Difference> {
         }
         of_members(name, subscriptions, seen.members.get(name).map(Vec::as_slice).unwrap_or_default(), &mut found);
     }
-    for (name, members) in seen.members.iter().filter(|(name, _)| !wanted.groups.contains_key(*name)) {
+    let others = seen.members.iter().filter(|(name, _)| !wanted.is_all && !wanted.groups.contains_key(*name));
+    for (name, members) in others {
         of_members(name, &None, members, &mut found);
     }
     found
@@ -238,6 +239,7 @@ mod tests {
         let seen = Seen { members: [("g".to_owned(), members)].into(), ..Seen::default() };
         let odd = |wanted: &Wanted| compare(wanted, &seen).into_iter().map(|one| one.place).collect::<Vec<_>>();
         assert_eq!(odd(&Wanted::default()), ["1"]);
+        assert!(odd(&Wanted { is_all: true, ..Wanted::default() }).is_empty(), "nobody asked for this group");
         let subscriptions = |filter: &str| Some([("t".to_owned(), filter.to_owned())].into());
         let wanted = |filter| Wanted { groups: [("g".to_owned(), subscriptions(filter))].into(), ..Wanted::default() };
         assert_eq!(odd(&wanted("x")), ["2", "3"]);

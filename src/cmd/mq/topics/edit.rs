@@ -14,7 +14,10 @@ use crate::cmd::journal;
 use crate::cmd::mq::silent;
 use crate::cmd::{Context, Failed, Usage, WithHelp};
 use crate::mq::operate::{Permission, TopicSpec};
-use crate::mq::rocketmq::RocketMq;
+use crate::mq::rocketmq::{MqError, RocketMq};
+
+/// RocketMQ's answer to a setting that it does not take.
+const INVALID_PARAMETER: i32 = 29;
 
 /// Message types of Apache RocketMQ 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
@@ -24,6 +27,7 @@ pub(super) enum MessageType {
     Fifo,
     Delay,
     Transaction,
+    /// All of these; brokers refuse it unless they have enableMixedMessageType=true
     Mixed,
 }
 
@@ -263,12 +267,21 @@ async fn carry_out(
         for (addr, step, spec) in steps.iter_mut().filter(|(_, step, _)| due(step)) {
             match mq.put_topic(addr, spec).await {
                 Ok(()) => step.done = true,
-                Err(error) => failed.note(&step.broker, &error)?,
+                Err(error) => failed.note(&step.broker, &refusal(&error, spec))?,
             }
         }
     }
     context.output().rows(steps.into_iter().map(|(_, step, _)| step))?;
     Ok(failed.code())
+}
+
+/// Why a broker did not take a topic, and what makes it take it.
+pub(super) fn refusal(error: &MqError, spec: &TopicSpec) -> String {
+    let is_mixed = spec.message_type.as_deref() == Some(MessageType::Mixed.name());
+    if is_mixed && error.code() == Some(INVALID_PARAMETER) {
+        return format!("{error}; a broker takes topics of the type mixed with enableMixedMessageType=true only");
+    }
+    error.to_string()
 }
 
 async fn masters(mq: &RocketMq, only: Option<&str>) -> anyhow::Result<Vec<crate::mq::operate::BrokerNode>> {

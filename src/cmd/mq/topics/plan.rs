@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use super::compare::{Action, Difference, Seen, compare};
-use super::edit::MessageType;
+use super::edit::{MessageType, refusal};
 use super::wanted::{Source, Wanted};
 use crate::cmd::confirm::Change;
 use crate::cmd::journal;
@@ -18,7 +18,8 @@ pub(super) const FORMAT: &str = "\
 The file:
   [topics.order-created]      # there, on every broker; each line below may be left out
   queues = 8                  # on every broker
-  type = \"fifo\"               # normal, fifo, delay, transaction, mixed
+  type = \"fifo\"               # normal, fifo, delay, transaction, mixed (which brokers refuse unless they have
+                              # enableMixedMessageType=true)
   permission = \"read-write\"   # read-write, read, write, none
   [topics.old-orders]
   absent = true
@@ -51,7 +52,7 @@ pub(super) async fn plan(context: &Context, mq: &RocketMq, args: &Plan) -> anyho
     let wanted = Wanted::of(&context.config, mq, &args.source)?;
     let mut failed = Failed::default();
     silent::leave_out(mq, &mut failed).await?;
-    let found = compare(&wanted, &seen(mq).await?);
+    let found = compare(&wanted, &seen(mq, &wanted).await?);
     let differs = args.exit_code && !found.is_empty();
     context.output().rows(found)?;
     Ok(if differs { ExitCode::FAILURE } else { failed.code() })
@@ -62,7 +63,7 @@ pub(super) async fn apply(context: &Context, mq: &RocketMq, args: &Apply) -> any
     let wanted = Wanted::of(&context.config, mq, &args.source)?;
     let mut failed = Failed::default();
     silent::leave_out(mq, &mut failed).await?;
-    let seen = seen(mq).await?;
+    let seen = seen(mq, &wanted).await?;
     let mut found = compare(&wanted, &seen);
     let due = |one: &Difference| one.action != Action::FixMember && (args.force || !one.needs_force);
     let count = found.iter().filter(|one| due(one)).count();
@@ -90,11 +91,12 @@ pub(super) async fn apply(context: &Context, mq: &RocketMq, args: &Apply) -> any
 }
 
 /// Looks at the cluster: its topics, its groups, and what their members subscribe to.
-async fn seen(mq: &RocketMq) -> Result<Seen, MqError> {
+async fn seen(mq: &RocketMq, wanted: &Wanted) -> Result<Seen, MqError> {
     let brokers = mq.master_addrs().await?;
     let (topics, groups) = (mq.topic_table().await?, mq.group_table().await?);
     let mut members = BTreeMap::new();
-    for group in groups.values().flatten().collect::<BTreeSet<_>>() {
+    let is_wanted = |group: &&String| !wanted.is_all || wanted.groups.contains_key(*group);
+    for group in groups.values().flatten().filter(is_wanted).collect::<BTreeSet<_>>() {
         if !mq.connections(group).await?.is_empty() {
             members.insert(group.clone(), mq.members(group).await?);
         }
@@ -136,7 +138,7 @@ async fn carry_out(
                     let parts = seen.topics.get(&one.name);
                     let part = parts.and_then(|parts| parts.iter().find(|part| part.broker == one.place));
                     let spec = spec(wanted, new_queues, &one.name, part, &actions);
-                    let outcome = mq.put_topic(addr, &spec).await.map_err(|error| error.to_string());
+                    let outcome = mq.put_topic(addr, &spec).await.map_err(|error| refusal(&error, &spec));
                     put.insert((one.name.clone(), one.place.clone()), outcome.clone());
                     outcome
                 }

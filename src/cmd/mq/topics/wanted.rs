@@ -21,7 +21,7 @@ pub(super) struct Source {
     /// Wanted topics and groups (TOML); they go before the catalogue's
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
-    /// Only what the file says: none of ruyi's own topics and groups
+    /// Only what the file says: none of ruyi's own topics and groups, nor those of anybody else
     #[arg(long, requires = "file")]
     no_catalogue: bool,
 }
@@ -29,6 +29,8 @@ pub(super) struct Source {
 /// What a cluster is to have, by name on the broker. What it does not say may be as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// What it does not name is not looked at.
+    pub is_all: bool,
     pub topics: BTreeMap<String, Topic>,
     pub groups: BTreeMap<String, Subscriptions>,
 }
@@ -81,7 +83,8 @@ impl Wanted {
     /// # Errors
     /// The file cannot be read; [`Usage`] when it says what makes no sense.
     pub fn of(config: &Config, mq: &RocketMq, source: &Source) -> anyhow::Result<Self> {
-        let mut wanted = if source.no_catalogue { Self::default() } else { Self::of_catalogue(config, mq) };
+        let only_file = || Self { is_all: true, ..Self::default() };
+        let mut wanted = if source.no_catalogue { only_file() } else { Self::of_catalogue(config, mq) };
         if let Some(path) = &source.file {
             let file = Self::of_file(path)?;
             wanted.topics.extend(file.topics);

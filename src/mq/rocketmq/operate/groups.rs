@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rocketmq_client_rust::{ConsumerAdmin, MQAdminMutationExt, OffsetAdmin};
+use rocketmq_client_rust::{ConsumerAdmin, MQAdminMutationExt, OffsetAdmin, TopicAdmin};
 use rocketmq_protocol::protocol::subscription::subscription_group_config::SubscriptionGroupConfig;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     queue_id, says,
 };
 use crate::mq::message::QueueId;
-use crate::mq::operate::{Committed, Member, Subscription};
+use crate::mq::operate::{Committed, Member, QueueRange, Subscription};
 use crate::mq::rocketmq::{ADMIN_TIMEOUT, MqError, RETRY_PREFIX, RocketMq};
 
 impl RocketMq {
@@ -59,11 +59,39 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when a broker is away.
     pub async fn topics_of(&self, group: &str) -> Result<Vec<String>, MqError> {
+        let mut topics = self.consumed_topics(group).await?;
+        topics.retain(|topic| *topic != format!("{RETRY_PREFIX}{group}"));
+        Ok(topics)
+    }
+
+    /// As [`RocketMq::topics_of`], with its own retry topic.
+    ///
+    /// # Errors
+    /// [`MqError`] when a broker is away.
+    pub async fn consumed_topics(&self, group: &str) -> Result<Vec<String>, MqError> {
         let mut topics = BTreeSet::new();
         for addr in self.master_addrs().await?.into_values() {
             topics.extend(self.consumed_on(&addr, group, None).await?.into_keys().map(|queue| queue.topic));
         }
-        topics.retain(|topic| *topic != format!("{RETRY_PREFIX}{group}"));
+
+        // While members are online, that answer lacks what the last of their heartbeats did not name. This one has it,
+        // and is found by the group's retry topic, which its first member makes.
+        let told =
+            self.ask("list a group's topics", async |admin| admin.query_topics_by_consumer(group.into()).await).await;
+        match told {
+            Ok(list) => {
+                for topic in list.topic_list.iter().map(ToString::to_string) {
+                    // Brokers remember offsets in topics that are gone.
+                    if !topics.contains(&topic) && !self.topic(&topic).await?.is_empty() {
+                        topics.insert(topic);
+                    }
+                }
+            }
+            Err(error) if says(&error, &[TOPIC_NOT_EXIST]) => {}
+            // It may have asked a broker that was left out, which was told already.
+            Err(error) if self.leaves_out() => tracing::debug!(group, %error, "not all of its topics are known"),
+            Err(error) => return Err(error),
+        }
         Ok(topics.into_iter().collect())
     }
 
@@ -99,8 +127,8 @@ impl RocketMq {
         }
     }
 
-    /// Whether the group has committed anything in a queue for which its broker says 0.
-    async fn has_committed(&self, addr: &str, group: &str, queue: &QueueId) -> Result<bool, MqError> {
+    /// What the group has committed in one queue, whoever is online; none where it has committed nothing.
+    async fn committed_in(&self, addr: &str, group: &str, queue: &QueueId) -> Result<Option<i64>, MqError> {
         let found = self
             .ask("read an offset", async |admin| {
                 let (addr, group, topic) = (addr.into(), group.into(), queue.topic.as_str().into());
@@ -108,8 +136,8 @@ impl RocketMq {
             })
             .await;
         match found {
-            Ok(offset) => Ok(offset >= 0),
-            Err(error) if says(&error, &[QUERY_NOT_FOUND]) => Ok(false),
+            Ok(offset) => Ok((offset >= 0).then_some(offset)),
+            Err(error) if says(&error, &[QUERY_NOT_FOUND]) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -120,33 +148,38 @@ impl RocketMq {
     /// [`MqError`] when a broker of the topic is away, or there is no such topic.
     pub async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Committed>, MqError> {
         let masters = self.master_addrs().await?;
-        let (ranges, _) = self.queue_ranges(topic).await?;
+        let (mut ranges, _) = self.queue_ranges(topic).await?;
         let brokers: BTreeSet<String> = ranges.iter().map(|range| range.queue.broker.clone()).collect();
-        let mut offsets = BTreeMap::new();
-        for broker in &brokers {
-            let Some(addr) = masters.get(broker) else { continue };
-            let mut here = self.consumed_on(addr, group, Some(topic)).await?;
-            let zeros: Vec<QueueId> =
-                here.iter().filter(|(_, (offset, _))| *offset == 0).map(|(queue, _)| queue.clone()).collect();
-            if !zeros.is_empty() {
-                // A broker that has nothing of the group in this topic leaves the topic out when it is not named.
-                let all = self.consumed_on(addr, group, None).await?;
-                for queue in zeros {
-                    if !all.contains_key(&queue) || !self.has_committed(addr, group, &queue).await? {
-                        here.remove(&queue);
-                    }
-                }
-            }
-            offsets.extend(here);
+        let mut told = BTreeMap::new();
+        for addr in brokers.iter().filter_map(|broker| masters.get(broker)) {
+            told.extend(self.consumed_on(addr, group, Some(topic)).await?);
         }
-        let committed = ranges.into_iter().map(|range| {
-            let found = offsets.get(&range.queue);
-            Committed {
-                broker_offset: range.max,
-                consumer_offset: found.map(|(offset, _)| *offset).filter(|offset| *offset >= 0),
-                last_consumed_ms: found.and_then(|(_, at_ms)| *at_ms),
-                queue: range.queue,
-            }
+
+        // A broker says 0 where it knows nothing, and nothing at all of what the last heartbeat of a member did not
+        // name.
+        let mut offsets: BTreeMap<QueueId, Option<i64>> = BTreeMap::new();
+        let is_told = |range: &QueueRange| told.get(&range.queue).is_some_and(|(offset, _)| *offset > 0);
+        let is_consumed =
+            !ranges.iter().all(is_told) && self.consumed_topics(group).await?.iter().any(|name| name == topic);
+        for queue in ranges.iter().map(|range| &range.queue) {
+            let offset = match (told.get(queue), masters.get(&queue.broker)) {
+                (Some((offset, _)), _) if *offset > 0 => Some(*offset),
+                (_, Some(addr)) if is_consumed => self.committed_in(addr, group, queue).await?,
+                _ => None,
+            };
+            offsets.insert(queue.clone(), offset);
+        }
+
+        // What was stored and consumed since the ends were read is not beyond them.
+        let is_beyond = |range: &QueueRange| offsets.get(&range.queue).copied().flatten() > Some(range.max);
+        if ranges.iter().any(is_beyond) {
+            ranges = self.queue_ranges(topic).await?.0;
+        }
+        let committed = ranges.into_iter().map(|range| Committed {
+            broker_offset: range.max,
+            consumer_offset: offsets.get(&range.queue).copied().flatten(),
+            last_consumed_ms: told.get(&range.queue).and_then(|(_, at_ms)| *at_ms),
+            queue: range.queue,
         });
         Ok(committed.collect())
     }

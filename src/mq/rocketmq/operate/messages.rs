@@ -9,6 +9,7 @@ use rocketmq_protocol::common::message::message_decoder::decode_message_id;
 use super::message_queue;
 use crate::mq::message::QueueId;
 use crate::mq::operate::{Page, StoredMessage};
+use crate::mq::rocketmq::frames::restored;
 use crate::mq::rocketmq::{ADMIN_TIMEOUT, MqError, RocketMq};
 
 /// Property that the producer's client names a message with.
@@ -179,6 +180,7 @@ fn stored(message: &MessageExt, broker: &str) -> StoredMessage {
     let text = |name: &str| {
         properties.iter().find(|(key, _)| key == name).map_or_else(String::new, |(_, value)| value.clone())
     };
+    let (body, unreadable) = restored(message.body().unwrap_or_default(), message.sys_flag());
     StoredMessage {
         queue: QueueId { topic: message.topic().to_string(), broker: broker.to_owned(), queue: message.queue_id() },
         offset: message.queue_offset(),
@@ -186,7 +188,8 @@ fn stored(message: &MessageExt, broker: &str) -> StoredMessage {
         unique_id: text(UNIQUE_KEY),
         tag: text("TAGS"),
         key: text("KEYS"),
-        body: message.body().unwrap_or_default(),
+        body,
+        unreadable,
         born_ms: message.born_timestamp(),
         stored_ms: message.store_timestamp(),
         reconsumed: message.reconsume_times(),

@@ -1,8 +1,9 @@
 //! Merchants: who they are, which payments they may open, and which secrets sign what they are told.
 
-use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +18,8 @@ use crate::delivery::{Targets, webhook};
 use crate::domain::event::Kind;
 use crate::domain::id::{MerchantId, parse_id};
 use crate::domain::merchant::{Accept, is_name};
-use crate::http::{ApiJson, Auth, Problem, require};
+use crate::http::{ApiJson, Auth, Caller, Problem, guarded, require};
+use crate::roles::notify::secrets::{self, Rotated, Rotation};
 use crate::roles::reply::{self, from_db};
 
 /// Merchants of one page at most.
@@ -38,9 +40,12 @@ pub(super) struct State {
 /// The routes.
 pub(super) fn router(db: Db, targets: Targets, auth: &Auth) -> OpenApiRouter {
     let read = OpenApiRouter::new().routes(routes!(get)).routes(routes!(list));
-    let write = OpenApiRouter::new().routes(routes!(put)).routes(routes!(rotate));
-    let read = read.route_layer(require(Scope::NotifyRead, auth));
-    read.merge(write.route_layer(require(Scope::NotifyWrite, auth))).with_state(State { db, targets })
+    let read = guarded(read, require(Scope::NotifyRead, auth).of_merchants());
+    // What a merchant may take is not its own to say.
+    let write = guarded(OpenApiRouter::new().routes(routes!(put)), require(Scope::NotifyWrite, auth));
+    let rotate = OpenApiRouter::new().routes(routes!(rotate));
+    let rotate = guarded(rotate, require(Scope::NotifyWrite, auth).of_merchants());
+    read.merge(write).merge(rotate).with_state(State { db, targets })
 }
 
 /// A merchant as it is to be.
@@ -84,7 +89,7 @@ struct MerchantView {
     active: bool,
     /// Which payments it may open at the gateway.
     accepts: Vec<Accept>,
-    /// The secret before the present one signs as well until then, epoch ms; null: there is none.
+    /// Secrets before the present one sign as well, the last of them until then, epoch ms; null: there are none.
     old_secret_until: Option<i64>,
     /// Rises with each change.
     version: i64,
@@ -99,7 +104,7 @@ struct MerchantView {
 
 impl MerchantView {
     fn of(merchant: Merchant, now_ms: i64, show_secret: bool) -> Self {
-        let old = merchant.old_secret.is_some() && now_ms < merchant.old_until;
+        let old_secret_until = merchant.old_at(now_ms).map(|old| old.until).max();
         let Merchant { profile, .. } = merchant;
         Self {
             merchant_id: MerchantId(merchant.id),
@@ -108,7 +113,7 @@ impl MerchantView {
             notify_url: profile.notify_url,
             active: profile.active,
             accepts: profile.accepts,
-            old_secret_until: old.then_some(merchant.old_until),
+            old_secret_until,
             version: merchant.version,
             created_at: merchant.created_at,
             updated_at: merchant.updated_at,
@@ -183,16 +188,9 @@ async fn set(tx: &mut Tx, id: i64, profile: Profile, first: SecretString) -> Res
     let merchant = match known {
         Some(known) if known.profile == profile => return Ok((known, false)),
         Some(known) => Merchant { profile, version: known.version + 1, updated_at: now_ms, ..known },
-        None => Merchant {
-            id,
-            profile,
-            secret: first,
-            old_secret: None,
-            old_until: 0,
-            version: 1,
-            created_at: now_ms,
-            updated_at: now_ms,
-        },
+        None => {
+            Merchant { id, profile, secret: first, old: Vec::new(), version: 1, created_at: now_ms, updated_at: now_ms }
+        }
     };
     merchants::put(tx, &merchant).await?;
     let (body, version) = (merchant.changed(), merchant.version.to_string());
@@ -210,36 +208,46 @@ struct RotateBody {
 }
 
 /// Give a merchant a new secret, which the answer shows. What it is told is signed with both for a while.
+///
+/// Send an `Idempotency-Key` header to be able to repeat a request safely: the answer is the same then, unless the secret
+/// has been changed again since (409).
 #[utoipa::path(post, path = "/merchants/{merchantId}/secret", tag = "notify", request_body = RotateBody,
-    params(("merchantId" = String, Path, description = "Merchant id")),
-    responses((status = 200, body = MerchantView), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    params(("merchantId" = String, Path, description = "Merchant id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters; a repeated key gets the first answer again")),
+    responses((status = 200, body = MerchantView), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn rotate(
     Extract(state): Extract<State>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Option<ApiJson<RotateBody>>,
-) -> Result<Json<MerchantView>, Problem> {
+) -> Result<Response, Problem> {
     let merchant_id: MerchantId = reply::path("merchantId", &id)?;
     let keep_s = body.and_then(|ApiJson(body)| body.keep_old_for_seconds).unwrap_or(KEEP_OLD_S);
     if !(0..=30 * KEEP_OLD_S).contains(&keep_s) {
         let detail = "keepOldForSeconds must be 0 to 2592000";
         return Err(Problem::invalid(detail).field("keepOldForSeconds", detail));
     }
-    let secret = webhook::new_secret();
+    let request = format!("{merchant_id} {keep_s}");
+    let key = reply::request_key("merchant_secret", &caller, &headers, &request)?;
+    let rotation = Rotation { merchant_id: merchant_id.0, secret: webhook::new_secret(), keep_ms: keep_s * 1_000, key };
     let written = state.db.write("merchant_set", move |tx| {
-        let secret = secret.clone();
-        Box::pin(async move {
-            let Some(known) = merchants::lock(tx, vec![merchant_id.0]).await?.remove(&merchant_id.0) else {
-                return Ok(None);
-            };
-            let (now_ms, old_secret) = (tx.now_ms(), Some(known.secret));
-            let old_until = now_ms + keep_s * 1_000;
-            let merchant = Merchant { secret, old_secret, old_until, updated_at: now_ms, ..known };
-            merchants::put(tx, &merchant).await?;
-            Ok(Some(merchant))
-        })
+        let rotation = rotation.clone();
+        Box::pin(async move { secrets::rotate(tx, rotation).await })
     });
-    let merchant = written.await.map_err(|error| from_db(&error))?.ok_or_else(|| unknown(merchant_id))?;
-    Ok(Json(MerchantView::of(merchant, state.db.clock().now_ms(), true)))
+    let now_ms = state.db.clock().now_ms();
+    let shown = |merchant| Json(MerchantView::of(merchant, now_ms, true));
+    match written.await.map_err(|error| from_db(&error))? {
+        Rotated::Done(merchant) => Ok(shown(*merchant).into_response()),
+        Rotated::Replayed(merchant) => Ok((reply::REPLAYED, shown(*merchant)).into_response()),
+        Rotated::KeyReused => Err(reply::key_reused()),
+        Rotated::Replaced => Err(Problem::conflict("the secret of this request has been replaced since")),
+        Rotated::TooMany => Err(Problem::conflict(format!(
+            "{} earlier secrets still sign: wait until one ends, or let them end sooner (keepOldForSeconds)",
+            secrets::MOST_OLD
+        ))),
+        Rotated::Unknown => Err(unknown(merchant_id)),
+    }
 }
 
 fn unknown(merchant_id: MerchantId) -> Problem {
@@ -280,12 +288,21 @@ struct MerchantPage {
 /// List merchants.
 #[utoipa::path(get, path = "/merchants", tag = "notify", params(ListQuery),
     responses((status = 200, body = MerchantPage), (status = 400, body = Problem)))]
-async fn list(Extract(state): Extract<State>, Query(query): Query<ListQuery>) -> Result<Json<MerchantPage>, Problem> {
+async fn list(
+    Extract(state): Extract<State>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<MerchantPage>, Problem> {
     let after = query.after.as_deref().map(|text| parse_id("after", text)).transpose();
     let after = after.map_err(|error| Problem::bad_request(error.to_string()).field("after", error.to_string()))?;
     let limit = reply::limit(query.limit, PAGE)?;
     let mut conn = state.db.read().await.map_err(|error| from_db(&error))?;
-    let rows = merchants::page(&mut conn, after.unwrap_or(0), limit).await.map_err(|error| from_db(&error))?;
+    let rows = match caller.merchant {
+        None => merchants::page(&mut conn, after.unwrap_or(0), limit).await,
+        Some(own) if own.0 <= after.unwrap_or(0) => Ok(Vec::new()),
+        Some(own) => merchants::get(&mut conn, vec![own.0]).await.map(|found| found.into_values().collect()),
+    };
+    let rows = rows.map_err(|error| from_db(&error))?;
     let next = reply::next(&rows, limit, |merchant| merchant.id.to_string());
     let now_ms = state.db.clock().now_ms();
     Ok(Json(MerchantPage { items: rows.into_iter().map(|one| MerchantView::of(one, now_ms, false)).collect(), next }))

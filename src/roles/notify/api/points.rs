@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -186,8 +186,7 @@ pub(super) async fn spend(
     match written.await.map_err(|error| from_db(&error))? {
         Spent::New { record_id, balance } => Ok((StatusCode::CREATED, spent(record_id, balance)).into_response()),
         Spent::Replayed { record_id, balance } => {
-            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
-            Ok((StatusCode::CREATED, replayed, spent(record_id, balance)).into_response())
+            Ok((StatusCode::CREATED, reply::REPLAYED, spent(record_id, balance)).into_response())
         }
         Spent::KeyReused => Err(Problem::invalid("this Idempotency-Key was used for another number of points")
             .field("Idempotency-Key", "belongs to another request")),

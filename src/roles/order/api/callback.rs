@@ -1,16 +1,14 @@
 //! What the warehouse reports: each step becomes an event, exactly once however often it is reported.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State as Extract;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State as Extract};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::State;
+use crate::db::group::Batch;
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx, orders, outbox};
 use crate::delivery::sign;
@@ -98,12 +96,9 @@ pub(super) struct ReportReply {
 /// Signed with `warehouse.secret`: `X-Ruyi-Timestamp` and `X-Ruyi-Signature`, hex HMAC-SHA256 of `<timestamp>.<body>`.
 #[utoipa::path(post, path = "/fulfil/callback", tag = "order", request_body = Report,
     responses((status = 200, body = ReportReply), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
-pub(super) async fn fulfil(
-    Extract(state): Extract<State>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<ReportReply>, Problem> {
+pub(super) async fn fulfil(Extract(state): Extract<State>, request: Request) -> Result<Json<ReportReply>, Problem> {
     let (settings, now_ms) = (&state.settings, state.db.clock().now_ms());
+    let (headers, body) = reply::signed_body(request, now_ms, settings.tolerance_ms).await?;
     sign::verify(&settings.warehouse_secret, &headers, &body, now_ms, settings.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;
     let mut report: Report = crate::http::parse_json(&body)?;
@@ -116,10 +111,10 @@ pub(super) async fn fulfil(
 }
 
 /// Writes the events of reports in one transaction.
-pub(super) async fn write(db: Db, reports: Arc<Vec<Report>>) -> Result<Vec<Reported>, DbError> {
+pub(super) async fn write(db: Db, batch: Batch<Report>) -> Result<Vec<Reported>, DbError> {
     db.write("fulfil_callback", move |tx| {
-        let reports = Arc::clone(&reports);
-        Box::pin(async move { write_all(tx, &reports).await })
+        let batch = batch.clone();
+        Box::pin(async move { write_all(tx, &batch.requests()).await })
     })
     .await
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -326,8 +326,7 @@ pub(super) async fn issue(
     match written.await.map_err(|error| from_db(&error))? {
         Issued::New(coupon) => Ok((StatusCode::CREATED, Json(CouponView::of(coupon, now_ms))).into_response()),
         Issued::Replayed(coupon) => {
-            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
-            Ok((StatusCode::CREATED, replayed, Json(CouponView::of(coupon, now_ms))).into_response())
+            Ok((StatusCode::CREATED, reply::REPLAYED, Json(CouponView::of(coupon, now_ms))).into_response())
         }
         Issued::Unknown => Err(unknown(&name)),
         Issued::Closed => conflict("coupon-closed", format!("no coupons of {name} are given out any more")),

@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::{CancelRequest, State, coupons};
 use crate::cache::{Taken, Verdict};
 use crate::db::orders::{self, Filter};
 use crate::domain::event::CacheKind;
 use crate::domain::id::{CouponId, OrderId, Quantity, Sku, UserId};
-use crate::domain::order::Decision;
+use crate::domain::order::{CancelType, Decision};
 use crate::http::{ApiJson, Problem};
 use crate::roles::order::flow::Moved;
 use crate::roles::order::place::{NewOrder, Placed};
@@ -54,9 +56,9 @@ pub(super) struct NewOrderBody {
     /// Where to, at most 500 characters.
     #[serde(default)]
     address: String,
-    /// Channel that is to take the money.
-    #[serde(default = "sandbox")]
-    channel_id: String,
+    /// Channel that is to take the money. It may be left out only where nothing but the sandbox is configured.
+    #[serde(default)]
+    channel_id: Option<String>,
     /// Coupon of the user that is to reduce it; locked with the order.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -67,10 +69,6 @@ pub(super) struct NewOrderBody {
     /// Seconds to pay, instead of `order.timeout.after`.
     #[serde(default)]
     pay_within_seconds: Option<i64>,
-}
-
-fn sandbox() -> String {
-    "sandbox".to_owned()
 }
 
 /// Place an order.
@@ -93,11 +91,9 @@ pub(super) async fn create(
     match placed.map_err(|error| not_written(&error))? {
         Placed::Created(order) => Ok((StatusCode::CREATED, Json(Accepted::from(&*order))).into_response()),
         Placed::Replayed(order) => {
-            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
-            Ok((StatusCode::CREATED, replayed, Json(Accepted::from(&*order))).into_response())
+            Ok((StatusCode::CREATED, reply::REPLAYED, Json(Accepted::from(&*order))).into_response())
         }
-        Placed::KeyReused => Err(Problem::invalid("this Idempotency-Key was used for another request")
-            .field("Idempotency-Key", "belongs to another request")),
+        Placed::KeyReused => Err(reply::key_reused()),
         Placed::UnknownSkus(skus) => {
             let detail = format!("not sold here: {}", skus.join(", "));
             Err(skus.iter().fold(Problem::invalid(detail), |problem, sku| {
@@ -144,10 +140,12 @@ fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOr
                 .field(field, "at most 500 characters"));
         }
     }
-    if !state.settings.channels.contains(&body.channel_id) {
-        let detail = format!("channelId must be one of {}", state.settings.channels.join(", "));
-        return Err(Problem::invalid(&detail).field("channelId", detail));
+    let most = state.settings.max_quantity;
+    if let Some(item) = body.items.iter().find(|item| item.quantity.get() > most) {
+        let detail = format!("{} of {}: a line has at most {most} (order.max_quantity)", item.quantity.get(), item.sku);
+        return Err(Problem::invalid(&detail).field("items.quantity", detail));
     }
+    let channel_id = channel(state, body.channel_id)?;
     let pay_within_ms = match body.pay_within_seconds {
         None => state.settings.pay_within_ms,
         Some(seconds) => seconds_ms("payWithinSeconds", 1, seconds)?,
@@ -157,12 +155,25 @@ fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOr
         items: body.items.into_iter().map(|item| (item.sku, item.quantity)).collect(),
         remark: body.remark,
         address: body.address,
-        channel_id: body.channel_id,
+        channel_id,
         coupon_id: body.coupon_id.map(|id| id.0),
         hold_ms: seconds_ms("holdSeconds", 0, body.hold_seconds)?,
         pay_within_ms,
         idempotency_key: reply::idempotency_key(headers)?,
         trace: reply::trace(headers),
+    })
+}
+
+/// The channel that an order names, or the only one that there is for orders that name none.
+fn channel(state: &State, named: Option<String>) -> Result<String, Problem> {
+    let known = &state.settings.channels;
+    let channel_id = named.or_else(|| state.settings.default_channel.clone());
+    channel_id.filter(|id| known.contains(id)).ok_or_else(|| {
+        let detail = match known.join(", ") {
+            none if none.is_empty() => "no payment channel is configured: nothing can be ordered here".to_owned(),
+            names => format!("channelId must be one of {names}"),
+        };
+        Problem::invalid(&detail).field("channelId", detail)
     })
 }
 
@@ -221,11 +232,28 @@ pub(super) struct ListQuery {
 }
 
 /// A page of the orders themselves, or of a search.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Listed {
     Orders(OrderPage),
     Found(FoundPage),
+}
+
+/// An empty page is both, so it is any of them and not one.
+impl PartialSchema for Listed {
+    fn schema() -> RefOr<Schema> {
+        let page = |name| Ref::from_schema_name(name);
+        AnyOfBuilder::new().item(page(OrderPage::name())).item(page(FoundPage::name())).into()
+    }
+}
+
+impl ToSchema for Listed {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((OrderPage::name().into(), OrderPage::schema()));
+        schemas.push((FoundPage::name().into(), FoundPage::schema()));
+        OrderPage::schemas(schemas);
+        FoundPage::schemas(schemas);
+    }
 }
 
 /// List orders, newest first.
@@ -289,23 +317,28 @@ pub(super) struct CancelBody {
 }
 
 /// Cancel an order; money that was paid goes back.
+///
+/// 202: payment is asked first whether it has the money; the order is canceled in a moment, unless the warehouse has it
+/// by then.
 #[utoipa::path(post, path = "/orders/{id}/cancel", tag = "order", request_body = CancelBody, params(("id" = String, Path, description = "Order id")),
-    responses((status = 200, body = OrderView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = OrderView), (status = 202, body = OrderView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn cancel(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Option<ApiJson<CancelBody>>,
-) -> Result<Json<OrderView>, Problem> {
+) -> Result<(StatusCode, Json<OrderView>), Problem> {
     let order_id: OrderId = reply::path("id", &id)?;
     let reason = body.and_then(|ApiJson(body)| body.reason);
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > 500) {
         return Err(Problem::invalid("reason has more than 500 characters").field("reason", "at most 500 characters"));
     }
-    let request = CancelRequest { order_id: order_id.0, reason, trace: reply::trace(&headers) };
+    let (by, trace) = (CancelType::User, reply::trace(&headers));
+    let request = CancelRequest { order_id: order_id.0, by, reason, trace };
     match state.cancel.submit(request).await.map_err(|error| not_written(&error))? {
         Moved::Unknown => Err(unknown(order_id)),
         Moved::Decided(Decision::Refuse(why) | Decision::Early(why), _) => Err(Problem::conflict(why)),
-        Moved::Decided(_, order) => Ok(Json(OrderView::of(*order, None))),
+        Moved::Decided(_, order) => Ok((StatusCode::OK, Json(OrderView::of(*order, None)))),
+        Moved::Asked(order) => Ok((StatusCode::ACCEPTED, Json(OrderView::of(*order, None)))),
     }
 }

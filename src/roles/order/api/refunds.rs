@@ -138,8 +138,7 @@ pub(super) async fn refund(
         Asked::NumberUsed => Err(Problem::invalid("this number was used for another refund of this order")),
         Asked::Taken(refund) => Ok((StatusCode::ACCEPTED, Json(RefundView::from(*refund))).into_response()),
         Asked::Again(refund) => {
-            let replayed = [("idempotency-replayed", "true")];
-            Ok((StatusCode::ACCEPTED, replayed, Json(RefundView::from(*refund))).into_response())
+            Ok((StatusCode::ACCEPTED, reply::REPLAYED, Json(RefundView::from(*refund))).into_response())
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The pay gateway over HTTP: what a merchant's own systems call.
 
-use axum::Json;
 use axum::extract::{Path, State as Extract};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,7 +14,7 @@ use crate::domain::id::{MerchantId, PaymentId, UserId};
 use crate::domain::merchant::is_name;
 use crate::domain::money::Money;
 use crate::domain::payment::Status;
-use crate::http::{ApiJson, Problem};
+use crate::http::{ApiJson, Caller, Problem, of_another_merchant};
 use crate::roles::payment::gateway::{Act, Acted, Open, Opened, Payment, act};
 use crate::roles::reply::{self, from_db, not_written};
 
@@ -141,11 +141,15 @@ fn check(state: &State, body: &OpenBody) -> Result<(), Problem> {
         (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn open(
     Extract(state): Extract<State>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     ApiJson(body): ApiJson<OpenBody>,
 ) -> Result<Response, Problem> {
-    check(&state, &body)?;
     let merchant_id = body.merchant_id;
+    if let Some(own) = caller.merchant.filter(|own| *own != merchant_id) {
+        return Err(of_another_merchant(own));
+    }
+    check(&state, &body)?;
     let wish = Open {
         merchant_id: merchant_id.0,
         out_order_no: body.out_order_no,
@@ -161,8 +165,7 @@ pub(super) async fn open(
     match state.open.submit(wish).await.map_err(|error| not_written(&error))? {
         Opened::New(payment) => Ok((StatusCode::CREATED, Json(GatewayView::of(*payment, vec![]))).into_response()),
         Opened::Replayed(payment) => {
-            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
-            Ok((StatusCode::CREATED, replayed, Json(GatewayView::of(*payment, vec![]))).into_response())
+            Ok((StatusCode::CREATED, reply::REPLAYED, Json(GatewayView::of(*payment, vec![]))).into_response())
         }
         Opened::Different => Err(Problem::conflict(
             "this outOrderNo belongs to a payment of another amount, product, channel, user, extraArg or notifyUrl",

@@ -52,7 +52,7 @@ async fn behind(bench: &ClientBench, group: &str, topics: &[String]) {
 
 async fn lag(bench: &ClientBench, group: &str, topics: &[String]) -> Option<i64> {
     let lags = bench.mq.lag(group, &topics[..1]).await.ok()?;
-    Some(lags.iter().filter_map(|(_, lag)| *lag).sum())
+    Some(lags.iter().filter_map(|(_, lag)| lag.lag()).sum())
 }
 
 /// What the group is told to have before it is what it has, and every limit does what it says.

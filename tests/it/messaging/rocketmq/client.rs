@@ -63,7 +63,7 @@ async fn batches_of_several_topics_arrive_in_order_per_key(which: EitherBroker) 
         let lag = bench.mq.lag(&group, &topics).await.unwrap();
         assert_eq!(lag.len(), 8, "{lag:?}");
         // Queues that no key chose have nothing committed, and may be unknown.
-        if lag.iter().all(|(_, lag)| lag.unwrap_or(0) == 0) && lag.iter().any(|(_, lag)| *lag == Some(0)) {
+        if lag.iter().all(|(_, lag)| lag.lag().unwrap_or(0) == 0) && lag.iter().any(|(_, lag)| lag.lag() == Some(0)) {
             break;
         }
         assert!(started.elapsed() < DEADLINE, "{lag:?}");

@@ -4,6 +4,7 @@
 mod backlog;
 #[cfg(feature = "embedded")]
 mod client;
+mod compressed;
 #[cfg(feature = "embedded")]
 mod outage;
 mod rejoin;

@@ -40,7 +40,7 @@ async fn nothing_waits(cluster: &Cluster, what: &str) {
             let lag = mq.lag(group.name(), &topics).await.unwrap_or_default();
             let brokers: std::collections::BTreeSet<&str> =
                 lag.iter().map(|(queue, _)| queue.broker.as_str()).collect();
-            if brokers.len() == 2 && lag.iter().all(|(_, lag)| lag.unwrap_or(0) == 0) {
+            if brokers.len() == 2 && lag.iter().all(|(_, lag)| lag.lag().unwrap_or(0) == 0) {
                 break;
             }
             assert!(started.elapsed() < DEADLINE, "{what}: {}: {lag:?}", group.name());

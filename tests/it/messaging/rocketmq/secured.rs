@@ -181,7 +181,7 @@ async fn namespaces_share_a_cluster_and_nothing_else() {
         let started = Instant::now();
         loop {
             let lag = client.mq.lag(&group, &topics[..1]).await.unwrap();
-            if lag.iter().any(|(queue, lag)| *queue == taken.queue && *lag == Some(0)) {
+            if lag.iter().any(|(queue, lag)| *queue == taken.queue && lag.lag() == Some(0)) {
                 break;
             }
             assert!(started.elapsed() < DEADLINE, "{lag:?}");

@@ -3,4 +3,6 @@
 mod commands;
 mod edit;
 mod java;
+mod picked;
+mod pop;
 mod replay;

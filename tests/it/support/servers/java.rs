@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::rocketmq::jars;
@@ -18,9 +19,10 @@ pub struct Java {
 
 /// A running one; it ends with its input.
 pub struct Program {
-    child: Child,
+    child: Mutex<Child>,
     input: Option<ChildStdin>,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Java {
@@ -57,12 +59,12 @@ impl Java {
             .unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (out, into) = (BufReader::new(child.stdout.take().unwrap()), Arc::clone(&lines));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
                 into.lock().unwrap().push(line);
             }
         });
-        Program { input: child.stdin.take(), child, lines }
+        Program { input: child.stdin.take(), child: Mutex::new(child), lines, reader: Some(reader) }
     }
 }
 
@@ -77,9 +79,13 @@ impl Program {
         input.flush().unwrap();
     }
 
-    /// What it has printed so far.
+    /// What it has printed so far. A program that failed says so now, and nobody waits for more of it.
     pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
+        let lines = self.lines.lock().unwrap().clone();
+        if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
+            assert!(status.success(), "{status}: {lines:?}");
+        }
+        lines
     }
 
     /// Waits for a line that begins with `start`, and returns what came before it and that line.
@@ -98,15 +104,16 @@ impl Program {
     /// Ends its input, and waits for its end; what it has printed.
     pub fn finish(mut self) -> Vec<String> {
         drop(self.input.take());
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {:?}", self.lines());
+        self.child.lock().unwrap().wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
         self.lines()
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -48,6 +48,16 @@ impl MariaDb {
         Some(Self { server: ChildProcess::start("MariaDB", dir, command), port, databases: AtomicU32::new(0) })
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A connection of its own to the database `name`, beside all others.
+    pub async fn connect(&self, name: &str) -> AnyConnection {
+        sqlx::any::install_default_drivers();
+        AnyConnection::connect(&self.url(name)).await.unwrap()
+    }
+
     /// The URL of the database `name`.
     pub fn url(&self, name: &str) -> String {
         format!("mysql://root@127.0.0.1:{}/{name}", self.port)

@@ -4,6 +4,7 @@ pub mod child;
 pub mod java;
 pub mod mariadb;
 pub mod redis;
+pub mod remoting;
 pub mod rocketmq;
 pub mod tidb;
 

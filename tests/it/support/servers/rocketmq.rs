@@ -6,13 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::child::{ChildProcess, free_port, free_ports};
+use super::remoting::ask;
 use super::{installed, skipped};
 
 const VERSION: &str = "5.4.0";
@@ -37,7 +36,7 @@ mappedFileSizeTimerLog=10240000
 maxHashSlotNum=100000
 maxIndexNum=400000
 diskMaxUsedSpaceRatio=95
-waitTimeMillsInSendQueue=3000
+waitTimeMillsInSendQueue=60000
 osPageCacheBusyTimeOutMills=10000
 registerNameServerPeriod=10000
 flushConsumerOffsetInterval=1000
@@ -253,14 +252,8 @@ impl Broker {
 /// The brokers that the name server on `port` names, as it says it; `None` where it does not run or wants TLS.
 async fn named_by(port: u16) -> Option<String> {
     const GET_BROKER_CLUSTER_INFO: u32 = 106;
-    let header = format!(r#"{{"code":{GET_BROKER_CLUSTER_INFO},"language":"OTHER","version":0,"opaque":1,"flag":0}}"#);
-    let length = u32::try_from(header.len()).unwrap();
-    let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    server.write_all(&[&(length + 4).to_be_bytes(), &length.to_be_bytes(), header.as_bytes()].concat()).await.ok()?;
-    let length = tokio::time::timeout(Duration::from_secs(10), server.read_u32()).await.ok()?.ok()?;
-    let mut answer = vec![0; usize::try_from(length).unwrap()];
-    server.read_exact(&mut answer).await.ok()?;
-    Some(String::from_utf8_lossy(&answer).into_owned())
+    let (_, clusters) = ask(&format!("127.0.0.1:{port}"), GET_BROKER_CLUSTER_INFO, json!({}), &[]).await?;
+    Some(String::from_utf8_lossy(&clusters).into_owned())
 }
 
 fn start_java(

@@ -1,7 +1,7 @@
 //! Requests of users, and the calls that the shop makes: both go straight into the routers.
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use ruyi::db::delivery::{self, Delivery, Kind};
 use ruyi::db::{DbError, delivery as calls};
 use ruyi::delivery::sign::{self, SIGNATURE_HEADER, TIMESTAMP_HEADER};
@@ -37,7 +37,9 @@ impl Shop {
         (status, serde_json::from_slice(&text).unwrap_or(Value::Null))
     }
 
-    async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+    async fn send(&self, mut request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+        // As every client does.
+        request.headers_mut().insert("host", HeaderValue::from_static("localhost"));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())
@@ -119,13 +121,19 @@ impl Shop {
     pub fn outside(&mut self, topic: &str, id: &str, key: &str, body: &Value) {
         let mut body = body.clone();
         body.as_object_mut().unwrap().insert("eventId".to_owned(), json!(id));
+        self.outside_text(topic, key, &body.to_string());
+    }
+
+    /// The same with these KEYS, and whatever its body is.
+    pub fn outside_text(&mut self, topic: &str, key: &str, body: &str) {
         self.offset += 1;
         let message = Incoming {
             queue: QueueId { topic: topic.to_owned(), broker: "outside".to_owned(), queue: 0 },
             offset: self.offset,
             tag: String::new(),
             key: key.to_owned(),
-            body: body.to_string().into(),
+            body: body.to_owned().into(),
+            unreadable: None,
             properties: vec![],
             born_ms: self.clock.now_ms(),
         };
@@ -222,7 +230,7 @@ impl Shop {
             Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert | Kind::Merchant | Kind::Sms | Kind::Email => {
                 (call.body.clone(), self.targets.warehouse_secret().clone(), false)
             }
-            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery => {
+            Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery | Kind::RefundQuery => {
                 let body: Value = serde_json::from_str(&call.body).unwrap();
                 let channel = body["channelId"].as_str().unwrap();
                 (call.body.clone(), self.targets.channel_secret(channel).unwrap().clone(), false)

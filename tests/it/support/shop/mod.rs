@@ -24,6 +24,7 @@ use ruyi::domain::event::{Group, Kind, Role};
 use ruyi::fault::Faults;
 use ruyi::http::Auth;
 use ruyi::mq::message::{Delay, Incoming, QueueId};
+use ruyi::mq::reader::Reader;
 use ruyi::mq::relay::outgoing;
 use ruyi::mq::retry::{Policy, RetryLane};
 use ruyi::mq::{Consumer, Handler};
@@ -190,14 +191,17 @@ impl Shop {
         let policy = Policy::of(&config.mq.retry);
         let consumer = |handler| {
             let handler: Arc<dyn Handler> = (setup.wrap)(handler);
-            (handler.group(), Consumer::new(db.clone(), handler, policy.clone(), metrics()))
+            (
+                handler.group(),
+                Consumer::new(db.clone(), handler, policy.clone(), metrics()).reading(Reader::of(&config)),
+            )
         };
         let consumers = process::handlers(&config, &Role::ALL).into_iter().map(consumer).collect();
         let targets = Targets::from_config(&config);
         Self {
             router: router(&db, &config, &targets),
             queries: Queries::new(db.clone(), Channels::of(&config), config.payment.query_after.ms()),
-            timeouts: Timeouts::new(db.clone(), &config.order.timeout),
+            timeouts: Timeouts::new(db.clone(), &config),
             sync: StockSync::new(db.clone(), config.stock.sync_interval.ms()),
             queues: BTreeMap::new(),
             timer: Vec::new(),
@@ -310,6 +314,7 @@ impl Shop {
             tag: message.tag,
             key: message.key,
             body: message.body,
+            unreadable: None,
             properties: message.properties,
             born_ms: self.clock.now_ms(),
         }
@@ -450,7 +455,7 @@ impl Shop {
 
 /// The real routes of every role and of the sandbox.
 fn router(db: &Db, config: &Config, targets: &Targets) -> axum::Router {
-    let auth = Auth::new(&config.http.keys).unwrap();
+    let auth = Auth::new(&config.http, None).unwrap();
     let (sandbox, writer) = sandbox::Sandbox::new(db, config, targets.clone());
     tokio::spawn(writer);
     let (orders, of_orders) = order::api::State::new(db, config);
@@ -462,7 +467,7 @@ fn router(db: &Db, config: &Config, targets: &Targets) -> axum::Router {
         .merge(payment::api::router(payments, &auth))
         .merge(stock::api::router(db.clone(), &auth))
         .merge(notify::api::router(db.clone(), targets, &auth))
-        .merge(sandbox::channel_router(sandbox.clone(), &ruyi::http::Auth::new(&[]).unwrap()))
+        .merge(sandbox::channel_router(sandbox.clone(), &auth))
         .merge(sandbox::warehouse_router(sandbox));
     api.split_for_parts().0
 }

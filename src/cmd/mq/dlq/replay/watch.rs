@@ -17,24 +17,35 @@ struct Tail {
 pub struct Watch<'a> {
     mq: &'a RocketMq,
     dead: Tail,
-    given_back: Option<Tail>,
+    given_back: Vec<Tail>,
     sent: HashSet<LetterId>,
     back: HashSet<LetterId>,
 }
 
 impl<'a> Watch<'a> {
-    /// From now on, in the dead letters and in the group's retry topic, if that is how the group is reached.
+    /// From now on, in the dead letters.
     ///
     /// # Errors
     /// The cluster is away.
-    pub async fn new(mq: &'a RocketMq, dead: &str, retry: Option<&str>) -> Result<Self, MqError> {
-        let given_back = match retry {
-            Some(topic) if !mq.topic(topic).await?.is_empty() => Some(Tail::end(mq, topic).await?),
-            Some(topic) => Some(Tail { topic: topic.to_owned(), span: Span::default() }),
-            None => None,
-        };
+    pub async fn new(mq: &'a RocketMq, dead: &str) -> Result<Self, MqError> {
         let dead = Tail::end(mq, dead).await?;
-        Ok(Self { mq, dead, given_back, sent: HashSet::new(), back: HashSet::new() })
+        Ok(Self { mq, dead, given_back: Vec::new(), sent: HashSet::new(), back: HashSet::new() })
+    }
+
+    /// From now on in this retry topic of the group as well, into which letters are about to be sent.
+    ///
+    /// # Errors
+    /// The cluster is away.
+    pub async fn follow(&mut self, topic: &str) -> Result<(), MqError> {
+        if self.given_back.iter().any(|tail| tail.topic == topic) {
+            return Ok(());
+        }
+        let tail = match self.mq.topic(topic).await?.is_empty() {
+            false => Tail::end(self.mq, topic).await?,
+            true => Tail { topic: topic.to_owned(), span: Span::default() },
+        };
+        self.given_back.push(tail);
+        Ok(())
     }
 
     /// It was sent.
@@ -55,7 +66,7 @@ impl<'a> Watch<'a> {
     pub async fn look(&mut self) -> Result<(), MqError> {
         let back = self.dead.read(self.mq, |_| true).await?;
         self.back.extend(back.into_iter().filter(|id| self.sent.contains(id)));
-        if let Some(tail) = &mut self.given_back {
+        for tail in &mut self.given_back {
             // What we send there ourselves was given back by nobody yet.
             let back = tail.read(self.mq, |reconsumed| reconsumed > 0).await?;
             self.back.extend(back.into_iter().filter(|id| self.sent.contains(id)));

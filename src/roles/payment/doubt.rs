@@ -1,0 +1,135 @@
+//! Money in doubt: a request to give it back stayed without an answer, so nobody knows whether it went.
+//!
+//! What is in doubt stays promised: it is not free to go back another time. Its channel is asked about the refund by its
+//! number until it says what became of it, and people are told when it does not.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::channels::Channels;
+use super::refund::{self, GivenUp};
+use crate::db::delivery::{self, Delivery, Kind};
+use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
+use crate::db::{DbError, Tx};
+use crate::delivery::{Said, Settled, Verdict};
+use crate::domain::id::{PaymentId, RefundId};
+use crate::domain::money::Money;
+
+/// What a channel is asked.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Question<'a> {
+    channel_id: &'a str,
+    payment_id: PaymentId,
+    refund_id: RefundId,
+    amount: Money,
+}
+
+/// What a channel answers: which refund it speaks of, and how much went back.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    refund_id: RefundId,
+    #[serde(default)]
+    amount: Option<Money>,
+}
+
+/// Nobody knows whether the money of a refund went back: it stays promised, and its channel is asked.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn open(
+    tx: &mut Tx,
+    channels: &Channels,
+    payment: Option<&PaymentRow>,
+    refund: &RefundRow,
+    given_up: &GivenUp,
+) -> Result<(), DbError> {
+    payments::doubt_refund(tx, refund.id, &given_up.error).await?;
+    let Some(payment) = payment.filter(|payment| channels.get(&payment.channel_id).is_some()) else { return Ok(()) };
+
+    let question = Question {
+        channel_id: &payment.channel_id,
+        payment_id: PaymentId(payment.id),
+        refund_id: RefundId(refund.id),
+        amount: refund.amount,
+    };
+    let reference = refund.id.to_string();
+    let call = Delivery {
+        id: tx.next_id(),
+        kind: Kind::RefundQuery,
+        reference: reference.clone(),
+        order_id: payment.business_id(),
+        url: channels.url(&payment.channel_id, "query"),
+        body: serde_json::to_string(&question)?,
+        attempts: 0,
+        next_at: tx.now_ms(),
+        trace: given_up.trace.clone(),
+    };
+    delivery::insert(tx, &[call]).await?;
+    // It was in doubt before, and was sent again: the question is asked anew.
+    delivery::ask_again(tx, Kind::RefundQuery, reference).await
+}
+
+/// Takes the word of channels that were asked about refunds.
+///
+/// # Errors
+/// The database's.
+pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
+    let (mut back, mut refused) = (HashMap::new(), HashMap::new());
+    for one in settled.iter().filter(|one| one.delivery.kind == Kind::RefundQuery) {
+        let Ok(id) = one.delivery.reference.parse::<i64>() else { continue };
+        let is_back = matches!(one.said, Some(Said::Paid(_)));
+        match (&one.said, one.verdict) {
+            (Some(Said::Paid(text) | Said::Closed(text)), _) => match fits(tx, id, text, is_back).await? {
+                Err(why) => one.alert(tx, format!("the channel answers about a refund, but {why}")),
+                Ok(()) if is_back => drop(back.insert(id, one.delivery.trace.clone())),
+                Ok(()) => drop(refused.insert(id, one)),
+            },
+            // The end of the schedule; what failed has its alert.
+            (_, Verdict::Delivered) => {
+                one.alert(tx, "the channel does not say what became of a refund: its money is in doubt".to_owned());
+            }
+            _ => {}
+        }
+    }
+    if !back.is_empty() {
+        refund::settle(tx, &back).await?;
+    }
+    let mut given_up = HashMap::new();
+    for (id, one) in refused {
+        // Whoever makes the call once more has locked it before, or finds it refused.
+        if !delivery::close(tx, Kind::ChannelRefund, &id.to_string()).await? {
+            one.alert(tx, "the channel will not give the money back, but is being asked to once more".to_owned());
+            continue;
+        }
+        let error = "the channel says that it did not give the money back, and will not".to_owned();
+        given_up.insert(id, GivenUp { error, refused: true, trace: one.delivery.trace.clone() });
+    }
+    if !given_up.is_empty() {
+        refund::give_up(tx, channels, &given_up).await?;
+    }
+    Ok(())
+}
+
+/// Whether an answer is about this refund, which is in doubt, and about all of its money; why not.
+async fn fits(tx: &mut Tx, id: i64, text: &str, is_back: bool) -> Result<Result<(), String>, DbError> {
+    let answer: Answer = match serde_json::from_str(text) {
+        Ok(answer) => answer,
+        Err(error) => return Ok(Err(format!("the answer cannot be read: {error}"))),
+    };
+    let refund = payments::refund(tx, id).await?;
+    Ok(match refund {
+        _ if answer.refund_id.0 != id => Err("it is about another one".to_owned()),
+        None => Err("there is no such refund".to_owned()),
+        Some(refund) if is_back && answer.amount != Some(refund.amount) => {
+            Err("it does not name the amount of this refund".to_owned())
+        }
+        // A no about what is known to be back.
+        Some(refund) if !is_back && refund.status != RefundStatus::InDoubt => {
+            Err(format!("it says no, and the refund is {}", refund.status.name()))
+        }
+        Some(_) => Ok(()),
+    })
+}

@@ -1,0 +1,103 @@
+//! Events as services of other houses write them, by the frameworks that these use: each is handled once, as it stands.
+
+use ruyi::domain::event::Group;
+use serde_json::{Value, json};
+
+use crate::support::merchant_accounts::{merchant, told};
+use crate::support::servers::mariadb::mariadb_url;
+use crate::support::shop::{Setup, Shop};
+
+const SOON_MS: i64 = 60_000;
+
+/// Ends of the groups with a message, beside what followed from it.
+async fn ends(shop: &Shop, outcome: i64) -> i64 {
+    let text = match outcome {
+        0 => "SELECT COUNT(*) FROM message_process_log WHERE outcome = 0",
+        1 => "SELECT COUNT(*) FROM message_process_log WHERE outcome = 1",
+        _ => "SELECT COUNT(*) FROM message_process_log WHERE outcome = 3",
+    };
+    shop.count(text).await
+}
+
+/// Spring Cloud Stream with fastjson: keys that are no text, a time of its own name, fields that go without saying.
+#[tokio::test]
+async fn an_order_of_a_spring_service_is_frozen_once() {
+    let mut shop = Shop::open().await;
+    shop.sell("1001", 4_950, 10).await;
+    let now_ms = shop.clock.now_ms();
+    let body = format!(
+        r#"{{"orderId":1,"orderNo":"O1","userId":1,"totalAmount":99.00,"productQuantityMap":{{1001:2}},"remark":"",
+            "timestamp":{now_ms},"eventId":"e-1"}}"#
+    );
+    for _ in 0..2 {
+        shop.outside_text("ORDER_CREATED", "O1", &body);
+        shop.settle_within(SOON_MS).await;
+    }
+    assert_eq!(shop.stock("1001").await, (8, 2, 0));
+    let of_event = "SELECT COUNT(*) FROM message_process_log WHERE message_id = 'e-1' AND outcome = 0";
+    assert_eq!(shop.count(of_event).await, 1);
+}
+
+/// A pay gateway in Python: numbers where ruyi writes texts, times without a zone, numbers of its own for its orders.
+#[tokio::test]
+async fn messages_of_a_pay_gateway_are_handled_once() {
+    let mut shop = Shop::open().await;
+    merchant(&shop, 9, json!({ "notifyUrl": "https://example.com/notify" })).await;
+    let submit = r#"{"order_no":"PAY1","out_order_no":"MCH1","plugin_id":1,"plugin_type":"alipay_phone","money":10000,
+        "product_id":"123","channel_id":1,"merchant_id":1,"tenant_id":1,"create_datetime":"2024-01-01 12:00:00"}"#;
+    let notify = r#"{"order_id":"x","order_no":"PAY1","out_order_no":"MCH1","money":10000,"status":2,
+        "notify_url":"https://example.com/notify","retry_count":0}"#;
+    let day = r#"{"product_id":"123","channel_id":1,"tenant_id":1,"money":10000,"date":"2024-01-01",
+        "statistics_type":"success","extra_arg":0}"#;
+    for _ in 0..2 {
+        for (topic, key, body) in
+            [("CALLBACK_SUBMIT", "PAY1", submit), ("ORDER_NOTIFY", "PAY1", notify), ("DAY_STATISTICS", "d1", day)]
+        {
+            shop.outside_text(topic, key, body);
+        }
+        shop.settle_within(SOON_MS).await;
+    }
+    assert_eq!(told(&shop), [("2".to_owned(), json!(10_000), "MCH1".to_owned())]);
+    assert_eq!(shop.count("SELECT CAST(SUM(success_count) AS SIGNED) FROM day_statistics").await, 1);
+    // The payment is another system's.
+    assert_eq!((ends(&shop, 1).await, ends(&shop, 3).await), (1, 0));
+}
+
+/// KEYS is a list between blanks, and old Go clients write a blank behind each.
+#[tokio::test]
+async fn blanks_around_a_name_make_no_other_event() {
+    let mut shop = Shop::open().await;
+    let grant = json!({ "userId": "1001", "points": 5 }).to_string();
+    for keys in ["G1", "G1 ", "G1 X", " G1"] {
+        shop.outside_text("POINTS_GRANT", keys, &grant);
+        shop.settle_within(SOON_MS).await;
+    }
+    let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
+    assert_eq!(points["balance"], Value::from(5));
+}
+
+/// Names and properties that no column holds: the message is a dead letter or handled, and those behind it go on.
+async fn goes_on_behind_what_no_column_holds(mut shop: Shop) {
+    let grant = json!({ "eventId": "g", "userId": "1001", "points": 5 }).to_string();
+    let keys = format!("order-{0} {0} {0}", "4bf92f35-77b3-4da6-a3ce-929d0e0e4736");
+    shop.outside_text("POINTS_GRANT", &keys, "no JSON at all");
+    let long = [("note".to_owned(), "x".repeat(70_000))];
+    shop.queue(Group::Points).last_mut().unwrap().properties.extend(long);
+    shop.outside_text("POINTS_GRANT", &"k".repeat(90), &grant);
+    shop.settle_within(SOON_MS).await;
+    let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
+    assert_eq!((&points["balance"], ends(&shop, 3).await), (&Value::from(5), 1));
+}
+
+#[tokio::test]
+async fn what_no_column_holds_stops_nobody() {
+    goes_on_behind_what_no_column_holds(Shop::open().await).await;
+}
+
+/// SQLite takes whatever it is given; MariaDB refuses.
+#[tokio::test]
+async fn what_no_column_holds_stops_nobody_on_mariadb() {
+    let Some(url) = mariadb_url().await else { return };
+    let setup = Setup { url: Some(url), ..Setup::default() };
+    goes_on_behind_what_no_column_holds(Shop::with(setup, 0).await).await;
+}

@@ -1,0 +1,149 @@
+//! Refunds whose request stayed without an answer: their money is promised until the channel says what became of it.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use ruyi::audit::RoleDbs;
+use ruyi::audit::repair::{Plan, Repair};
+use serde_json::{Value, json};
+
+use crate::support::parties::{Act, Party, body, is_consistent, money_comes, shop_with, signed, violations};
+use crate::support::role_books::STRICT;
+use crate::support::serving::Serving;
+use crate::support::waiting::eventually;
+
+/// The channel's own no.
+const NO: &str = r#"{"refused": true, "reason": "the card is closed"}"#;
+
+async fn ask(serving: &Serving, id: &str, amount: f64) -> (StatusCode, Value) {
+    let request = serving.request(Method::POST, &format!("/orders/{id}/refund")).json(&json!({ "amount": amount }));
+    let (status, _, answer) = serving.reply(request).await;
+    (status, answer)
+}
+
+/// Waits until the first refund of the payment stands so.
+async fn until(serving: &Serving, id: &str, status: &str) -> Value {
+    let look = async {
+        loop {
+            let found = serving.get(&format!("/payments/{id}")).await["refunds"][0].clone();
+            if found["status"] == status {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), look).await.unwrap_or_else(|_| panic!("never {status}"))
+}
+
+/// What the bank gave back, minor units: each number once.
+fn given_back(bank: &Party) -> Vec<Value> {
+    bank.done().iter().map(|seen| body(seen)["amount"].clone()).collect()
+}
+
+/// The bank pays, its answer is lost, and whatever it says to the repetition is no end of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_after_silence_leaves_money_in_doubt() {
+    for no in [(409, "{}"), (401, ""), (403, ""), (404, "not here"), (409, NO), (422, NO), (200, NO)] {
+        let bank = Party::start("/refund", vec![vec![Act::Cut]], Act::Say(no.0, no.1)).await;
+        let few = r#"delivery.schedule=["10ms","10ms","10ms"]"#;
+        let serving = shop_with(&bank, &[few, r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+        let id = signed(&serving).await;
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+        until(&serving, &id, "IN_DOUBT").await;
+
+        // It stays promised: no more than the rest can go back.
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::CONFLICT, "{no:?}");
+        let found = violations(&serving).await;
+        assert!(found.iter().any(|one| one.evidence.contains("in doubt")), "{no:?}: {found:#?}");
+        assert_eq!(given_back(&bank), [json!(30)], "{no:?}");
+        serving.stop().await;
+    }
+}
+
+/// A repair asks for the same refund once more: the channel knows it by its number, and pays once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_sends_what_is_in_doubt_again() {
+    let bank = Party::start("/refund", vec![vec![Act::Cut, Act::Say(409, NO)]], Act::Do).await;
+    let serving = shop_with(&bank, &[r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+    let id = signed(&serving).await;
+    assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+    until(&serving, &id, "IN_DOUBT").await;
+
+    let dbs = RoleDbs::one(serving.db());
+    let mut repair = Repair::new(&dbs, &STRICT);
+    let found = violations(&serving).await;
+    let doubt = found.iter().find(|one| one.evidence.contains("in doubt")).unwrap();
+    let planned = repair.plan(doubt).await.unwrap();
+    let Plan::Mend(action) = planned else { panic!("{planned:?}") };
+    repair.apply(&action).await.unwrap();
+    until(&serving, &id, "SUCCESS").await;
+    is_consistent(&serving).await;
+    assert_eq!(given_back(&bank), [json!(30)]);
+    serving.stop().await;
+}
+
+/// The channel is asked by the number of the refund, and its word ends the doubt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_channel_ends_the_doubt() {
+    for (word, ends) in [("SUCCESS", "SUCCESS"), ("CLOSED", "FAILED")] {
+        let bank = Party::start("/refund", vec![vec![Act::Cut, Act::Say(422, NO)]], Act::Do).await;
+        bank.says_of_refunds(word);
+        let serving = shop_with(&bank, &[]).await;
+        let id = signed(&serving).await;
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+        until(&serving, &id, ends).await;
+        serving.settled().await;
+
+        let again = ask(&serving, &id, 30.0).await.0;
+        let wanted = if ends == "FAILED" { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        assert_eq!(again, wanted, "{word}");
+        is_consistent(&serving).await;
+        serving.stop().await;
+    }
+}
+
+/// Without silence before it the channel's own no is the end, and the money is free again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_refusal_frees_the_money() {
+    let bank = Party::start("/refund", vec![vec![Act::NotNow, Act::Say(422, NO)]], Act::Do).await;
+    let serving = shop_with(&bank, &["delivery.timeout=10s"]).await;
+    let id = signed(&serving).await;
+    assert_eq!(ask(&serving, &id, 59.8).await.0, StatusCode::ACCEPTED);
+    until(&serving, &id, "FAILED").await;
+    serving.settled().await;
+    assert_eq!(ask(&serving, &id, 59.8).await.0, StatusCode::ACCEPTED);
+    is_consistent(&serving).await;
+    assert_eq!(given_back(&bank), [json!(59.8)]);
+    serving.stop().await;
+}
+
+/// The same for the refunds of a merchant's own payment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_of_the_gateway_in_doubt_stays_promised() {
+    let bank = Party::start("/refund", vec![vec![Act::Cut, Act::Say(409, NO)]], Act::Do).await;
+    let asked = format!("delivery.kinds.refund_query.schedule=[{}]", [r#""50ms""#; 100].join(","));
+    let serving = shop_with(&bank, &[&asked]).await;
+    let accepts = json!([{ "productId": "h5", "channelId": "bank" }]);
+    serving.fine(Method::PUT, "/merchants/9", &json!({ "name": "M", "accepts": accepts })).await;
+    serving.settled().await;
+    let wish =
+        json!({ "merchantId": "9", "outOrderNo": "M-1", "amount": 59.8, "productId": "h5", "channelId": "bank" });
+    let payment = serving.fine(Method::POST, "/payments", &wish).await;
+    assert_eq!(money_comes(&serving, &payment).await, StatusCode::OK);
+
+    let path = "/merchants/9/payments/M-1";
+    let refund = async |key: &str| {
+        let request = serving.request(Method::POST, &format!("{path}/refund")).header("idempotency-key", key);
+        let (status, _, answer) = serving.reply(request.json(&json!({ "amount": 30 }))).await;
+        (status, answer)
+    };
+    assert_eq!(refund("r1").await.0, StatusCode::ACCEPTED);
+    let standing = async || serving.get(path).await["refunds"][0]["status"].clone();
+    eventually("it is in doubt", async || standing().await == "IN_DOUBT").await;
+    assert_eq!(refund("r2").await.0, StatusCode::CONFLICT);
+    assert_eq!(refund("r1").await.1["refunds"].as_array().unwrap().len(), 1);
+    bank.says_of_refunds("SUCCESS");
+    eventually("it is back", async || standing().await == "SUCCESS").await;
+    is_consistent(&serving).await;
+    serving.stop().await;
+}
