@@ -35,6 +35,7 @@ pub mod products;
 pub mod prune;
 pub mod refunds;
 pub mod retry;
+mod server_time;
 pub mod sql;
 pub mod statistics;
 pub mod stock;

@@ -88,13 +88,15 @@ impl Db {
                 (both.clone(), both)
             }
         };
+        // Corrected by this database's server: another one may have another time.
+        let clock = options.clock.apart();
         Ok(Self(Arc::new(Inner {
             dialect,
             writer,
             reader,
             gate: Gate::default(),
-            clock: options.clock.clone(),
-            ids: Arc::new(Ids::new(options.clock.clone())),
+            ids: Arc::new(Ids::new(clock.clone())),
+            clock,
             faults: options.faults.clone(),
             committed: OnceLock::new(),
             webhook: OnceLock::new(),
