@@ -39,6 +39,7 @@ pub mod prune;
 pub mod refunds;
 pub mod requests;
 pub mod retry;
+mod server_time;
 pub mod sql;
 pub mod statistics;
 pub mod stock;

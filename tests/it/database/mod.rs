@@ -3,6 +3,7 @@
 mod business;
 mod calls;
 mod claims;
+mod clocks;
 mod contacts;
 mod coupons;
 mod engine;
