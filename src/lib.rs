@@ -23,3 +23,4 @@ pub mod prune;
 pub mod roles;
 pub mod shutdown;
 pub mod telemetry;
+pub mod watchdog;

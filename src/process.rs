@@ -12,6 +12,7 @@ mod plan;
 mod publish;
 mod routes;
 mod scale;
+mod standing;
 mod wiring;
 mod work;
 
@@ -95,6 +96,8 @@ impl Process {
         }
         let dbs = databases.iter().map(|database| database.db.clone()).collect();
         shutdown.run("gauges", gauges::run(dbs, broker.broker.clone(), Arc::clone(&metrics), shutdown.token.clone()));
+        let watchdogs = standing::watchdogs(&databases);
+        shutdown.run("standing", standing::tell(watchdogs, Arc::clone(&metrics), shutdown.token.clone()));
         let publish = publish::start(config, &plan, &databases, &broker.broker, &metrics).await?;
         if let Some(bound) = bound {
             let watched = Group::ALL.into_iter().filter(|group| plan.roles.contains(&group.role()));

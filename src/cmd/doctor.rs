@@ -7,6 +7,7 @@ mod database;
 mod groups;
 mod offsets;
 mod redis;
+mod service;
 mod settings;
 mod topics;
 
@@ -24,10 +25,10 @@ use crate::config::Millis;
 use crate::domain::event::Role;
 use crate::output::{Format, Output, printable};
 
-/// Look at brokers, databases, Redis and the configuration, and say what is wrong and what to do
+/// Look at brokers, databases, Redis, roles that run and the configuration, and say what is wrong and what to do
 ///
 /// Reads only: nothing is changed on the cluster, in a database or in Redis. No role of ruyi has to run, and the cluster
-/// may be one that has none of its topics. Databases, Redis and the cluster are looked at at the same time; what cannot
+/// may be one that has none of its topics. Databases, Redis, roles and the cluster are looked at at the same time; what cannot
 /// be looked at is a finding, and keeps nobody from the others.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -39,7 +40,7 @@ Examples:
   ruyi doctor --namesrv 10.0.0.1:9876 --only broker,topic,group
   ruyi doctor --output json | jq '.items[] | select(.severity == \"error\")'")]
 pub struct Args {
-    /// Only findings of these areas: config, database, redis, broker, topic, group, dlq, clock
+    /// Only findings of these areas: config, database, redis, service, broker, topic, group, dlq, clock
     #[arg(long, value_name = "AREA,...", value_delimiter = ',', value_parser = AREAS)]
     only: Vec<String>,
 
@@ -51,7 +52,7 @@ pub struct Args {
     place: Where,
 }
 
-const AREAS: [&str; 8] = ["config", "database", "redis", "broker", "topic", "group", "dlq", "clock"];
+const AREAS: [&str; 9] = ["config", "database", "redis", "service", "broker", "topic", "group", "dlq", "clock"];
 
 /// How much a finding matters; the last one most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
@@ -156,6 +157,11 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         let (context, into) = (context.clone(), findings.clone());
         let look = async move { redis::look(&context.config.cache, &into).await };
         looks.push(start("redis.late", "cache.url".to_owned(), limit, look, &findings));
+    }
+    if wants(&["service"]) {
+        let (context, into) = (context.clone(), findings.clone());
+        let look = async move { service::look(&context.config.client, &into).await };
+        looks.push(start("service.late", "client".to_owned(), limit, look, &findings));
     }
     if wants(&["broker", "topic", "group", "dlq", "clock", "config"]) {
         let (context, into, place) = (context.clone(), findings.clone(), args.place.clone());

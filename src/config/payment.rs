@@ -32,6 +32,18 @@ impl Payment {
         let named = self.channels.keys().find(|id| *id == ChannelKind::Sandbox.name());
         named.or_else(|| self.channels.keys().next()).map(String::as_str)
     }
+
+    /// The channel of an order from another system that names none: such a system has one, so it is the only one that is no
+    /// sandbox; where there is none at all, the default.
+    #[must_use]
+    pub fn only_channel(&self) -> Option<&str> {
+        let mut real = self.channels.iter().filter(|(_, channel)| channel.kind != ChannelKind::Sandbox);
+        match (real.next(), real.next()) {
+            (None, _) => self.default_channel(),
+            (Some((only, _)), None) => Some(only),
+            _ => None,
+        }
+    }
 }
 
 /// How an event leaves its transaction.

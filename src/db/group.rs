@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::DbError;
 use super::pace::Hurry;
+use crate::watchdog::Part;
 
 /// Why a request was not written.
 #[derive(Debug, thiserror::Error)]
@@ -230,8 +231,8 @@ impl<Q, A> Drop for Writing<Q, A> {
 
 impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
     /// A queue, and the writer that empties it, to be spawned: `write` gets a batch and answers each of its requests,
-    /// in their order.
-    pub fn new<W, F>(bounds: Bounds, write: W) -> (Self, impl Future<Output = ()> + Send + 'static)
+    /// in their order. `part` tells when it does not go forward.
+    pub fn new<W, F>(part: Arc<Part>, bounds: Bounds, write: W) -> (Self, impl Future<Output = ()> + Send + 'static)
     where
         W: Fn(Batch<Q>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Vec<A>, DbError>> + Send + 'static,
@@ -241,7 +242,7 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
         let writing = Writing(Arc::clone(&queue));
         let writer = async move {
             let hurry = Hurry::default();
-            join_all((0..bounds.writers.max(1)).map(|_| write_all(&writing.0, &hurry, &write))).await;
+            join_all((0..bounds.writers.max(1)).map(|_| write_all(&writing.0, &part, &hurry, &write))).await;
         };
         (Self(Arc::new(Entrance(queue))), writer)
     }
@@ -266,9 +267,9 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
 }
 
 /// Requests, and who waits for the answers to them.
-type Part<Q, A> = (Arc<Vec<Q>>, Vec<Reply<A>>);
+type Share<Q, A> = (Arc<Vec<Q>>, Vec<Reply<A>>);
 
-async fn write_all<Q, A, W, F>(queue: &Arc<Queue<Q, A>>, hurry: &Hurry, write: &W)
+async fn write_all<Q, A, W, F>(queue: &Arc<Queue<Q, A>>, part: &Part, hurry: &Hurry, write: &W)
 where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
@@ -276,7 +277,7 @@ where
     F: Future<Output = Result<Vec<A>, DbError>>,
 {
     while queue.arrival().await {
-        write_next(queue, hurry, write).await;
+        part.during(write_next(queue, hurry, write)).await;
     }
 }
 
@@ -300,7 +301,7 @@ where
     // A transaction that failed before it looked who waits fails for those who wait now.
     let requests = batch.requests();
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut todo: Vec<Part<Q, A>> = answer(written, (requests, replies));
+    let mut todo: Vec<Share<Q, A>> = answer(written, (requests, replies));
     while let Some((requests, replies)) = todo.pop() {
         let written = hurry.run(requests.len() == 1, || write(Batch::from(requests.to_vec()))).await;
         todo.extend(answer(written, (requests, replies)));
@@ -308,7 +309,7 @@ where
 }
 
 /// Answers a part that was written, or cannot be; else the halves of it that are to be tried, the first one last.
-fn answer<Q: Clone, A>(written: Result<Vec<A>, DbError>, (requests, mut replies): Part<Q, A>) -> Vec<Part<Q, A>> {
+fn answer<Q: Clone, A>(written: Result<Vec<A>, DbError>, (requests, mut replies): Share<Q, A>) -> Vec<Share<Q, A>> {
     match written {
         Ok(answers) => {
             for (reply, answer) in replies.into_iter().zip(answers) {

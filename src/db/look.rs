@@ -43,6 +43,22 @@ pub async fn now_ms(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
     sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }
 
+/// The largest body that one row may have, in bytes: a statement with it, and with the other columns, has to fit into
+/// one packet of the server. SQLite takes whatever a message can be.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn body_max(conn: &mut AnyConnection) -> Result<usize, DbError> {
+    const OTHER_COLUMNS: usize = 128 << 10;
+    if Dialect::of(conn) == Dialect::Sqlite {
+        return Ok(usize::MAX);
+    }
+    let row = sql::fetch_one(conn, "SELECT CAST(@@max_allowed_packet AS SIGNED)", vec![]).await?;
+    let packet = row.map_or(Ok(0), |row| row.int(0))?;
+    let packet = usize::try_from(packet).unwrap_or(0);
+    Ok(packet - OTHER_COLUMNS.min(packet / 2))
+}
+
 /// Its settings; `None` for SQLite.
 ///
 /// # Errors

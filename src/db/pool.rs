@@ -14,11 +14,12 @@ use super::health::Health;
 use super::outbox::OutboxRow;
 use super::pace::Pace;
 use super::tx::After;
-use super::{DbError, Dialect, Ids, Tx};
+use super::{DbError, Dialect, Ids, Tx, look};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::domain::event::Kind;
 use crate::fault::Faults;
+use crate::watchdog::Watchdog;
 
 /// How a transaction that lost a deadlock is tried again: so many times in all.
 const ATTEMPTS: u32 = 8;
@@ -72,9 +73,11 @@ struct Inner {
     faults: Faults,
     committed: OnceLock<Committed>,
     webhook: OnceLock<String>,
+    body_max: usize,
     max_message_bytes: AtomicUsize,
     without: OnceLock<&'static [Kind]>,
     cache: OnceLock<Cache>,
+    watchdog: Watchdog,
     deliveries: Notify,
     retries: watch::Sender<u64>,
 }
@@ -105,7 +108,7 @@ impl Db {
         };
         // Whoever opens it is told at once when it is not there; on SQLite the writer makes the file.
         writer.acquire().await?;
-        reader.acquire().await?;
+        let body_max = look::body_max(&mut *reader.acquire().await?).await?;
         // Corrected by this database's server: another one may have another time.
         let clock = options.clock.apart();
         Ok(Self(Arc::new(Inner {
@@ -119,9 +122,11 @@ impl Db {
             faults: options.faults.clone(),
             committed: OnceLock::new(),
             webhook: OnceLock::new(),
-            max_message_bytes: AtomicUsize::new(MAX_MESSAGE_BYTES),
+            body_max,
+            max_message_bytes: AtomicUsize::new(MAX_MESSAGE_BYTES.min(body_max)),
             without: OnceLock::new(),
             cache: OnceLock::new(),
+            watchdog: Watchdog::default(),
             deliveries: Notify::new(),
             retries: watch::Sender::new(0),
         })))
@@ -143,6 +148,12 @@ impl Db {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// Whoever works on this database in the background is watched.
+    #[must_use]
+    pub fn watchdog(&self) -> &Watchdog {
+        &self.0.watchdog
     }
 
     /// The source of ids.
@@ -184,9 +195,16 @@ impl Db {
         }
     }
 
-    /// From now on events over this size (body and properties, as encoded) are refused before their row is written.
+    /// From now on events over this size (body and properties, as encoded) are refused before their row is written, as
+    /// are those whose body no row may have.
     pub fn limit_messages(&self, max_bytes: usize) {
-        self.0.max_message_bytes.store(max_bytes, Ordering::Relaxed);
+        self.0.max_message_bytes.store(max_bytes.min(self.0.body_max), Ordering::Relaxed);
+    }
+
+    /// The largest body that a row may have, in bytes.
+    #[must_use]
+    pub fn body_max(&self) -> usize {
+        self.0.body_max
     }
 
     /// From now on events of these kinds, which the configuration turns off, are not written. Only the first call counts.

@@ -35,6 +35,10 @@ pub enum Walk {
 }
 
 impl Walk {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Outbox, Self::Retries, Self::Deliveries, Self::Timeouts, Self::StockSync, Self::ChannelQueries];
+
     /// As people are told, and the table that it walks over.
     #[must_use]
     pub fn names(self) -> (&'static str, &'static str) {
@@ -49,7 +53,8 @@ impl Walk {
     }
 
     /// The name of its transactions.
-    fn transaction(self) -> &'static str {
+    #[must_use]
+    pub fn transaction(self) -> &'static str {
         match self {
             Self::Outbox => "outbox_claim",
             Self::Retries => "retry",

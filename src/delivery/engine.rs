@@ -185,9 +185,10 @@ impl Engine {
     /// records.
     pub async fn run(mut self, token: CancellationToken) {
         let mut pause = BACKOFF.0;
+        let part = self.db.watchdog().part("deliveries");
         while !token.is_cancelled() {
             let failing = pause > BACKOFF.0;
-            match self.advance().await {
+            match part.step(self.advance()).await {
                 Ok(progress) => {
                     if failing {
                         tracing::info!("outgoing calls go on");

@@ -14,6 +14,7 @@ use crate::db::pace::Hurry;
 use crate::db::retry::{self, Parked};
 use crate::db::{Db, DbError, Tx};
 use crate::telemetry::Metrics;
+use crate::watchdog::Part;
 
 /// One consumer group of this process.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub struct Consumer {
     reader: Reader,
     metrics: Arc<Metrics>,
     hurry: Arc<Hurry>,
+    part: Arc<Part>,
 }
 
 /// A message that is given up.
@@ -43,7 +45,8 @@ impl Consumer {
     /// A consumer of `handler`'s group.
     #[must_use]
     pub fn new(db: Db, handler: Arc<dyn Handler>, policy: Policy, metrics: Arc<Metrics>) -> Self {
-        Self { db, handler, policy, reader: Reader::default(), metrics, hurry: Arc::default() }
+        let part = db.watchdog().part(handler.group().name());
+        Self { db, handler, policy, reader: Reader::default(), metrics, hurry: Arc::default(), part }
     }
 
     /// The same with this reader of bodies.
@@ -56,6 +59,11 @@ impl Consumer {
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Tells when its lanes do not go forward.
+    pub(super) fn part(&self) -> &Part {
+        &self.part
     }
 
     /// The database that it writes to.
@@ -90,8 +98,9 @@ impl Consumer {
     pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
         let group = self.handler.group();
         let mut events = Vec::with_capacity(messages.len());
-        for message in messages.into_iter().map(Incoming::fitted) {
-            match Event::of(message, group, &self.reader) {
+        let body_max = self.db.body_max();
+        for message in messages {
+            match Event::of(message.fitted(body_max), group, &self.reader) {
                 Ok(event) => events.push(event),
                 Err(refused) => self.refuse(refused.0, refused.1).await?,
             }

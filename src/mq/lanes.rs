@@ -151,7 +151,7 @@ impl ClusterLane {
                 let offset = next.entry(message.queue.clone()).or_default();
                 *offset = (*offset).max(message.offset + 1);
             }
-            if !until_handled(&self.consumer, messages, &token).await {
+            if !self.consumer.part().during(until_handled(&self.consumer, messages, &token)).await {
                 return;
             }
             if self.consumer.db().fault("consume", "acknowledge").is_err() {
@@ -208,7 +208,7 @@ async fn local_lane(consumer: Consumer, mut handed: mpsc::Receiver<Handed>, batc
             waiting.push(more.handled);
         }
         // Not tried again here: the outbox row stays pending, and the sweep brings it back.
-        let handled = match consumer.process(messages).await {
+        let handled = match consumer.part().during(consumer.process(messages)).await {
             Ok(()) => consumer.db().fault("consume", "acknowledge").is_ok(),
             Err(error) => {
                 tracing::warn!(group = consumer.handler().group().name(), %error, "left for the sweep");

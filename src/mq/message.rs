@@ -164,9 +164,19 @@ pub(super) fn cut(text: &str, max: usize) -> String {
 
 impl Incoming {
     /// The message as the tables can hold it, whatever its sender made of it. Its KEYS stay whole: what it is known by
-    /// may be anywhere in them.
+    /// may be anywhere in them. A body over `body_max` bytes is left where it is: the broker has it.
     #[must_use]
-    pub fn fitted(mut self) -> Self {
+    pub fn fitted(mut self, body_max: usize) -> Self {
+        if self.body.len() > body_max {
+            let QueueId { topic, broker, queue } = &self.queue;
+            self.unreadable = Some(format!(
+                "a body of {} bytes, and the database takes {body_max} (max_allowed_packet); it is at {broker}:{queue}:{} \
+                 of {topic}",
+                self.body.len(),
+                self.offset
+            ));
+            self.body = Bytes::new();
+        }
         self.tag = cut(&self.tag, NAME_MAX);
         self.queue.topic = cut(&self.queue.topic, TOPIC_MAX);
         if self.key.chars().count() > NAME_MAX && self.property(ALL_KEYS).is_none() {

@@ -17,8 +17,6 @@ use crate::domain::time::epoch_ms;
 
 /// The key of `mq.zones` that stands for every topic without an entry of its own.
 const EVERY_OTHER: &str = "default";
-/// The channel that is always there.
-const SANDBOX: &str = "sandbox";
 
 /// Reads bodies. A cheap clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +26,8 @@ pub struct Reader(Arc<Defaults>);
 #[derive(Debug, PartialEq, Eq)]
 struct Defaults {
     pay_within_ms: i64,
-    channel: String,
+    /// `None`: an order has to name it.
+    channel: Option<String>,
     zone: TimeZone,
     zones: HashMap<&'static str, TimeZone>,
 }
@@ -36,26 +35,19 @@ struct Defaults {
 impl Default for Reader {
     /// Times are UTC, nothing else is known.
     fn default() -> Self {
-        let channel = SANDBOX.to_owned();
-        Self(Arc::new(Defaults { pay_within_ms: 0, channel, zone: TimeZone::UTC, zones: HashMap::new() }))
+        Self(Arc::new(Defaults { pay_within_ms: 0, channel: None, zone: TimeZone::UTC, zones: HashMap::new() }))
     }
 }
 
 impl Reader {
-    /// As the configuration says: `mq.zones`, `order.timeout.after`, and the channel, where there is but one besides the
-    /// sandbox.
+    /// As the configuration says: `mq.zones`, `order.timeout.after`, and [the channel](crate::config::Payment::only_channel).
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let mut real = config.payment.channels.keys().filter(|name| *name != SANDBOX);
-        let channel = match (real.next(), real.next()) {
-            (Some(only), None) => only.clone(),
-            _ => SANDBOX.to_owned(),
-        };
         let zone = |name: &str| zone_of(&config.mq.zones, name);
         let zones = Kind::ALL.into_iter().filter_map(|kind| Some((kind.name(), zone(kind.name())?))).collect();
         Self(Arc::new(Defaults {
             pay_within_ms: config.order.timeout.after.ms(),
-            channel,
+            channel: config.payment.only_channel().map(str::to_owned),
             zone: zone(EVERY_OTHER).unwrap_or(TimeZone::UTC),
             zones,
         }))
@@ -90,7 +82,9 @@ impl Reader {
         match kind {
             Kind::OrderCreated | Kind::StockFrozen => {
                 add("merchantId", MerchantId::SHOP.0.into());
-                add("channelId", self.0.channel.clone().into());
+                if let Some(channel) = &self.0.channel {
+                    add("channelId", channel.as_str().into());
+                }
                 if let Some(sent_at) = sent_at {
                     add("expireTime", (sent_at + self.0.pay_within_ms).into());
                 }
@@ -183,6 +177,25 @@ mod tests {
             )
             .unwrap();
         assert_eq!((day.extra_arg.as_str(), day.statistics_type.as_str()), ("0", "success"));
+    }
+
+    #[test]
+    fn orders_without_a_channel_take_the_only_one() {
+        let bank = |name: &str| {
+            let secret = "0123456789abcdef0123456789abcdef";
+            format!(r#"payment.channels.{name}={{kind="http",secret="{secret}",endpoint="http://127.0.0.1:1"}}"#)
+        };
+        let body =
+            br#"{"orderId":1,"orderNo":"O1","userId":1,"totalAmount":9,"productQuantityMap":{"A":2},"timestamp":1}"#;
+        let channel_of = |settings: &[&str]| {
+            let created = reader(settings).read::<OrderCreated>(Kind::OrderCreated, body);
+            created.map(|created| created.channel_id)
+        };
+        let (one, other) = (bank("first"), bank("other"));
+        assert_eq!(channel_of(&[]).as_deref(), Ok("sandbox"));
+        assert_eq!(channel_of(&[&one]).as_deref(), Ok("first"));
+        let error = channel_of(&[&one, &other]).unwrap_err();
+        assert!(error.contains("channelId"), "{error}");
     }
 
     #[test]

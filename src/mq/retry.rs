@@ -180,9 +180,10 @@ impl RetryLane {
         let db = self.consumer.db().clone();
         let mut bell = db.retries();
         let mut taken = Taken::default();
+        let part = db.watchdog().part(format!("retry lane of {}", self.consumer.handler().group().name()));
         while !token.is_cancelled() {
             taken.begin(&self.consumer);
-            let wait_ms = match self.take_if_room(&mut taken).await {
+            let wait_ms = match part.step(self.take_if_room(&mut taken)).await {
                 Ok(Progress::Did(_)) => continue,
                 Ok(Progress::Idle) => LOOK_MS,
                 Ok(Progress::WaitUntil(at)) => (at - db.clock().now_ms()).clamp(10, LOOK_MS),

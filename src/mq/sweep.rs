@@ -50,28 +50,23 @@ impl Sweep {
         if state.reach == Reach::Away {
             return Ok(Progress::Idle);
         }
-        self.release(state).await?;
-        self.sweep(state).await
+        // Nothing is swept before all of it is released, so its order holds.
+        match self.release(state).await? {
+            Some(released) => Ok(Progress::Did(released)),
+            None => self.sweep(state).await,
+        }
     }
 
     /// What is held waits for a broker; now there is one. Also what another process of this database has held, which
-    /// may be gone.
-    async fn release(&self, state: State) -> Result<(), DbError> {
+    /// may be gone. How many rows were released, if there may be more.
+    async fn release(&self, state: State) -> Result<Option<usize>, DbError> {
         let db = self.relay.db();
         if state.reach != Reach::Up || !outbox::any_held(&mut *db.read().await?).await? {
-            return Ok(());
+            return Ok(None);
         }
-        // In small transactions: nothing is swept in between, so their order holds.
-        let mut rows = 0;
-        loop {
-            let released = db.write("outbox_claim", |tx| Box::pin(async move { outbox::release(tx).await })).await?;
-            rows += released;
-            if released < outbox::RELEASED {
-                break;
-            }
-        }
+        let rows = db.write("outbox_claim", |tx| Box::pin(async move { outbox::release(tx).await })).await?;
         tracing::info!(rows, "rows that waited for a broker are sent");
-        Ok(())
+        Ok((rows >= outbox::RELEASED).then(|| usize::try_from(rows).unwrap_or(usize::MAX)))
     }
 
     async fn sweep(&self, state: State) -> Result<Progress, DbError> {
@@ -145,8 +140,9 @@ impl Sweep {
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
         let mut changes = self.relay.broker().changes();
+        let part = self.relay.db().watchdog().part("outbox sweep");
         while !token.is_cancelled() {
-            let wait_ms = match self.step().await {
+            let wait_ms = match part.step(self.step()).await {
                 // Nothing got through: the broker is away, and trying again at once would only burn.
                 Ok(Progress::Did(0)) => 1_000,
                 Ok(Progress::Did(_)) => continue,

@@ -6,7 +6,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::databases::Database;
 use super::wiring::effects;
-use super::{Plan, StartError};
+use super::{Plan, StartError, standing};
 use crate::config::Config;
 use crate::delivery::Targets;
 use crate::domain::event::Role;
@@ -53,7 +53,11 @@ pub(super) fn app(
     Ok(App {
         title: format!("ruyi {}", names.join(", ")),
         api,
-        checks: vec![databases_answer(databases), clocks_tell(databases)],
+        checks: vec![
+            databases_answer(databases),
+            standing::parts_go_forward(standing::watchdogs(databases)),
+            clocks_tell(databases),
+        ],
         metrics,
         scale: None,
         limits: Limits::from(&config.http),

@@ -70,7 +70,8 @@ impl Sandbox {
     /// of `targets`.
     pub fn new(db: &Db, config: &Config, targets: Targets) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let writing = db.clone();
-        let (writer, run) = Group::new(reply::bounds(config, BATCH), move |batch| write(writing.clone(), batch));
+        let part = db.watchdog().part("sandbox");
+        let (writer, run) = Group::new(part, reply::bounds(config, BATCH), move |batch| write(writing.clone(), batch));
         let sandbox = Self {
             db: db.clone(),
             writer,

@@ -29,6 +29,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     orders: IntCounterVec,
     lag: IntGaugeVec,
+    standing: IntGaugeVec,
 }
 
 impl Metrics {
@@ -72,6 +73,16 @@ impl Metrics {
             requests: counter("ruyi_http_requests_total", "HTTP requests.", &["route", "method", "status"])?,
             request_seconds: histogram("ruyi_http_request_duration_seconds", "HTTP requests.", &["route"])?,
             orders: counter("ruyi_orders_total", "Orders that reached a status.", &["status"])?,
+            standing: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "ruyi_part_stands",
+                        "1 for a part that has work and does not go forward; absent while it does.",
+                    ),
+                    &["part"],
+                )?,
+            )?,
             lag: register(
                 &registry,
                 IntGaugeVec::new(
@@ -133,6 +144,14 @@ impl Metrics {
     pub fn broker(&self, up: bool, degraded: bool) {
         self.broker_up.set(i64::from(up));
         self.degraded.set(i64::from(degraded));
+    }
+
+    /// The parts that stand still now.
+    pub fn standing<'p>(&self, parts: impl Iterator<Item = &'p str>) {
+        self.standing.reset();
+        for part in parts {
+            self.standing.with_label_values(&[part]).set(1);
+        }
     }
 
     /// One outgoing call.

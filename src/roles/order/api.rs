@@ -74,12 +74,17 @@ impl State {
         let (for_place, for_cancel, for_report, for_refund) = (db.clone(), db.clone(), db.clone(), db.clone());
         let for_address = db.clone();
         let (reminders, cancels) = (Reminders::of(config), Cancels::of(config));
-        let (place, placing) =
-            Group::new(placing_bounds, move |batch| place::place(for_place.clone(), reminders, batch));
-        let (cancel, canceling) = Group::new(bounds, move |batch| cancel_all(for_cancel.clone(), cancels, batch));
-        let (refund, refunding) = Group::new(bounds, move |batch| ask(for_refund.clone(), batch));
-        let (report, reporting) = Group::new(bounds, move |batch| callback::write(for_report.clone(), batch));
-        let (address, redirecting) = Group::new(bounds, move |batch| redirect::change(for_address.clone(), batch));
+        let part = |name: &str| db.watchdog().part(name);
+        let (place, placing) = Group::new(part("placing of orders"), placing_bounds, move |batch| {
+            place::place(for_place.clone(), reminders, batch)
+        });
+        let (cancel, canceling) =
+            Group::new(part("cancels"), bounds, move |batch| cancel_all(for_cancel.clone(), cancels, batch));
+        let (refund, refunding) = Group::new(part("refunds"), bounds, move |batch| ask(for_refund.clone(), batch));
+        let (report, reporting) =
+            Group::new(part("parcel reports"), bounds, move |batch| callback::write(for_report.clone(), batch));
+        let (address, redirecting) =
+            Group::new(part("changes of address"), bounds, move |batch| redirect::change(for_address.clone(), batch));
         let settings = Settings {
             max_lines: config.order.max_lines,
             max_quantity: config.order.max_quantity,

@@ -49,13 +49,17 @@ impl State {
         let channels = Channels::of(config);
         let (for_confirm, for_pay) = ((db.clone(), channels.clone()), (db.clone(), channels.clone()));
         let bounds = reply::bounds(config, BATCH);
-        let (confirm, confirming) = Group::new(bounds, move |batch| {
+        let part = |name: &str| db.watchdog().part(name);
+        let (confirm, confirming) = Group::new(part("confirmations"), bounds, move |batch| {
             confirm_by(for_confirm.0.clone(), for_confirm.1.clone(), publish.clone(), batch)
         });
-        let (pay, paying) = Group::new(bounds, move |batch| callback::pay(for_pay.0.clone(), for_pay.1.clone(), batch));
+        let (pay, paying) = Group::new(part("submissions"), bounds, move |batch| {
+            callback::pay(for_pay.0.clone(), for_pay.1.clone(), batch)
+        });
         let for_open = (db.clone(), channels.clone());
-        let (open, opening) =
-            Group::new(bounds, move |batch| super::gateway::open(for_open.0.clone(), for_open.1.clone(), batch));
+        let (open, opening) = Group::new(part("opening of payments"), bounds, move |batch| {
+            super::gateway::open(for_open.0.clone(), for_open.1.clone(), batch)
+        });
         let tolerance_ms = config.payment.callback_tolerance.ms();
         let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay, open, targets: targets.clone() };
         (state, vec![Box::pin(confirming), Box::pin(paying), Box::pin(opening)])

@@ -21,7 +21,7 @@ fn height(module: &str) -> Option<u32> {
     Some(match module {
         "domain" => 0,
         // Usable by everything above the domain.
-        "alert" | "clock" | "fault" | "progress" | "shutdown" => 1,
+        "alert" | "clock" | "fault" | "progress" | "shutdown" | "watchdog" => 1,
         "config" => 2,
         "telemetry" | "output" | "cache" => 3,
         "db" => 4,

@@ -9,6 +9,7 @@ use ruyi::db::sql::{self, Columns, Val};
 use ruyi::db::{DbError, Dialect, products};
 use ruyi::domain::money::Money;
 use ruyi::vals;
+use ruyi::watchdog::Watchdog;
 
 use super::business;
 use crate::support::servers::{TestDb, count, mariadb, sqlite, write_tx};
@@ -129,7 +130,7 @@ pub async fn group_commit_isolates_the_bad_one(test: TestDb) {
     let runs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&runs);
     let bounds = Bounds { waiting: 64, batch: 16, patience: Duration::from_secs(60), writers: 2 };
-    let (group, writer) = Group::new(bounds, move |batch: Batch<i64>| {
+    let (group, writer) = Group::new(Watchdog::default().part("writer"), bounds, move |batch: Batch<i64>| {
         let (db, ids) = (db.clone(), batch.requests());
         counted.fetch_add(1, Ordering::Relaxed);
         async move {

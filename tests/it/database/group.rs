@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::poll;
 use ruyi::db::DbError;
 use ruyi::db::group::{Batch, Bounds, Group, GroupError};
+use ruyi::watchdog::Watchdog;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -30,7 +31,7 @@ impl Held {
         let (told, written) = mpsc::unbounded_channel();
         let of_writer = Arc::clone(&begin);
         let bounds = Bounds { waiting, batch: 4, patience, writers };
-        let (group, writer) = Group::new(bounds, move |batch: Batch<u32>| {
+        let (group, writer) = Group::new(Watchdog::default().part("writer"), bounds, move |batch: Batch<u32>| {
             let (begin, told) = (Arc::clone(&of_writer), told.clone());
             async move {
                 begin.acquire().await.unwrap().forget();
@@ -151,7 +152,7 @@ async fn several_writers_write_at_once() {
     let counted = Arc::clone(&running);
     let bounds = Bounds { waiting: 64, batch: 1, patience: LONG, writers: 3 };
     // Nobody is done before three are at it.
-    let (group, writer) = Group::new(bounds, move |batch: Batch<u32>| {
+    let (group, writer) = Group::new(Watchdog::default().part("writer"), bounds, move |batch: Batch<u32>| {
         let counted = Arc::clone(&counted);
         async move {
             let requests = batch.requests().to_vec();
@@ -176,7 +177,7 @@ async fn overload_leaves_nine_tenths_of_the_goodput() {
     let (counted, counts) = (Arc::clone(&begun), Arc::clone(&stored));
     let bounds = Bounds { waiting: 4_096, batch: BATCH, patience: Duration::from_secs(1), writers: 1 };
     // Each transaction waits to begin, and takes as long.
-    let (group, writer) = Group::new(bounds, move |batch: Batch<()>| {
+    let (group, writer) = Group::new(Watchdog::default().part("writer"), bounds, move |batch: Batch<()>| {
         let (begun, stored) = (Arc::clone(&counted), Arc::clone(&counts));
         async move {
             begun.fetch_add(1, Ordering::SeqCst);

@@ -13,3 +13,4 @@ mod model;
 mod overload;
 mod redis;
 mod shutdown;
+mod standing;

@@ -1,10 +1,11 @@
 //! Events as services of other houses write them, by the frameworks that these use: each is handled once, as it stands.
 
+use ruyi::db::migrate;
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
 use crate::support::merchant_accounts::{merchant, told};
-use crate::support::servers::mariadb::mariadb_url;
+use crate::support::servers::mariadb::MariaDb;
 use crate::support::shop::{Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
@@ -83,10 +84,12 @@ async fn goes_on_behind_what_no_column_holds(mut shop: Shop) {
     shop.outside_text("POINTS_GRANT", &keys, "no JSON at all");
     let long = [("note".to_owned(), "x".repeat(70_000))];
     shop.queue(Group::Points).last_mut().unwrap().properties.extend(long);
+    // More than one packet of the server, where there is one that is asked over a network.
+    shop.outside_text("POINTS_GRANT", "too-large", &json!({ "userId": "x".repeat(1_500_000) }).to_string());
     shop.outside_text("POINTS_GRANT", &"k".repeat(90), &grant);
     shop.settle_within(SOON_MS).await;
     let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
-    assert_eq!((&points["balance"], ends(&shop, 3).await), (&Value::from(5), 1));
+    assert_eq!((&points["balance"], ends(&shop, 3).await), (&Value::from(5), 2));
 }
 
 #[tokio::test]
@@ -97,7 +100,9 @@ async fn what_no_column_holds_stops_nobody() {
 /// SQLite takes whatever it is given; MariaDB refuses.
 #[tokio::test]
 async fn what_no_column_holds_stops_nobody_on_mariadb() {
-    let Some(url) = mariadb_url().await else { return };
+    let Some(server) = MariaDb::start_with("--max-allowed-packet=1M") else { return };
+    let url = server.create("ruyi").await;
+    migrate::run(&url).await.unwrap();
     let setup = Setup { url: Some(url), ..Setup::default() };
     goes_on_behind_what_no_column_holds(Shop::with(setup, 0).await).await;
 }

@@ -7,7 +7,6 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::note;
@@ -36,17 +35,45 @@ pub fn free_port() -> u16 {
 
 /// The first of `count` free ports in a row.
 pub fn free_ports(count: u16) -> u16 {
-    const FIRST: u16 = 15_000;
-    const SPAN: u16 = 17_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run at once begin at different places.
-    let base = u16::try_from(std::process::id().wrapping_mul(397) % u32::from(SPAN)).unwrap();
+    static BLOCK: Mutex<Option<Block>> = Mutex::new(None);
+    let mut block = BLOCK.lock().unwrap();
     loop {
-        let offset = NEXT.fetch_add(count, Ordering::Relaxed) % SPAN;
-        let first = FIRST + (base + offset % (SPAN - count)) % (SPAN - count);
+        let Some(own) = block.as_mut().filter(|own| own.next + count <= own.end) else {
+            *block = Some(Block::take());
+            continue;
+        };
+        let first = own.next;
+        own.next += count;
         if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return first;
         }
+    }
+}
+
+/// Ports in a row that are this process's until it ends: other test processes run at the same time, and a server binds
+/// its port long after it was chosen.
+struct Block {
+    next: u16,
+    end: u16,
+}
+
+impl Block {
+    fn take() -> Self {
+        const FIRST: u16 = 15_000;
+        const COUNT: u16 = 170;
+        const SIZE: u16 = 100;
+        static TAKEN: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+        let locks = Path::new("/tmp/ruyi-test-ports");
+        fs::create_dir_all(locks).unwrap();
+        for number in 0..COUNT {
+            let Ok(lock) = fs::File::create(locks.join(number.to_string())) else { continue };
+            if lock.try_lock().is_ok() {
+                TAKEN.lock().unwrap().push(lock);
+                let next = FIRST + number * SIZE;
+                return Self { next, end: next + SIZE };
+            }
+        }
+        panic!("{} blocks of ports are in use: see {}", COUNT, locks.display());
     }
 }
 
@@ -130,10 +157,19 @@ impl ChildProcess {
     pub async fn until(&self, ready: impl AsyncFn() -> bool) {
         let started = Instant::now();
         while !ready().await {
+            assert!(!self.has_ended(), "{} ended by itself:\n{}", self.name, self.log());
             assert!(started.elapsed() < START_DEADLINE, "{} does not start:\n{}", self.name, self.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         note("servers", &format!("{:.1} {}", started.elapsed().as_secs_f64(), self.name));
+    }
+
+    /// It is a zombie until its shell hears that it is to end it. Never so where there is no /proc.
+    fn has_ended(&self) -> bool {
+        let running = self.running.lock().unwrap();
+        let Some(Running { pid, .. }) = &*running else { return false };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
     }
 
     /// Waits until something listens on `port`.

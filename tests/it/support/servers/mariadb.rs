@@ -65,6 +65,7 @@ impl MariaDb {
 
     /// Waits until it answers.
     pub async fn ready(&self) {
+        self.server.until_listening(self.port).await;
         migrate::wait_for(&self.url("mysql"), Duration::from_secs(120)).await.unwrap();
     }
 
