@@ -63,6 +63,23 @@ pub enum Alert {
         /// Its row in `delivery`: `ruyi delivery show`.
         delivery_id: String,
     },
+    /// A row that a walk cannot move was set aside, and the others go on.
+    SetAside {
+        /// Which walk.
+        walk: String,
+        /// Table of the row.
+        table: String,
+        /// Its key there.
+        row: String,
+        /// Its business key: the order, mostly; empty where it is not known.
+        business_id: String,
+        /// Why it cannot be moved, without quoted values.
+        error_message: String,
+        /// When.
+        alert_time: i64,
+        /// When it is tried again; none: not by itself.
+        again_at: Option<i64>,
+    },
     /// A channel has signed that it has money which fits no payment here, and was not taken.
     MoneyNotTaken {
         /// Channel.
@@ -156,6 +173,17 @@ impl Alert {
                 delivery_id,
                 "an outgoing call was given up"
             ),
+            Self::SetAside { walk, table, row, business_id, error_message, alert_time, again_at } => tracing::error!(
+                alert = "SET_ASIDE",
+                walk,
+                table,
+                row,
+                business_id,
+                error_message,
+                alert_time,
+                again_at,
+                "a row that cannot be moved was set aside"
+            ),
             Self::MoneyNotTaken { channel_id, payment_id, transaction_no, amount, error_message, alert_time } => {
                 tracing::error!(
                     alert = "MONEY_NOT_TAKEN",
@@ -188,7 +216,8 @@ impl Alert {
         match self {
             Self::DeadLetter { business_id, .. }
             | Self::OutboxGivenUp { business_id, .. }
-            | Self::CallGivenUp { business_id, .. } => business_id.parse().unwrap_or(0),
+            | Self::CallGivenUp { business_id, .. }
+            | Self::SetAside { business_id, .. } => business_id.parse().unwrap_or(0),
             Self::MoneyNotTaken { .. } | Self::Backlog { .. } => 0,
         }
     }

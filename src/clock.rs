@@ -10,23 +10,50 @@ pub fn rfc3339(at_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| format!("{at:.3}"))
 }
 
-/// Source of "now", epoch milliseconds UTC. A cheap clone; clones of a manual clock share its time.
+/// Source of "now", epoch milliseconds UTC. A cheap clone; clones share the time of a manual clock, and corrections.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     manual: Option<Arc<AtomicI64>>,
+    /// How wrong the machine's clock is made, ms: for tests.
+    wrong_by_ms: i64,
+    /// What is added to the machine's time, ms.
+    correction_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self { manual: None }
+        Self::default()
+    }
+
+    /// The machine's clock as it would be if it were wrong by so much: for tests.
+    #[must_use]
+    pub fn wrong_by(ms: i64) -> Self {
+        Self { wrong_by_ms: ms, ..Self::default() }
+    }
+
+    /// The same source, with a correction of its own.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { correction_ms: Arc::default(), ..self.clone() }
+    }
+
+    /// From now on so much is added to the machine's time, ms. A manual clock is always right.
+    pub fn correct(&self, by_ms: i64) {
+        self.correction_ms.store(by_ms, Ordering::SeqCst);
+    }
+
+    /// What is added to the machine's time, ms.
+    #[must_use]
+    pub fn correction_ms(&self) -> i64 {
+        self.correction_ms.load(Ordering::SeqCst)
     }
 
     /// A clock that stands still at `now_ms` until it is moved.
     #[must_use]
     pub fn manual(now_ms: i64) -> Self {
-        Self { manual: Some(Arc::new(AtomicI64::new(now_ms))) }
+        Self { manual: Some(Arc::new(AtomicI64::new(now_ms))), ..Self::default() }
     }
 
     /// Now, in epoch milliseconds UTC.
@@ -35,9 +62,12 @@ impl Clock {
     pub fn now_ms(&self) -> i64 {
         match &self.manual {
             Some(now) => now.load(Ordering::SeqCst),
-            None => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            None => {
+                let machine = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+                machine.saturating_add(self.wrong_by_ms).saturating_add(self.correction_ms())
+            }
         }
     }
 

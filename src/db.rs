@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod audit;
 pub mod availability;
 mod bodies;
+pub mod claim;
 mod connection;
 pub mod contacts;
 pub mod coupons;
@@ -17,6 +18,7 @@ mod gate;
 pub mod gateway;
 pub mod group;
 mod health;
+pub mod hot;
 mod ids;
 pub mod inbox;
 pub mod look;
@@ -37,12 +39,14 @@ pub mod prune;
 pub mod refunds;
 pub mod requests;
 pub mod retry;
+mod server_time;
 pub mod sql;
 pub mod statistics;
 pub mod stock;
 pub mod trace;
 pub mod tx;
 pub mod tx_state;
+pub mod walk;
 
 /// What sqlx logs (slow statements, slow acquisition of connections) is no news for people: what comes of it is told in our
 /// own words.

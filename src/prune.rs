@@ -29,11 +29,14 @@ pub enum Table {
     Attempts,
     /// Decided attempts to publish with a transaction.
     Transactions,
+    /// Outgoing calls that told somebody something, and are settled.
+    Calls,
 }
 
 impl Table {
     /// Every table. The outbox comes first: while it knows an event, the inbox keeps it.
-    pub const ALL: [Self; 5] = [Self::Outbox, Self::Inbox, Self::Retry, Self::Attempts, Self::Transactions];
+    pub const ALL: [Self; 6] =
+        [Self::Outbox, Self::Inbox, Self::Retry, Self::Attempts, Self::Transactions, Self::Calls];
 
     /// In the database.
     #[must_use]
@@ -44,6 +47,7 @@ impl Table {
             Self::Retry => "message_retry_log",
             Self::Attempts => "delivery_attempt",
             Self::Transactions => "message_tx_state",
+            Self::Calls => "delivery",
         }
     }
 
@@ -147,6 +151,7 @@ impl<P: FnMut(&Summary)> Pruner<'_, P> {
             Table::Retry => self.retry().await,
             Table::Attempts => self.attempts().await,
             Table::Transactions => self.transactions().await,
+            Table::Calls => self.calls().await,
         }
     }
 
@@ -304,6 +309,21 @@ impl<P: FnMut(&Summary)> Pruner<'_, P> {
                 self.delete(calls, |tx, ids| rows::attempts_delete(tx, ids).boxed()).await?
             };
             self.batch(scanned, 0, pruned).await;
+        }
+    }
+
+    async fn calls(&mut self) -> Result<(), DbError> {
+        let (before_ms, bound) = (self.summary.before_ms, self.first_young_id());
+        let mut after = 0;
+        loop {
+            let page = rows::calls_page(&mut *self.db.read().await?, after, bound, self.options.batch).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = *last;
+            let ids: Vec<i64> =
+                page.iter().filter(|(_, ended)| ended.is_some_and(|at| at < before_ms)).map(|(id, _)| *id).collect();
+            let (scanned, old) = (page.len(), ids.len());
+            let pruned = self.delete(ids, move |tx, ids| rows::calls_delete(tx, ids, before_ms).boxed()).await?;
+            self.batch(scanned, old, pruned).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! `delivery` and `delivery_attempt`: outgoing HTTP calls, recorded in the transaction that wants them.
 
+pub mod held;
 pub mod log;
 mod order;
 
@@ -8,7 +9,9 @@ use std::collections::HashSet;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::claim::{self, Claim};
 use super::sql::{self, Column, Columns, Val};
+use super::walk::{self, Walk};
 use super::{DbError, Tx};
 use crate::vals;
 
@@ -96,6 +99,17 @@ fn among(kinds: &[Kind]) -> String {
     format!("kind IN ({})", codes.join(","))
 }
 
+/// What is due: binds the time and how many. The sign before the kind keeps SQLite from the index by kind, by which it
+/// would read, and sort, every call that was ever made.
+pub(super) fn due_text(kinds: &[Kind]) -> String {
+    format!("{CALL} WHERE next_at <= ? AND +{} ORDER BY next_at, id LIMIT ?", among(kinds))
+}
+
+/// What falls due next: binds the end of time.
+pub(super) fn next_due_text(kinds: &[Kind]) -> String {
+    format!("SELECT next_at FROM delivery WHERE next_at < ? AND +{} ORDER BY next_at LIMIT 1", among(kinds))
+}
+
 /// Makes calls that were given up or refused due again: somebody asked for them once more.
 ///
 /// # Errors
@@ -177,20 +191,38 @@ pub async fn by_ids(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<Deliv
     Ok(calls)
 }
 
+/// Whoever claims it may make it: that it was not, or what was answered, is written later. Where no claim was counted
+/// yet, each attempt may be one.
+const CLAIM: Claim =
+    Claim { table: "delivery", until: &["next_at"], emptied: &["held_by"], counted: Some(("unanswered", "attempts")) };
+
+/// A claimed call that was not begun: its claim does not count.
+const NOT_MADE: &str = "unanswered = CASE WHEN unanswered > 0 THEN unanswered - 1 ELSE unanswered END";
+
+/// Calls that cannot be read are set aside.
 async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
     let now_ms = tx.now_ms();
-    let text = format!(
-        "{CALL} WHERE next_at <= ? AND {} ORDER BY next_at, id LIMIT ?{}",
-        among(kinds),
-        tx.dialect().skip_locked()
-    );
+    let text = due_text(kinds) + claim::lock_clause(tx.dialect());
     let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
-    let calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;
-    let ids = calls.iter().map(|call| Val::Int(call.id)).collect();
-    // Whoever claims it may make it: that it was not, or what was answered, is written later.
-    let text = "UPDATE delivery SET next_at = ?, unanswered = COALESCE(unanswered, attempts) + 1 WHERE id";
-    sql::execute_in(tx, text, "", &[Val::Int(now_ms + lease_ms)], ids).await?;
-    Ok(calls)
+    let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(7)?))).collect::<Result<Vec<_>, DbError>>()?;
+    let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
+
+    let mut claimed = Vec::with_capacity(taken.len());
+    for row in &rows {
+        let id = row.int(0)?;
+        if !taken.contains(&id) {
+            continue;
+        }
+        match call(row) {
+            Ok(call) => claimed.push(call),
+            Err(why) => {
+                let order_id = row.int(3).map_or_else(|_| String::new(), |order_id| order_id.to_string());
+                postpone(tx, vec![id], now_ms).await?;
+                walk::set_aside(tx, Walk::Deliveries, id.into(), &order_id, &why).await?;
+            }
+        }
+    }
+    Ok(claimed)
 }
 
 /// What came of one attempt.
@@ -220,12 +252,8 @@ pub struct Attempt {
     pub unanswered: i64,
 }
 
-/// Logs attempts and moves their calls.
-///
-/// # Errors
-/// The database's.
-pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
-    let now_ms = tx.now_ms();
+/// Numbers of attempts come from a locked call, so no two have the same.
+async fn log_attempts(tx: &mut Tx, attempts: &[Attempt]) -> Result<u64, DbError> {
     // Number 0 is no attempt: the call was given up without one.
     let made = attempts.iter().filter(|one| one.attempt > 0);
     let rows = made
@@ -244,23 +272,33 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
             ]
         })
         .collect();
-    // Ignored where it exists: an attempt whose lease ran out is made, and counted, again.
     let columns =
         "delivery_attempt (delivery_id, attempt, started_at, duration_ms, http_status, error, request, answer)";
-    sql::insert_ignore(tx, columns, rows).await?;
+    // Ignored where it exists: a call that was not tried keeps the number of its last attempt.
+    sql::insert_ignore(tx, columns, rows).await
+}
+
+/// Logs attempts and moves their calls.
+///
+/// # Errors
+/// The database's.
+pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
+    let now_ms = tx.now_ms();
+    log_attempts(tx, attempts).await?;
     let rows = attempts
         .iter()
         .map(|one| {
             let error = one.error.as_deref().map(super::retry::shorten);
             let given_up = matches!(one.status, Status::Dead | Status::Refused);
             let next_at = if given_up { Some(GIVEN_UP) } else { one.next_at };
-            vals![one.delivery_id, one.status as i64, one.attempt, next_at, error, one.unanswered, now_ms]
+            vals![one.delivery_id, one.status as i64, one.attempt, next_at, None::<i64>, error, one.unanswered, now_ms]
         })
         .collect();
     let columns = [
         Column::Set("status"),
         Column::Set("attempts"),
         Column::Set("next_at"),
+        Column::Set("held_by"),
         Column::Set("last_error"),
         Column::Set("unanswered"),
         Column::Set("updated_at"),
@@ -268,16 +306,34 @@ pub async fn record(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
     sql::update(tx, "delivery", "id", &columns, rows).await
 }
 
+/// Logs attempts whose calls somebody else had made as well, and moved on: they count as made, and for no schedule, whose
+/// `base` (as in [`Open`]) stands beside each.
+///
+/// # Errors
+/// The database's.
+pub async fn record_late(tx: &mut Tx, late: &[(Attempt, i64)]) -> Result<(), DbError> {
+    let attempts: Vec<Attempt> = late.iter().map(|(attempt, _)| attempt.clone()).collect();
+    log_attempts(tx, &attempts).await?;
+    let rows = late.iter().map(|(one, base)| vals![one.delivery_id, one.attempt, *base, one.unanswered]).collect();
+    let columns = [Column::Set("attempts"), Column::Set("base_attempts"), Column::Set("unanswered")];
+    sql::update(tx, "delivery", "id", &columns, rows).await
+}
+
 /// Makes calls that are still to be made due at `next_at`, epoch ms: gives back what was claimed and not begun.
 ///
 /// # Errors
 /// The database's.
-pub async fn postpone(tx: &mut Tx, mut ids: Vec<i64>, next_at: i64) -> Result<u64, DbError> {
+pub async fn postpone(tx: &mut Tx, ids: Vec<i64>, next_at: i64) -> Result<u64, DbError> {
+    put_back(tx, ids, next_at, None).await
+}
+
+/// As [`postpone`], waiting for the endpoint `held_by`.
+async fn put_back(tx: &mut Tx, mut ids: Vec<i64>, next_at: i64, held_by: Option<i64>) -> Result<u64, DbError> {
     ids.sort_unstable();
     let ids = ids.into_iter().map(Val::Int).collect();
-    let text = "UPDATE delivery SET next_at = ?, \
-                unanswered = CASE WHEN unanswered > 0 THEN unanswered - 1 ELSE unanswered END WHERE id";
-    sql::execute_in(tx, text, " AND status = 0", &[Val::Int(next_at)], ids).await
+    let fixed = [Val::Int(next_at), Val::MaybeInt(held_by)];
+    let text = format!("UPDATE delivery SET next_at = ?, held_by = ?, {NOT_MADE} WHERE id");
+    sql::execute_in(tx, &text, " AND status = 0", &fixed, ids).await
 }
 
 /// Makes due now what waits for `from` (epoch ms) or later, among the calls of `kind` whose reference begins with
@@ -311,7 +367,7 @@ pub async fn first_with_prefix(
     rows.first().map(|row| Ok((row.maybe_int(0)?, row.int(1)?, row.text(2)?))).transpose()
 }
 
-/// A call that is still to be made.
+/// How a call stands that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
     /// Row.
@@ -320,26 +376,24 @@ pub struct Open {
     pub attempts: i64,
     /// Those of them before somebody asked for it once more: its schedule begins after them.
     pub base: i64,
-    /// Taken back by hand: only a good answer still counts.
-    pub is_canceled: bool,
+    /// Where it stands: it may have been taken back by hand, or settled by somebody who made it as well.
+    pub status: Status,
     /// How often it may have been made without an answer, the claim of whoever asks included.
     pub unanswered: i64,
 }
 
-/// Which of these calls are still to be made, or were taken back, by id, locked until the commit: the others were
-/// finished by somebody who held the lease before.
+/// How these calls stand, by id, locked until the commit.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock_pending(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<Open>, DbError> {
+pub async fn lock_made(tx: &mut Tx, mut ids: Vec<i64>) -> Result<Vec<Open>, DbError> {
     ids.sort_unstable();
-    let after = format!(" AND status IN (0, 4) ORDER BY id{}", tx.dialect().for_update());
+    let after = format!(" ORDER BY id{}", tx.dialect().for_update());
     let before = "SELECT id, attempts, COALESCE(base_attempts, 0), status, COALESCE(unanswered, attempts) FROM delivery WHERE id";
     let rows = sql::select_in(tx, before, &after, &[], ids.into_iter().map(Val::Int).collect()).await?;
     let open = |row: &AnyRow| {
-        let is_canceled = row.int(3)? == Status::Canceled as i64;
         let (id, attempts, base, unanswered) = (row.int(0)?, row.int(1)?, row.int(2)?, row.int(4)?);
-        Ok(Open { id, attempts, base, is_canceled, unanswered })
+        Ok(Open { id, attempts, base, status: Status::from_code(row.int(3)?, id)?, unanswered })
     };
     rows.iter().map(open).collect()
 }
@@ -381,9 +435,7 @@ pub async fn close(tx: &mut Tx, kind: Kind, reference: &str) -> Result<bool, DbE
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection, kinds: &[Kind]) -> Result<Option<i64>, DbError> {
-    let text =
-        format!("SELECT next_at FROM delivery WHERE next_at IS NOT NULL AND {} ORDER BY next_at LIMIT 1", among(kinds));
-    sql::fetch_one(conn, text, vec![]).await?.map(|row| row.int(0)).transpose()
+    sql::fetch_one(conn, next_due_text(kinds), vals![GIVEN_UP]).await?.map(|row| row.int(0)).transpose()
 }
 
 /// Where one call stands.

@@ -3,7 +3,9 @@
 use sqlx::AnyConnection;
 use sqlx::mysql::MySqlDatabaseError;
 
+use super::claim::Claim;
 use super::pace::Pace;
+use super::sql::Column;
 
 /// The SQL dialect of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +116,8 @@ impl Dialect {
         }
     }
 
-    /// End of a SELECT that takes rows nobody else has taken. TiDB reads the words and waits for the others all the
-    /// same: then it takes what they have left, only not at the same time.
+    /// End of a SELECT that leaves out rows which somebody else has locked. It takes nothing: TiDB reads the words and
+    /// locks no row, so [`super::claim`] compares.
     #[must_use]
     pub fn skip_locked(self) -> &'static str {
         match self {
@@ -124,39 +126,64 @@ impl Dialect {
         }
     }
 
-    /// One UPDATE of `rows` rows, each with its own values: binds `key, columns...` row by row. `assign` makes the
-    /// right side of an assignment from the column's new value.
+    /// One UPDATE of `rows` rows, each with its own values: binds `key, columns...` row by row. `numbers` says which of
+    /// these are numbers: a server that guesses the type of a `?` may compare ids as DOUBLE, which holds 15 digits.
     #[must_use]
-    pub fn update_rows(self, table: &str, key: &str, columns: &[super::sql::Column], rows: usize) -> String {
+    pub fn update_rows(self, table: &str, key: &str, columns: &[Column], numbers: &[bool], rows: usize) -> String {
         let assign = |prefix: &str| {
             let parts: Vec<String> = columns
                 .iter()
                 .map(|column| match column {
-                    super::sql::Column::Set(name) => format!("{prefix}{name} = v.{name}"),
-                    super::sql::Column::Add(name) => format!("{prefix}{name} = {table}.{name} + v.{name}"),
+                    Column::Set(name) => format!("{prefix}{name} = v.{name}"),
+                    Column::Add(name) => format!("{prefix}{name} = {table}.{name} + v.{name}"),
                 })
                 .collect();
             parts.join(", ")
         };
-        let names: Vec<&str> = columns.iter().map(super::sql::Column::name).collect();
+        let names: Vec<&str> = std::iter::once("k").chain(columns.iter().map(Column::name)).collect();
+        let set = match self {
+            Self::Sqlite => assign(""),
+            Self::MySql => assign(&format!("{table}.")),
+        };
+        self.update_from(table, &set, &format!("{table}.{key} = v.k"), (&names, numbers, rows))
+    }
+
+    /// One UPDATE that claims `rows` rows of a table: binds `id` and `next_at` as it was read, row by row, then the
+    /// number of the claim, and the end of its lease for each column that takes it.
+    #[must_use]
+    pub(super) fn claim_rows(self, claim: &Claim, rows: usize) -> String {
+        let table = claim.table;
+        let name = |column: &str| match self {
+            Self::Sqlite => column.to_owned(),
+            Self::MySql => format!("{table}.{column}"),
+        };
+        let bound = std::iter::once(&"claim_id").chain(claim.until).map(|column| format!("{} = ?", name(column)));
+        let emptied = claim.emptied.iter().map(|column| format!("{} = NULL", name(column)));
+        let counted = claim.counted.map(|(count, first)| {
+            let value = format!("COALESCE({table}.{count}, {table}.{first}) + 1");
+            format!("{} = {value}", name(count))
+        });
+        let set = bound.chain(emptied).chain(counted).collect::<Vec<_>>().join(", ");
+        let unchanged = format!("{table}.id = v.k AND {table}.next_at = v.was");
+        self.update_from(table, &set, &unchanged, (&["k", "was"], &[true, true], rows))
+    }
+
+    /// An UPDATE of `table` from a list `v` of `rows` bound rows, with these names of columns, of which some are numbers.
+    fn update_from(self, table: &str, set: &str, on: &str, list: (&[&str], &[bool], usize)) -> String {
+        let (names, numbers, rows) = list;
         match self {
             Self::Sqlite => {
-                let row = format!("({}?)", "?,".repeat(columns.len()));
-                let values = vec![row; rows].join(",");
-                format!(
-                    "WITH v (k,{}) AS (VALUES {values}) UPDATE {table} SET {} FROM v WHERE {table}.{key} = v.k",
-                    names.join(","),
-                    assign("")
-                )
+                let row = format!("({}?)", "?,".repeat(names.len() - 1));
+                let (names, values) = (names.join(","), vec![row; rows].join(","));
+                format!("WITH v ({names}) AS (VALUES {values}) UPDATE {table} SET {set} FROM v WHERE {on}")
             }
             Self::MySql => {
-                let first: Vec<String> = names.iter().map(|name| format!("? AS {name}")).collect();
-                let others = format!(" UNION ALL SELECT {}?", "?,".repeat(columns.len())).repeat(rows - 1);
-                format!(
-                    "UPDATE {table} JOIN (SELECT ? AS k, {}{others}) v ON {table}.{key} = v.k SET {}",
-                    first.join(", "),
-                    assign(&format!("{table}."))
-                )
+                let types = numbers.iter().map(|number| if *number { "CAST(? AS SIGNED)" } else { "?" });
+                let types: Vec<&str> = types.collect();
+                let first: Vec<String> =
+                    types.iter().zip(names).map(|(value, name)| format!("{value} AS {name}")).collect();
+                let others = format!(" UNION ALL SELECT {}", types.join(", ")).repeat(rows - 1);
+                format!("UPDATE {table} JOIN (SELECT {}{others}) v ON {on} SET {set}", first.join(", "))
             }
         }
     }
@@ -339,5 +366,22 @@ mod tests {
         ] {
             assert_eq!(Cause::of_sqlite(code), cause, "{code}");
         }
+    }
+
+    /// A server that guesses the type of a bound value in a select list may take it for a DOUBLE.
+    #[test]
+    fn numbers_in_lists_of_rows_have_their_type() {
+        let columns = [Column::Set("status"), Column::Set("reason")];
+        let text = Dialect::MySql.update_rows("t", "id", &columns, &[true, true, false], 2);
+        let wanted = "UPDATE t JOIN (SELECT CAST(? AS SIGNED) AS k, CAST(? AS SIGNED) AS status, ? AS reason \
+                      UNION ALL SELECT CAST(? AS SIGNED), CAST(? AS SIGNED), ?) v ON t.id = v.k \
+                      SET t.status = v.status, t.reason = v.reason";
+        assert_eq!(text, wanted);
+        let counted = Some(("claims", "attempts"));
+        let claim = Claim { table: "t", until: &["next_at"], emptied: &["held_by"], counted };
+        let text = Dialect::MySql.claim_rows(&claim, 2);
+        assert_eq!(text.matches('?').count() - text.matches("CAST(? AS SIGNED)").count(), 2, "{text}");
+        let set = "SET t.claim_id = ?, t.next_at = ?, t.held_by = NULL, t.claims = COALESCE(t.claims, t.attempts) + 1";
+        assert!(text.ends_with(set), "{text}");
     }
 }

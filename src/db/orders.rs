@@ -313,14 +313,23 @@ pub fn tell_version(tx: &mut Tx, body: &OrderDataSync, trace: Option<&str>) -> R
     tx.emit(&Draft { discriminator: &version, ..draft })
 }
 
-/// Orders whose time to pay was over at `before_ms`, the longest over first.
+/// What is due: binds the time and how many.
+pub(super) const DUE: &str = "SELECT id FROM orders WHERE due_at <= ? ORDER BY due_at, id LIMIT ?";
+
+/// What falls due next.
+pub(super) const NEXT_DUE: &str = "SELECT MIN(due_at) FROM orders WHERE due_at IS NOT NULL";
+
+/// Orders whose time to pay was over at `before_ms`, the longest over first; `lock` ends the statement.
 ///
 /// # Errors
 /// The database's.
-pub async fn due(tx: &mut Tx, before_ms: i64, limit: i64) -> Result<Vec<i64>, DbError> {
-    let text =
-        format!("SELECT id FROM orders WHERE due_at <= ? ORDER BY due_at, id LIMIT ?{}", tx.dialect().skip_locked());
-    sql::fetch(tx, text, vals![before_ms, limit]).await?.iter().map(|row| row.int(0)).collect()
+pub async fn due(
+    conn: &mut AnyConnection,
+    before_ms: i64,
+    limit: i64,
+    lock: &'static str,
+) -> Result<Vec<i64>, DbError> {
+    sql::fetch(conn, format!("{DUE}{lock}"), vals![before_ms, limit]).await?.iter().map(|row| row.int(0)).collect()
 }
 
 /// The walk of the timeouts looks at these orders again at `at_ms`, as long as they wait to be paid.
@@ -347,8 +356,7 @@ pub async fn expire_at_its_time(tx: &mut Tx, id: i64) -> Result<u64, DbError> {
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
-    let text = "SELECT MIN(due_at) FROM orders WHERE due_at IS NOT NULL";
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+    sql::fetch_one(conn, NEXT_DUE, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }
 
 /// Which orders to list.

@@ -2,13 +2,15 @@
 
 pub mod log;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::claim::{self, Claim};
 use super::sql::{self, Columns, Val};
+use super::walk::{self, Walk};
 use super::{DbError, Tx};
 use crate::domain::event::SCHEMA_VERSION;
 use crate::vals;
@@ -166,34 +168,85 @@ fn row_vals(row: &OutboxRow, now_ms: i64) -> Result<Vec<Val>, DbError> {
     ])
 }
 
-/// Takes up to `limit` rows that are due, and keeps others from taking them for `lease_ms`.
+/// What is due: binds the time and how many.
+pub(super) const DUE: &str = "SELECT id, next_at, LENGTH(body) FROM message_record WHERE next_at <= ? \
+                              ORDER BY next_at, id LIMIT ?";
+
+/// What falls due next.
+pub(super) const NEXT_DUE: &str = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
+
+/// Bytes of the bodies of one claim at most, unless one row has more.
+pub const CLAIM_BYTES: i64 = 16 << 20;
+
+const CLAIM: Claim = Claim { table: "message_record", until: &["next_at"], emptied: &[], counted: None };
+
+/// Takes up to `limit` rows that are due, and up to [`CLAIM_BYTES`], and keeps others from taking them for `lease_ms`.
+/// Rows that cannot be read are set aside.
 ///
 /// # Errors
 /// The database's.
 pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxRow>, DbError> {
     let now_ms = tx.now_ms();
-    let text = format!(
-        "SELECT id, event_id, topic, tag, msg_key, body, properties, next_at, attempts FROM message_record \
-         WHERE next_at <= ? ORDER BY next_at, id LIMIT ?{}",
-        tx.dialect().skip_locked()
-    );
-    let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
-    let rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
-    let ids = rows.iter().map(|row| Val::Int(row.id)).collect();
-    sql::execute_in(tx, "UPDATE message_record SET next_at = ? WHERE id", "", &[Val::Int(now_ms + lease_ms)], ids)
-        .await?;
-    Ok(rows)
+    let text = format!("{DUE}{}", claim::lock_clause(tx.dialect()));
+    let (mut due, mut bytes) = (Vec::new(), 0);
+    for row in &sql::fetch(tx, text, vals![now_ms, limit]).await? {
+        bytes += row.int(2)?;
+        if !due.is_empty() && bytes > CLAIM_BYTES {
+            break;
+        }
+        due.push((row.int(0)?, row.int(1)?));
+    }
+    let taken = claim::take(tx, CLAIM, due.clone(), now_ms + lease_ms).await?;
+
+    let before = "SELECT id, event_id, topic, tag, msg_key, body, properties, next_at, attempts FROM message_record \
+                  WHERE id";
+    let rows = sql::select_in(tx, before, "", &[], taken.iter().copied().map(Val::Int).collect()).await?;
+    let mut claimed = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let id = row.int(0)?;
+        match from_row(row) {
+            Ok(row) => claimed.insert(id, row),
+            Err(why) => {
+                walk::set_aside(tx, Walk::Outbox, id.into(), &row.text(4).unwrap_or_default(), &why).await?;
+                None
+            }
+        };
+    }
+    // In the order in which they fell due, with that time.
+    let in_order = due.into_iter().filter_map(|(id, was)| {
+        let row = claimed.remove(&id)?;
+        Some(OutboxRow { deliver_at_ms: was, ..row })
+    });
+    Ok(in_order.collect())
+}
+
+/// Keeps rows of this process from others until `until_ms`: which of them nobody has claimed, sent or taken back since they
+/// were written.
+///
+/// # Errors
+/// The database's.
+pub async fn hold_on(tx: &mut Tx, ids: &[i64], until_ms: i64) -> Result<HashSet<i64>, DbError> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    let keys: Vec<Val> = ids.iter().copied().map(Val::Int).collect();
+    let set = "UPDATE message_record SET next_at = ? WHERE status = 0 AND claim_id IS NULL AND id";
+    sql::execute_in(tx, set, "", &[Val::Int(until_ms)], keys.clone()).await?;
+    let ours = "SELECT id FROM message_record WHERE status = 0 AND claim_id IS NULL AND id";
+    let rows = sql::select_in(tx, ours, "", &[], keys).await?;
+    rows.iter().map(|row| row.int(0)).collect()
 }
 
 fn from_row(row: &AnyRow) -> Result<OutboxRow, DbError> {
+    let id = row.int(0)?;
     Ok(OutboxRow {
-        id: row.int(0)?,
+        id,
         event_id: row.text(1)?,
         topic: row.text(2)?,
         tag: row.text(3)?,
         key: row.text(4)?,
         body: row.bytes(5)?.into(),
-        properties: serde_json::from_str(&row.text(6)?)?,
+        properties: row.json(6, "message_record", id)?,
         deliver_at_ms: row.int(7)?,
         attempts: row.int(8)?,
     })
@@ -250,13 +303,21 @@ pub async fn hold(conn: &mut AnyConnection, ids: &[i64]) -> Result<(), DbError> 
     sql::execute_in(conn, set, " AND status = 0", &[Val::Int(HELD)], keys).await.map(|_| ())
 }
 
-/// A broker is there: every row that was held is due, in the order in which they were written. How many.
+/// Rows that one [`release`] makes due.
+pub const RELEASED: u64 = 1024;
+
+/// A broker is there: rows that were held are due, in the order in which they were written, up to [`RELEASED`] of them. How
+/// many: fewer than that when they are the last ones.
 ///
 /// # Errors
 /// The database's.
 pub async fn release(conn: &mut AnyConnection) -> Result<u64, DbError> {
-    let text = "UPDATE message_record SET next_at = created_at WHERE next_at = ?";
-    sql::execute(conn, text, vals![HELD]).await
+    // Rows of one time lie in the index as they were written.
+    let text = "SELECT id FROM message_record WHERE next_at = ? LIMIT ?";
+    let rows = sql::fetch(conn, text, vals![HELD, RELEASED.cast_signed()]).await?;
+    let ids = rows.iter().map(|row| row.int(0).map(Val::Int)).collect::<Result<Vec<_>, _>>()?;
+    let set = "UPDATE message_record SET next_at = created_at WHERE next_at = ? AND id";
+    sql::execute_in(conn, set, "", &[Val::Int(HELD)], ids).await
 }
 
 /// True when rows are held.
@@ -340,6 +401,5 @@ pub async fn given_up(conn: &mut AnyConnection, first: i64) -> Result<i64, DbErr
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
-    let text = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+    sql::fetch_one(conn, NEXT_DUE, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }

@@ -180,24 +180,29 @@ pub async fn of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Option<
 /// # Errors
 /// The database's.
 pub async fn first_submission(conn: &mut AnyConnection, from: i64, until: i64) -> Result<Option<i64>, DbError> {
-    let text = "SELECT id FROM delivery WHERE id >= ? AND id < ? AND kind = ? ORDER BY id LIMIT 1";
+    // The sign keeps SQLite from the index by kind, by which it would read every submission there ever was.
+    let text = "SELECT id FROM delivery WHERE id >= ? AND id < ? AND +kind = ? ORDER BY id LIMIT 1";
     let row = sql::fetch_one(conn, text, vals![from, until, Call::ChannelSubmit as i64]).await?;
     row.map(|row| row.int(0)).transpose()
 }
 
-/// Payments without money, of orders and of the gateway, of which a submission has an id in this range, its end excluded,
-/// in the order of their ids.
+/// Payments that were looked for.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the order of their ids.
+    pub payments: Vec<PaymentRow>,
+    /// Those that cannot be read, and why.
+    pub unreadable: Vec<(i64, DbError)>,
+}
+
+/// Payments without money, of orders and of the gateway, of which a submission has an id in this range, its end excluded.
 ///
 /// # Errors
 /// The database's.
-pub async fn submitted_without_money(
-    conn: &mut AnyConnection,
-    from: i64,
-    until: i64,
-) -> Result<Vec<PaymentRow>, DbError> {
+pub async fn submitted_without_money(conn: &mut AnyConnection, from: i64, until: i64) -> Result<Found, DbError> {
     let codes: Vec<String> =
         Status::ALL.iter().filter(|status| !status.has_money()).map(|status| status.code().to_string()).collect();
-    let text = "SELECT DISTINCT order_id FROM delivery WHERE id >= ? AND id < ? AND kind = ? ORDER BY order_id";
+    let text = "SELECT DISTINCT order_id FROM delivery WHERE id >= ? AND id < ? AND +kind = ? ORDER BY order_id";
     let rows = sql::fetch(conn, text, vals![from, until, Call::ChannelSubmit as i64]).await?;
     let submitted: Vec<i64> = rows.iter().map(|row| row.int(0)).collect::<Result<_, _>>()?;
     // A call names an order, or, of the gateway, the payment: what stands there for an order is looked for as well.
@@ -205,10 +210,16 @@ pub async fn submitted_without_money(
     let after = format!(" AND status IN ({})", codes.join(","));
     let before = format!("SELECT {COLUMNS} FROM payment_record WHERE order_id");
     let rows = sql::select_in(conn, &before, &after, &[], keys).await?;
-    let mut payments = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
-    payments.sort_unstable_by_key(|payment| payment.id);
-    payments.dedup_by_key(|payment| payment.id);
-    Ok(payments)
+    let mut found = Found::default();
+    for row in &rows {
+        match from_row(row) {
+            Ok(payment) => found.payments.push(payment),
+            Err(why) => found.unreadable.push((row.int(0)?, why)),
+        }
+    }
+    found.payments.sort_unstable_by_key(|payment| payment.id);
+    found.payments.dedup_by_key(|payment| payment.id);
+    Ok(found)
 }
 
 /// Writes changed payments back, each once; they were locked in this transaction.

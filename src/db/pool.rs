@@ -109,14 +109,16 @@ impl Db {
         // Whoever opens it is told at once when it is not there; on SQLite the writer makes the file.
         writer.acquire().await?;
         let body_max = look::body_max(&mut *reader.acquire().await?).await?;
+        // Corrected by this database's server: another one may have another time.
+        let clock = options.clock.apart();
         Ok(Self(Arc::new(Inner {
             dialect,
             writer,
             reader,
             gate: Gate::default(),
             health: Health::default(),
-            clock: options.clock.clone(),
-            ids: Arc::new(Ids::new(options.clock.clone())),
+            ids: Arc::new(Ids::new(clock.clone())),
+            clock,
             faults: options.faults.clone(),
             committed: OnceLock::new(),
             webhook: OnceLock::new(),

@@ -9,6 +9,7 @@ use sqlx::any::AnyRow;
 use super::inbox::Outcome;
 use super::sql::{self, Columns, Val};
 use super::{DbError, Tx, outbox, retry};
+use crate::domain::call::Kind;
 use crate::vals;
 
 fn ints(ids: &[i64]) -> Vec<Val> {
@@ -195,6 +196,46 @@ pub async fn attempts_count(conn: &mut AnyConnection, delivery_ids: &[i64]) -> R
 /// The database's.
 pub async fn attempts_delete(tx: &mut Tx, delivery_ids: Vec<i64>) -> Result<u64, DbError> {
     sql::execute_in(tx, "DELETE FROM delivery_attempt WHERE delivery_id", "", &[], ints(&delivery_ids)).await
+}
+
+/// A call that told somebody something, and is settled: it was answered well, or there was nobody to be told.
+fn told() -> String {
+    let codes: Vec<String> =
+        Kind::ALL.iter().filter(|kind| !kind.is_proof()).map(|kind| (*kind as i64).to_string()).collect();
+    format!("status IN (1, 5) AND kind IN ({})", codes.join(","))
+}
+
+/// The next `limit` outgoing calls between two ids, as (id, when it was settled); open calls, calls that failed and calls
+/// that are proofs have no end.
+///
+/// # Errors
+/// The database's.
+pub async fn calls_page(
+    conn: &mut AnyConnection,
+    after: i64,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<(i64, Option<i64>)>, DbError> {
+    let text = format!(
+        "SELECT id, CASE WHEN {} THEN updated_at ELSE NULL END FROM delivery \
+         WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+        told()
+    );
+    let rows = sql::fetch(conn, text, vals![after, before, limit]).await?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.maybe_int(1)?))).collect()
+}
+
+/// Deletes calls that were settled before `before_ms`, with their attempts; how many calls.
+///
+/// # Errors
+/// The database's.
+pub async fn calls_delete(tx: &mut Tx, ids: Vec<i64>, before_ms: i64) -> Result<u64, DbError> {
+    let before = format!("DELETE FROM delivery WHERE {} AND updated_at < ? AND id", told());
+    let deleted = sql::execute_in(tx, &before, "", &[Val::Int(before_ms)], ints(&ids)).await?;
+    let orphans = "DELETE FROM delivery_attempt WHERE NOT EXISTS \
+                   (SELECT 1 FROM delivery d WHERE d.id = delivery_attempt.delivery_id) AND delivery_id";
+    sql::execute_in(tx, orphans, "", &[], ints(&ids)).await?;
+    Ok(deleted)
 }
 
 /// The next `limit` decided attempts to publish with a transaction, as (transaction id, when it was decided).

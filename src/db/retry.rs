@@ -6,7 +6,9 @@ pub mod log;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::claim::{self, Claim};
 use super::sql::{self, Columns, Val};
+use super::walk::{self, Walk};
 use super::{DbError, Dialect, Tx};
 use crate::vals;
 
@@ -132,35 +134,54 @@ pub async fn park(conn: &mut AnyConnection, group: &str, rows: &[Parked], now_ms
     sql::insert(conn, head, values, "").await.map(|_| ())
 }
 
-/// Takes up to `limit` messages that are due, and keeps others from taking them for `lease_ms`.
+/// What is due: binds the group, the time and how many.
+pub(super) const DUE: &str = "SELECT id, message_id, topic, tag, msg_key, body, properties, blocks, attempts, next_at, \
+                              first_failed_at, last_error FROM message_retry_log \
+                              WHERE consumer_group = ? AND next_at <= ? ORDER BY next_at, id LIMIT ?";
+
+/// What falls due next: binds the group.
+pub(super) const NEXT_DUE: &str =
+    "SELECT MIN(next_at) FROM message_retry_log WHERE consumer_group = ? AND next_at IS NOT NULL";
+
+const CLAIM: Claim =
+    Claim { table: "message_retry_log", until: &["next_at", "leased_until"], emptied: &[], counted: None };
+
+/// Takes up to `limit` messages that are due, and keeps others from taking them for `lease_ms`. Messages that cannot be
+/// read are set aside.
 ///
 /// # Errors
 /// The database's.
 pub async fn claim(tx: &mut Tx, group: &str, limit: i64, lease_ms: i64) -> Result<Vec<Parked>, DbError> {
     let now_ms = tx.now_ms();
-    let text = format!(
-        "SELECT id, message_id, topic, tag, msg_key, body, properties, blocks, attempts, next_at, first_failed_at, \
-         last_error FROM message_retry_log WHERE consumer_group = ? AND next_at <= ? ORDER BY next_at, id LIMIT ?{}",
-        tx.dialect().skip_locked()
-    );
+    let text = format!("{DUE}{}", claim::lock_clause(tx.dialect()));
     let rows = sql::fetch(tx, text, vals![group, now_ms, limit]).await?;
-    let rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
-    let ids = rows.iter().map(|row| Val::Int(row.id)).collect();
-    let until = Val::Int(now_ms + lease_ms);
-    let set = "UPDATE message_retry_log SET next_at = ?, leased_until = ? WHERE id";
-    sql::execute_in(tx, set, "", &[until.clone(), until], ids).await?;
-    Ok(rows)
+    let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(9)?))).collect::<Result<Vec<_>, DbError>>()?;
+    let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
+
+    let mut claimed = Vec::with_capacity(taken.len());
+    for row in &rows {
+        let id = row.int(0)?;
+        if !taken.contains(&id) {
+            continue;
+        }
+        match from_row(row) {
+            Ok(row) => claimed.push(row),
+            Err(why) => walk::set_aside(tx, Walk::Retries, id.into(), &row.text(4).unwrap_or_default(), &why).await?,
+        }
+    }
+    Ok(claimed)
 }
 
 fn from_row(row: &AnyRow) -> Result<Parked, DbError> {
+    let id = row.int(0)?;
     Ok(Parked {
-        id: row.int(0)?,
+        id,
         message_id: row.text(1)?,
         topic: row.text(2)?,
         tag: row.text(3)?,
         key: row.text(4)?,
         body: row.bytes(5)?,
-        properties: serde_json::from_str(&row.text(6)?)?,
+        properties: row.json(6, "message_retry_log", id)?,
         blocks: row.int(7)? != 0,
         attempts: row.int(8)?,
         next_at: row.maybe_int(9)?,
@@ -265,8 +286,7 @@ pub async fn wake_lost(tx: &mut Tx, id: i64) -> Result<u64, DbError> {
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection, group: &str) -> Result<Option<i64>, DbError> {
-    let text = "SELECT MIN(next_at) FROM message_retry_log WHERE consumer_group = ? AND next_at IS NOT NULL";
-    sql::fetch_one(conn, text, vals![group]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+    sql::fetch_one(conn, NEXT_DUE, vals![group]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }
 
 /// Messages of a group that wait, and when the first of them is or was due.

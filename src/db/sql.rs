@@ -3,7 +3,9 @@
 //! Every batch is cut into chunks of fixed sizes, so that few texts are prepared, once per connection.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
@@ -27,6 +29,24 @@ pub enum Val {
     MaybeText(Option<String>),
     /// LONGBLOB.
     Bytes(Vec<u8>),
+}
+
+impl Val {
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::MaybeInt(_))
+    }
+}
+
+/// As a key is told to people.
+impl fmt::Display for Val {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(value) | Self::MaybeInt(Some(value)) => value.fmt(formatter),
+            Self::Text(value) | Self::MaybeText(Some(value)) => value.fmt(formatter),
+            Self::MaybeInt(None) | Self::MaybeText(None) => formatter.write_str("NULL"),
+            Self::Bytes(value) => write!(formatter, "{} bytes", value.len()),
+        }
+    }
 }
 
 macro_rules! val_from {
@@ -158,7 +178,7 @@ pub async fn insert_ignore(
 }
 
 /// The largest chunk that `left` rows fill.
-fn chunk_of(left: usize) -> usize {
+pub(super) fn chunk_of(left: usize) -> usize {
     CHUNKS.into_iter().find(|size| *size <= left).unwrap_or(1)
 }
 
@@ -246,11 +266,13 @@ pub async fn update(
 ) -> Result<(), DbError> {
     let dialect = Dialect::of(conn);
     let wanted = rows.len() as u64;
+    // A column has one type, so the first row tells it for all.
+    let numbers: Vec<bool> = rows.first().map_or_else(Vec::new, |row| row.iter().map(Val::is_number).collect());
     let mut rows = rows.into_iter();
     let mut touched = 0;
     while rows.len() > 0 {
         let size = chunk_of(rows.len());
-        let sql = dialect.update_rows(table, key, columns, size);
+        let sql = dialect.update_rows(table, key, columns, &numbers, size);
         touched += execute(conn, sql, rows.by_ref().take(size).flatten().collect()).await?;
     }
     if touched == wanted {
@@ -288,6 +310,14 @@ pub trait Columns {
     /// # Errors
     /// When the column is something else.
     fn bytes(&self, column: usize) -> Result<Vec<u8>, DbError>;
+    /// A value that is stored as JSON, of the row of `table` with this key.
+    ///
+    /// # Errors
+    /// When the column is something else.
+    fn json<T: DeserializeOwned>(&self, column: usize, table: &'static str, key: i64) -> Result<T, DbError> {
+        let what = |error: serde_json::Error| DbError::Row { table, key: key.to_string(), what: error.to_string() };
+        serde_json::from_str(&self.text(column)?).map_err(what)
+    }
 }
 
 impl Columns for AnyRow {

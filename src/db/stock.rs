@@ -193,7 +193,7 @@ fn reservation_from_row(row: &AnyRow) -> Result<(i64, Reservation), DbError> {
         key: order_id.to_string(),
         what: format!("unknown status {code}"),
     })?;
-    let lines = serde_json::from_str(&row.text(2)?)?;
+    let lines = row.json(2, "stock_reservation", order_id)?;
     Ok((order_id, Reservation { status, lines, reason: row.text(3)? }))
 }
 

@@ -243,7 +243,9 @@ impl Tx {
         let rows = std::mem::take(&mut self.after.outbox);
         outbox::insert(&mut self.conn, &rows, self.now_ms).await?;
         // What waits for its time is the sweep's; the rest leaves from memory.
-        self.after.outbox = rows.into_iter().filter(|row| row.deliver_at_ms <= self.now_ms).collect();
+        let now_ms = self.now_ms;
+        let due = rows.into_iter().filter(|row| row.deliver_at_ms <= now_ms);
+        self.after.outbox = due.map(|row| OutboxRow { deliver_at_ms: now_ms, ..row }).collect();
         Ok(())
     }
 

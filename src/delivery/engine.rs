@@ -1,21 +1,26 @@
 //! The loop: claim, call, record.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod hold;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::hold::Waiting;
 use super::breaker::{Admit, Breakers, Limits};
 use super::call::{Caller, Made};
 use super::lanes::{Job, Lanes};
 use super::record::{self, Effects};
 use super::schedule::{Outcome, Schedules};
-use super::target::Targets;
+use super::target::{Endpoint, Targets};
 use crate::config;
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::db::pace::Hurry;
+use crate::db::sql::Val;
+use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError};
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
@@ -23,8 +28,8 @@ use crate::telemetry::Metrics;
 /// Calls claimed, or recorded, in one transaction at most.
 const BATCH: usize = 256;
 
-/// Calls to a slow target come back after this, ms.
-const SLOW_PAUSE_MS: i64 = 1_000;
+/// Endpoints that are left alone are tried no more often, ms.
+const SHORTEST_PAUSE_MS: i64 = 1_000;
 
 /// Looks at the table at least this often: another process may have recorded a call, or died with some.
 const TICK: Duration = Duration::from_secs(5);
@@ -81,14 +86,13 @@ pub struct Engine {
     lease_ms: i64,
     schedules: Arc<Schedules>,
     breakers: Breakers,
-    give_up_after_ms: i64,
     effects: Effects,
     metrics: Arc<Metrics>,
     caller: Caller,
     lanes: Lanes,
     running: JoinSet<Made>,
-    /// Claimed calls to targets that are left alone, and until when.
-    held: Vec<(i64, i64)>,
+    /// What waits for its endpoint.
+    waiting: Waiting,
     /// Made, and not recorded yet.
     made: Vec<Made>,
     /// Made, and not recorded yet because somebody has locked a row of theirs.
@@ -129,8 +133,7 @@ impl Engine {
             lease_ms: delivery.lease.ms().max(timeout_ms.saturating_mul(2)),
             schedules: Arc::new(Schedules::of(delivery)),
             breakers: Breakers::new(limits),
-            give_up_after_ms: delivery.give_up_after.ms(),
-            held: Vec::new(),
+            waiting: Waiting::new(delivery.give_up_after.ms(), open_ms.max(SHORTEST_PAUSE_MS)),
             kinds: config.kinds.into(),
             lanes: Lanes::new(config.concurrency, config.per_target),
             running: JoinSet::new(),
@@ -163,6 +166,7 @@ impl Engine {
         let mut total = 0;
         loop {
             self.record().await?;
+            self.wake().await?;
             let claimed = self.claim().await?;
             self.begin();
             self.hold().await?;
@@ -216,6 +220,7 @@ impl Engine {
         let mut did = self.record().await?;
         self.begin();
         self.hold().await?;
+        did += self.wake().await?;
         // A call that failed now may be due before what was known to be next.
         self.look |= did > 0;
         if self.look && self.lanes.has_room() {
@@ -238,14 +243,16 @@ impl Engine {
 
     /// Until a call ends, the bell rings, something falls due, or it is time to look anyway.
     async fn wait(&mut self, progress: Progress, token: &CancellationToken) {
+        let until = |at: i64| {
+            let wait_ms = at.saturating_sub(self.db.clock().now_ms()).max(1);
+            Duration::from_millis(wait_ms.unsigned_abs()).min(TICK)
+        };
         let sleep = match progress {
             _ if self.look => FULL_TICK,
-            Progress::WaitUntil(due) => {
-                let wait_ms = due.saturating_sub(self.db.clock().now_ms()).max(1);
-                Duration::from_millis(wait_ms.unsigned_abs()).min(TICK)
-            }
+            Progress::WaitUntil(due) => until(due),
             Progress::Did(_) | Progress::Idle => TICK,
         };
+        let sleep = sleep.min(until(self.waiting.wake_at));
         tokio::select! {
             () = token.cancelled() => {}
             Some(ended) = self.running.join_next_with_id() => { self.ended(ended); }
@@ -256,30 +263,32 @@ impl Engine {
 
     /// Claims what is due, up to a batch; how many calls.
     async fn claim(&mut self) -> Result<usize, DbError> {
-        let slow: Arc<HashSet<Arc<str>>> = Arc::new(self.lanes.slow().into_iter().collect());
-        let (kinds, lease_ms) = (Arc::clone(&self.kinds), self.lease_ms);
-        let leased_until = self.db.clock().now_ms().saturating_add(lease_ms);
+        let now_ms = self.db.clock().now_ms();
+        let shut: Arc<HashSet<i64>> = Arc::new(self.lanes.slow().chain(self.breakers.shut(now_ms)).collect());
+        let (kinds, lease_ms, give_up_after_ms) = (Arc::clone(&self.kinds), self.lease_ms, self.give_up_after_ms());
+        let leased_until = now_ms.saturating_add(lease_ms);
         let claimed = self
             .db
             .write("delivery_claim", move |tx| {
-                let (kinds, slow) = (Arc::clone(&kinds), Arc::clone(&slow));
+                let (kinds, shut) = (Arc::clone(&kinds), Arc::clone(&shut));
                 Box::pin(async move {
                     let calls = delivery::claim(tx, &kinds, BATCH as i64, lease_ms).await?;
-                    let named = calls.into_iter().map(|call| (Targets::name(&call.url), call));
-                    let (later, now): (Vec<_>, Vec<_>) = named.partition(|(target, _)| slow.contains(target));
-                    if !later.is_empty() {
-                        let ids = later.iter().map(|(_, call)| call.id).collect();
-                        let next_at = tx.now_ms() + SLOW_PAUSE_MS;
-                        delivery::postpone(tx, ids, next_at).await?;
-                    }
-                    Ok((now, later.len()))
+                    let named = calls.into_iter().map(|call| (Endpoint::of(&call), call));
+                    let (later, mut now): (Vec<_>, Vec<_>) =
+                        named.partition(|(endpoint, _)| shut.contains(&endpoint.number));
+
+                    let waiting: Vec<_> = later.iter().map(|(endpoint, call)| (endpoint.number, call.id)).collect();
+                    let old = hold::park(tx, &waiting, give_up_after_ms).await?;
+                    let parked = waiting.len() - old.len();
+                    now.extend(later.into_iter().filter(|(_, call)| old.contains(&call.id)));
+                    Ok((now, parked))
                 })
             })
             .await?;
-        let (calls, postponed): (Vec<(Arc<str>, Delivery)>, usize) = claimed;
-        let count = calls.len() + postponed;
-        for (target, call) in calls {
-            self.lanes.push(target, Job::new(call, leased_until));
+        let (calls, parked): (Vec<(Endpoint, Delivery)>, usize) = claimed;
+        let count = calls.len() + parked;
+        for (endpoint, call) in calls {
+            self.lanes.push(Job::new(call, endpoint, leased_until));
         }
         Ok(count)
     }
@@ -288,20 +297,20 @@ impl Engine {
     fn begin(&mut self) {
         let now_ms = self.db.clock().now_ms();
         let ends_ms = now_ms + i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX / 2);
-        while let Some((target, job)) = self.lanes.take() {
+        while let Some(job) = self.lanes.take() {
             if ends_ms > job.leased_until {
                 // It waited too long: whoever claims it next makes it.
                 tracing::debug!(reference = job.call.reference, "lease over before the call was begun");
-                self.lanes.done(&target);
+                self.lanes.done(&job.endpoint);
                 continue;
             }
-            if let Admit::Wait(until) = self.breakers.admit(&target, now_ms) {
-                self.lanes.done(&target);
-                self.held.push((job.call.id, until));
+            if let Admit::Wait(until) = self.breakers.admit(job.endpoint.number, now_ms) {
+                self.lanes.done(&job.endpoint);
+                self.waiting.push(job.endpoint.number, job.call.id, until);
                 continue;
             }
             let task = self.running.spawn(self.caller.clone().make(job.call));
-            self.lanes.began(task.id(), target);
+            self.lanes.began(task.id(), job.endpoint);
         }
     }
 
@@ -317,72 +326,35 @@ impl Engine {
             Err(error) => {
                 // Its lease runs out, and it is made again.
                 tracing::error!(%error, "a call was not finished");
-                if let Some(target) = self.lanes.ended(error.id()) {
-                    self.breakers.forgot(&target);
+                if let Some(endpoint) = self.lanes.ended(error.id()) {
+                    self.breakers.forgot(endpoint.number);
                 }
                 0
             }
         }
     }
 
-    /// What a call says about its target.
+    /// What a call says about its endpoint. This process itself is never left alone.
     fn learn(&mut self, made: &Made) {
-        let (target, now_ms) = (Targets::name(&made.call.url), self.db.clock().now_ms());
-        if matches!(made.outcome, Outcome::Wait { .. } | Outcome::Unsent(_)) {
-            self.breakers.forgot(&target);
-        } else if !matches!(made.outcome, Outcome::Again { .. }) {
-            if self.breakers.answered(&target) {
-                tracing::info!(%target, "target answers again");
+        let (endpoint, now_ms) = (Endpoint::of(&made.call), self.db.clock().now_ms());
+        let (number, target) = (endpoint.number, &endpoint.target);
+        if made.outcome.is_answer() {
+            if self.breakers.answered(number) {
+                tracing::info!(%target, reference = made.call.reference, "an endpoint answers again");
             }
-        } else if self.breakers.failed(&target, now_ms) {
-            tracing::warn!(%target, "target fails again and again: its calls wait");
+        } else if !matches!(made.outcome, Outcome::Again { .. }) {
+            self.breakers.forgot(number);
+        } else if !endpoint.is_own() {
+            if self.breakers.failed(number, now_ms) {
+                let reference = &made.call.reference;
+                tracing::warn!(%target, reference, "an endpoint fails again and again: its calls wait");
+            }
+            self.waiting.failed(now_ms);
         }
-    }
-
-    /// Gives back the calls to targets that are left alone, for a later time, and gives up those that have waited too
-    /// long; no attempt is counted.
-    async fn hold(&mut self) -> Result<(), DbError> {
-        if self.held.is_empty() {
-            return Ok(());
-        }
-        let held = Arc::new(std::mem::take(&mut self.held));
-        let give_up_after_ms = self.give_up_after_ms;
-        let write = self.db.write("delivery_claim", move |tx| {
-            let held = Arc::clone(&held);
-            Box::pin(async move {
-                let now_ms = tx.now_ms();
-                let ids: Vec<i64> = held.iter().map(|(id, _)| *id).collect();
-                let expired = delivery::armed_before(tx, ids, now_ms - give_up_after_ms).await?;
-                let expired: HashSet<i64> = expired.into_iter().collect();
-                let mut later: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-                for (id, until) in held.iter().filter(|(id, _)| !expired.contains(id)) {
-                    later.entry(*until).or_default().push(*id);
-                }
-                for (until, ids) in later {
-                    delivery::postpone(tx, ids, until).await?;
-                }
-                delivery::by_ids(tx, expired.into_iter().collect()).await
-            })
-        });
-        let started_at = self.db.clock().now_ms();
-        let why = "the target has not answered for too long";
-        let expired = write.await?.into_iter().map(|call| Made {
-            call,
-            started_at,
-            duration_ms: 0,
-            http_status: None,
-            outcome: Outcome::Expired(why.to_owned()),
-            request: None,
-            answer: None,
-            said: None,
-            unsure: false,
-        });
-        self.made.extend(expired);
-        Ok(())
     }
 
     /// Records what has ended, a batch at a time; how many calls. A call that makes its transaction fail is found by
-    /// halving, and forgotten: it is made again when its lease has run out. One whose row somebody has locked is kept.
+    /// halving, and set aside. One whose row somebody has locked is kept.
     async fn record(&mut self) -> Result<usize, DbError> {
         self.made.append(&mut self.locked_out);
         if self.made.is_empty() {
@@ -393,42 +365,33 @@ impl Engine {
             self.made.clear();
             return Err(error);
         }
-        let (mut recorded, mut failed) = (0, None);
-        let mut todo: Vec<Vec<Made>> = std::mem::take(&mut self.made).chunks(BATCH).map(<[Made]>::to_vec).collect();
-        while let Some(batch) = todo.pop() {
-            let batch = Arc::new(batch);
-            let write =
-                || record::record(&self.db, Arc::clone(&batch), Arc::clone(&self.schedules), Arc::clone(&self.effects));
-            match self.hurry.run(batch.len() == 1, write).await {
-                Ok(done) => {
-                    recorded += batch.len();
-                    for one in done {
-                        self.metrics.delivered(one.call.kind.name(), one.result());
-                        one.log();
-                    }
+        let (db, mut recorded) = (self.db.clone(), 0);
+        while !self.made.is_empty() {
+            let rest = self.made.split_off(self.made.len().min(BATCH));
+            let batch = std::mem::replace(&mut self.made, rest);
+            let (schedules, effects) = (Arc::clone(&self.schedules), Arc::clone(&self.effects));
+            let write = |some| record::record(&db, some, Arc::clone(&schedules), Arc::clone(&effects));
+            let halved = walk::halve(&self.hurry, batch, write).await;
+            for one in halved.done.iter().flatten() {
+                self.metrics.delivered(one.call.kind.name(), one.result());
+                one.log();
+            }
+            recorded += halved.done.iter().map(Vec::len).sum::<usize>();
+            if let Some((error, left)) = halved.outage {
+                self.made.splice(0..0, left);
+                return Err(error);
+            }
+            for (made, error) in halved.failed {
+                if error.is_passing() {
+                    tracing::warn!(%error, reference = made.call.reference, "what came of a call is recorded later");
+                    self.locked_out.push(made);
+                    continue;
                 }
-                Err(error) if error.is_outage() => {
-                    todo.push(batch.to_vec());
-                    self.made = todo.concat();
-                    return Err(error);
-                }
-                Err(error) if batch.len() == 1 && error.is_passing() => {
-                    tracing::warn!(%error, "what came of a call is recorded later");
-                    self.locked_out.extend_from_slice(&batch);
-                }
-                Err(error) if batch.len() == 1 => {
-                    let reference = batch.first().map(|made| made.call.reference.as_str());
-                    tracing::error!(%error, reference, "what came of a call cannot be recorded");
-                    failed = Some(error);
-                }
-                Err(_) => {
-                    let (first, second) = batch.split_at(batch.len() / 2);
-                    todo.push(second.to_vec());
-                    todo.push(first.to_vec());
-                }
+                let row = (Val::Int(made.call.id), made.call.order_id.to_string());
+                walk::put_aside(&db, Walk::Deliveries, row, error).await?;
             }
         }
-        failed.map_or(Ok(recorded), Err)
+        Ok(recorded)
     }
 
     /// Gives back what was not begun, waits for what was, and records it.

@@ -9,10 +9,10 @@ use http::{HeaderMap, StatusCode};
 use super::answer;
 use super::call::Made;
 use super::schedule::{Outcome, Schedules};
-use super::target::Targets;
+use super::target::{Endpoint, Targets};
 use crate::alert::{Alert, without_values};
 use crate::config;
-use crate::db::delivery::{self, Attempt, Delivery, Kind, Open, Status};
+use crate::db::delivery::{self, Attempt, Delivery, Kind, Open, Status, held};
 use crate::db::{Db, DbError, Tx};
 use crate::domain::refund::refusal_is_final;
 
@@ -187,16 +187,14 @@ async fn record_in(
     effects: &Effects,
 ) -> Result<Vec<Recorded>, DbError> {
     let by_id: BTreeMap<i64, &Made> = made.iter().map(|made| (made.call.id, made)).collect();
-    let pending = delivery::lock_pending(tx, by_id.keys().copied().collect()).await?;
+    let locked = delivery::lock_made(tx, by_id.keys().copied().collect()).await?;
     let now_ms = tx.now_ms();
-    let (mut attempts, mut recorded, mut settled) = (Vec::new(), Vec::new(), Vec::new());
-    for open in pending {
+    let (mut attempts, mut late) = (Vec::new(), Vec::new());
+    let (mut recorded, mut settled) = (Vec::new(), Vec::new());
+    for open in locked {
         let Some(made) = by_id.get(&open.id) else { continue };
-        if open.is_canceled && made.outcome != Outcome::Delivered {
-            continue;
-        }
-        // Our lease ran out and somebody else has made the call since: only an answer that ends it still counts.
-        if open.attempts != made.call.attempts && !matches!(made.outcome, Outcome::Delivered | Outcome::Refused(_)) {
+        if !counts(made, open) {
+            late.push(late_attempt(made, open));
             continue;
         }
         let (one, attempt) = judge(made, open, now_ms, schedules);
@@ -217,12 +215,52 @@ async fn record_in(
         recorded.push(one);
     }
     delivery::record(tx, &attempts).await?;
+    delivery::record_late(tx, &late).await?;
+    release_held(tx, made).await?;
     delivery::release_next(tx, settled.iter().map(|one| &one.delivery)).await?;
     settled.iter().filter(|one| one.verdict != Verdict::Delivered).for_each(|one| tell(tx, one));
     if !settled.is_empty() {
         effects(tx, &settled).await?;
     }
     Ok(recorded)
+}
+
+/// Whether what came of a call moves it. Where it does not, the attempt is only logged: the call was settled or taken
+/// back meanwhile, or our lease ran out and somebody else has made it since. Of a call that is still to be made, an
+/// answer that ends it counts all the same, and of one that was taken back a good one.
+fn counts(made: &Made, open: Open) -> bool {
+    match open.status {
+        Status::Pending => {
+            open.attempts == made.call.attempts || matches!(made.outcome, Outcome::Delivered | Outcome::Refused(_))
+        }
+        Status::Canceled => made.outcome == Outcome::Delivered,
+        Status::Done | Status::Dead | Status::Refused | Status::Unsent => false,
+    }
+}
+
+/// The attempt, and the attempts that are no part of the schedule with it. What was not sent is none, but its claim is
+/// answered for as well.
+fn late_attempt(made: &Made, open: Open) -> (Attempt, i64) {
+    let sent = i64::from(made.request.is_some() || made.http_status.is_some());
+    (attempt_of(made, open.attempts + sent, open.status, unanswered(made, open)), open.base + sent)
+}
+
+/// Calls that wait for an endpoint follow those that were made: two for each answer, so that an endpoint that is well
+/// again soon has all of its calls, and one for each failure.
+async fn release_held(tx: &mut Tx, made: &[Made]) -> Result<(), DbError> {
+    let mut places: BTreeMap<i64, i64> = BTreeMap::new();
+    for one in made {
+        let count = match one.outcome {
+            Outcome::Again { .. } => 1,
+            _ if one.outcome.is_answer() => 2,
+            _ => continue,
+        };
+        *places.entry(Endpoint::of(&one.call).number).or_default() += count;
+    }
+    for (endpoint, count) in places {
+        held::release(tx, endpoint, count).await?;
+    }
+    Ok(())
 }
 
 /// Tells people of a call that was given up. Of an alert that did not arrive no alert tells, and an order that the
@@ -242,37 +280,48 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         Outcome::Expired(_) | Outcome::Wait { .. } | Outcome::Unsent(_) => (open.id, open.attempts),
         _ => (open.id, open.attempts + 1),
     };
-    let later = |why: &String, retry_after_ms, last| {
+    let later = |retry_after_ms, last| {
         let wait_ms = schedules.wait_ms(made.call.kind, id, attempt - open.base, retry_after_ms);
         let status = if wait_ms.is_some() { Status::Pending } else { last };
-        (status, wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms)), Some(why.clone()))
+        (status, wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms)))
     };
-    let (status, next_at, error) = match &made.outcome {
-        Outcome::Delivered => (Status::Done, None, None),
-        Outcome::Refused(error) => (Status::Refused, None, Some(error.clone())),
-        Outcome::Wait { why, until_ms } => (Status::Pending, Some(*until_ms), Some(why.clone())),
-        Outcome::Unsent(why) => (Status::Unsent, None, Some(why.clone())),
-        Outcome::Expired(error) => (Status::Dead, None, Some(error.clone())),
-        Outcome::Again { error, retry_after_ms } => later(error, *retry_after_ms, Status::Dead),
-        Outcome::NotYet(why) => later(why, None, Status::Done),
+    let (status, next_at) = match &made.outcome {
+        Outcome::Delivered => (Status::Done, None),
+        Outcome::Refused(_) => (Status::Refused, None),
+        Outcome::Wait { until_ms, .. } => (Status::Pending, Some(*until_ms)),
+        Outcome::Unsent(_) => (Status::Unsent, None),
+        Outcome::Expired(_) => (Status::Dead, None),
+        Outcome::Again { retry_after_ms, .. } => later(*retry_after_ms, Status::Dead),
+        Outcome::NotYet(_) => later(None, Status::Done),
     };
-    // This claim is answered for, unless the request may have been carried out in silence.
-    let unanswered = open.unanswered.saturating_sub(i64::from(!made.unsure)).max(0);
-    let says_no = matches!(made.said, Some(Said::Declined(_)));
+    // Only the channel's own word ends a refund, and only where no request before has stayed without an answer.
+    let (says_no, unanswered) = (matches!(made.said, Some(Said::Declined(_))), unanswered(made, open));
     let in_doubt = made.call.kind.is_refund() && status == Status::Refused && !refusal_is_final(says_no, unanswered);
     let status = if in_doubt { Status::Dead } else { status };
-    let row = Attempt {
-        delivery_id: id,
+    let row = Attempt { next_at, ..attempt_of(made, attempt, status, unanswered) };
+    let call = Delivery { attempts: attempt, ..made.call.clone() };
+    (Recorded { call, status, error: row.error.clone() }, row)
+}
+
+/// How often the call may have been made without an answer: this claim is answered for, unless the request may have been
+/// carried out in silence.
+fn unanswered(made: &Made, open: Open) -> i64 {
+    open.unanswered.saturating_sub(i64::from(!made.unsure)).max(0)
+}
+
+/// The entry of the log for an attempt that leaves its call so.
+fn attempt_of(made: &Made, attempt: i64, status: Status, unanswered: i64) -> Attempt {
+    Attempt {
+        delivery_id: made.call.id,
         attempt,
         started_at: made.started_at,
         duration_ms: made.duration_ms,
         http_status: made.http_status,
-        error: error.clone(),
+        error: made.outcome.error().map(str::to_owned),
         request: made.request.clone(),
         answer: made.answer.clone(),
         status,
-        next_at,
+        next_at: None,
         unanswered,
-    };
-    (Recorded { call: Delivery { attempts: attempt, ..made.call.clone() }, status, error }, row)
+    }
 }

@@ -36,6 +36,24 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// Why it was not done.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Delivered => None,
+            Self::Again { error: why, .. }
+            | Self::NotYet(why)
+            | Self::Refused(why)
+            | Self::Wait { why, .. }
+            | Self::Unsent(why)
+            | Self::Expired(why) => Some(why),
+        }
+    }
+
+    /// The other side has answered: it is there, and was not only asked in vain.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Delivered | Self::NotYet(_) | Self::Refused(_))
+    }
+
     /// What the call needs (`what`) cannot be read from the database now.
     pub fn unread(what: &str, error: &DbError, now_ms: i64) -> Self {
         let why = format!("{what} cannot be looked up: {error}");

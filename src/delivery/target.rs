@@ -8,11 +8,13 @@ use http::HeaderMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::guard::{self, Guard, Resolve};
 use super::notice::{Post, Senders};
 use super::sign::{self, SignatureError};
+use super::webhook;
 use crate::config::Config;
 use crate::db::delivery::{Delivery, Kind};
 
@@ -36,6 +38,37 @@ pub struct SandboxCall {
     pub bad_signature: bool,
     /// The body.
     pub send: Value,
+}
+
+/// Where a call goes, as far as it fails and waits by itself: a target (host and port) may have many, as a provider that
+/// takes the calls of many merchants.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    /// Its target: see [`Targets::name`].
+    pub target: Arc<str>,
+    /// The same for the same endpoint in every process, at any time: calls wait for it by this number.
+    pub number: i64,
+}
+
+impl Endpoint {
+    /// The endpoint of a call: its URL without a query, and of calls to merchants the merchant, since two may share a
+    /// URL. This process itself is one.
+    pub fn of(call: &Delivery) -> Self {
+        let target = Targets::name(&call.url);
+        let plain = if *target == *OWN { OWN } else { call.url.split(['?', '#']).next().unwrap_or_default() };
+        let merchant = match call.kind {
+            Kind::Merchant => webhook::merchant_of(&call.body).map_or(0, |merchant| merchant.0),
+            _ => 0,
+        };
+        let digest = Sha256::digest(format!("{plain} {merchant}"));
+        let number = digest.iter().take(8).fold(0_i64, |number, byte| (number << 8) | i64::from(*byte));
+        Self { target, number }
+    }
+
+    /// It is this process.
+    pub fn is_own(&self) -> bool {
+        *self.target == *OWN
+    }
 }
 
 /// Knows the address of this process and the secrets. A cheap clone.

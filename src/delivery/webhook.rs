@@ -78,12 +78,18 @@ struct MerchantOf {
     merchant_id: MerchantId,
 }
 
+/// The merchant that a body is for.
+///
+/// # Errors
+/// It names none.
+pub(super) fn merchant_of(body: &str) -> Result<MerchantId, serde_json::Error> {
+    Ok(serde_json::from_str::<NamesMerchant>(body)?.data.merchant_id)
+}
+
 /// The headers that sign a call to a merchant, with the secrets that it has now.
 pub(super) async fn headers(db: &Db, id: &str, body: &str) -> Result<HeaderMap, Unprepared> {
     let never = |why: String| Unprepared::Never(why);
-    let named: NamesMerchant =
-        serde_json::from_str(body).map_err(|error| never(format!("the body names no merchant: {error}")))?;
-    let merchant_id = named.data.merchant_id.0;
+    let merchant_id = merchant_of(body).map_err(|error| never(format!("the body names no merchant: {error}")))?.0;
     let later = |_| Unprepared::Later("the merchant's secrets cannot be read now");
     let mut conn = db.read().await.map_err(later)?;
     let found = merchants::get(&mut conn, vec![merchant_id]).await.map_err(later)?;

@@ -91,6 +91,12 @@ impl Kind {
         self == Self::ChannelRefund
     }
 
+    /// Its row says what was done about money or goods, so it is kept for good. The others only told somebody something.
+    #[must_use]
+    pub fn is_proof(self) -> bool {
+        matches!(self, Self::ChannelSubmit | Self::ChannelRefund | Self::RefundQuery | Self::Warehouse)
+    }
+
     /// Its address comes from a user: it may lead to the public internet only.
     #[must_use]
     pub fn is_guarded(self) -> bool {

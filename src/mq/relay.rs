@@ -1,14 +1,18 @@
 //! The relay: committed outbox rows leave from memory, in batches, right after the commit. What it does not get to
 //! (the hand-over is bounded, brokers go away, processes die) stays pending for the [sweep](super::sweep).
 
+mod shard;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use self::shard::Shard;
 use super::broker::Broker;
-use super::health::State;
+use super::health::{Reach, State};
 use super::local::lane_of;
 use super::message::{Delay, Outgoing};
 use super::rocketmq::PublishError;
@@ -17,8 +21,8 @@ use crate::db::{Db, DbError};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Rows of one publishing round of a shard.
-const ROUND: usize = 1024;
+/// Bytes of the bodies that are under way at most.
+const MEMORY_BYTES: usize = 64 << 20;
 /// Rows marked as sent in one transaction.
 const MARK: usize = 1024;
 
@@ -30,6 +34,32 @@ pub struct Relay {
     metrics: Arc<Metrics>,
     /// The change of the broker's state up to which everything that had waited is sent.
     caught_up: Arc<AtomicU64>,
+}
+
+/// What is under way.
+#[derive(Default)]
+struct Load {
+    rows: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Load {
+    /// Takes rows up, unless they are too many, or too large together.
+    fn more(&self, rows: &[OutboxRow], limit: usize) -> bool {
+        let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
+        let is_full = self.rows.load(Ordering::Relaxed) + rows.len() > limit
+            || self.bytes.load(Ordering::Relaxed) + bytes > MEMORY_BYTES;
+        if !is_full {
+            self.rows.fetch_add(rows.len(), Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        !is_full
+    }
+
+    fn less(&self, row: &OutboxRow) {
+        self.rows.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(row.body.len(), Ordering::Relaxed);
+    }
 }
 
 /// What became of rows: to be written down.
@@ -57,6 +87,11 @@ impl Relay {
         self.caught_up.load(Ordering::Acquire) >= self.broker.state().change
     }
 
+    /// New rows wait here for those before them: a broker is there, or its stand-in, and the sweep is at it.
+    fn has_to_wait(&self) -> bool {
+        !self.is_caught_up() && self.broker.state().reach != Reach::Away
+    }
+
     /// Says that nothing waits any more since `state` began.
     pub(super) fn caught_up(&self, state: State) {
         self.caught_up.fetch_max(state.change, Ordering::AcqRel);
@@ -69,29 +104,29 @@ impl Relay {
     }
 
     /// Takes the rows of every commit from now on: `shards` publishers (all rows of a key have the same one) and one
-    /// task that marks. At most about `memory_limit` rows are under way.
+    /// task that marks. At most about `memory_limit` rows are under way, and [`MEMORY_BYTES`] of their bodies.
     pub fn start(&self, shards: usize, memory_limit: usize, shutdown: &Shutdown) {
-        let under_way = Arc::new(AtomicUsize::new(0));
+        let load = Arc::new(Load::default());
         let (marks, to_mark) = mpsc::channel::<Marks>(64);
         let mut senders = Vec::with_capacity(shards);
         for _ in 0..shards.max(1) {
-            // Unbounded in name only: `under_way` bounds the rows of all shards together.
+            // Unbounded in name only: `load` bounds the rows of all shards together.
             let (sender, rows) = mpsc::unbounded_channel();
             senders.push(sender);
-            let shard = Shard { relay: self.clone(), rows, marks: marks.clone(), under_way: Arc::clone(&under_way) };
+            let shard = Shard::new(self.clone(), rows, marks.clone(), Arc::clone(&load));
             shutdown.run("relay", shard.run(shutdown.clone()));
         }
         drop(marks);
         shutdown.run("relay", self.clone().mark_all(to_mark));
         self.db.on_commit(Box::new(move |rows| {
-            if under_way.load(Ordering::Relaxed) + rows.len() > memory_limit {
+            if !load.more(&rows, memory_limit) {
                 return;
             }
-            under_way.fetch_add(rows.len(), Ordering::Relaxed);
             for row in rows {
                 let shard = lane_of(&row.key, senders.len());
-                if senders.get(shard).is_none_or(|sender| sender.send(row).is_err()) {
-                    under_way.fetch_sub(1, Ordering::Relaxed);
+                let Some(sender) = senders.get(shard) else { continue };
+                if let Err(unsent) = sender.send(row) {
+                    load.less(&unsent.0);
                 }
             }
         }));
@@ -127,6 +162,20 @@ impl Relay {
                     let now_ms = tx.now_ms();
                     outbox::mark_sent(tx, &ids, now_ms).await
                 })
+            })
+            .await
+    }
+
+    /// Keeps the sweep from rows until `until_ms`; those that are still ours.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn hold_on(&self, ids: Vec<i64>, until_ms: i64) -> Result<HashSet<i64>, DbError> {
+        let ids = Arc::new(ids);
+        self.db
+            .write("outbox_mark", move |tx| {
+                let ids = Arc::clone(&ids);
+                Box::pin(async move { outbox::hold_on(tx, &ids, until_ms).await })
             })
             .await
     }
@@ -176,49 +225,6 @@ impl Relay {
 impl Marks {
     fn is_empty(&self) -> bool {
         self.sent.is_empty() && self.held.is_empty()
-    }
-}
-
-struct Shard {
-    relay: Relay,
-    rows: mpsc::UnboundedReceiver<OutboxRow>,
-    marks: mpsc::Sender<Marks>,
-    under_way: Arc<AtomicUsize>,
-}
-
-impl Shard {
-    async fn run(mut self, shutdown: Shutdown) {
-        let mut rows = Vec::with_capacity(ROUND);
-        loop {
-            let got = tokio::select! {
-                biased;
-                got = self.rows.recv_many(&mut rows, ROUND) => got,
-                () = shutdown.token.cancelled() => return,
-            };
-            if got == 0 {
-                return;
-            }
-            let results = match self.relay.is_caught_up() {
-                true => self.relay.publish(&rows).await,
-                false => vec![Err(PublishError::Behind); got],
-            };
-            self.under_way.fetch_sub(got, Ordering::Relaxed);
-            let stopped = self.relay.db.fault("relay", "published").is_err();
-            let (mut sent, mut held) = (Vec::with_capacity(got), Vec::new());
-            for (row, result) in rows.drain(..).zip(results) {
-                match result {
-                    Ok(()) => sent.push(row.id),
-                    Err(PublishError::HandledHere) => held.push(row.id),
-                    Err(error) => {
-                        tracing::debug!(topic = row.topic, event_id = row.event_id, %error, "left for the sweep")
-                    }
-                }
-            }
-            let marks = Marks { sent, held };
-            if !stopped && !marks.is_empty() && self.marks.send(marks).await.is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -15,6 +15,8 @@ use super::handler::{Event, Outcome};
 use super::message::{Incoming, QueueId};
 use crate::config;
 use crate::db::retry::{self, Parked, Status};
+use crate::db::sql::Val;
+use crate::db::walk::{self, Walk};
 use crate::db::{DbError, Tx, inbox};
 use crate::progress::Progress;
 
@@ -235,9 +237,9 @@ async fn attempt(consumer: &Consumer, parked: Arc<Parked>) -> Result<(), DbError
         Err(error) if !error.is_outage() => Arc::new(error),
         other => return other,
     };
-    let with = consumer.clone();
+    let (with, row) = (consumer.clone(), Arc::clone(&parked));
     let record = consumer.db().write("retry", move |tx| {
-        let (consumer, row, error) = (with.clone(), Arc::clone(&parked), Arc::clone(&error));
+        let (consumer, row, error) = (with.clone(), Arc::clone(&row), Arc::clone(&error));
         Box::pin(async move {
             let why = error.to_string();
             match retry::lock_waiting(tx, &row).await? {
@@ -248,7 +250,14 @@ async fn attempt(consumer: &Consumer, parked: Arc<Parked>) -> Result<(), DbError
             }
         })
     });
-    record.await
+    match record.await {
+        // The lane goes on with other messages.
+        Err(error) if !error.is_outage() => {
+            let row = (Val::Int(parked.id), parked.key.clone());
+            walk::put_aside(consumer.db(), Walk::Retries, row, error).await.map(drop)
+        }
+        done => done,
+    }
 }
 
 async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(), DbError> {

@@ -14,8 +14,8 @@ use crate::db::DbError;
 use crate::db::outbox::{self, Failure, OutboxRow};
 use crate::progress::Progress;
 
-/// Rows claimed at once.
-const BATCH: i64 = 256;
+/// Rows claimed at once, as far as their bytes allow.
+const BATCH: i64 = 1024;
 /// The shortest wait between two looks at rows that are not due yet.
 const SHORTEST_WAIT_MS: i64 = 200;
 /// The longest wait between two attempts to send a row.
@@ -50,20 +50,23 @@ impl Sweep {
         if state.reach == Reach::Away {
             return Ok(Progress::Idle);
         }
-        self.release(state).await?;
-        self.sweep(state).await
+        // Nothing is swept before all of it is released, so its order holds.
+        match self.release(state).await? {
+            Some(released) => Ok(Progress::Did(released)),
+            None => self.sweep(state).await,
+        }
     }
 
     /// What is held waits for a broker; now there is one. Also what another process of this database has held, which
-    /// may be gone.
-    async fn release(&self, state: State) -> Result<(), DbError> {
+    /// may be gone. How many rows were released, if there may be more.
+    async fn release(&self, state: State) -> Result<Option<usize>, DbError> {
         let db = self.relay.db();
         if state.reach != Reach::Up || !outbox::any_held(&mut *db.read().await?).await? {
-            return Ok(());
+            return Ok(None);
         }
         let rows = db.write("outbox_claim", |tx| Box::pin(async move { outbox::release(tx).await })).await?;
         tracing::info!(rows, "rows that waited for a broker are sent");
-        Ok(())
+        Ok((rows >= outbox::RELEASED).then(|| usize::try_from(rows).unwrap_or(usize::MAX)))
     }
 
     async fn sweep(&self, state: State) -> Result<Progress, DbError> {
@@ -108,7 +111,11 @@ impl Sweep {
             })
             .await?;
         }
-        if rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) && count == rows.len() {
+        // A claim that took less than it might has left nothing that was due.
+        let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
+        let is_rest = rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX)
+            && i64::try_from(bytes).unwrap_or(i64::MAX) < outbox::CLAIM_BYTES / 2;
+        if is_rest && count == rows.len() {
             self.relay.caught_up(state);
         }
         Ok(Progress::Did(count))

@@ -84,6 +84,7 @@ async fn open_one(config: &Config, plan: &Plan, url: &str) -> Result<Db, StartEr
         faults: plan.faults.clone(),
     };
     let db = Db::open(&options).await?;
+    db.follow_server().await?;
     if let Some(webhook) = config.alerts.webhook() {
         db.alert_by(webhook);
     }

@@ -31,6 +31,8 @@ pub(super) async fn run(dbs: Vec<Db>, broker: Broker, metrics: Arc<Metrics>, tok
 }
 
 async fn read(dbs: &[Db], metrics: &Metrics) -> Result<(), DbError> {
+    let skews = dbs.iter().map(|db| db.clock().correction_ms());
+    metrics.clock_skew(skews.max_by_key(|skew_ms| skew_ms.abs()).unwrap_or(0));
     let (mut pending, mut oldest_ms, mut waiting) = (0, 0, 0);
     for db in dbs {
         let now_ms = db.clock().now_ms();

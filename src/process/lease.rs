@@ -27,7 +27,8 @@ pub(super) fn first_number(roles: &[Role]) -> i64 {
     i64::try_from(place).unwrap_or(0) * (NODES / 4)
 }
 
-/// Renews the number of `db` until `token` is cancelled. One that was lost is replaced; meanwhile no ids are given out.
+/// Renews the number of `db` until `token` is cancelled, by the time of the server. One that was lost is replaced;
+/// meanwhile no ids are given out.
 pub(super) async fn keep(db: Db, owner: String, first: i64, token: CancellationToken) {
     let mut pause = RENEW;
     loop {
@@ -59,6 +60,7 @@ async fn soon_after_failure(db: &Db) {
 }
 
 async fn renew(db: &Db, owner: &str, first: i64) -> Result<(), DbError> {
+    db.follow_server().await?;
     if !node::renew(db, owner).await? {
         let number = node::lease(db, owner, first).await?;
         tracing::warn!(number, "another process has our node number: took another one");

@@ -53,7 +53,11 @@ pub(super) fn app(
     Ok(App {
         title: format!("ruyi {}", names.join(", ")),
         api,
-        checks: vec![databases_answer(databases), standing::parts_go_forward(standing::watchdogs(databases))],
+        checks: vec![
+            databases_answer(databases),
+            standing::parts_go_forward(standing::watchdogs(databases)),
+            clocks_tell(databases),
+        ],
         metrics,
         scale: None,
         limits: Limits::from(&config.http),
@@ -121,6 +125,18 @@ pub(super) fn broker_tells(broker: &Broker) -> ReadyCheck {
             (_, Reach::Degraded) => "away: degraded, the handlers of this process are fed from the outbox",
         };
         told.to_owned()
+    })
+}
+
+/// The time of the database counts, so a process on a machine whose clock is wrong works as well: it only tells.
+fn clocks_tell(databases: &[Database]) -> ReadyCheck {
+    let dbs: Vec<_> = databases.iter().map(|database| database.db.clone()).collect();
+    ReadyCheck::telling("clock", move || {
+        let skews = dbs.iter().map(|db| db.clock().correction_ms());
+        match skews.max_by_key(|skew_ms| skew_ms.abs()).unwrap_or(0) {
+            0 => "ok".to_owned(),
+            skew_ms => format!("the machine's clock is off by {} s: the time of the database counts", -skew_ms / 1_000),
+        }
     })
 }
 

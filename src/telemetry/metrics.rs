@@ -21,6 +21,7 @@ pub struct Metrics {
     outbox_pending: IntGauge,
     outbox_oldest_age: IntGauge,
     retry_pending: IntGauge,
+    clock_skew: IntGauge,
     broker_up: IntGauge,
     degraded: IntGauge,
     deliveries: IntCounterVec,
@@ -62,6 +63,10 @@ impl Metrics {
             outbox_pending: gauge("ruyi_outbox_pending", "Outbox rows not sent yet.")?,
             outbox_oldest_age: gauge("ruyi_outbox_oldest_age_seconds", "Age of the oldest outbox row not sent yet.")?,
             retry_pending: gauge("ruyi_retry_pending", "Messages parked for a retry.")?,
+            clock_skew: gauge(
+                "ruyi_clock_skew_seconds",
+                "How far the clock of the database is ahead of that of this machine; its time counts.",
+            )?,
             broker_up: gauge("ruyi_broker_up", "1 while a broker answers, or where there is none by choice.")?,
             degraded: gauge("ruyi_degraded", "1 while handlers are fed from the outbox for lack of a broker.")?,
             deliveries: counter("ruyi_delivery_total", "Outgoing calls, by result.", &["kind", "result"])?,
@@ -128,6 +133,11 @@ impl Metrics {
     /// Messages parked for a retry.
     pub fn retry_pending(&self, pending: i64) {
         self.retry_pending.set(pending);
+    }
+
+    /// What is added to the machine's time, in milliseconds.
+    pub fn clock_skew(&self, skew_ms: i64) {
+        self.clock_skew.set(skew_ms / 1000);
     }
 
     /// How the brokers stand.

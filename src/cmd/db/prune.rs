@@ -28,10 +28,11 @@ Tables, and what each keeps at least (a shorter --older-than is refused):
   message_retry_log    messages tried again     retention.inbox
   delivery_attempt     attempts of calls that were answered well   retention.sent
   message_tx_state     decided transactions     retention.inbox, and 3 days
+  delivery             settled calls that told somebody something  as message_process_log
 
 Whatever its age, nothing goes that is still needed: events that are pending, given up or taken back, events that one
 of their groups has not handled, what was handled of an event that is still in the send log, open retries, calls that
-were not answered well. (A dry run may count a few inbox rows more.) Each batch is a small transaction by primary key; stopped half-way, the next run goes on.
+were not answered well, and calls about money or to the warehouse. (A dry run may count a few inbox rows more.) Each batch is a small transaction by primary key; stopped half-way, the next run goes on.
 
 Examples:
   ruyi db prune --dry-run
@@ -93,6 +94,10 @@ fn window(config: &Config, table: Table) -> (i64, &'static str) {
             (longest, why)
         }
         Table::Retry => (inbox, "retention.inbox: for so long a dead letter may be sent again"),
+        Table::Calls => {
+            let why = "a message that comes again must find its call: for as long as it can come";
+            (window(config, Table::Inbox).0, why)
+        }
         Table::Transactions => {
             let why =
                 "retention.inbox: a broker that asks about a transaction nobody knows is told to forget its message";

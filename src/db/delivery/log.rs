@@ -219,7 +219,8 @@ pub async fn resend(tx: &mut Tx, ids: Vec<i64>) -> Result<Vec<i64>, DbError> {
     let text = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
                 WHERE id";
     sql::execute_in(tx, text, "", &[Val::Int(now_ms), Val::Int(now_ms), Val::Int(now_ms)], keys(&settled)).await?;
-    sql::execute_in(tx, "UPDATE delivery SET next_at = ? WHERE id", "", &[Val::Int(now_ms)], keys(&waiting)).await?;
+    let text = "UPDATE delivery SET next_at = ?, held_by = NULL WHERE id";
+    sql::execute_in(tx, text, "", &[Val::Int(now_ms)], keys(&waiting)).await?;
     tx.wake_deliveries();
     settled.extend(waiting);
     settled.sort_unstable();
@@ -240,7 +241,8 @@ pub async fn cancel(tx: &mut Tx, ids: Vec<i64>, why: &str) -> Result<Vec<Deliver
         .map(|(id, ..)| Val::Int(id))
         .collect();
     let fixed = [Val::Int(Status::Canceled as i64), Val::Text(crate::db::retry::shorten(why)), Val::Int(now_ms)];
-    let text = "UPDATE delivery SET status = ?, next_at = NULL, last_error = ?, updated_at = ? WHERE id";
+    let text =
+        "UPDATE delivery SET status = ?, next_at = NULL, held_by = NULL, last_error = ?, updated_at = ? WHERE id";
     sql::execute_in(tx, text, "", &fixed, pending.clone()).await?;
     let rows = sql::select_in(tx, &format!("{CALL} WHERE id"), "", &[], pending).await?;
     let mut calls = rows.iter().map(call).collect::<Result<Vec<_>, _>>()?;

@@ -13,6 +13,8 @@ const AGAIN_MS: i64 = 1_000;
 struct Open {
     id: i64,
     next_at: i64,
+    /// The endpoint that it waits for.
+    held_by: Option<i64>,
     /// Not tried yet, or not since somebody asked for it once more.
     is_fresh: bool,
 }
@@ -20,7 +22,7 @@ struct Open {
 /// The calls still to be made of these kinds and orders, oldest first.
 async fn open_of(tx: &mut Tx, wanted: &BTreeSet<(i64, i64)>) -> Result<BTreeMap<(i64, i64), Vec<Open>>, DbError> {
     let keys = wanted.iter().map(|(_, order_id)| *order_id).collect::<BTreeSet<_>>();
-    let text = "SELECT kind, order_id, id, next_at, attempts - COALESCE(base_attempts, 0) FROM delivery \
+    let text = "SELECT kind, order_id, id, next_at, attempts - COALESCE(base_attempts, 0), held_by FROM delivery \
                 WHERE status = ? AND order_id";
     let fixed = [Val::Int(Status::Pending as i64)];
     let rows = sql::select_in(tx, text, " ORDER BY id", &fixed, keys.into_iter().map(Val::Int).collect()).await?;
@@ -29,7 +31,8 @@ async fn open_of(tx: &mut Tx, wanted: &BTreeSet<(i64, i64)>) -> Result<BTreeMap<
         let key = (row.int(0)?, row.int(1)?);
         if wanted.contains(&key) {
             let next_at = row.maybe_int(3)?.unwrap_or(i64::MAX);
-            found.entry(key).or_default().push(Open { id: row.int(2)?, next_at, is_fresh: row.int(4)? == 0 });
+            let (is_fresh, held_by) = (row.int(4)? == 0, row.maybe_int(5)?);
+            found.entry(key).or_default().push(Open { id: row.int(2)?, next_at, held_by, is_fresh });
         }
     }
     for open in found.values_mut() {
@@ -43,7 +46,7 @@ fn key(call: &Delivery) -> (i64, i64) {
 }
 
 /// Takes out of `calls`, claimed for `lease_ms`, what has to wait for an earlier one: until that one is due again, or
-/// for its lease. [`release_next`] wakes it before.
+/// for its lease. [`release_next`] wakes it before. Behind a call that waits for its endpoint, it waits for that as well.
 pub(super) async fn hold_back(tx: &mut Tx, calls: &mut Vec<Delivery>, lease_ms: i64) -> Result<(), DbError> {
     let wanted: BTreeSet<(i64, i64)> = calls.iter().filter(|call| call.kind.is_ordered()).map(key).collect();
     if wanted.is_empty() {
@@ -51,16 +54,20 @@ pub(super) async fn hold_back(tx: &mut Tx, calls: &mut Vec<Delivery>, lease_ms: 
     }
     let now_ms = tx.now_ms();
     let open = open_of(tx, &wanted).await?;
-    let mut later: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    let mut later: BTreeMap<(i64, Option<i64>), Vec<i64>> = BTreeMap::new();
     calls.retain(|call| {
         let first = open.get(&key(call)).and_then(|open| open.first());
         let Some(first) = first.filter(|first| call.kind.is_ordered() && first.id != call.id) else { return true };
-        let until = if first.next_at <= now_ms { now_ms + AGAIN_MS } else { first.next_at.min(now_ms + lease_ms) };
-        later.entry(until).or_default().push(call.id);
+        let until = match first.held_by {
+            _ if first.next_at <= now_ms => now_ms + AGAIN_MS,
+            Some(_) => first.next_at,
+            None => first.next_at.min(now_ms + lease_ms),
+        };
+        later.entry((until, first.held_by)).or_default().push(call.id);
         false
     });
-    for (until, ids) in later {
-        super::postpone(tx, ids, until).await?;
+    for ((until, held_by), ids) in later {
+        super::put_back(tx, ids, until, held_by).await?;
     }
     Ok(())
 }

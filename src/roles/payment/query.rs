@@ -7,13 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::callback::{self, Callback, Confirmed};
 use super::channels::Channels;
 use crate::db::delivery::{self, Delivery};
+use crate::db::pace::Hurry;
 use crate::db::payments::{self, PaymentRow};
+use crate::db::sql::Val;
+use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::{Said, Settled, channel_of};
 use crate::domain::id::{PaymentId, first_id_of, millisecond_of};
@@ -47,6 +51,7 @@ pub struct Queries {
     from: i64,
     /// Those before this one, once.
     seen: i64,
+    hurry: Hurry,
 }
 
 impl Queries {
@@ -54,7 +59,7 @@ impl Queries {
     #[must_use]
     pub fn new(db: Db, channels: Channels, after_ms: i64) -> Self {
         let from = first_id_of(db.clock().now_ms() - after_ms - LOOK_BACK_MS, 0);
-        Self { db, channels, after_ms, from, seen: from }
+        Self { db, channels, after_ms, from, seen: from, hurry: Hurry::default() }
     }
 
     /// Goes on by one window, or up to the submissions that are too young.
@@ -77,17 +82,26 @@ impl Queries {
         let until = first_id_of(until_ms, 0);
         let waiting = payments::submitted_without_money(&mut conn, first, until).await?;
         drop(conn);
-        for some in waiting.chunks(BATCH) {
-            let (some, channels) = (Arc::new(some.to_vec()), self.channels.clone());
-            self.db
-                .write("channel_query", move |tx| {
-                    let (some, channels) = (Arc::clone(&some), channels.clone());
-                    Box::pin(async move { ask(tx, &channels, &some).await })
-                })
-                .await?;
+        for (id, why) in waiting.unreadable {
+            walk::put_aside(&self.db, Walk::ChannelQueries, (Val::Int(id), String::new()), why).await?;
+        }
+        for some in waiting.payments.chunks(BATCH) {
+            self.ask_all(some.to_vec()).await?;
         }
         self.looked_until(until_ms);
-        Ok(if until_ms < newest_ms { Progress::Did(waiting.len()) } else { Progress::Idle })
+        Ok(if until_ms < newest_ms { Progress::Did(waiting.payments.len()) } else { Progress::Idle })
+    }
+
+    /// Records a question for each; one for which none can be recorded is left out, and people are told.
+    async fn ask_all(&self, payments: Vec<PaymentRow>) -> Result<(), DbError> {
+        let row = |one: &PaymentRow| (Val::Int(one.id), one.business_id().to_string());
+        let (by, channels) = ((&self.db, &self.hurry), self.channels.clone());
+        let asked = walk::over(by, Walk::ChannelQueries, payments, row, move |tx, some: Arc<Vec<PaymentRow>>| {
+            let channels = channels.clone();
+            async move { ask(tx, &channels, &some).await }.boxed()
+        });
+        // This walk comes by once: what is left for later is looked at with the same window again.
+        asked.await?.left.map_or(Ok(()), Err)
     }
 
     fn looked_until(&mut self, until_ms: i64) {

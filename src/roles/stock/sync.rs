@@ -1,11 +1,14 @@
 //! Tells the other roles how many pieces there are: INVENTORY_SYNC, one per SKU and interval, however often it changes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::db::pace::Hurry;
+use crate::db::sql::Val;
 use crate::db::tx::Draft;
+use crate::db::walk::{self, Walk};
 use crate::db::{Db, DbError, Tx, stock};
 use crate::domain::event::{InventorySync, Kind};
 use crate::progress::Progress;
@@ -21,13 +24,14 @@ pub struct StockSync {
     interval_ms: i64,
     /// Where the round has got to: SKUs that change all the time do not keep the later ones waiting.
     after: String,
+    hurry: Hurry,
 }
 
 impl StockSync {
     /// Tells of each SKU at most once in `interval_ms`.
     #[must_use]
     pub fn new(db: Db, interval_ms: i64) -> Self {
-        Self { db, interval_ms, after: String::new() }
+        Self { db, interval_ms, after: String::new(), hurry: Hurry::default() }
     }
 
     /// When the next level is due to be told.
@@ -53,16 +57,15 @@ impl StockSync {
             return Ok(if rest.is_empty() { Progress::Idle } else { Progress::Did(0) });
         };
         let last = last.clone();
-        let skus = Arc::new(skus);
-        let count = self
-            .db
-            .write("stock_sync", move |tx| {
-                let skus = Arc::clone(&skus);
-                Box::pin(async move { tell(tx, skus.to_vec(), told_before).await })
-            })
-            .await?;
+        let row = |sku: &String| (Val::from(sku), sku.clone());
+        let told = walk::over((&self.db, &self.hurry), Walk::StockSync, skus, row, move |tx, skus| {
+            tell(tx, skus.to_vec(), told_before).boxed()
+        });
+        let walked = told.await?;
         self.after = last;
-        Ok(Progress::Did(count))
+        let told = walked.done.iter().sum();
+        // Levels that somebody has locked come up with the next round, which is not to begin at once.
+        Ok(if told == 0 && walked.left.is_some() { Progress::Idle } else { Progress::Did(told) })
     }
 
     /// Runs until `token` is cancelled.

@@ -90,7 +90,7 @@ pub(super) async fn orders_(test: TestDb) {
     // Order 1 is paid and no longer timed.
     assert_eq!(orders::next_due(&mut conn).await.unwrap(), Some(START_MS + 2));
     test.clock.advance_ms(4);
-    let due = async |before_ms| write_tx!(test.db, [], |tx| { orders::due(tx, before_ms, 10).await }).unwrap();
+    let due = async |before_ms| write_tx!(test.db, [], |tx| { orders::due(tx, before_ms, 10, "").await }).unwrap();
     assert_eq!((due(START_MS + 4).await, due(START_MS + 3).await), (vec![2, 3, 4], vec![2, 3]));
     let filter = Filter { user_id: Some(7), status: Some(Status::Created), before_id: Some(5), limit: 2 };
     let listed = orders::list(&mut conn, &filter).await.unwrap();

@@ -92,9 +92,9 @@ pub(super) async fn asked_for_once_more_its_schedule_begins_anew(test: TestDb) {
     let found = write_tx!(test.db, [], |tx| {
         assert_eq!(delivery::revive(tx, Kind::Merchant, vec!["1".into(), "2".into()]).await?, 1);
         let old = delivery::armed_before(tx, vec![2, 1, 3], now_ms).await?;
-        Ok((delivery::lock_pending(tx, vec![1, 2]).await?, old))
+        Ok((delivery::lock_made(tx, vec![1, 2]).await?, old))
     });
-    let open = |id, attempts, base| Open { id, attempts, base, is_canceled: false, unanswered: 0 };
+    let open = |id, attempts, base| Open { id, attempts, base, status: Status::Pending, unanswered: 0 };
     assert_eq!(found.unwrap(), (vec![open(1, 1, 1), open(2, 0, 0)], vec![2]));
     let mut conn = test.db.read().await.unwrap();
     let read = delivery::by_ids(&mut conn, vec![2, 1, 9]).await.unwrap();

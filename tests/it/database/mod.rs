@@ -2,6 +2,8 @@
 
 mod business;
 mod calls;
+mod claims;
+mod clocks;
 mod contacts;
 mod coupons;
 mod engine;
@@ -11,6 +13,7 @@ mod lost;
 mod messages;
 mod nodes;
 mod operator;
+mod plans;
 mod points;
 mod prune;
 mod records;
@@ -20,6 +23,7 @@ mod role_databases;
 mod schema;
 mod stocked;
 mod view;
+mod walks;
 
 use crate::support::servers::tidb::tidb;
 use crate::support::servers::{mariadb, sqlite};
@@ -102,6 +106,9 @@ on_each! {
     nodes::a_number_that_ran_out_gives_no_ids,
     nodes::returned_number_is_not_used_before_its_last_id,
     nodes::a_clock_that_goes_back_shortens_no_lease,
+    plans::loops_read_only_what_is_due,
+    walks::an_unreadable_row_stops_no_claim,
+    walks::a_level_that_cannot_be_told_stops_none,
     engine::in_lists_of_any_length,
     engine::updates_of_any_size_and_text_length,
     engine::a_failed_transaction_leaves_nothing,

@@ -67,10 +67,14 @@ async fn needed(db: &Db) {
         let text = "INSERT INTO delivery (id, kind, ref, order_id, url, body, status, attempts, created_at, updated_at) \
                     VALUES (?, 3, ?, 1, 'u', 'b', ?, 4, 1, ?)";
         sql::execute(&mut conn, text, vals![id, format!("d{id}"), status, old]).await.unwrap();
-        for attempt in 1..=4_i64 {
+        // The same to a merchant, who was only told something.
+        let text = "INSERT INTO delivery (id, kind, ref, order_id, url, body, status, attempts, created_at, updated_at) \
+                    VALUES (?, 7, ?, 1, 'u', 'b', ?, 4, 1, ?)";
+        sql::execute(&mut conn, text, vals![id + 10, format!("n{id}"), status, old]).await.unwrap();
+        for (call, attempt) in (1..=8_i64).map(|number| (id + number / 5 * 10, number)) {
             let text =
                 "INSERT INTO delivery_attempt (delivery_id, attempt, started_at, duration_ms) VALUES (?, ?, 1, 1)";
-            sql::execute(&mut conn, text, vals![id, attempt]).await.unwrap();
+            sql::execute(&mut conn, text, vals![call, attempt]).await.unwrap();
         }
         let at = if id == 1 { old + 30 * DAY_MS } else { old };
         let text =
@@ -116,7 +120,11 @@ async fn what_is_needed_stays(test: TestDb) {
     let kept: Vec<&str> =
         wanted.iter().flat_map(|id| if id.contains("PAID") { vec![*id; 2] } else { vec![*id] }).collect();
     assert_eq!(inbox, kept);
-    assert_eq!(after[2..], [1, 8, 1], "an open retry, attempts of two open calls, a young transaction");
+    // Of the calls those that are proofs, those that failed, and one that is open.
+    let kept = sql::fetch(&mut conn, "SELECT ref FROM delivery ORDER BY ref", vec![]).await.unwrap();
+    let kept: Vec<String> = kept.iter().map(|row| row.text(0).unwrap()).collect();
+    assert_eq!(kept, ["d1", "d2", "d3", "n1", "n3"]);
+    assert_eq!(after[2..5], [1, 16, 1], "an open retry, attempts of four open calls, a young transaction");
     let again = run(&test.db, &options(&Table::ALL, 30)).await;
     assert!(again.values().all(|(pruned, _)| *pruned == 0), "{again:?}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rand::{RngExt, SeedableRng};
+use ruyi::db::walk::Walk;
 use ruyi::fault;
 use serde_json::json;
 
@@ -190,7 +191,8 @@ async fn stops_in_order_with_the_broker() {
 /// Every transaction of the program is named in the list that the crash test walks through.
 #[test]
 fn every_transaction_is_a_point() {
-    let mut found = std::collections::BTreeSet::new();
+    let mut found: std::collections::BTreeSet<String> =
+        Walk::ALL.iter().map(|walk| walk.transaction().to_owned()).collect();
     for (_, text) in crate::support::sources::sources() {
         for part in text.split(".write(").skip(1) {
             if let Some(name) = part.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) {

@@ -14,6 +14,7 @@ mod retry_park_dlq;
 mod rocketmq;
 #[cfg(feature = "embedded")]
 mod role_processes;
+mod slow_broker;
 mod too_large;
 mod trace_context;
 mod transaction;

@@ -75,7 +75,7 @@ async fn too_short_window_is_refused_pruning_wants_a_yes() {
     assert!(said.contains("say --yes, or --dry-run"), "{said}");
     let journal = operator.data_dir().join("journal.jsonl");
     let items = operator.items(&["db", "prune", "--dry-run"]).await;
-    assert_eq!(items.len(), 5);
+    assert_eq!(items.len(), 6);
     assert!(!journal.exists());
     let items = operator.items(&["db", "prune", "--table", "message_record", "--older-than", "7d", "--yes"]).await;
     insta::assert_json_snapshot!("prune", masked(items[0].clone(), &["before", "database", "tookMs"]));

@@ -1,8 +1,9 @@
 //! The time to pay, held by the broker's timer: on time, in hops, early, late, lost, repeated. And cancels by others.
 
 use ruyi::config::{Config, TimeoutVia};
-use ruyi::db::outbox;
+use ruyi::db::outbox::{self, OutboxRow};
 use ruyi::db::sql;
+use ruyi::db::walk::ASIDE_MS;
 use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use ruyi::vals;
@@ -273,4 +274,54 @@ async fn message_taken_back_while_sent_changes_nothing() {
     assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 3").await, 0, "the warehouse knows nothing");
     assert_eq!(shop.stock("TEA").await, (100, 0, 0));
     shop.audit().await;
+}
+
+/// A backup that is older than what was told: the event of the cancel is there already.
+async fn one_that_cannot_be_canceled(mut shop: Shop) {
+    shop.sell("TEA", 1_000, 100).await;
+    shop.db.alert_by("http://127.0.0.1:1/");
+    let stuck = reserved(&mut shop, 600).await;
+    let others = [reserved(&mut shop, 600).await, reserved(&mut shop, 600).await];
+    let row = OutboxRow {
+        id: shop.db.ids().next(),
+        event_id: format!("{stuck}:ORDER_CANCELED"),
+        topic: "ORDER_CANCELED".to_owned(),
+        tag: String::new(),
+        key: stuck.clone(),
+        body: "{}".into(),
+        properties: vec![],
+        deliver_at_ms: 0,
+        attempts: 0,
+    };
+    let stale = write_tx!(shop.db, [row], |tx| {
+        outbox::insert(tx, std::slice::from_ref(&row), START_MS).await?;
+        outbox::mark_sent(tx, &[row.id], START_MS).await
+    });
+    stale.unwrap();
+    shop.settle_within(900_000).await;
+    for other in &others {
+        assert_eq!(shop.outcome(other).await, "CANCELED");
+    }
+    assert_eq!(shop.status(&stuck).await, "RESERVED");
+    let told = "SELECT COUNT(*) FROM delivery WHERE kind = 6 AND body LIKE '%SET_ASIDE%'";
+    assert_eq!(shop.count(told).await, 1);
+
+    write_tx!(shop.db, [row], |tx| {
+        sql::execute(tx, "DELETE FROM message_record WHERE id = ?", vals![row.id]).await
+    })
+    .unwrap();
+    shop.settle_within(ASIDE_MS + 60_000).await;
+    assert_eq!(shop.outcome(&stuck).await, "CANCELED");
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn one_order_that_cannot_be_canceled_stops_no_other() {
+    one_that_cannot_be_canceled(Shop::with(Setup::default(), 0).await).await;
+}
+
+#[tokio::test]
+async fn one_order_stops_no_other_on_a_server() {
+    let Some(url) = mariadb_url().await else { return };
+    one_that_cannot_be_canceled(Shop::with(Setup { url: Some(url), ..Setup::default() }, 0).await).await;
 }

@@ -1,6 +1,6 @@
 //! Targets that fail are left alone, those that hang hold up nobody else, and people are told of what was given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ruyi::config::{Config, DeliveryKind, Millis, Sources};
@@ -32,7 +32,9 @@ async fn failing_target_is_left_alone_and_probed_once() {
     engine.drain().await.unwrap();
     assert_eq!(server.seen().len(), 3, "no more after three failures in a row");
     let last = calls.state(Kind::Warehouse, "19").await;
-    assert_eq!((last.status, last.attempts, last.next_at), (0, 0, Some(START_MS + OPEN_MS)), "no attempt is counted");
+    assert_eq!((last.status, last.attempts), (0, 0), "no attempt is counted");
+    let give_up_ms = Config::load(&Sources::default()).unwrap().delivery.give_up_after.ms();
+    assert_eq!(last.next_at, Some(START_MS + give_up_ms), "nobody claims it before it is given up, or woken");
     calls.insert(Kind::Warehouse, "late", &server.url("/"), "{}").await;
     calls.insert(Kind::Warehouse, "other", &other.url("/"), "{}").await;
     calls.clock.advance_ms(OPEN_MS - 1);
@@ -53,6 +55,56 @@ async fn failing_target_is_left_alone_and_probed_once() {
     }
     let made: i64 = calls.attempts().await.len().try_into().unwrap();
     assert_eq!(usize::try_from(made).unwrap(), server.seen().len() + 1, "every attempt on record was a call");
+}
+
+/// References of the requests to `/fail`, in the order in which they came.
+fn failed(server: &OutboundServer) -> Vec<String> {
+    let seen = server.seen();
+    let failed = seen.iter().filter(|seen| seen.path == "/fail");
+    failed.map(|seen| seen.header("idempotency-key").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_starves_no_neighbour_at_its_host() {
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    for n in 0..100 {
+        calls.insert(Kind::Warehouse, &format!("bad-{n}"), &server.url("/fail"), "{}").await;
+    }
+    let good = |n: usize| format!("good-{n}");
+    for n in 0..5 {
+        calls.insert(Kind::Warehouse, &good(n), &server.url("/"), "{}").await;
+    }
+    let mut engine = calls.engine_with(no_effects(), |config| {
+        (config.per_target, config.delivery.breaker.failures) = (2, 3);
+        config.delivery.schedule = vec![Millis::new(100 * OPEN_MS); 100];
+    });
+    engine.drain().await.unwrap();
+    let first = failed(&server).len();
+    assert!((3..=4).contains(&first), "{first}");
+    for n in 0..5 {
+        assert_eq!(calls.status(Kind::Warehouse, &good(n)).await, Status::Done as i64, "{n}");
+    }
+
+    // At each pause one call tries it, another one each time, and nobody else's has to wait for that.
+    for round in 1..=3 {
+        calls.insert(Kind::Warehouse, &good(5 + round), &server.url("/"), "{}").await;
+        calls.clock.advance_ms(OPEN_MS);
+        assert_eq!(engine.drain().await.unwrap(), 2);
+        assert_eq!(calls.status(Kind::Warehouse, &good(5 + round)).await, Status::Done as i64);
+        let failed = failed(&server);
+        assert_eq!((failed.len(), failed.iter().collect::<BTreeSet<_>>().len()), (first + round, first + round));
+    }
+
+    // A process that begins anew knows nothing of it, and tries with one call as well.
+    let mut second = calls.engine_with(no_effects(), |config| config.delivery.breaker.failures = 1);
+    assert_eq!(second.drain().await.unwrap(), 1);
+    assert_eq!(failed(&server).len(), first + 4);
+    server.heal();
+    calls.clock.advance_ms(100 * OPEN_MS);
+    engine.drain().await.unwrap();
+    let text = "SELECT COUNT(*) FROM delivery WHERE status <> 1";
+    let left = sql::fetch_one(&mut calls.db.read().await.unwrap(), text, vec![]).await.unwrap().unwrap();
+    assert_eq!(left.int(0).unwrap(), 0, "one good answer brings all others");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use ruyi::config::Millis;
 use ruyi::db::DbError;
 use ruyi::db::delivery::{Kind, Status};
+use ruyi::db::walk::ASIDE_MS;
 use ruyi::delivery::sign::{self, SignatureError};
 use ruyi::delivery::{Effects, Settled, no_effects};
 use ruyi::fault::Faults;
@@ -166,13 +167,15 @@ async fn poisonous_effect_rolls_back_its_own_record_alone() {
         })
     });
     let mut engine = calls.engine(effects);
-    assert!(matches!(engine.drain().await, Err(DbError::Config(_))));
+    engine.drain().await.unwrap();
     let state = calls.state(Kind::Warehouse, "bad").await;
     assert_eq!((state.status, state.attempts), (Status::Pending as i64, 0));
+    assert_eq!((state.next_at, state.last_error.as_deref()), (Some(START_MS + ASIDE_MS), Some("poison")), "set aside");
     assert_eq!(calls.effects().await, ["1 Delivered 1", "3 Delivered 1"]);
     fails.store(false, Ordering::SeqCst);
-    assert_eq!(engine.drain().await.unwrap(), 0, "the lease still holds");
     calls.clock.advance_ms(LEASE_MS);
+    assert_eq!(engine.drain().await.unwrap(), 0, "not as soon as its lease is over");
+    calls.clock.advance_ms(ASIDE_MS - LEASE_MS);
     assert_eq!(engine.drain().await.unwrap(), 1);
     assert_eq!(calls.effects().await, ["1 Delivered 1", "3 Delivered 1", "bad Delivered 1"]);
     let made = server.seen().iter().filter(|seen| seen.header("idempotency-key") == "bad").count();
@@ -241,7 +244,34 @@ async fn who_comes_after_the_lease_settles_nothing_twice() {
     server.open();
     assert_eq!(slow.drain().await.unwrap(), 1);
     assert_eq!(settled.texts().await, ["7 Delivered 1"]);
-    assert_eq!(calls.attempts().await, [(1, Some(200))]);
+    assert_eq!(calls.attempts().await, [(1, Some(200)), (2, Some(200))], "each request is on record");
+    assert_eq!(calls.state(Kind::Warehouse, "7").await.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_late_failure_is_logged_and_shortens_no_schedule() {
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    server.script((0..4).map(|_| Answer::status(500)));
+    calls.insert(Kind::Warehouse, "7", &server.url("/hold-first"), "{}").await;
+    let (mut slow, mut quick) = (calls.engine(no_effects()), calls.engine(no_effects()));
+    assert_eq!(slow.step().await.unwrap(), Progress::Did(1));
+    server.arrived().await;
+    calls.clock.advance_ms(LEASE_MS);
+    assert_eq!(quick.drain().await.unwrap(), 1);
+    let next_at = Some(START_MS + LEASE_MS + 10_000);
+    assert_eq!(calls.state(Kind::Warehouse, "7").await.next_at, next_at);
+    server.open();
+    assert_eq!(slow.drain().await.unwrap(), 1);
+    let state = calls.state(Kind::Warehouse, "7").await;
+    assert_eq!((state.status, state.attempts, state.next_at), (Status::Pending as i64, 2, next_at));
+    // The second wait of the schedule, and then its end.
+    for wait_ms in [10_000, 30_000] {
+        calls.clock.advance_ms(wait_ms);
+        assert_eq!(quick.drain().await.unwrap(), 1);
+    }
+    let state = calls.state(Kind::Warehouse, "7").await;
+    assert_eq!((state.status, state.attempts), (Status::Dead as i64, 4));
+    assert_eq!(calls.attempts().await, (1..=4).map(|number| (number, Some(500))).collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Calls that give money back: when a no of the channel ends them, and when it leaves the money in doubt.
 
+use ruyi::config::Millis;
 use ruyi::db::delivery::{Kind, Status};
 use ruyi::delivery::{no_effects, resend};
 use ruyi::fault::Faults;
@@ -58,4 +59,23 @@ async fn an_answer_lost_with_its_process_leaves_doubt() {
     // What is in doubt can be sent again, under its number.
     let id = calls.id("1").await;
     assert_eq!(resend(&calls.db, vec![id]).await.unwrap(), [id]);
+}
+
+/// A claim that was put back made no request, so it leaves no doubt.
+#[tokio::test]
+async fn waiting_for_the_endpoint_leaves_no_doubt() {
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    for reference in ["0", "1"] {
+        calls.insert(Kind::ChannelRefund, reference, &server.url("/"), "{}").await;
+    }
+    server.script([Answer::status(404), NO]);
+    let mut engine = calls.engine_with(no_effects(), |config| {
+        (config.per_target, config.delivery.breaker.failures) = (1, 1);
+        config.delivery.schedule = vec![Millis::new(100 * LEASE_MS); 3];
+    });
+    engine.drain().await.unwrap();
+    assert_eq!((server.seen().len(), calls.status(Kind::ChannelRefund, "1").await), (1, Status::Pending as i64));
+    calls.clock.advance_ms(LEASE_MS);
+    engine.drain().await.unwrap();
+    assert_eq!((server.seen().len(), calls.status(Kind::ChannelRefund, "1").await), (2, Status::Refused as i64));
 }

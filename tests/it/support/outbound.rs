@@ -1,6 +1,7 @@
 //! A database with a manual clock, and a server that answers as it is told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -172,7 +173,8 @@ impl Seen {
     }
 }
 
-/// Answers 200, or as scripted. Requests to `/hold` and the first one to `/hold-first` wait for [`OutboundServer::open`].
+/// Answers 200, or as scripted. Requests to `/hold` and the first one to `/hold-first` wait for [`OutboundServer::open`],
+/// and those to `/fail` are answered 500 before [`OutboundServer::heal`].
 #[derive(Clone)]
 pub struct OutboundServer {
     base: String,
@@ -181,6 +183,7 @@ pub struct OutboundServer {
 
 struct Inner {
     script: Mutex<VecDeque<Answer>>,
+    healed: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     arrived: Semaphore,
     gate: Semaphore,
@@ -200,6 +203,7 @@ impl OutboundServer {
     pub fn unbound() -> Self {
         let inner = Inner {
             script: Mutex::default(),
+            healed: AtomicBool::new(false),
             seen: Mutex::default(),
             arrived: Semaphore::new(0),
             gate: Semaphore::new(0),
@@ -222,6 +226,7 @@ impl OutboundServer {
     /// Forgets what was scripted: from now on it answers well.
     pub fn heal(&self) {
         self.inner.script.lock().unwrap().clear();
+        self.inner.healed.store(true, Ordering::SeqCst);
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -259,7 +264,9 @@ async fn answer(State(server): State<OutboundServer>, uri: Uri, headers: HeaderM
         // Never given out, only closed.
         let _ = server.inner.gate.acquire().await;
     }
-    let answer = server.inner.script.lock().unwrap().pop_front().unwrap_or(Answer::status(200));
+    let fails = path == "/fail" && !server.inner.healed.load(Ordering::SeqCst);
+    let usual = Answer::status(if fails { 500 } else { 200 });
+    let answer = server.inner.script.lock().unwrap().pop_front().unwrap_or(usual);
     let mut response = (StatusCode::from_u16(answer.status).unwrap(), answer.body).into_response();
     if let Some(text) = answer.location {
         response.headers_mut().insert("location", text.parse().unwrap());

@@ -1,0 +1,90 @@
+//! Claims: of all who have read that a row is due, one gets it.
+//!
+//! A claim compares. It changes only rows whose `next_at` is still the one that was read, and what it has changed is its
+//! own, whatever the locks are worth: TiDB takes the words SKIP LOCKED and locks nothing. The lock clause of the read
+//! only spares claimants the wait for each other.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use futures_util::future::BoxFuture;
+
+use super::sql::{self, Columns, Val};
+use super::{DbError, Dialect, Tx};
+
+tokio::task_local! {
+    /// What a test does between the read and the change of a claim.
+    static MEANWHILE: RefCell<Option<BoxFuture<'static, ()>>>;
+}
+
+/// For tests: runs `claim` as on a server where the read locks nothing, and `meanwhile` between its read and its change.
+pub async fn unlocked<T>(meanwhile: BoxFuture<'static, ()>, claim: impl Future<Output = T>) -> T {
+    MEANWHILE.scope(RefCell::new(Some(meanwhile)), claim).await
+}
+
+/// The end of the read of a claim: it leaves out what others are about to take.
+pub(super) fn lock_clause(dialect: Dialect) -> &'static str {
+    if MEANWHILE.try_with(|_| ()).is_ok() { "" } else { dialect.skip_locked() }
+}
+
+/// What is claimed, and what a claim changes besides `next_at`. Its key is `id`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// Table.
+    pub table: &'static str,
+    /// Columns that take the end of the lease; `next_at` is the first.
+    pub until: &'static [&'static str],
+    /// Columns that are emptied.
+    pub emptied: &'static [&'static str],
+    /// A column that counts claims, and the one whose number it begins with.
+    pub counted: Option<(&'static str, &'static str)>,
+}
+
+/// A number that no other claim has, whichever process makes it and whatever node number that has.
+#[expect(clippy::disallowed_methods, reason = "a number that nobody else has")]
+fn draw() -> i64 {
+    i64::from_ne_bytes(rand::random())
+}
+
+/// Takes rows until `until_ms`: of `read`, as (id, `next_at` as it was read), those that nobody has taken or moved
+/// since.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn take(
+    tx: &mut Tx,
+    claim: Claim,
+    mut read: Vec<(i64, i64)>,
+    until_ms: i64,
+) -> Result<HashSet<i64>, DbError> {
+    if let Ok(Some(meanwhile)) = MEANWHILE.try_with(RefCell::take) {
+        meanwhile.await;
+    }
+    let claim_id = draw();
+    // Whoever waits for whom: always in the same order.
+    read.sort_unstable();
+    let mut taken = HashSet::with_capacity(read.len());
+    let mut rest = read.as_slice();
+    while !rest.is_empty() {
+        let (rows, others) = rest.split_at(sql::chunk_of(rest.len()));
+        rest = others;
+
+        let mut vals: Vec<Val> = rows.iter().flat_map(|(id, was)| [Val::Int(*id), Val::Int(*was)]).collect();
+        vals.push(Val::Int(claim_id));
+        vals.extend(vec![Val::Int(until_ms); claim.until.len()]);
+        let text = tx.dialect().claim_rows(&claim, rows.len());
+        let changed = sql::execute(tx, text, vals).await?;
+
+        let ids = rows.iter().map(|(id, _)| *id);
+        if changed == rows.len() as u64 {
+            taken.extend(ids);
+        } else if changed > 0 {
+            let before = format!("SELECT id FROM {} WHERE claim_id = ? AND id", claim.table);
+            let ours = sql::select_in(tx, &before, "", &[Val::Int(claim_id)], ids.map(Val::Int).collect()).await?;
+            for row in &ours {
+                taken.insert(row.int(0)?);
+            }
+        }
+    }
+    Ok(taken)
+}
