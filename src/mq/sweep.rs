@@ -12,6 +12,7 @@ use crate::alert::{self, Alert};
 use crate::config;
 use crate::db::DbError;
 use crate::db::outbox::{self, Failure, OutboxRow};
+use crate::db::walk::Walk;
 use crate::progress::Progress;
 
 /// Rows claimed at once, as far as their bytes allow.
@@ -140,7 +141,7 @@ impl Sweep {
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
         let mut changes = self.relay.broker().changes();
-        let part = self.relay.db().watchdog().part("outbox sweep");
+        let part = self.relay.db().watchdog().part(Walk::Outbox.names().0);
         while !token.is_cancelled() {
             let wait_ms = match part.step(self.step()).await {
                 // Nothing got through: the broker is away, and trying again at once would only burn.

@@ -85,8 +85,9 @@ impl Timeouts {
 
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
+        let part = self.db.watchdog().part(Walk::Timeouts.names().0);
         while !token.is_cancelled() {
-            let wait_ms = match self.step().await {
+            let wait_ms = match part.step(self.step()).await {
                 Ok(Progress::Did(_)) => continue,
                 Ok(Progress::Idle) => LOOK_MS,
                 Ok(Progress::WaitUntil(at)) => (at - self.db.clock().now_ms()).clamp(10, LOOK_MS),

@@ -113,9 +113,10 @@ impl Queries {
 
     /// Runs until `token` is cancelled.
     pub async fn run(mut self, token: CancellationToken) {
+        let part = self.db.watchdog().part(Walk::ChannelQueries.names().0);
         let wait_ms = LOOK_MS.min(self.after_ms);
         while !token.is_cancelled() {
-            match self.step().await {
+            match part.step(self.step()).await {
                 Ok(Progress::Did(_)) => continue,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "channels are asked later what became of payments"),

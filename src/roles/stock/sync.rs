@@ -70,9 +70,10 @@ impl StockSync {
 
     /// Runs until `token` is cancelled.
     pub async fn run(mut self, token: CancellationToken) {
+        let part = self.db.watchdog().part(Walk::StockSync.names().0);
         let pause_ms = self.interval_ms.max(SHORTEST_MS).unsigned_abs();
         while !token.is_cancelled() {
-            match self.step().await {
+            match part.step(self.step()).await {
                 Ok(Progress::Did(_)) => continue,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "stock levels wait to be told"),
