@@ -30,7 +30,7 @@ const OLDEST: Duration = Duration::from_secs(600);
 /// Connections that rested for longer are not used again: the server ends them soon (`wait_timeout`).
 const RESTED: Duration = Duration::from_secs(45);
 /// The first and the longest wait between two attempts to connect to a server that is starting.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(800));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 /// The connections to one database. A cheap clone.
 #[derive(Clone)]

@@ -198,9 +198,8 @@ pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxR
     }
     let taken = claim::take(tx, CLAIM, due.clone(), now_ms + lease_ms).await?;
 
-    let before = "SELECT id, event_id, topic, tag, msg_key, body, properties, next_at, attempts FROM message_record \
-                  WHERE id";
-    let rows = sql::select_in(tx, before, "", &[], taken.iter().copied().map(Val::Int).collect()).await?;
+    let before = format!("SELECT {READ} FROM message_record WHERE id");
+    let rows = sql::select_in(tx, &before, "", &[], taken.iter().copied().map(Val::Int).collect()).await?;
     let mut claimed = HashMap::with_capacity(rows.len());
     for row in &rows {
         let id = row.int(0)?;
@@ -236,6 +235,9 @@ pub async fn hold_on(tx: &mut Tx, ids: &[i64], until_ms: i64) -> Result<HashSet<
     let rows = sql::select_in(tx, ours, "", &[], keys).await?;
     rows.iter().map(|row| row.int(0)).collect()
 }
+
+/// What [`from_row`] reads.
+const READ: &str = "id, event_id, topic, tag, msg_key, body, properties, next_at, attempts";
 
 fn from_row(row: &AnyRow) -> Result<OutboxRow, DbError> {
     let id = row.int(0)?;
@@ -318,6 +320,15 @@ pub async fn release(conn: &mut AnyConnection) -> Result<u64, DbError> {
     let ids = rows.iter().map(|row| row.int(0).map(Val::Int)).collect::<Result<Vec<_>, _>>()?;
     let set = "UPDATE message_record SET next_at = created_at WHERE next_at = ? AND id";
     sql::execute_in(conn, set, "", &[Val::Int(HELD)], ids).await
+}
+
+/// The row that was held first.
+///
+/// # Errors
+/// The database's.
+pub async fn oldest_held(conn: &mut AnyConnection) -> Result<Option<OutboxRow>, DbError> {
+    let text = format!("SELECT {READ} FROM message_record WHERE next_at = ? LIMIT 1");
+    sql::fetch_one(conn, text, vals![HELD]).await?.map(|row| from_row(&row)).transpose()
 }
 
 /// True when rows are held.

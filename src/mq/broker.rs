@@ -64,6 +64,17 @@ impl Broker {
         }
     }
 
+    /// Tries one message on brokers that refuse, if it is time to; `None`: it is not, or they do not refuse.
+    pub async fn try_on(&self, message: &Outgoing) -> Option<Result<(), PublishError>> {
+        let Self::Cluster(cluster) = self else { return None };
+        if !cluster.health.take_trial() {
+            return None;
+        }
+        let results = cluster.mq.publish(std::slice::from_ref(message)).await;
+        cluster.hear(&results);
+        results.into_iter().next()
+    }
+
     /// Sends one message that may be lost, without asking whether it arrived.
     ///
     /// # Errors
@@ -105,11 +116,12 @@ impl Cluster {
 
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         match self.health.now().reach {
-            Reach::Up => {
+            Reach::Up | Reach::Refusing => {
                 let mut results = self.mq.publish(batch).await;
+                self.hear(&results);
                 let unanswered =
                     |result: &Result<(), PublishError>| result.as_ref().is_err_and(PublishError::is_unanswered);
-                if results.iter().any(unanswered) && self.health.doubt(VERDICT).await.reach != Reach::Up {
+                if results.iter().any(unanswered) && !self.health.doubt(VERDICT).await.reach.answers() {
                     for result in results.iter_mut().filter(|result| unanswered(result)) {
                         *result = Err(PublishError::Away);
                     }
@@ -118,6 +130,15 @@ impl Cluster {
             }
             Reach::Away => vec![Err(PublishError::Away); batch.len()],
             Reach::Degraded => self.hand_over(batch).await,
+        }
+    }
+
+    /// What the results of a round say about the brokers.
+    fn hear(&self, results: &[Result<(), PublishError>]) {
+        if results.iter().any(Result::is_ok) {
+            self.health.taken();
+        } else if let Some(reason) = results.iter().find_map(|result| result.as_ref().err()?.refusal()) {
+            self.health.refused(&reason);
         }
     }
 

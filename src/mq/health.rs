@@ -1,7 +1,7 @@
-//! Whether the brokers can be reached: looked at regularly, and at once when something could not be sent.
+//! Whether the brokers can be reached and take messages: looked at regularly, and at once when something could not be sent.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -15,15 +15,39 @@ const CALM: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two looks while the brokers are away.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// For so long brokers may refuse every message before that is more than a moment of too much work.
+const REFUSING: Duration = Duration::from_secs(10);
+/// Between two messages that are tried on brokers which refuse, while the handlers of this process are fed otherwise.
+const TRIAL: Duration = Duration::from_secs(5);
+
 /// How the brokers stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// One of them answers.
+    /// One of them answers, and takes messages.
     Up,
+    /// They answer, and refuse every message, whatever it is: a full disk. What is to be sent is tried again and again.
+    Refusing,
     /// None answers: what is to be sent waits.
     Away,
-    /// None has answered for longer than `mq.degrade_after`: the handlers of this process are fed from the outbox.
+    /// None has answered, or taken a message, for longer than `mq.degrade_after`: the handlers of this process are fed
+    /// from the outbox.
     Degraded,
+}
+
+impl Reach {
+    /// A broker answers: consumers get what it has, and it may be asked to take more.
+    #[must_use]
+    pub const fn answers(self) -> bool {
+        matches!(self, Self::Up | Self::Refusing)
+    }
+}
+
+/// That brokers refuse every message.
+struct Refusal {
+    since: Instant,
+    /// When one was tried last.
+    tried: Instant,
+    reason: String,
 }
 
 /// What is known at one moment.
@@ -43,8 +67,9 @@ pub struct Health {
     /// Grows when a broker answers that did not before: consumers then start anew.
     returns: watch::Sender<u64>,
     doubt: Notify,
-    /// When the last broker went away.
+    /// When the last broker went away, or began to refuse.
     since: RwLock<Instant>,
+    refusal: Mutex<Option<Refusal>>,
     degrade_after: Duration,
 }
 
@@ -59,6 +84,7 @@ impl Health {
             returns: watch::Sender::new(0),
             doubt: Notify::new(),
             since: RwLock::new(Instant::now()),
+            refusal: Mutex::default(),
             degrade_after,
         }
     }
@@ -90,6 +116,46 @@ impl Health {
         self.now()
     }
 
+    /// A message was taken.
+    pub fn taken(&self) {
+        if self.refusal().take().is_some() {
+            self.saw(true);
+        }
+    }
+
+    /// A round of messages was refused, every one of them, for what the broker is and not for what they are.
+    pub fn refused(&self, reason: &str) {
+        let now = Instant::now();
+        let mut refusal = self.refusal();
+        let since = refusal.as_ref().map_or(now, |known| known.since);
+        *refusal = Some(Refusal { since, tried: now, reason: reason.to_owned() });
+        drop(refusal);
+        if since.elapsed() >= REFUSING && self.now().reach == Reach::Up {
+            self.saw(true);
+        }
+    }
+
+    /// What brokers say that refuse every message.
+    #[must_use]
+    pub fn refusal_reason(&self) -> Option<String> {
+        let refusal = self.refusal();
+        refusal.as_ref().filter(|known| known.since.elapsed() >= REFUSING).map(|known| known.reason.clone())
+    }
+
+    /// Whether somebody is to try one message now on brokers that refuse, while the handlers of this process stand in for
+    /// them: once every few seconds.
+    #[must_use]
+    pub fn take_trial(&self) -> bool {
+        let mut refusal = self.refusal();
+        let due = refusal.as_mut().filter(|known| known.tried.elapsed() >= TRIAL);
+        due.map(|known| known.tried = Instant::now()).is_some()
+    }
+
+    /// A panic elsewhere leaves a valid value.
+    fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How long the brokers have been away; none while they are there.
     #[must_use]
     pub fn away_for(&self) -> Duration {
@@ -102,22 +168,29 @@ impl Health {
     /// Takes in what a look showed.
     pub fn saw(&self, answers: bool) {
         let old = self.now();
+        let refusal = self.refusal_reason();
+        let is_long = old.reach != Reach::Up && self.away_for() >= self.degrade_after;
         let reach = match (answers, old.reach) {
-            (true, _) => Reach::Up,
-            (false, Reach::Up) => Reach::Away,
-            (false, Reach::Away) if self.away_for() >= self.degrade_after => Reach::Degraded,
-            (false, same) => same,
+            (true, _) if refusal.is_none() => Reach::Up,
+            (_, Reach::Degraded) => Reach::Degraded,
+            _ if is_long => Reach::Degraded,
+            (true, _) => Reach::Refusing,
+            (false, _) => Reach::Away,
         };
         if reach != old.reach {
             let away_s = self.away_for().as_secs();
+            if old.reach == Reach::Up {
+                *self.since.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
+            let reason = refusal.as_deref().unwrap_or("no broker answers");
             match reach {
                 Reach::Up => tracing::info!(away_s, "the brokers are back: what has waited is sent"),
-                Reach::Away => {
-                    *self.since.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    tracing::warn!("no broker answers: what is to be sent waits");
+                Reach::Refusing => {
+                    tracing::error!(reason, "the brokers refuse every message: what is to be sent waits")
                 }
+                Reach::Away => tracing::warn!("no broker answers: what is to be sent waits"),
                 Reach::Degraded => {
-                    tracing::warn!(away_s, "no broker answers: the handlers of this process are fed from the outbox");
+                    tracing::warn!(away_s, reason, "the handlers of this process are fed from the outbox");
                 }
             }
             self.state.send_replace(State { reach, change: old.change + 1 });
@@ -135,11 +208,11 @@ pub async fn watch_over(
     (topics, queues): (Vec<String>, i32),
     token: CancellationToken,
 ) {
-    let mut prepared = false;
+    let (mut prepared, mut answered) = (false, health.now().reach == Reach::Up);
     let mut known = BTreeMap::new();
     let mut pause = PAUSES.0;
     loop {
-        let wait = if health.now().reach == Reach::Up { CALM } else { pause };
+        let wait = if answered { CALM } else { pause };
         tokio::select! {
             () = token.cancelled() => return,
             () = health.doubt.notified() => {}
@@ -160,7 +233,8 @@ pub async fn watch_over(
                 tracing::warn!(%error, "topics could not be checked");
             }
         }
-        let returned = back || (answers && health.now().reach != Reach::Up);
+        let returned = back || (answers && !answered);
+        answered = answers;
         health.saw(answers);
         if returned {
             health.returns.send_modify(|returns| *returns += 1);
@@ -206,6 +280,36 @@ mod tests {
         assert_eq!(health.now().reach, Reach::Away);
         health.saw(false);
         assert_eq!(health.now().reach, Reach::Degraded);
+    }
+
+    #[tokio::test]
+    async fn brokers_that_answer_and_refuse_are_not_up() {
+        let health = Health::new(true, Duration::from_secs(3_600));
+        health.refused("disk full");
+        health.saw(true);
+        assert_eq!(health.now().reach, Reach::Up, "too much work for a moment");
+        let long_ago = Instant::now().checked_sub(REFUSING).unwrap();
+        health.refusal().as_mut().unwrap().since = long_ago;
+        health.refused("disk full");
+        assert_eq!((health.now().reach, health.refusal_reason().as_deref()), (Reach::Refusing, Some("disk full")));
+        health.saw(false);
+        assert_eq!(health.now().reach, Reach::Away);
+        health.saw(true);
+        assert_eq!(health.now().reach, Reach::Refusing);
+        health.taken();
+        assert_eq!((health.now().reach, health.refusal_reason()), (Reach::Up, None));
+
+        // The handlers of the process are fed; one message is tried from time to time, and ends that.
+        let health = Health::new(true, Duration::ZERO);
+        health.refused("disk full");
+        health.refusal().as_mut().unwrap().since = long_ago;
+        health.saw(true);
+        health.saw(true);
+        assert_eq!((health.now().reach, health.take_trial()), (Reach::Degraded, false));
+        health.refusal().as_mut().unwrap().tried = long_ago;
+        assert_eq!((health.take_trial(), health.take_trial()), (true, false));
+        health.taken();
+        assert_eq!(health.now().reach, Reach::Up);
     }
 
     #[tokio::test]

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker::Cluster;
 use super::consume::Consumer;
-use super::health::Reach;
 use super::local::{Handed, lane_of};
 use super::message::{Incoming, QueueId};
 use super::rocketmq::GroupConsumer;
@@ -49,7 +48,7 @@ async fn be_member(consumer: Consumer, membership: Membership, shutdown: Shutdow
     loop {
         let joined = async {
             // Only fails when nobody looks any more.
-            let _ = changes.wait_for(|state| state.reach == Reach::Up).await;
+            let _ = changes.wait_for(|state| state.reach.answers()).await;
             returns.mark_unchanged();
             membership.cluster.mq().subscribe(group, &membership.topics).await
         };

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker;
 use super::health::{Reach, State};
-use super::relay::Relay;
+use super::relay::{Relay, outgoing};
 use super::rocketmq::PublishError;
 use crate::alert::{self, Alert};
 use crate::config;
@@ -51,6 +51,9 @@ impl Sweep {
         if state.reach == Reach::Away {
             return Ok(Progress::Idle);
         }
+        if state.reach == Reach::Degraded {
+            self.try_the_oldest().await?;
+        }
         // Nothing is swept before all of it is released, so its order holds.
         match self.release(state).await? {
             Some(released) => Ok(Progress::Did(released)),
@@ -68,6 +71,17 @@ impl Sweep {
         let rows = db.write("outbox_claim", |tx| Box::pin(async move { outbox::release(tx).await })).await?;
         tracing::info!(rows, "rows that waited for a broker are sent");
         Ok((rows >= outbox::RELEASED).then(|| usize::try_from(rows).unwrap_or(usize::MAX)))
+    }
+
+    /// Brokers that refuse say only by taking a message that they take messages again: the oldest of those that are held,
+    /// since none may overtake it.
+    async fn try_the_oldest(&self) -> Result<(), DbError> {
+        let db = self.relay.db();
+        let Some(row) = outbox::oldest_held(&mut *db.read().await?).await? else { return Ok(()) };
+        match self.relay.broker().try_on(&outgoing(&row, db.clock().now_ms())).await {
+            Some(Ok(())) => self.relay.mark_sent(vec![row.id]).await,
+            _ => Ok(()),
+        }
     }
 
     async fn sweep(&self, state: State) -> Result<Progress, DbError> {

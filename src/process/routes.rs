@@ -121,6 +121,7 @@ pub(super) fn broker_tells(broker: &Broker) -> ReadyCheck {
         let told = match (&broker, broker.state().reach) {
             (Broker::Local(_), _) => "none: events go straight to the handlers of this process",
             (_, Reach::Up) => "ok",
+            (_, Reach::Refusing) => "refuses every message: what is to be sent waits in the outbox",
             (_, Reach::Away) => "away: what is to be sent waits in the outbox",
             (_, Reach::Degraded) => "away: degraded, the handlers of this process are fed from the outbox",
         };

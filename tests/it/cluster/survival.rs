@@ -181,6 +181,7 @@ async fn database_and_cache_go_and_come(roles: &RoleCluster) {
     roles.mariadb.stop();
     run.probe.until_refused(1).await;
     roles.mariadb.start_again().await;
+    roles.all_ready().await;
     run.probe.database_is_back();
     run.until(30).await;
     roles.redis.kill();
@@ -188,6 +189,7 @@ async fn database_and_cache_go_and_come(roles: &RoleCluster) {
     run.probe.database_goes();
     roles.mariadb.kill();
     roles.mariadb.start_again().await;
+    roles.all_ready().await;
     run.probe.database_is_back();
     run.until(60).await;
     roles.redis.start_again().await;

@@ -40,7 +40,7 @@ impl Probe {
         self.shared.database_away.store(true, Ordering::SeqCst);
     }
 
-    /// From now on it is not.
+    /// From now on it is not: every process has said that it is ready again.
     pub fn database_is_back(&self) {
         self.shared.database_away.store(false, Ordering::SeqCst);
     }
