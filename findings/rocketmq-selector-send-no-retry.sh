@@ -70,6 +70,8 @@ cluster() {
         org.apache.rocketmq.broker.BrokerStartup -c "$home/broker.conf" >"$home/broker.log" 2>&1 &
     broker=$!
     servers+=("$broker")
+    # The program kills it, and the shell need not say so.
+    disown "$broker"
     for _ in $(seq 240); do
         grep -q "boot success" "$home/broker.log" && return
         sleep 0.5
