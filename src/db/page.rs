@@ -36,7 +36,7 @@ impl Wanted {
     /// Written at or after this, epoch ms.
     pub fn since(&mut self, since_ms: Option<i64>) {
         // The first bounds the walk over the primary key, the second is exact.
-        self.and("id >=", since_ms.map(|at_ms| first_id_of(at_ms - ID_SLACK_MS, 0)));
+        self.and("id >=", since_ms.map(|at_ms| first_id_of(at_ms.saturating_sub(ID_SLACK_MS), 0)));
         self.and("created_at >=", since_ms);
     }
 

@@ -233,10 +233,12 @@ const EPOCH_MS: i64 = 1_704_067_200_000;
 /// How many node numbers there are. The last one is never leased: it is for what writes without a lease.
 pub const NODES: i64 = 1 << NODE_BITS;
 
-/// Where the next id starts: packs a time and a node number into the smallest id of that millisecond.
+/// Where the next id starts: packs a time and a node number into the smallest id of that millisecond. Times that no id
+/// can have, which people may ask for, count as the first and the last one that an id can have.
 #[must_use]
 pub fn first_id_of(now_ms: i64, node: i64) -> i64 {
-    ((now_ms - EPOCH_MS).max(0) << (NODE_BITS + SEQUENCE_BITS)) | ((node % NODES) << SEQUENCE_BITS)
+    let since_epoch = now_ms.saturating_sub(EPOCH_MS).clamp(0, i64::MAX >> (NODE_BITS + SEQUENCE_BITS));
+    (since_epoch << (NODE_BITS + SEQUENCE_BITS)) | ((node % NODES) << SEQUENCE_BITS)
 }
 
 /// The millisecond that an id carries.
@@ -276,6 +278,13 @@ mod tests {
             assert_eq!((next >> SEQUENCE_BITS) % NODES, 5);
             last = next;
         }
+    }
+
+    #[test]
+    fn times_beyond_all_ids_are_the_first_or_the_last() {
+        assert_eq!([i64::MIN, -1, 0, EPOCH_MS].map(|ms| first_id_of(ms, 0)), [0; 4]);
+        let last = first_id_of(i64::MAX, 0);
+        assert!(last > first_id_of(3_800_000_000_000, 0) && millisecond_of(last) > 3_800_000_000_000);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub async fn paid_within(
     after: i64,
 ) -> Result<Vec<PaymentRow>, DbError> {
     // Ids grow with time: they bound the walk over the primary key.
-    let first = first_id_of(from_ms - OPEN_AT_MOST_MS, 0);
+    let first = first_id_of(from_ms.saturating_sub(OPEN_AT_MOST_MS), 0);
     let text = format!(
         "SELECT {COLUMNS} FROM payment_record WHERE id > ? AND channel_id = ? AND pay_time >= ? AND pay_time < ? \
          ORDER BY id LIMIT 1000"

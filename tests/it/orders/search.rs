@@ -5,8 +5,9 @@ use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use serde_json::{Value, json};
 
-use crate::support::serving::Serving;
+use crate::support::serving::{Serving, order_of};
 use crate::support::shop::{Setup, Shop};
+use crate::support::waiting::eventually;
 
 const SHOWN: &str = "SELECT COUNT(*) FROM order_view v JOIN orders o ON o.id = v.id AND o.version = v.version \
                      AND o.status = v.status";
@@ -94,6 +95,28 @@ async fn orders_are_found_over_http() {
 }
 
 /// What cannot be a version of an order is a dead letter, and harms nothing else.
+/// Whoever asks for everything since the beginning of time gets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_beyond_all_bounds_are_no_fault() {
+    let serving = Serving::start(&[]).await;
+    serving.fill().await;
+    serving.place(&order_of("A1", 1)).await;
+    // What is searched is told by events.
+    eventually("it is found", async || serving.get("/orders?from=0").await["items"] != json!([])).await;
+    for (path, count) in [
+        ("/orders?from=-9223372036854775808", 1),
+        ("/orders?to=-9223372036854775808", 0),
+        ("/orders?from=9223372036854775807", 0),
+        ("/orders?to=9223372036854775807", 1),
+        ("/deliveries?since=-9223372036854775808", 0),
+        ("/deliveries?since=9223372036854775807", 0),
+    ] {
+        let (status, _, found) = serving.reply(serving.request(Method::GET, path)).await;
+        assert_eq!((status, found["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(count)), "{path}: {found}");
+    }
+    serving.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_no_version_of_an_order_is_refused() {
     let mut shop = Shop::open().await;
