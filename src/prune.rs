@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sqlx::AnyConnection;
 
 use crate::audit::RoleDbs;
 use crate::db::inbox::Outcome;
@@ -273,19 +274,32 @@ impl<P: FnMut(&Summary)> Pruner<'_, P> {
         Ok(found)
     }
 
-    async fn retry(&mut self) -> Result<(), DbError> {
+    /// Of a table whose rows have an end, or none yet: pages of them, as (id, end), and how those of some ids go.
+    async fn ended<R, D>(&mut self, page: R, delete: D) -> Result<(), DbError>
+    where
+        R: for<'c> Fn(&'c mut AnyConnection, i64, i64, i64) -> BoxFuture<'c, Result<Vec<(i64, Option<i64>)>, DbError>>,
+        D: for<'t> Fn(&'t mut Tx, Vec<i64>, i64) -> BoxFuture<'t, Result<u64, DbError>> + Copy + Send + Sync + 'static,
+    {
         let (before_ms, bound) = (self.summary.before_ms, self.first_young_id());
         let mut after = 0;
         loop {
-            let page = rows::retry_page(&mut *self.db.read().await?, after, bound, self.options.batch).await?;
+            let page = page(&mut *self.db.read().await?, after, bound, self.options.batch).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = *last;
             let ids: Vec<i64> =
                 page.iter().filter(|(_, ended)| ended.is_some_and(|at| at < before_ms)).map(|(id, _)| *id).collect();
             let (scanned, old) = (page.len(), ids.len());
-            let pruned = self.delete(ids, move |tx, ids| rows::retry_delete(tx, ids, before_ms).boxed()).await?;
+            let pruned = self.delete(ids, move |tx, ids| delete(tx, ids, before_ms)).await?;
             self.batch(scanned, old, pruned).await;
         }
+    }
+
+    async fn retry(&mut self) -> Result<(), DbError> {
+        self.ended(
+            |conn, after, before, limit| rows::retry_page(conn, after, before, limit).boxed(),
+            |tx, ids, before_ms| rows::retry_delete(tx, ids, before_ms).boxed(),
+        )
+        .await
     }
 
     async fn attempts(&mut self) -> Result<(), DbError> {
@@ -313,18 +327,11 @@ impl<P: FnMut(&Summary)> Pruner<'_, P> {
     }
 
     async fn calls(&mut self) -> Result<(), DbError> {
-        let (before_ms, bound) = (self.summary.before_ms, self.first_young_id());
-        let mut after = 0;
-        loop {
-            let page = rows::calls_page(&mut *self.db.read().await?, after, bound, self.options.batch).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = *last;
-            let ids: Vec<i64> =
-                page.iter().filter(|(_, ended)| ended.is_some_and(|at| at < before_ms)).map(|(id, _)| *id).collect();
-            let (scanned, old) = (page.len(), ids.len());
-            let pruned = self.delete(ids, move |tx, ids| rows::calls_delete(tx, ids, before_ms).boxed()).await?;
-            self.batch(scanned, old, pruned).await;
-        }
+        self.ended(
+            |conn, after, before, limit| rows::calls_page(conn, after, before, limit).boxed(),
+            |tx, ids, before_ms| rows::calls_delete(tx, ids, before_ms).boxed(),
+        )
+        .await
     }
 
     async fn transactions(&mut self) -> Result<(), DbError> {

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use futures_util::future::BoxFuture;
+use sqlx::any::AnyRow;
 
 use super::sql::{self, Columns, Val};
 use super::{DbError, Dialect, Tx};
@@ -25,6 +26,11 @@ pub async fn unlocked<T>(meanwhile: BoxFuture<'static, ()>, claim: impl Future<O
 /// The end of the read of a claim: it leaves out what others are about to take.
 pub(super) fn lock_clause(dialect: Dialect) -> &'static str {
     if MEANWHILE.try_with(|_| ()).is_ok() { "" } else { dialect.skip_locked() }
+}
+
+/// Of the rows that a claim has read, those that it has taken.
+pub(super) fn of_us<'r>(rows: &'r [AnyRow], taken: &HashSet<i64>) -> impl Iterator<Item = &'r AnyRow> {
+    rows.iter().filter(|row| row.int(0).is_ok_and(|id| taken.contains(&id)))
 }
 
 /// What is claimed, and what a claim changes besides `next_at`. Its key is `id`.

@@ -207,20 +207,12 @@ async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Re
     let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(7)?))).collect::<Result<Vec<_>, DbError>>()?;
     let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
 
-    let mut claimed = Vec::with_capacity(taken.len());
-    for row in &rows {
+    let (claimed, unreadable) = sql::read_each(claim::of_us(&rows, &taken), call);
+    for (row, why) in unreadable {
         let id = row.int(0)?;
-        if !taken.contains(&id) {
-            continue;
-        }
-        match call(row) {
-            Ok(call) => claimed.push(call),
-            Err(why) => {
-                let order_id = row.int(3).map_or_else(|_| String::new(), |order_id| order_id.to_string());
-                postpone(tx, vec![id], now_ms).await?;
-                walk::set_aside(tx, Walk::Deliveries, id.into(), &order_id, &why).await?;
-            }
-        }
+        let order_id = row.int(3).map_or_else(|_| String::new(), |order_id| order_id.to_string());
+        postpone(tx, vec![id], now_ms).await?;
+        walk::set_aside(tx, Walk::Deliveries, id.into(), &order_id, &why).await?;
     }
     Ok(claimed)
 }

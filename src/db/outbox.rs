@@ -200,17 +200,11 @@ pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxR
 
     let before = format!("SELECT {READ} FROM message_record WHERE id");
     let rows = sql::select_in(tx, &before, "", &[], taken.iter().copied().map(Val::Int).collect()).await?;
-    let mut claimed = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let id = row.int(0)?;
-        match from_row(row) {
-            Ok(row) => claimed.insert(id, row),
-            Err(why) => {
-                walk::set_aside(tx, Walk::Outbox, id.into(), &row.text(4).unwrap_or_default(), &why).await?;
-                None
-            }
-        };
+    let (claimed, unreadable) = sql::read_each(&rows, from_row);
+    for (row, why) in unreadable {
+        walk::set_aside(tx, Walk::Outbox, row.int(0)?.into(), &row.text(4).unwrap_or_default(), &why).await?;
     }
+    let mut claimed: HashMap<i64, OutboxRow> = claimed.into_iter().map(|row| (row.id, row)).collect();
     // In the order in which they fell due, with that time.
     let in_order = due.into_iter().filter_map(|(id, was)| {
         let row = claimed.remove(&id)?;

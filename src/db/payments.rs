@@ -187,7 +187,7 @@ pub async fn first_submission(conn: &mut AnyConnection, from: i64, until: i64) -
 }
 
 /// Payments that were looked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Found {
     /// In the order of their ids.
     pub payments: Vec<PaymentRow>,
@@ -210,16 +210,11 @@ pub async fn submitted_without_money(conn: &mut AnyConnection, from: i64, until:
     let after = format!(" AND status IN ({})", codes.join(","));
     let before = format!("SELECT {COLUMNS} FROM payment_record WHERE order_id");
     let rows = sql::select_in(conn, &before, &after, &[], keys).await?;
-    let mut found = Found::default();
-    for row in &rows {
-        match from_row(row) {
-            Ok(payment) => found.payments.push(payment),
-            Err(why) => found.unreadable.push((row.int(0)?, why)),
-        }
-    }
-    found.payments.sort_unstable_by_key(|payment| payment.id);
-    found.payments.dedup_by_key(|payment| payment.id);
-    Ok(found)
+    let (mut payments, unreadable) = sql::read_each(&rows, from_row);
+    payments.sort_unstable_by_key(|payment| payment.id);
+    payments.dedup_by_key(|payment| payment.id);
+    let unreadable = unreadable.into_iter().map(|(row, why)| Ok((row.int(0)?, why)));
+    Ok(Found { payments, unreadable: unreadable.collect::<Result<_, DbError>>()? })
 }
 
 /// Writes changed payments back, each once; they were locked in this transaction.

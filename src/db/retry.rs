@@ -158,16 +158,9 @@ pub async fn claim(tx: &mut Tx, group: &str, limit: i64, lease_ms: i64) -> Resul
     let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(9)?))).collect::<Result<Vec<_>, DbError>>()?;
     let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
 
-    let mut claimed = Vec::with_capacity(taken.len());
-    for row in &rows {
-        let id = row.int(0)?;
-        if !taken.contains(&id) {
-            continue;
-        }
-        match from_row(row) {
-            Ok(row) => claimed.push(row),
-            Err(why) => walk::set_aside(tx, Walk::Retries, id.into(), &row.text(4).unwrap_or_default(), &why).await?,
-        }
+    let (claimed, unreadable) = sql::read_each(claim::of_us(&rows, &taken), from_row);
+    for (row, why) in unreadable {
+        walk::set_aside(tx, Walk::Retries, row.int(0)?.into(), &row.text(4).unwrap_or_default(), &why).await?;
     }
     Ok(claimed)
 }

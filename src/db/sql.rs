@@ -201,6 +201,24 @@ pub async fn select_in(
     Ok(found)
 }
 
+/// Rows that cannot be read, and why.
+pub type Unreadable<'r> = Vec<(&'r AnyRow, DbError)>;
+
+/// Reads rows one by one, so that one that cannot be read costs none of the others.
+pub fn read_each<'r, T>(
+    rows: impl IntoIterator<Item = &'r AnyRow>,
+    read: impl Fn(&AnyRow) -> Result<T, DbError>,
+) -> (Vec<T>, Unreadable<'r>) {
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    for row in rows {
+        match read(row) {
+            Ok(one) => found.push(one),
+            Err(why) => unreadable.push((row, why)),
+        }
+    }
+    (found, unreadable)
+}
+
 /// UPDATE or DELETE over a list of keys, as [`select_in`]; the number of rows touched.
 ///
 /// # Errors

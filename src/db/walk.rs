@@ -39,16 +39,28 @@ impl Walk {
     pub const ALL: [Self; 6] =
         [Self::Outbox, Self::Retries, Self::Deliveries, Self::Timeouts, Self::StockSync, Self::ChannelQueries];
 
-    /// As people are told, and the table that it walks over.
+    /// As people are told.
     #[must_use]
-    pub fn names(self) -> (&'static str, &'static str) {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Outbox => ("outbox sweep", "message_record"),
-            Self::Retries => ("retry lane", "message_retry_log"),
-            Self::Deliveries => ("deliveries", "delivery"),
-            Self::Timeouts => ("timeouts", "orders"),
-            Self::StockSync => ("stock sync", "stock"),
-            Self::ChannelQueries => ("channel queries", "payment_record"),
+            Self::Outbox => "outbox sweep",
+            Self::Retries => "retry lane",
+            Self::Deliveries => "deliveries",
+            Self::Timeouts => "timeouts",
+            Self::StockSync => "stock sync",
+            Self::ChannelQueries => "channel queries",
+        }
+    }
+
+    /// The table that it walks over.
+    fn table(self) -> &'static str {
+        match self {
+            Self::Outbox => "message_record",
+            Self::Retries => "message_retry_log",
+            Self::Deliveries => "delivery",
+            Self::Timeouts => "orders",
+            Self::StockSync => "stock",
+            Self::ChannelQueries => "payment_record",
         }
     }
 
@@ -101,9 +113,9 @@ pub async fn set_aside(tx: &mut Tx, walk: Walk, key: Val, business_id: &str, why
         sql::execute(tx, text, vals).await?;
     }
 
-    let (name, table) = walk.names();
+    let table = walk.table();
     let alert = Alert::SetAside {
-        walk: name.to_owned(),
+        walk: walk.name().to_owned(),
         table: table.to_owned(),
         row: row.clone(),
         business_id: business_id.to_owned(),
@@ -123,7 +135,7 @@ pub async fn set_aside(tx: &mut Tx, walk: Walk, key: Val, business_id: &str, why
 pub async fn put_aside(db: &Db, walk: Walk, row: (Val, String), why: DbError) -> Result<Option<DbError>, DbError> {
     let key = row.0.to_string();
     if why.is_passing() {
-        tracing::warn!(walk = walk.names().0, row = key, error = %why, "a row is left for later");
+        tracing::warn!(walk = walk.name(), row = key, error = %why, "a row is left for later");
         return Ok(Some(why));
     }
     let (row, why) = (Arc::new(row), Arc::new(why));
@@ -135,7 +147,7 @@ pub async fn put_aside(db: &Db, walk: Walk, row: (Val, String), why: DbError) ->
         Ok(()) => Ok(None),
         Err(error) if error.is_outage() => Err(error),
         Err(error) => {
-            tracing::error!(walk = walk.names().0, row = key, %error, "a row cannot be set aside");
+            tracing::error!(walk = walk.name(), row = key, %error, "a row cannot be set aside");
             Ok(Some(error))
         }
     }

@@ -185,7 +185,7 @@ impl Engine {
     /// records.
     pub async fn run(mut self, token: CancellationToken) {
         let mut pause = BACKOFF.0;
-        let part = self.db.watchdog().part(Walk::Deliveries.names().0);
+        let part = self.db.watchdog().part(Walk::Deliveries.name());
         while !token.is_cancelled() {
             let failing = pause > BACKOFF.0;
             match part.step(self.advance()).await {

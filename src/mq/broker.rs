@@ -64,15 +64,18 @@ impl Broker {
         }
     }
 
-    /// Tries one message on brokers that refuse, if it is time to; `None`: it is not, or they do not refuse.
-    pub async fn try_on(&self, message: &Outgoing) -> Option<Result<(), PublishError>> {
-        let Self::Cluster(cluster) = self else { return None };
-        if !cluster.health.take_trial() {
-            return None;
-        }
+    /// Whether somebody is to [try](Self::try_on) one message now on brokers that refuse.
+    #[must_use]
+    pub fn take_trial(&self) -> bool {
+        matches!(self, Self::Cluster(cluster) if cluster.health.take_trial())
+    }
+
+    /// Tries one message on brokers that refuse, also while others stand in for them; true when it was taken.
+    pub async fn try_on(&self, message: &Outgoing) -> bool {
+        let Self::Cluster(cluster) = self else { return false };
         let results = cluster.mq.publish(std::slice::from_ref(message)).await;
         cluster.hear(&results);
-        results.into_iter().next()
+        results.iter().any(Result::is_ok)
     }
 
     /// Sends one message that may be lost, without asking whether it arrived.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use self::shard::Shard;
@@ -17,7 +18,7 @@ use super::local::lane_of;
 use super::message::{Delay, Outgoing};
 use super::rocketmq::PublishError;
 use crate::db::outbox::{self, OutboxRow};
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, Tx};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -149,21 +150,28 @@ impl Relay {
         results
     }
 
+    /// Writes down what became of rows.
+    async fn mark<T, W>(&self, ids: Vec<i64>, work: W) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t mut Tx, Arc<Vec<i64>>) -> BoxFuture<'t, Result<T, DbError>> + Send + Sync + 'static,
+    {
+        let ids = Arc::new(ids);
+        self.db.write("outbox_mark", move |tx| work(tx, Arc::clone(&ids))).await
+    }
+
     /// Marks rows as sent.
     ///
     /// # Errors
     /// The database's.
     pub async fn mark_sent(&self, ids: Vec<i64>) -> Result<(), DbError> {
-        let ids = Arc::new(ids);
-        self.db
-            .write("outbox_mark", move |tx| {
-                let ids = Arc::clone(&ids);
-                Box::pin(async move {
-                    let now_ms = tx.now_ms();
-                    outbox::mark_sent(tx, &ids, now_ms).await
-                })
+        self.mark(ids, |tx, ids| {
+            Box::pin(async move {
+                let now_ms = tx.now_ms();
+                outbox::mark_sent(tx, &ids, now_ms).await
             })
-            .await
+        })
+        .await
     }
 
     /// Keeps the sweep from rows until `until_ms`; those that are still ours.
@@ -171,13 +179,7 @@ impl Relay {
     /// # Errors
     /// The database's.
     async fn hold_on(&self, ids: Vec<i64>, until_ms: i64) -> Result<HashSet<i64>, DbError> {
-        let ids = Arc::new(ids);
-        self.db
-            .write("outbox_mark", move |tx| {
-                let ids = Arc::clone(&ids);
-                Box::pin(async move { outbox::hold_on(tx, &ids, until_ms).await })
-            })
-            .await
+        self.mark(ids, move |tx, ids| Box::pin(async move { outbox::hold_on(tx, &ids, until_ms).await })).await
     }
 
     /// Puts rows aside that were handled without the broker.
@@ -189,13 +191,7 @@ impl Relay {
             return Ok(());
         }
         ids.sort_unstable();
-        let ids = Arc::new(ids);
-        self.db
-            .write("outbox_mark", move |tx| {
-                let ids = Arc::clone(&ids);
-                Box::pin(async move { outbox::hold(tx, &ids).await })
-            })
-            .await
+        self.mark(ids, |tx, ids| Box::pin(async move { outbox::hold(tx, &ids).await })).await
     }
 
     async fn mark_all(self, mut to_mark: mpsc::Receiver<Marks>) {

@@ -180,7 +180,8 @@ impl RetryLane {
         let db = self.consumer.db().clone();
         let mut bell = db.retries();
         let mut taken = Taken::default();
-        let part = db.watchdog().part(format!("retry lane of {}", self.consumer.handler().group().name()));
+        let part =
+            db.watchdog().part(format!("{} of {}", Walk::Retries.name(), self.consumer.handler().group().name()));
         while !token.is_cancelled() {
             taken.begin(&self.consumer);
             let wait_ms = match part.step(self.take_if_room(&mut taken)).await {

@@ -51,7 +51,7 @@ impl Sweep {
         if state.reach == Reach::Away {
             return Ok(Progress::Idle);
         }
-        if state.reach == Reach::Degraded {
+        if state.reach == Reach::Degraded && self.relay.broker().take_trial() {
             self.try_the_oldest().await?;
         }
         // Nothing is swept before all of it is released, so its order holds.
@@ -78,10 +78,10 @@ impl Sweep {
     async fn try_the_oldest(&self) -> Result<(), DbError> {
         let db = self.relay.db();
         let Some(row) = outbox::oldest_held(&mut *db.read().await?).await? else { return Ok(()) };
-        match self.relay.broker().try_on(&outgoing(&row, db.clock().now_ms())).await {
-            Some(Ok(())) => self.relay.mark_sent(vec![row.id]).await,
-            _ => Ok(()),
+        if self.relay.broker().try_on(&outgoing(&row, db.clock().now_ms())).await {
+            self.relay.mark_sent(vec![row.id]).await?;
         }
+        Ok(())
     }
 
     async fn sweep(&self, state: State) -> Result<Progress, DbError> {
@@ -155,7 +155,7 @@ impl Sweep {
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
         let mut changes = self.relay.broker().changes();
-        let part = self.relay.db().watchdog().part(Walk::Outbox.names().0);
+        let part = self.relay.db().watchdog().part(Walk::Outbox.name());
         while !token.is_cancelled() {
             let wait_ms = match part.step(self.step()).await {
                 // Nothing got through: the broker is away, and trying again at once would only burn.

@@ -30,9 +30,13 @@ pub(super) async fn run(dbs: Vec<Db>, broker: Broker, metrics: Arc<Metrics>, tok
     }
 }
 
+/// By how much the machine's clock is corrected, ms: the most of what these databases say.
+pub(super) fn skew_ms(dbs: &[Db]) -> i64 {
+    dbs.iter().map(|db| db.clock().correction_ms()).max_by_key(|skew_ms| skew_ms.abs()).unwrap_or(0)
+}
+
 async fn read(dbs: &[Db], metrics: &Metrics) -> Result<(), DbError> {
-    let skews = dbs.iter().map(|db| db.clock().correction_ms());
-    metrics.clock_skew(skews.max_by_key(|skew_ms| skew_ms.abs()).unwrap_or(0));
+    metrics.clock_skew(skew_ms(dbs));
     let (mut pending, mut oldest_ms, mut waiting) = (0, 0, 0);
     for db in dbs {
         let now_ms = db.clock().now_ms();

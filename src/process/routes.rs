@@ -6,7 +6,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::databases::Database;
 use super::wiring::effects;
-use super::{Plan, StartError, standing};
+use super::{Plan, StartError, gauges, standing};
 use crate::config::Config;
 use crate::delivery::Targets;
 use crate::domain::event::Role;
@@ -132,12 +132,9 @@ pub(super) fn broker_tells(broker: &Broker) -> ReadyCheck {
 /// The time of the database counts, so a process on a machine whose clock is wrong works as well: it only tells.
 fn clocks_tell(databases: &[Database]) -> ReadyCheck {
     let dbs: Vec<_> = databases.iter().map(|database| database.db.clone()).collect();
-    ReadyCheck::telling("clock", move || {
-        let skews = dbs.iter().map(|db| db.clock().correction_ms());
-        match skews.max_by_key(|skew_ms| skew_ms.abs()).unwrap_or(0) {
-            0 => "ok".to_owned(),
-            skew_ms => format!("the machine's clock is off by {} s: the time of the database counts", -skew_ms / 1_000),
-        }
+    ReadyCheck::telling("clock", move || match gauges::skew_ms(&dbs) {
+        0 => "ok".to_owned(),
+        skew_ms => format!("the machine's clock is off by {} s: the time of the database counts", -skew_ms / 1_000),
     })
 }
 

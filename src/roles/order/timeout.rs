@@ -85,7 +85,7 @@ impl Timeouts {
 
     /// Runs until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
-        let part = self.db.watchdog().part(Walk::Timeouts.names().0);
+        let part = self.db.watchdog().part(Walk::Timeouts.name());
         while !token.is_cancelled() {
             let wait_ms = match part.step(self.step()).await {
                 Ok(Progress::Did(_)) => continue,

@@ -113,7 +113,7 @@ impl Queries {
 
     /// Runs until `token` is cancelled.
     pub async fn run(mut self, token: CancellationToken) {
-        let part = self.db.watchdog().part(Walk::ChannelQueries.names().0);
+        let part = self.db.watchdog().part(Walk::ChannelQueries.name());
         let wait_ms = LOOK_MS.min(self.after_ms);
         while !token.is_cancelled() {
             match part.step(self.step()).await {

@@ -70,7 +70,7 @@ impl StockSync {
 
     /// Runs until `token` is cancelled.
     pub async fn run(mut self, token: CancellationToken) {
-        let part = self.db.watchdog().part(Walk::StockSync.names().0);
+        let part = self.db.watchdog().part(Walk::StockSync.name());
         let pause_ms = self.interval_ms.max(SHORTEST_MS).unsigned_abs();
         while !token.is_cancelled() {
             match part.step(self.step()).await {
