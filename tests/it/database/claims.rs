@@ -2,42 +2,12 @@
 //! On SQLite a transaction that writes is alone.
 
 use ruyi::db::delivery::{self, Delivery, Kind};
-use ruyi::db::outbox::{self, HEAD_START_MS, OutboxRow};
-use ruyi::db::retry::{self, Parked};
+use ruyi::db::outbox::{self, HEAD_START_MS};
+use ruyi::db::retry;
 use ruyi::db::{Db, claim};
 
+use crate::support::message_rows::{outbox_row, parked};
 use crate::support::servers::{START_MS, TestDb, mariadb, write_tx};
-
-fn row(id: i64) -> OutboxRow {
-    OutboxRow {
-        id,
-        event_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: "k".into(),
-        body: "{}".into(),
-        properties: vec![],
-        deliver_at_ms: 0,
-        attempts: 0,
-    }
-}
-
-fn parked(id: i64) -> Parked {
-    Parked {
-        id,
-        message_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: id.to_string(),
-        body: b"{}".to_vec(),
-        properties: vec![],
-        blocks: true,
-        attempts: 0,
-        next_at: Some(START_MS),
-        first_failed_at: START_MS,
-        last_error: String::new(),
-    }
-}
 
 fn call(id: i64) -> Delivery {
     Delivery {
@@ -55,7 +25,7 @@ fn call(id: i64) -> Delivery {
 
 /// Six of each, all due.
 async fn filled(test: &TestDb) {
-    let rows: Vec<_> = (1..=6).map(row).collect();
+    let rows: Vec<_> = (1..=6).map(outbox_row).collect();
     let (waiting, calls): (Vec<_>, Vec<_>) = (1..=6).map(|id| (parked(id), call(id))).unzip();
     let done = write_tx!(test.db, [rows, waiting, calls], |tx| {
         outbox::insert(tx, &rows, START_MS).await?;
@@ -124,7 +94,7 @@ async fn calls_taken_since_the_read_are_not_claimed_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_claimants_without_locks_share_the_rows() {
     let Some(test) = mariadb().await else { return };
-    let rows: Vec<_> = (1..=400).map(row).collect();
+    let rows: Vec<_> = (1..=400).map(outbox_row).collect();
     write_tx!(test.db, [rows], |tx| { outbox::insert(tx, &rows, START_MS).await }).unwrap();
     test.clock.advance_ms(HEAD_START_MS);
     let claimant = |_| {

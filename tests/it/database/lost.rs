@@ -8,37 +8,15 @@ use ruyi::db::{audit, points};
 use ruyi::domain::points::Kind as Earned;
 use ruyi::domain::stock::{Kind, Level, Status};
 
+use crate::support::message_rows::{self, outbox_row};
 use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn row(id: i64) -> OutboxRow {
-    OutboxRow {
-        id,
-        event_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: "k".into(),
-        body: "{}".into(),
-        properties: vec![("a".into(), "é".into())],
-        deliver_at_ms: 0,
-        attempts: 0,
-    }
+    OutboxRow { properties: vec![("a".into(), "é".into())], ..outbox_row(id) }
 }
 
 fn parked(id: i64, next_at: Option<i64>) -> Parked {
-    Parked {
-        id,
-        message_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: "k".into(),
-        body: b"{}".to_vec(),
-        properties: vec![],
-        blocks: true,
-        attempts: 0,
-        next_at,
-        first_failed_at: START_MS,
-        last_error: String::new(),
-    }
+    Parked { key: "k".into(), next_at, ..message_rows::parked(id) }
 }
 
 pub(super) async fn what_was_lost_is_due_again(test: TestDb) {

@@ -13,21 +13,13 @@ use ruyi::domain::event::Kind;
 use ruyi::mq::message::Delay;
 use ruyi::mq::relay::outgoing;
 
+use crate::support::message_rows::outbox_row;
 use crate::support::servers::tidb::is_tidb;
 use crate::support::servers::{START_MS, TestDb, count, write_tx};
 
 fn row(id: i64) -> OutboxRow {
-    OutboxRow {
-        id,
-        event_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: id.to_string(),
-        body: Bytes::from(vec![0, 255, 1]),
-        properties: outbox::properties(&format!("{id}:E"), "E", Some("00-trace")),
-        deliver_at_ms: 0,
-        attempts: 0,
-    }
+    let properties = outbox::properties(&format!("{id}:E"), "E", Some("00-trace"));
+    OutboxRow { key: id.to_string(), body: Bytes::from(vec![0, 255, 1]), properties, ..outbox_row(id) }
 }
 
 pub(super) async fn outbox_(test: TestDb) {

@@ -1,7 +1,7 @@
 //! One row that cannot be moved holds up no other: it is set aside, people are told, and it is tried again.
 
 use ruyi::db::outbox::{self, HEAD_START_MS, OutboxRow};
-use ruyi::db::retry::{self, Parked};
+use ruyi::db::retry;
 use ruyi::db::walk::ASIDE_MS;
 use ruyi::domain::id::Sku;
 use ruyi::progress::Progress;
@@ -10,38 +10,12 @@ use ruyi::roles::stock::sync::StockSync;
 
 use sqlx::{AnyConnection, Connection};
 
+use crate::support::message_rows::{outbox_row, parked};
 use crate::support::servers::{START_MS, TestDb, count, mariadb, write_tx};
 use crate::support::small_shop::execute;
 
 fn row(id: i64, event_id: &str) -> OutboxRow {
-    OutboxRow {
-        id,
-        event_id: event_id.into(),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: "k".into(),
-        body: "{}".into(),
-        properties: vec![("a".into(), "b".into())],
-        deliver_at_ms: 0,
-        attempts: 0,
-    }
-}
-
-fn parked(id: i64) -> Parked {
-    Parked {
-        id,
-        message_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: id.to_string(),
-        body: b"{}".to_vec(),
-        properties: vec![],
-        blocks: true,
-        attempts: 0,
-        next_at: Some(START_MS),
-        first_failed_at: START_MS,
-        last_error: String::new(),
-    }
+    OutboxRow { event_id: event_id.into(), properties: vec![("a".into(), "b".into())], ..outbox_row(id) }
 }
 
 async fn counted(test: &TestDb, skus: &[&str]) {

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ruyi::clock::Clock;
 use ruyi::db::delivery::{self, Attempt, Delivery, Kind, Status};
 use ruyi::db::outbox::{self, Failure, OutboxRow};
@@ -13,6 +12,7 @@ use ruyi::fault::Faults;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::support::message_rows::outbox_row;
 use crate::support::operators::{Operator, masked};
 use crate::support::servers::java::{Java, Program};
 use crate::support::servers::rocketmq::apache;
@@ -175,18 +175,8 @@ async fn on_the_embedded_broker_as_well() {
     drop(broker);
 }
 
-fn outbox_row(id: i64) -> OutboxRow {
-    OutboxRow {
-        id,
-        event_id: format!("{id}:E"),
-        topic: "E".into(),
-        tag: "E".into(),
-        key: id.to_string(),
-        body: Bytes::from_static(b"{}"),
-        properties: Vec::new(),
-        deliver_at_ms: 0,
-        attempts: 0,
-    }
+fn row(id: i64) -> OutboxRow {
+    OutboxRow { key: id.to_string(), ..outbox_row(id) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,7 +246,7 @@ async fn late_and_lost_rows_are_told() {
     };
     let lost = Failure { id: 2, attempts: 16, next_at: None, error: "refused".into() };
     let written = write_tx!(db, [parked, calls, dead, lost], |tx| {
-        outbox::insert(tx, &[outbox_row(1), outbox_row(2)], now_ms).await?;
+        outbox::insert(tx, &[row(1), row(2)], now_ms).await?;
         outbox::mark_failed(tx, vec![lost]).await?;
         retry::park(tx, "stock-consumer-group", &[parked], now_ms).await?;
         delivery::insert(tx, &calls).await?;

@@ -11,6 +11,7 @@ pub mod failing_handler;
 pub mod fake_api;
 pub mod mail_server;
 pub mod merchant_accounts;
+pub mod message_rows;
 pub mod notice_shop;
 #[cfg(feature = "embedded")]
 pub mod operated_broker;
