@@ -16,11 +16,21 @@ import org.apache.rocketmq.common.message.MessageExt;
  */
 public class Consume {
     public static void main(String[] args) throws Exception {
+        Patient.failAtOnce();
         // The client prints words of its own.
         PrintStream out = System.out;
         System.setOut(System.err);
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(args[1]);
-        consumer.setNamesrvAddr(args[0]);
+        DefaultMQPushConsumer consumer = Patient.started(() -> consumer(args, out));
+        out.println("ready");
+        while (System.in.read() >= 0) {
+            // Until whoever started it closes the pipe.
+        }
+        consumer.shutdown();
+        System.exit(0);
+    }
+
+    static DefaultMQPushConsumer consumer(String[] args, PrintStream out) throws Exception {
+        DefaultMQPushConsumer consumer = Patient.configured(new DefaultMQPushConsumer(args[1]), args[0]);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         for (int at = 2; at < args.length; at += 2) {
             consumer.subscribe(args[at], args[at + 1]);
@@ -48,12 +58,6 @@ public class Consume {
                 return ConsumeOrderlyStatus.SUCCESS;
             }
         });
-        consumer.start();
-        out.println("ready");
-        while (System.in.read() >= 0) {
-            // Until whoever started it closes the pipe.
-        }
-        consumer.shutdown();
-        System.exit(0);
+        return consumer;
     }
 }

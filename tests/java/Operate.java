@@ -10,9 +10,6 @@ import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
-import org.apache.rocketmq.client.producer.SendResult;
-import org.apache.rocketmq.client.producer.SendStatus;
-import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
 import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
@@ -56,8 +53,7 @@ public class Operate {
 
     static DefaultMQPushConsumer consumer(String namesrv, String[] words, boolean fails) throws Exception {
         String group = words[1];
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
-        consumer.setNamesrvAddr(namesrv);
+        DefaultMQPushConsumer consumer = Patient.configured(new DefaultMQPushConsumer(group), namesrv);
         consumer.setInstanceName(member(words, 4).replace(' ', '-'));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setPersistConsumerOffsetInterval(500);
@@ -77,18 +73,23 @@ public class Operate {
             }
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
-        consumer.start();
         return consumer;
     }
 
+    static void make(DefaultMQAdminExt admin, String broker, TopicConfig topic) throws Exception {
+        Patient.retrying(() -> {
+            admin.createAndUpdateTopicConfig(broker, topic);
+            return null;
+        });
+    }
+
     public static void main(String[] args) throws Exception {
+        Patient.failAtOnce();
         // The client prints words of its own.
         System.setOut(System.err);
-        DefaultMQProducer producer = new DefaultMQProducer("java-operate");
-        producer.setNamesrvAddr(args[0]);
+        DefaultMQProducer producer = Patient.configured(new DefaultMQProducer("java-operate"), args[0]);
         producer.start();
-        DefaultMQAdminExt admin = new DefaultMQAdminExt();
-        admin.setNamesrvAddr(args[0]);
+        DefaultMQAdminExt admin = Patient.configured(new DefaultMQAdminExt(Patient.TIMEOUT_MS), args[0]);
         admin.setInstanceName("java-operate-admin");
         admin.start();
         Map<String, DefaultMQPushConsumer> consumers = new HashMap<>();
@@ -98,10 +99,10 @@ public class Operate {
             String[] words = line.split(" ");
             switch (words[0]) {
                 case "topic": {
-                    ClusterInfo cluster = admin.examineBrokerClusterInfo();
+                    ClusterInfo cluster = Patient.retrying(admin::examineBrokerClusterInfo);
                     int queues = Integer.parseInt(words[2]);
                     for (BrokerData broker : cluster.getBrokerAddrTable().values()) {
-                        admin.createAndUpdateTopicConfig(broker.selectBrokerAddr(), new TopicConfig(words[1], queues, queues, 6));
+                        make(admin, broker.selectBrokerAddr(), new TopicConfig(words[1], queues, queues, 6));
                     }
                     say("topic " + words[1]);
                     break;
@@ -112,17 +113,15 @@ public class Operate {
                         String key = words[3] + "-" + at;
                         Message message = new Message(words[1], at % 2 == 0 ? "A" : "B", key, key.getBytes(StandardCharsets.UTF_8));
                         message.putUserProperty("number", Integer.toString(at));
-                        SendResult result = producer.send(message, new SelectMessageQueueByHash(), key);
-                        if (result.getSendStatus() != SendStatus.SEND_OK) {
-                            throw new IllegalStateException(result.toString());
-                        }
+                        Patient.send(producer, message, key);
                     }
                     say("sent " + words[1] + " " + count);
                     break;
                 }
                 case "consume":
                 case "fail":
-                    consumers.put(member(words, 4), consumer(args[0], words, words[0].equals("fail")));
+                    boolean fails = words[0].equals("fail");
+                    consumers.put(member(words, 4), Patient.started(() -> consumer(args[0], words, fails)));
                     say("up " + member(words, 4));
                     break;
                 case "on": {
@@ -131,21 +130,27 @@ public class Operate {
                     if (words.length > 6) {
                         config.getAttributes().put("+message.type", words[6]);
                     }
-                    admin.createAndUpdateTopicConfig(words[1], config);
+                    make(admin, words[1], config);
                     say("on " + words[1] + " " + words[2]);
                     break;
                 }
                 case "group": {
                     SubscriptionGroupConfig config = new SubscriptionGroupConfig();
                     config.setGroupName(words[2]);
-                    admin.createAndUpdateSubscriptionGroupConfig(words[1], config);
+                    Patient.retrying(() -> {
+                        admin.createAndUpdateSubscriptionGroupConfig(words[1], config);
+                        return null;
+                    });
                     say("group " + words[1] + " " + words[2]);
                     break;
                 }
                 case "set": {
                     Properties settings = new Properties();
                     settings.setProperty(words[2], words[3]);
-                    admin.updateBrokerConfig(words[1], settings);
+                    Patient.retrying(() -> {
+                        admin.updateBrokerConfig(words[1], settings);
+                        return null;
+                    });
                     say("set " + words[1] + " " + words[2]);
                     break;
                 }
@@ -154,8 +159,8 @@ public class Operate {
                     say("stopped " + member(words, 2));
                     break;
                 case "offsets": {
-                    Map<MessageQueue, OffsetWrapper> table =
-                        new TreeMap<>(admin.examineConsumeStats(words[1], words[2]).getOffsetTable());
+                    Map<MessageQueue, OffsetWrapper> table = new TreeMap<>(
+                        Patient.retrying(() -> admin.examineConsumeStats(words[1], words[2]).getOffsetTable()));
                     table.forEach((queue, offset) -> say(String.join(" ", "offset", words[1], queue.getBrokerName(),
                         Integer.toString(queue.getQueueId()), Long.toString(offset.getConsumerOffset()),
                         Long.toString(offset.getBrokerOffset()))));

@@ -8,9 +8,6 @@ import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.TreeMap;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
-import org.apache.rocketmq.client.producer.SendResult;
-import org.apache.rocketmq.client.producer.SendStatus;
-import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
 import org.apache.rocketmq.common.compression.CompressionType;
 import org.apache.rocketmq.common.message.Message;
 
@@ -93,38 +90,12 @@ public class Produce {
         }
     }
 
-    /** The client tries no send with a selector again, whatever its settings say: a broker that is busy refuses some. */
-    static void send(DefaultMQProducer producer, Message message, String key) throws Exception {
-        for (int attempt = 1; ; attempt++) {
-            try {
-                SendResult result = producer.send(message, new SelectMessageQueueByHash(), key);
-                if (result.getSendStatus() != SendStatus.SEND_OK) {
-                    throw new IllegalStateException(result.toString());
-                }
-                return;
-            } catch (Exception e) {
-                System.err.println("attempt " + attempt + ": " + e);
-                if (attempt == 10) {
-                    throw e;
-                }
-                Thread.sleep(1_000);
-            }
-        }
-    }
-
     public static void main(String[] args) throws Exception {
-        // Threads of the client would keep a failed program alive.
-        Thread.setDefaultUncaughtExceptionHandler((thread, e) -> {
-            e.printStackTrace();
-            Runtime.getRuntime().halt(1);
-        });
+        Patient.failAtOnce();
         // The client prints words of its own.
         PrintStream out = System.out;
         System.setOut(System.err);
-        DefaultMQProducer producer = new DefaultMQProducer("java-producer-group");
-        producer.setNamesrvAddr(args[0]);
-        // On a busy machine an answer takes long.
-        producer.setSendMsgTimeout(60_000);
+        DefaultMQProducer producer = Patient.configured(new DefaultMQProducer("java-producer-group"), args[0]);
         if (args.length > 1) {
             producer.setCompressType(CompressionType.of(args[1]));
         }
@@ -146,7 +117,7 @@ public class Produce {
             if (!part[2].isEmpty()) {
                 message.setKeys(part[2]);
             }
-            send(producer, message, part[2]);
+            Patient.send(producer, message, part[2]);
             out.println("sent");
         }
         producer.shutdown();

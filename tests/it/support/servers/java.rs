@@ -37,7 +37,7 @@ impl Java {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java");
         let mut command = Command::new("javac");
         command.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes.path());
-        command.args(["Produce.java", "Consume.java", "Operate.java"].map(|name| sources.join(name)));
+        command.args(["Patient.java", "Produce.java", "Consume.java", "Operate.java"].map(|name| sources.join(name)));
         let output = command.output().expect("javac, which is in every JDK");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Self { jars, classes }

@@ -34,12 +34,14 @@ impl MariaDb {
         let id = Command::new("id").arg("-u").output().unwrap();
         let user = if id.stdout == b"0\n" { "--user=root" } else { "--skip-symbolic-links" };
         // Commits are written, not flushed: they outlive a kill of the server, not one of the machine.
+        // A server that starts removes all temporary tables from its tmpdir, those of other running servers as well.
         // The shell becomes the server, so that its process id is the server's.
         let script = format!(
-            r#"set -eu; cd "{dir}"
+            r#"set -eu; cd "{dir}"; mkdir -p tmp
             [ -d data ] || mariadb-install-db --no-defaults --datadir="{dir}/data" --auth-root-authentication-method=normal \
-                --skip-test-db {user} >install.log 2>&1
+                --tmpdir="{dir}/tmp" --skip-test-db {user}
             exec mariadbd --no-defaults --datadir="{dir}/data" --socket="{dir}/sock" --pid-file="{dir}/pid" \
+                --tmpdir="{dir}/tmp" \
                 --bind-address=127.0.0.1 --port={port} --innodb-buffer-pool-size=64M \
                 --innodb-flush-log-at-trx-commit=2 --max-connections=500 --skip-log-bin {more} {user}"#,
             dir = dir.display()

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -15,6 +16,9 @@ use super::remoting::ask;
 use super::{installed, skipped};
 
 const VERSION: &str = "5.4.0";
+
+/// The longest that RocketMQ's own tool is run again.
+const MQADMIN_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Small and quick to start rather than fast.
 const JVM: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
@@ -226,15 +230,22 @@ impl Cluster {
     }
 
     /// Runs RocketMQ's own tool (`mqadmin`) with `args` and the name servers of this cluster; returns what it printed.
+    /// It says that it succeeded whatever happened, a stack trace apart: it gives a busy broker 3 s, and is run again.
     pub async fn mqadmin(&self, args: &[&str]) -> String {
-        let mut command = tokio::process::Command::new("java");
-        command.args(JVM).arg("-Xmx256m").arg(format!("-Duser.home={}", self.namesrvs[0].1.dir().display()));
-        command.arg("-cp").arg(self.jars.join("*")).arg("org.apache.rocketmq.tools.command.MQAdminStartup");
-        command.args(args).env("NAMESRV_ADDR", self.namesrv()).stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        text
+        let started = Instant::now();
+        loop {
+            let mut command = tokio::process::Command::new("java");
+            command.args(JVM).arg("-Xmx256m").arg(format!("-Duser.home={}", self.namesrvs[0].1.dir().display()));
+            command.arg("-cp").arg(self.jars.join("*")).arg("org.apache.rocketmq.tools.command.MQAdminStartup");
+            command.args(args).env("NAMESRV_ADDR", self.namesrv()).stdin(Stdio::null()).kill_on_drop(true);
+            let output = command.output().await.unwrap();
+            let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            if output.status.success() && !errors.contains("Exception") && !printed.contains("Exception") {
+                return printed;
+            }
+            assert!(started.elapsed() < MQADMIN_DEADLINE, "mqadmin {args:?}: {printed}{errors}");
+        }
     }
 }
 
