@@ -1,6 +1,7 @@
-//! `ruyi payment`: pay orders, look at payments, and compare them with what a channel says.
+//! `ruyi payment`: pay orders, look at payments, compare them with what a channel says, and end doubts about refunds.
 
 pub(super) mod reconcile;
+pub(super) mod settle;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -56,6 +57,17 @@ Examples:
   ruyi payment reconcile bill.csv --format alipay --channel sandbox --date 2026-01-31
   ruyi payment reconcile bank.csv --columns \"paymentId=Order no,amount=Total\" --encoding gbk --channel sandbox --date 2026-01-31")]
     Reconcile(reconcile::Args),
+    /// Say what became of refunds that are in doubt, after a look at the channel's books
+    ///
+    /// The money of a refund whose request stayed without an answer counts as promised until its channel says whether it
+    /// went back. Where the channel does not say, somebody has to find out. With --paid the refund is SUCCESS; with
+    /// --not-paid it is FAILED, and a part may be asked for anew. Either way its call can no longer be made. The events
+    /// that follow are sent by the payment role. Reads and writes the database of the payment role.
+    #[command(after_help = "\
+Examples:
+  ruyi payment settle 382402245859213314 --paid --reason 'on the bank statement of 31 January' --yes
+  ruyi payment settle 382402245859213314 --not-paid --reason 'the bank knows nothing of it' --dry-run")]
+    Settle(settle::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,6 +104,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Pay(args) => pay(context, args).await,
         Command::Reconcile(args) => reconcile::run(context, args).await,
+        Command::Settle(args) => settle::run(context, &args).await,
         Command::Get(args) => {
             let api = &bulk::api(context)?;
             bulk::orders(context, &args.ids, &args.bulk, |id| async move { Ok(api.payment(id).await?) }).await

@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Schema};
 use super::audit::repair;
 use super::db::prune;
 use super::mq::{dlq, messages, offsets, outbox, topics, tx};
-use super::payment::reconcile;
+use super::payment::{reconcile, settle};
 use super::{check, delivery, doctor, import, trace};
 use crate::roles::search::FoundOrder;
 
@@ -59,6 +59,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         item::<delivery::Changed>("delivery cancel"),
         item::<prune::Row>("db prune"),
         item::<reconcile::Row>("payment reconcile"),
+        item::<settle::Ended>("payment settle"),
         item::<repair::Row>("audit --repair"),
     ]
 }

@@ -89,7 +89,7 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
             },
             // The end of the schedule; what failed has its alert.
             (_, Verdict::Delivered) => {
-                one.alert(tx, "the channel does not say what became of a refund: its money is in doubt".to_owned());
+                one.alert(tx, "the channel does not say what became of a refund: look at its books, and say so with `ruyi payment settle`".to_owned());
             }
             _ => {}
         }
@@ -111,6 +111,52 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
         refund::give_up(tx, channels, &given_up).await?;
     }
     Ok(())
+}
+
+/// A refund that is in doubt.
+///
+/// # Errors
+/// It is not: why.
+pub fn in_doubt(refund: Option<RefundRow>) -> Result<RefundRow, String> {
+    match refund {
+        None => Err("there is no such refund".to_owned()),
+        Some(refund) if refund.status == RefundStatus::InDoubt => Ok(refund),
+        Some(refund) => Err(format!("it is {}: nothing is in doubt", refund.status.name())),
+    }
+}
+
+/// Ends the doubt about a refund on the word of somebody who has looked at the channel's books: its money went back, or
+/// it did not and will not. Its call can no longer be made. Why not, where nothing is in doubt.
+///
+/// # Errors
+/// The database's.
+pub async fn end_by_hand(
+    tx: &mut Tx,
+    channels: &Channels,
+    id: i64,
+    is_back: bool,
+    why: &str,
+) -> Result<Result<(), String>, DbError> {
+    if let Err(why) = in_doubt(payments::refund(tx, id).await?) {
+        return Ok(Err(why));
+    }
+    // Calls are locked before what they are about, as by the engine that makes them.
+    let reference = id.to_string();
+    if !delivery::close(tx, Kind::ChannelRefund, &reference).await?
+        && delivery::open_call(tx, Kind::ChannelRefund, &reference).await?.is_some()
+    {
+        return Ok(Err("its channel is being asked to pay it once more: wait until that call has ended".to_owned()));
+    }
+    if let Err(why) = in_doubt(payments::lock_refunds(tx, vec![id]).await?.remove(&id)) {
+        return Ok(Err(why));
+    }
+    if is_back {
+        refund::settle(tx, &HashMap::from([(id, None)])).await?;
+    } else {
+        let given_up = GivenUp { error: format!("by hand: {why}"), refused: true, trace: None };
+        refund::give_up(tx, channels, &HashMap::from([(id, given_up)])).await?;
+    }
+    Ok(Ok(()))
 }
 
 /// Whether an answer is about this refund, which is in doubt, and about all of its money; why not.

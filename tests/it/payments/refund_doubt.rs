@@ -7,6 +7,7 @@ use ruyi::audit::RoleDbs;
 use ruyi::audit::repair::{Plan, Repair};
 use serde_json::{Value, json};
 
+use crate::support::operators::Operator;
 use crate::support::parties::{Act, Party, body, is_consistent, money_comes, shop_with, signed, violations};
 use crate::support::role_books::STRICT;
 use crate::support::serving::Serving;
@@ -146,4 +147,45 @@ async fn money_of_the_gateway_in_doubt_stays_promised() {
     eventually("it is back", async || standing().await == "SUCCESS").await;
     is_consistent(&serving).await;
     serving.stop().await;
+}
+
+/// Somebody has looked at the books of a channel that does not say: that ends the doubt, once, and the call is not made
+/// any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_is_ended_by_hand() {
+    for (word, ends) in [("--paid", "SUCCESS"), ("--not-paid", "FAILED")] {
+        let bank = Party::start("/refund", vec![vec![Act::Cut, Act::Say(409, NO)]], Act::Do).await;
+        let serving = shop_with(&bank, &[r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+        let id = signed(&serving).await;
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+        let refund = until(&serving, &id, "IN_DOUBT").await["refundId"].as_str().unwrap().to_owned();
+        let operator = Operator::with(&[&format!("database.url={}", serving.database_url)]);
+        let settle = ["payment", "settle", &refund, word];
+        let now = [&settle[..], &["--reason", "in the books", "--yes"]].concat();
+        operator.refuses(&[&settle[..], &["--yes"]].concat(), 2).await;
+        operator.refuses(&["payment", "settle", &refund, "--yes", "--reason", "r"], 2).await;
+        let planned = operator.items(&[&settle[..], &["--dry-run"]].concat()).await;
+        assert_eq!((&planned[0]["status"], &planned[0]["done"]), (&json!("IN_DOUBT"), &json!(false)));
+        until(&serving, &id, "IN_DOUBT").await;
+
+        let ended = operator.items(&now).await;
+        assert_eq!((&ended[0]["status"], &ended[0]["done"]), (&json!(ends), &json!(true)));
+        until(&serving, &id, ends).await;
+        let (code, _, stderr) = operator.items_and_code(&now).await;
+        assert!(code == 1 && stderr.contains(&format!("it is {ends}: nothing is in doubt")), "{stderr}");
+        let call = operator.items(&["delivery", "list", "--kind", "channel_refund"]).await[0].clone();
+        let (code, _, stderr) =
+            operator.items_and_code(&["delivery", "resend", call["id"].as_str().unwrap(), "--yes"]).await;
+        assert_eq!((&call["state"], code), (&json!("refused"), 1), "{stderr}");
+
+        // What did not go back may be asked for anew, as soon as the order has heard of it.
+        serving.settled().await;
+        let again = if ends == "FAILED" { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        assert_eq!(ask(&serving, &id, 30.0).await.0, again);
+        serving.settled().await;
+        is_consistent(&serving).await;
+        let journal = std::fs::read_to_string(operator.data_dir().join("journal.jsonl")).unwrap();
+        assert_eq!(journal.matches("in the books").count(), 1, "{journal}");
+        serving.stop().await;
+    }
 }

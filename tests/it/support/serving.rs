@@ -19,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Serving {
     pub process: Process,
     pub client: Client,
+    /// Of the database of all roles.
+    pub database_url: String,
     _dir: tempfile::TempDir,
 }
 
@@ -41,10 +43,11 @@ impl Serving {
         ];
         sets.extend(fixed.iter().chain(settings).map(|one| (*one).to_owned()));
         let config = Config::load(&Sources { sets, ..Sources::default() }).unwrap();
+        let database_url = config.databases(&Role::ALL)[0].0.expose().to_owned();
         let plan = Plan::new(&Role::ALL, Work::SERVE, Some(listen.parse().unwrap()));
         let process = Process::start(&config, plan).await.unwrap();
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { process, client, _dir: dir }
+        Self { process, client, database_url, _dir: dir }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
