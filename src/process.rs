@@ -107,6 +107,7 @@ impl Process {
             let mut app = routes::app(config, &plan, &databases, &targets, metrics, &publish, &shutdown)?;
             app.scale = Some(scaling.answer());
             app.checks.push(routes::broker_tells(&broker.broker));
+            app.live.extend(broker.is_alive(config));
             let serving = shutdown.clone();
             shutdown.run("http", async move { bound.serve(app, &serving).await });
         }

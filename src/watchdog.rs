@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// again and again, or waits for something that has no bound.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// After so long nothing but a new process ends a piece of work that has no end: what bounds its waits has failed.
+const HOPELESS: Duration = Duration::from_secs(300);
+
 /// The parts of a process that work on one database. A cheap clone.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog(Arc<Mutex<Vec<Weak<Part>>>>);
@@ -42,6 +45,14 @@ pub struct Standing {
     pub since: Duration,
     /// Why the last try failed; none where it has not ended.
     pub wrong: Option<String>,
+}
+
+impl Standing {
+    /// What it has begun will not end. What fails and is tried again goes on by itself.
+    #[must_use]
+    pub fn needs_a_restart(&self) -> bool {
+        self.wrong.is_none() && self.since > HOPELESS
+    }
 }
 
 impl Display for Standing {
@@ -145,6 +156,16 @@ mod tests {
 
     fn standing(watchdog: &Watchdog) -> Vec<(String, Option<String>)> {
         watchdog.standing(Duration::ZERO).into_iter().map(|found| (found.part, found.wrong)).collect()
+    }
+
+    #[test]
+    fn only_work_without_an_end_needs_a_restart() {
+        let of =
+            |since, wrong: Option<&str>| Standing { part: "writer".to_owned(), since, wrong: wrong.map(str::to_owned) };
+        let longer = HOPELESS + Duration::from_secs(1);
+        assert!(of(longer, None).needs_a_restart());
+        assert!(!of(PATIENCE, None).needs_a_restart());
+        assert!(!of(longer, Some("the table is gone")).needs_a_restart());
     }
 
     #[tokio::test]

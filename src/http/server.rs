@@ -101,6 +101,8 @@ pub struct App {
     pub api: OpenApiRouter,
     /// What `/readyz` asks.
     pub checks: Vec<ReadyCheck>,
+    /// What `/healthz` asks: what a new process cures, and nothing else does.
+    pub live: Vec<ReadyCheck>,
     /// Where requests are counted; also what `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// What `/scale` answers, where there is something to be scaled.
@@ -114,7 +116,7 @@ impl App {
     pub fn into_router(self, stopping: CancellationToken) -> Router {
         let (api, description) = self.api.split_for_parts();
         let mut probes = Router::new()
-            .route("/healthz", get(|| async { Json(Health { status: "ok" }) }))
+            .route("/healthz", get(alive).with_state(Arc::from(self.live)))
             .route("/readyz", get(ready).with_state((Arc::from(self.checks), stopping)))
             .route("/metrics", get(metrics).with_state(self.metrics.clone()));
         if let Some(scale) = self.scale {
@@ -176,6 +178,8 @@ impl Bound {
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    checks: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -184,24 +188,36 @@ struct Readiness {
     checks: BTreeMap<&'static str, String>,
 }
 
-async fn ready(State((checks, stopping)): State<(Arc<[ReadyCheck]>, CancellationToken)>) -> Response {
+/// What the checks say, and whether all is well.
+async fn asked(checks: &[ReadyCheck]) -> (bool, BTreeMap<&'static str, String>) {
     let results = join_all(checks.iter().map(|check| async move {
         let result = tokio::time::timeout(READY_TIMEOUT, (check.run)()).await;
         (check.name, result.unwrap_or_else(|_| Err("no answer in time".to_owned())))
     }))
     .await;
-    let mut fine = !stopping.is_cancelled();
-    let mut report = BTreeMap::new();
-    for (name, result) in results {
-        fine &= result.is_ok();
-        report.insert(name, result.unwrap_or_else(|wrong| wrong));
+    let fine = results.iter().all(|(_, result)| result.is_ok());
+    let report = results.into_iter().map(|(name, result)| (name, result.unwrap_or_else(|wrong| wrong)));
+    (fine, report.collect())
+}
+
+async fn alive(State(checks): State<Arc<[ReadyCheck]>>) -> Response {
+    match asked(&checks).await {
+        (true, _) => Json(Health { status: "ok", checks: BTreeMap::new() }).into_response(),
+        (false, checks) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "restart", checks })).into_response()
+        }
     }
+}
+
+async fn ready(State((checks, stopping)): State<(Arc<[ReadyCheck]>, CancellationToken)>) -> Response {
+    let (well, checks) = asked(&checks).await;
+    let fine = well && !stopping.is_cancelled();
     let (code, status) = match (fine, stopping.is_cancelled()) {
         (true, _) => (StatusCode::OK, "ready"),
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    let mut response = (code, Json(Readiness { status, checks: report })).into_response();
+    let mut response = (code, Json(Readiness { status, checks })).into_response();
     if !fine {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -91,6 +91,7 @@ impl EmbeddedBroker {
     }
 
     async fn start_once(config: &EmbeddedConfig, runtime: &MqRuntime) -> Result<Self, MqError> {
+        distrust_last_stop(&config.data_dir.join("store")).map_err(runtime_error)?;
         let ports = Ports::choose(config)?;
         let namesrv = NameServer::start(config, runtime, ports.namesrv).await?;
         match start_broker(config, runtime, &ports, namesrv.addr).await {
@@ -121,6 +122,26 @@ impl EmbeddedBroker {
         }
         self.namesrv.shutdown().await;
     }
+}
+
+/// Has the store recovered as after a crash, whatever it says of its last stop. It believes that it has put every message
+/// into its queue before it stopped also when it has not; then it would number the next messages from too low a place,
+/// and one of them, which it has acknowledged, would never be given to anybody (rocketmq-store 1.0.0).
+fn distrust_last_stop(store: &Path) -> std::io::Result<()> {
+    if store.join("commitlog").is_dir() {
+        std::fs::write(store.join("abort"), std::process::id().to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether the store of a broker in `dir` would take messages: it refuses them while its disk is 90 % full or more.
+#[must_use]
+pub fn has_room(dir: &Path) -> bool {
+    const PER_CENT: u64 = 85;
+    rustix::fs::statvfs(dir).is_ok_and(|disk| {
+        let used = disk.f_blocks.saturating_sub(disk.f_bavail);
+        used.saturating_mul(100) < disk.f_blocks.saturating_mul(PER_CENT)
+    })
 }
 
 impl NameServer {

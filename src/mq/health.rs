@@ -142,6 +142,12 @@ impl Health {
         refusal.as_ref().filter(|known| known.since.elapsed() >= REFUSING).map(|known| known.reason.clone())
     }
 
+    /// For how long brokers have refused every message.
+    #[must_use]
+    pub fn refusing_for(&self) -> Duration {
+        self.refusal().as_ref().map_or(Duration::ZERO, |known| known.since.elapsed())
+    }
+
     /// Whether somebody is to try one message now on brokers that refuse, while the handlers of this process stand in for
     /// them: once every few seconds.
     #[must_use]
@@ -292,12 +298,14 @@ mod tests {
         health.refusal().as_mut().unwrap().since = long_ago;
         health.refused("disk full");
         assert_eq!((health.now().reach, health.refusal_reason().as_deref()), (Reach::Refusing, Some("disk full")));
+        assert!(health.refusing_for() >= REFUSING);
         health.saw(false);
         assert_eq!(health.now().reach, Reach::Away);
         health.saw(true);
         assert_eq!(health.now().reach, Reach::Refusing);
         health.taken();
         assert_eq!((health.now().reach, health.refusal_reason()), (Reach::Up, None));
+        assert_eq!(health.refusing_for(), Duration::ZERO);
 
         // The handlers of the process are fed; one message is tried from time to time, and ends that.
         let health = Health::new(true, Duration::ZERO);

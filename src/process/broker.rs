@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use super::{Plan, StartError};
 use crate::config::{self, Config};
 use crate::domain::event::{Group, Kind};
+use crate::http::ReadyCheck;
 use crate::mq::broker::Cluster;
 use crate::mq::health::{self, Health};
 use crate::mq::lanes::Membership;
@@ -19,6 +20,10 @@ use crate::mq::runtime::MqRuntime;
 use crate::mq::{Broker, Consumer, lanes};
 use crate::shutdown::Shutdown;
 
+/// An embedded broker that refuses every message for so long, on a disk with room, will take none any more: its store
+/// does not come back from every full disk.
+#[cfg(feature = "embedded")]
+const HOPELESS: Duration = Duration::from_secs(60);
 /// How long the broker's threads may take to end.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -30,6 +35,23 @@ pub(super) struct Running {
     #[cfg(feature = "embedded")]
     embedded: Option<crate::mq::embedded::EmbeddedBroker>,
     addr_file: Option<std::path::PathBuf>,
+}
+
+impl Running {
+    /// The embedded broker, where it is here: alive unless only a new process makes it take messages again.
+    pub fn is_alive(&self, config: &Config) -> Option<ReadyCheck> {
+        #[cfg(feature = "embedded")]
+        if let (Some(_), Broker::Cluster(cluster)) = (&self.embedded, &self.broker) {
+            let (health, dir) = (Arc::clone(cluster.health()), config.data_dir.clone());
+            return Some(ReadyCheck::new("broker", move || {
+                let hopeless = health.refusing_for() >= HOPELESS && crate::mq::embedded::has_room(&dir);
+                let why = "the embedded broker refuses every message, and its disk has room: start the process again";
+                std::future::ready(if hopeless { Err(why.to_owned()) } else { Ok(()) })
+            }));
+        }
+        let _ = config;
+        None
+    }
 }
 
 /// Keeps a second process off the data directory; the lock ends with the process, however it ends.

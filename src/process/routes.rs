@@ -58,6 +58,7 @@ pub(super) fn app(
             standing::parts_go_forward(standing::watchdogs(databases)),
             clocks_tell(databases),
         ],
+        live: vec![standing::what_is_begun_ends(standing::watchdogs(databases))],
         metrics,
         scale: None,
         limits: Limits::from(&config.http),

@@ -27,6 +27,15 @@ pub(super) fn parts_go_forward(watchdogs: Vec<Watchdog>) -> ReadyCheck {
     })
 }
 
+/// Alive unless something was begun that does not end.
+pub(super) fn what_is_begun_ends(watchdogs: Vec<Watchdog>) -> ReadyCheck {
+    ReadyCheck::new("parts", move || {
+        let found = standing(&watchdogs).filter(Standing::needs_a_restart);
+        let told: Vec<String> = found.map(|found| found.to_string()).collect();
+        std::future::ready(if told.is_empty() { Ok(()) } else { Err(told.join("; ")) })
+    })
+}
+
 /// Tells until `token` is cancelled.
 pub(super) async fn tell(watchdogs: Vec<Watchdog>, metrics: Arc<Metrics>, token: CancellationToken) {
     let mut known: BTreeMap<String, Standing> = BTreeMap::new();

@@ -141,6 +141,7 @@ async fn watch(
             title: "ruyi worker backlog".to_owned(),
             api: OpenApiRouter::new(),
             checks: vec![broker],
+            live: Vec::new(),
             metrics,
             limits: Limits::from(&config.http),
             scale: Some(scaling.answer()),

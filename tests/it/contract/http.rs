@@ -1,6 +1,7 @@
 //! Every way a request can go wrong, over a real listener.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -49,7 +50,8 @@ struct Server {
     client: Client,
     gate: Gate,
     shutdown: Shutdown,
-    ready: Arc<std::sync::atomic::AtomicBool>,
+    ready: Arc<AtomicBool>,
+    alive: Arc<AtomicBool>,
 }
 
 const LIMITS: Limits = Limits {
@@ -111,15 +113,19 @@ async fn start(limits: Limits, keys: &[ApiKey]) -> Server {
 
 async fn start_with(limits: Limits, http: &Http) -> Server {
     let gate = Gate { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Notify::new()) };
-    let ready = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let asked = ready.clone();
+    let (ready, alive) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let check = |name, flag: &Arc<AtomicBool>| {
+        let asked = Arc::clone(flag);
+        ReadyCheck::new(name, move || {
+            let fine = asked.load(Ordering::SeqCst);
+            async move { if fine { Ok(()) } else { Err("gone".to_owned()) } }
+        })
+    };
     let app = App {
         title: "test".into(),
         api: api(&Auth::new(http, None).unwrap(), &gate),
-        checks: vec![ReadyCheck::new("database", move || {
-            let fine = asked.load(std::sync::atomic::Ordering::SeqCst);
-            async move { if fine { Ok(()) } else { Err("gone".to_owned()) } }
-        })],
+        checks: vec![check("database", &ready)],
+        live: vec![check("broker", &alive)],
         metrics: Arc::new(Metrics::new().unwrap()),
         scale: None,
         limits,
@@ -131,7 +137,7 @@ async fn start_with(limits: Limits, http: &Http) -> Server {
     let running = shutdown.clone();
     shutdown.spawn(async move { bound.serve(app, &running).await });
     let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-    Server { base, client, gate, shutdown, ready }
+    Server { base, client, gate, shutdown, ready, alive }
 }
 
 impl Server {
@@ -387,10 +393,15 @@ async fn probes_metrics_and_documentation() {
         server.get("/readyz").await.json::<Value>().await.unwrap(),
         json!({"status": "ready", "checks": {"database": "ok"}})
     );
-    server.ready.store(false, std::sync::atomic::Ordering::SeqCst);
+    server.ready.store(false, Ordering::SeqCst);
     let response = server.get("/readyz").await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.json::<Value>().await.unwrap(), json!({"status": "not ready", "checks": {"database": "gone"}}));
+    assert_eq!(server.get("/healthz").await.json::<Value>().await.unwrap(), json!({"status": "ok"}));
+    server.alive.store(false, Ordering::SeqCst);
+    let response = server.get("/healthz").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.json::<Value>().await.unwrap(), json!({"status": "restart", "checks": {"broker": "gone"}}));
 
     server.get("/orders/7").await;
     let text = server.get("/metrics").await.text().await.unwrap();

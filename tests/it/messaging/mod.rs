@@ -1,5 +1,7 @@
 //! Messages: brokers, transaction messages, retries, and the services of others.
 
+#[cfg(feature = "embedded")]
+mod embedded_store;
 mod event_coverage;
 mod foreign_bodies;
 mod java_consumer;
