@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::record::Said;
 use super::schedule::Outcome;
@@ -16,38 +17,49 @@ const RETRY_AFTER_MAX_MS: i64 = 3_600_000;
 /// So much of a refusal is kept for people.
 const EXCERPT_CHARS: usize = 200;
 
-/// What an answer (its status, headers and text) means for its call, and what it says beyond that.
+/// What came of a call, by its answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Reading {
+    pub outcome: Outcome,
+    /// What the answer says beyond that.
+    pub said: Option<Said>,
+    /// It leaves open whether the other side did what it was asked to.
+    pub unsure: bool,
+}
+
+/// What an answer (its status, headers and text) means for its call.
 pub(super) fn read(
     targets: &Targets,
     call: &Delivery,
     (status, headers, text): (StatusCode, &HeaderMap, &str),
     now_ms: i64,
-) -> (Outcome, Option<Said>) {
-    let declined = declined(call.kind, status, text);
-    match (call.kind, judge(call.kind, status, headers, now_ms, &excerpt(text))) {
-        (Kind::ChannelQuery | Kind::RefundQuery, Outcome::Delivered) => {
-            query::read(targets, call, headers, text, now_ms)
-        }
-        (Kind::ChannelRefund, outcome) => of_refund(outcome, declined),
-        (_, outcome) => (outcome, declined.map(Said::Declined)),
+) -> Reading {
+    let outcome = judge(call.kind, status, headers, now_ms, &excerpt(text));
+    let unsure = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+    if matches!(call.kind, Kind::ChannelQuery | Kind::RefundQuery) && outcome == Outcome::Delivered {
+        let (outcome, said) = query::read(targets, call, headers, text, now_ms);
+        return Reading { outcome, said, unsure };
     }
-}
-
-/// What an answer means for a refund. Its money is free again once it counts as refused, so only the channel's own word
-/// refuses it: what a proxy, a gateway or a missing key answers is no word about the money, and it is asked for again.
-fn of_refund(outcome: Outcome, declined: Option<String>) -> (Outcome, Option<Said>) {
-    match (outcome, declined) {
-        (_, Some(why)) => {
-            (Outcome::Refused(format!("the channel refuses it: {}", excerpt(&why))), Some(Said::Declined(why)))
+    match word(call.kind, status, text) {
+        None => Reading { outcome, said: None, unsure },
+        // What a proxy, a gateway or a missing key answers is no word about the money: it is asked for again.
+        Some(Word::None) => {
+            let outcome = match outcome {
+                Outcome::Refused(error) => Outcome::Again { error, retry_after_ms: None },
+                outcome => outcome,
+            };
+            Reading { outcome, said: None, unsure }
         }
-        (Outcome::Refused(error), None) => (Outcome::Again { error, retry_after_ms: None }, None),
-        (outcome, None) => (outcome, None),
+        Some(Word::No(why)) => {
+            let who = if call.kind.is_refund() { "channel" } else { "warehouse" };
+            let outcome = Outcome::Refused(format!("the {who} refuses it: {}", excerpt(&why)));
+            Reading { outcome, said: Some(Said::Declined(why)), unsure }
+        }
+        Some(Word::Unclear(what)) => {
+            let error = format!("HTTP {status} and {what}, which is neither a yes nor a no: {}", excerpt(text));
+            Reading { outcome: Outcome::Again { error, retry_after_ms: None }, said: None, unsure: true }
+        }
     }
-}
-
-/// An answer with this status leaves open whether the other side did what it was asked to.
-pub(super) fn is_unsure(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
 }
 
 /// The beginning of an answer, on one line.
@@ -79,27 +91,87 @@ fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms: i64, excer
     }
 }
 
-/// Why the warehouse will not send an order, or the channel will not give money back: its answer 409 or 422 (of a channel
-/// also 200) with `{"refused": true, "reason": ...}`. Any other refusal is of the call, not of what it asks for.
-fn declined(kind: Kind, status: StatusCode, text: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        refused: bool,
-        #[serde(default)]
-        reason: Option<String>,
-    }
-    let may_refuse = match kind {
-        Kind::Warehouse => matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY),
-        Kind::ChannelRefund => {
-            matches!(status, StatusCode::OK | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY)
-        }
-        _ => false,
+/// The other side's own word about what it was asked for.
+enum Word {
+    /// Nothing in it speaks of that, so the status alone counts.
+    None,
+    /// It will not do it: why.
+    No(String),
+    /// What stands in the way of reading it.
+    Unclear(String),
+}
+
+/// What the warehouse says about an order, and the channel about a refund; none of other calls, and of the warehouse
+/// where it says nothing.
+///
+/// A no is `{"refused": true, "reason": ...}` with 409, 422 or a 2xx. Money that counts as given back is told to
+/// everybody, and money that counts as refused may be asked for again. So a channel's 2xx is a yes only where it says so:
+/// an empty body, `ok` or `success`, or an object in which nothing says otherwise.
+fn word(kind: Kind, status: StatusCode, text: &str) -> Option<Word> {
+    let is_refund = match kind {
+        Kind::ChannelRefund => true,
+        Kind::Warehouse => false,
+        _ => return None,
     };
-    if !may_refuse {
-        return None;
+    let nothing = is_refund.then_some(Word::None);
+    let may_refuse = matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY);
+    if !may_refuse && !status.is_success() {
+        return nothing;
     }
-    let answer: Answer = serde_json::from_str(text).ok()?;
-    answer.refused.then(|| answer.reason.unwrap_or_default())
+
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let said = text.starts_with('{').then(|| serde_json::from_str::<Own>(text));
+    let word = match said {
+        Some(Ok(own)) if own.refused == Some(Value::Bool(true)) => return Some(Word::No(own.why())),
+        _ if may_refuse => return nothing,
+        Some(Ok(own)) => own.doubt(is_refund).map_or(nothing, |what| Some(Word::Unclear(what))),
+        Some(Err(error)) => Some(Word::Unclear(format!("a body that cannot be read ({error})"))),
+        None if text.starts_with('<') => Some(Word::Unclear("a page".to_owned())),
+        None if is_refund && !["", "ok", "success"].contains(&text.to_ascii_lowercase().as_str()) => {
+            Some(Word::Unclear("no JSON object".to_owned()))
+        }
+        None => nothing,
+    };
+    word.map(|word| match word {
+        // It has been taken in, and that is all.
+        Word::None if status == StatusCode::ACCEPTED => Word::Unclear("no word of its end".to_owned()),
+        word => word,
+    })
+}
+
+/// What an answer may say about what it was asked for; a name that is there twice says nothing.
+#[derive(Deserialize)]
+struct Own {
+    refused: Option<Value>,
+    reason: Option<Value>,
+    refunded: Option<Value>,
+    status: Option<Value>,
+}
+
+impl Own {
+    fn why(self) -> String {
+        match self.reason {
+            None => String::new(),
+            Some(Value::String(why)) => why,
+            Some(other) => other.to_string(),
+        }
+    }
+
+    /// What in it is no yes, and no clear no either.
+    fn doubt(&self, is_refund: bool) -> Option<String> {
+        let is_yes = |status: &Value| status.as_str().is_some_and(|text| text.eq_ignore_ascii_case("success"));
+        let wrong = |name: &str, value: Option<&Value>, fine: &dyn Fn(&Value) -> bool| {
+            let found = value.filter(|value| !fine(value))?;
+            Some(format!("{name} {}", excerpt(&found.to_string())))
+        };
+        let refused = wrong("refused", self.refused.as_ref(), &|value| *value == Value::Bool(false));
+        if !is_refund {
+            return refused;
+        }
+        refused
+            .or_else(|| wrong("refunded", self.refunded.as_ref(), &|value| *value == Value::Bool(true)))
+            .or_else(|| wrong("status", self.status.as_ref(), &is_yes))
+    }
 }
 
 /// `Retry-After`, seconds or an HTTP date (RFC 9110, 10.2.3), in ms from now and within bounds.
@@ -157,14 +229,56 @@ mod tests {
             read(&targets, &call, (StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), text), 0)
         };
         for status in [200, 409, 422] {
-            assert!(matches!(read(status, no), (Outcome::Refused(_), Some(Said::Declined(_)))), "{status}");
+            let read = read(status, no);
+            assert!(matches!((read.outcome, read.said), (Outcome::Refused(_), Some(Said::Declined(_)))), "{status}");
         }
         for (status, text) in
             [(401, no), (404, no), (500, no), (409, "{}"), (422, "closed"), (422, r#"{"refused": false}"#)]
         {
-            assert!(matches!(read(status, text), (Outcome::Again { .. }, None)), "{status} {text}");
+            let read = read(status, text);
+            assert!(matches!((read.outcome, read.said), (Outcome::Again { .. }, None)), "{status} {text}");
         }
-        assert_eq!(read(200, "{}"), (Outcome::Delivered, None));
+        for (status, text) in [(200, "{}"), (201, r#"{"refunded": true}"#), (204, ""), (200, "OK"), (200, "\u{feff}{}")]
+        {
+            assert_eq!(
+                read(status, text),
+                Reading { outcome: Outcome::Delivered, said: None, unsure: false },
+                "{text}"
+            );
+        }
+        for (status, text) in [
+            (200, r#"{"refused": "true"}"#),
+            (200, r#"{"refused": true, "reason": "a", "reason": "b"}"#),
+            (200, r#"{"refused": true, "reason": "#),
+            (200, r#"[{"refused": true}]"#),
+            (200, r#"{"refunded": false}"#),
+            (200, r#"{"status": "CLOSED"}"#),
+            (202, r#"{"status": "PENDING"}"#),
+            (202, ""),
+            (200, "<html>login</html>"),
+            (200, "no"),
+        ] {
+            let read = read(status, text);
+            assert!(matches!(read.outcome, Outcome::Again { .. }) && read.unsure, "{status} {text}");
+        }
+        let why = r#"{"refused": true, "reason": {"code": "E1"}}"#;
+        for (status, text) in [(200, why.to_owned()), (202, why.to_owned()), (200, format!("\u{feff}{why}"))] {
+            assert_eq!(read(status, &text).said, Some(Said::Declined(r#"{"code":"E1"}"#.to_owned())), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_warehouse_refuses_with_any_of_three_statuses() {
+        let own = |status: u16, text: &str| word(Kind::Warehouse, StatusCode::from_u16(status).unwrap(), text);
+        for status in [200, 202, 409, 422] {
+            assert!(matches!(own(status, r#"{"refused": true}"#), Some(Word::No(_))), "{status}");
+        }
+        for (status, text) in [(200, ""), (202, "taken"), (200, r#"{"status": "PACKED"}"#), (409, "{}")] {
+            assert!(own(status, text).is_none(), "{status} {text}");
+        }
+        for text in [r#"{"refused": 1}"#, "<html>", "{"] {
+            assert!(matches!(own(200, text), Some(Word::Unclear(_))), "{text}");
+        }
     }
 
     #[test]

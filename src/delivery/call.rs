@@ -10,7 +10,7 @@ use reqwest::{Client, Response};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::answer;
+use super::answer::{self, Reading};
 use super::mask;
 use super::notice::{self, Ready, Sent};
 use super::query;
@@ -160,9 +160,9 @@ impl Caller {
                 };
                 let (text, status, headers) = (hide(text), response.status(), response.headers());
                 let now_ms = self.db.clock().now_ms();
-                let (outcome, said) = answer::read(&self.targets, call, (status, headers, &text), now_ms);
+                let Reading { outcome, said, unsure } =
+                    answer::read(&self.targets, call, (status, headers, &text), now_ms);
                 let answer = Some(hide(mask::answer(status, headers, &text)));
-                let unsure = answer::is_unsure(status);
                 Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, said, unsure }
             }
             // Without a connection nothing was sent.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
-use super::answer;
+use super::answer::{self, Reading};
 use super::call::Made;
 use super::schedule::{Outcome, Schedules};
 use super::target::{Endpoint, Targets};
@@ -170,9 +170,8 @@ pub async fn record_answers(
     let now_ms = db.clock().now_ms();
     let made = answers.into_iter().map(|one| {
         let answer = (one.status, &one.headers, one.text.as_str());
-        let (outcome, said) = answer::read(targets, &one.call, answer, now_ms);
+        let Reading { outcome, said, unsure } = answer::read(targets, &one.call, answer, now_ms);
         let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
-        let unsure = answer::is_unsure(one.status);
         let Answered { call, started_at, .. } = one;
         Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said, unsure }
     });

@@ -247,6 +247,15 @@ pub fn millisecond_of(id: i64) -> i64 {
     (id >> (NODE_BITS + SEQUENCE_BITS)) + EPOCH_MS
 }
 
+/// One of the ids that belong to `id`, each under a number of its own (12 bits of it count): the same whenever it is made,
+/// and none that a process with a lease gives out.
+#[must_use]
+pub fn derived_id(id: i64, number: u16) -> i64 {
+    let sequence = i64::from(number) & ((1 << SEQUENCE_BITS) - 1);
+    let millisecond = id >> (NODE_BITS + SEQUENCE_BITS);
+    (millisecond << (NODE_BITS + SEQUENCE_BITS)) | ((NODES - 1) << SEQUENCE_BITS) | sequence
+}
+
 /// The id after `last`, given that the clock says `now_ms`: strictly larger than `last`, also when the clock stands
 /// still or goes back (then it borrows from the next millisecond).
 #[must_use]
@@ -268,6 +277,17 @@ pub fn next_id(last: i64, now_ms: i64, node: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn derived_ids_are_the_same_again_and_nobody_elses() {
+        let id = first_id_of(EPOCH_MS + 12_345, 17) + 9;
+        let derived: Vec<i64> = (0..4096).map(|number| derived_id(id, number)).collect();
+        assert_eq!(derived_id(id, 4096 + 5), derived[5]);
+        assert!(derived.iter().all(|one| millisecond_of(*one) == millisecond_of(id)));
+        assert!(derived.windows(2).all(|pair| pair[0] < pair[1]));
+        let leased = first_id_of(EPOCH_MS + 12_345, NODES - 2) + 4095;
+        assert!(derived[0] > leased && derived[4095] < first_id_of(EPOCH_MS + 12_346, 0));
+    }
 
     #[test]
     fn ids_grow_even_when_the_clock_does_not() {

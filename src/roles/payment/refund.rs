@@ -15,6 +15,7 @@ use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Kind, RefundKind, RefundSuccess};
+use crate::domain::id::derived_id;
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Input, Status};
@@ -59,7 +60,7 @@ pub async fn extra(
     if payments::has_refund(tx, payment.id, transaction_no).await? {
         return Ok(());
     }
-    let id = tx.next_id();
+    let id = number(tx, payment, transaction_no).await?;
     let refund = row(payment, id, RefundKind::Extra, payment.state.amount, transaction_no, wish);
     record(tx, channels, payment, refund, wish).await
 }
@@ -74,7 +75,7 @@ pub async fn rest(tx: &mut Tx, channels: &Channels, payment: &PaymentRow, wish: 
     if amount == Money::ZERO || payments::has_refund(tx, payment.id, &transaction_no).await? {
         return Ok(());
     }
-    let id = tx.next_id();
+    let id = number(tx, payment, &transaction_no).await?;
     let refund = row(payment, id, RefundKind::Order, amount, &transaction_no, wish);
     record(tx, channels, payment, refund, wish).await
 }
@@ -132,11 +133,26 @@ pub async fn by_key(
         return Ok(Some(format!("only {left} is left of the payment")));
     }
     let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
-    let id = tx.next_id();
+    let id = number(tx, payment, &key).await?;
     let refund = row(payment, id, RefundKind::Part, amount, &transaction_no, wish);
     payments::insert_refunds_as(tx, &[(key, &refund)]).await?;
     call(tx, channels, payment, &refund, wish).await?;
     Ok(None)
+}
+
+/// The number of a new refund: the same for the same `cause` (a transaction, a key) whenever it is given. A database that
+/// was restored from a backup asks for the refund anew, and the channel, which knows it by its number, pays once.
+async fn number(tx: &mut Tx, payment: &PaymentRow, cause: &str) -> Result<i64, DbError> {
+    let digest = Sha256::digest(format!("{}:{cause}", payment.id).as_bytes());
+    let mut number = u16::from_be_bytes([digest[0], digest[1]]);
+    // Another payment of the same millisecond may have a refund under this number.
+    loop {
+        let id = derived_id(payment.id, number);
+        if payments::refund(tx, id).await?.is_none() {
+            return Ok(id);
+        }
+        number = number.wrapping_add(1);
+    }
 }
 
 /// What is neither back nor on its way, of the money that paid the order.

@@ -97,6 +97,7 @@ on_each! {
     refunds::parts_of_a_payment_go_back_beside_each_other,
     refunds::points_are_taken_back_in_parts,
     refunds::never_more_goes_back_than_was_paid,
+    refunds::a_refund_that_is_made_anew_has_its_number,
     records::the_inbox_is_read_from_its_end,
     records::parked_messages_are_read_page_by_page,
     records::a_parked_message_is_tried_again,

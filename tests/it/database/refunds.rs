@@ -4,6 +4,7 @@ use ruyi::db::DbError;
 use ruyi::db::payments::{self, RefundRow, RefundStatus};
 use ruyi::db::points::{self, Place, Record, Reversal};
 use ruyi::db::refunds::{self, OrderRefund, Standing};
+use ruyi::db::sql::{self, Columns};
 use ruyi::domain::event::RefundKind;
 use ruyi::domain::money::Money;
 use ruyi::domain::order::Status;
@@ -181,4 +182,36 @@ pub(super) async fn never_more_goes_back_than_was_paid(test: TestDb) {
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM refund_record WHERE order_id = 7").await, 30);
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM delivery WHERE order_id = 7").await, 30);
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM message_record WHERE topic = 'REFUND_FAILED'").await, 34);
+}
+
+/// What a database that was restored from a backup asks a channel for again has the number that the channel knows.
+pub(super) async fn a_refund_that_is_made_anew_has_its_number(test: TestDb) {
+    let channels = Channels::new(std::collections::BTreeMap::new());
+    let wish = payment_refund::Wish { reason: "r".into(), trace: None };
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let paid: Vec<_> = [1, 2].map(|id| super::business::payment(id, 6 + id, money(1_000))).into();
+        write_tx!(test.db, [paid], |tx| { payments::insert(tx, &paid).await }).unwrap();
+        // Both are payments of the same millisecond.
+        write_tx!(test.db, [paid, channels, wish], |tx| {
+            payment_refund::extra(tx, &channels, &paid[0], "T-2", &wish).await?;
+            payment_refund::by_key(tx, &channels, &paid[0], Some(money(5)), "k", &wish).await?;
+            payment_refund::rest(tx, &channels, &paid[0], &wish).await?;
+            payment_refund::extra(tx, &channels, &paid[1], "T-2", &wish).await
+        })
+        .unwrap();
+        let mut conn = test.db.read().await.unwrap();
+        let text = "SELECT id FROM refund_record ORDER BY refund_key";
+        let rows = sql::fetch(&mut conn, text, vec![]).await.unwrap();
+        seen.push(rows.iter().map(|row| row.int(0).unwrap()).collect::<Vec<_>>());
+        drop(conn);
+        write_tx!(test.db, [], |tx| {
+            for table in ["refund_record", "delivery", "payment_record"] {
+                sql::execute(tx, format!("DELETE FROM {table}"), vec![]).await?;
+            }
+            Ok::<_, DbError>(())
+        })
+        .unwrap();
+    }
+    assert_eq!((&seen[0], seen[0].len()), (&seen[1], 4));
 }
