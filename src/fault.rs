@@ -46,8 +46,8 @@ pub const TRANSACTIONS: [&str; 28] = [
 pub const TRANSACTIONS_OF_CHECKS: [&str; 2] = ["check_back", "tx_resume"];
 
 /// Transactions of the operator's commands, which end after them, and of what operators do over HTTP.
-pub const TRANSACTIONS_OF_TOOLS: [&str; 6] =
-    ["delivery_again", "delivery_cancel", "outbox_again", "prune", "repair", "retry_again"];
+pub const TRANSACTIONS_OF_TOOLS: [&str; 7] =
+    ["delivery_again", "delivery_cancel", "outbox_again", "prune", "repair", "retry_again", "settle_refund"];
 
 /// Points that only `payment.publish = "transaction"` has: the half message is stored; a check-back is decided.
 pub const POINTS_OF_CHECKS: [&str; 2] = ["transaction.prepared", "transaction.checked"];

@@ -1,6 +1,6 @@
 //! Values that parse but cannot work: found at start, all of them at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -184,6 +184,7 @@ impl Config {
                 faults.add(&format!("mq.topics.{event}"), &what, "topic:tag, the tag of letters, digits, _ - .");
             }
         }
+        self.check_topics_apart(faults);
         for (name, zone) in &mq.zones {
             let key = format!("mq.zones.{name}");
             if name != "default" && event::Kind::from_name(name).is_none() {
@@ -380,6 +381,35 @@ impl Config {
                 &format!("there is no file {}", file.display()),
                 "the path of a PEM file",
             );
+        }
+    }
+
+    /// A topic of the brokers' own is none for events, and of each event there is one: what comes is told by its topic.
+    fn check_topics_apart(&self, faults: &mut Faults) {
+        const SYSTEM: [&str; 8] = [
+            "%RETRY%",
+            "%DLQ%",
+            "RMQ_SYS_",
+            "SCHEDULE_TOPIC_",
+            "TBW102",
+            "SELF_TEST_TOPIC",
+            "OFFSET_MOVED_EVENT",
+            "rmq_sys_",
+        ];
+        let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+        // Those that keep their names come first, so that the setting is what is at fault.
+        let mut kinds: Vec<&str> = event::Kind::ALL.into_iter().map(event::Kind::name).collect();
+        kinds.sort_by_key(|event| self.mq.topics.contains_key(*event));
+        for event in kinds {
+            let (key, topic) = (format!("mq.topics.{event}"), self.mq.physical_topic(event));
+            if let Some(system) = SYSTEM.iter().find(|system| topic.starts_with(**system)) {
+                let what = format!("{topic:?} is a topic of the brokers' own ({system}...)");
+                faults.add(&key, &what, "a topic that only this event has");
+            }
+            if let Some(other) = known.insert(topic, event) {
+                let what = format!("{topic:?} is the topic of {other} already");
+                faults.add(&key, &what, "a topic that only this event has");
+            }
         }
     }
 

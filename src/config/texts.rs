@@ -89,8 +89,13 @@ fn is_there(text: &Text, way: Way) -> bool {
     }
 }
 
+/// So much of a text at most; one that is longer ends with a sign of it.
 fn cut(text: &str, chars: usize) -> String {
-    text.chars().take(chars).collect()
+    if text.chars().nth(chars).is_none() {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(chars.saturating_sub(1));
+    kept.chain(['\u{2026}']).collect()
 }
 
 fn one_line(text: &str) -> String {

@@ -20,8 +20,10 @@ pub struct Millis(i64);
 
 /// Longest unit first, which is also how a value is printed.
 const TIME_UNITS: [(&str, i64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-const TIME_WANTED: &str =
-    "a duration: write a whole number with ms, s, m, h or d, for example \"200ms\", \"30s\" or \"10m\"";
+const TIME_WANTED: &str = "a duration of at most 36500d: write a whole number with ms, s, m, h or d, for example \
+                           \"200ms\", \"30s\" or \"10m\"";
+/// A hundred years.
+const LONGEST_MS: i64 = 36_500 * 86_400_000;
 
 impl Millis {
     /// `ms` milliseconds; a negative number counts as zero.
@@ -68,7 +70,8 @@ impl FromStr for Millis {
             total = total.checked_add(part).ok_or_else(wrong)?;
             rest = left;
         }
-        Ok(Self(total))
+        // Clocks and caches count on from now, and none of them counts for ever.
+        if total > LONGEST_MS { Err(wrong()) } else { Ok(Self(total)) }
     }
 }
 

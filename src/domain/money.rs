@@ -20,6 +20,12 @@ impl Money {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
+    /// From a sum of amounts, minor units, which may be over the limit of one.
+    #[must_use]
+    pub const fn of_sum(minor: i64) -> Self {
+        Self(minor)
+    }
+
     /// From minor units.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! One e-mail to the mail server (RFC 5321), over a connection of its own: what a conversation that broke off has left
 //! behind never reaches the next one.
 
+use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
 use lettre::address::Envelope;
@@ -15,6 +16,7 @@ use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use lettre::{Address, Message};
+use rustls::CertificateError;
 use secrecy::ExposeSecret;
 
 use crate::config::{Email, Filled, SmtpTls};
@@ -33,6 +35,8 @@ pub(in crate::delivery) struct Server {
     hello: ClientId,
     protection: Protection,
     credentials: Option<Credentials>,
+    /// Only authorities of `ca_file` are trusted.
+    own_authority: bool,
 }
 
 enum Protection {
@@ -92,7 +96,8 @@ impl Server {
             .then(|| Credentials::new(config.user.clone(), config.password.expose_secret().to_owned()));
         let hello = if config.hello.is_empty() { from.email.domain() } else { config.hello.as_str() };
         let hello = ClientId::Domain(hello.to_owned());
-        Ok(Self { host: config.host.clone(), port: config.port, from, hello, protection, credentials })
+        let own_authority = !config.ca_file.is_empty();
+        Ok(Self { host: config.host.clone(), port: config.port, from, hello, protection, credentials, own_authority })
     }
 
     /// Hands one e-mail over.
@@ -167,9 +172,31 @@ impl Server {
         Ok((connection, text(&answer)))
     }
 
+    /// What to do about a certificate that was not accepted, where the library's words say it to nobody.
+    fn advice(&self, error: &Error) -> &'static str {
+        match distrust(error) {
+            Some(CertificateError::Other(other)) if other.to_string().contains("CaUsedAsEndEntity") => {
+                ": the server shows the certificate of an authority, as `openssl req -x509` makes it; make it one of a \
+                 server (basicConstraints=critical,CA:FALSE), or have an authority sign one"
+            }
+            Some(CertificateError::UnknownIssuer) if self.own_authority => {
+                ": the certificate of the server is signed by none of the authorities in notices.email.ca_file"
+            }
+            Some(CertificateError::UnknownIssuer) => {
+                ": no authority that this machine knows has signed the certificate of the server; name one with \
+                 notices.email.ca_file"
+            }
+            Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+                ": the certificate of the server is for another name than notices.email.host"
+            }
+            _ => "",
+        }
+    }
+
     /// A connection that may send.
     async fn connect(&self, limit: Duration) -> Result<AsyncSmtpConnection, Failure> {
-        let again = |what: &'static str| move |error: Error| Failure::Again(format!("{what}: {error}"));
+        let again =
+            |what: &'static str| move |error: Error| Failure::Again(format!("{what}: {error}{}", self.advice(&error)));
         let at_once = match &self.protection {
             Protection::Tls(parameters) => Some(parameters.clone()),
             Protection::None | Protection::Starttls(_) => None,
@@ -187,6 +214,20 @@ impl Server {
         }
         Ok(connection)
     }
+}
+
+/// The server's certificate was not accepted: why.
+fn distrust<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+            return Some(why);
+        }
+        // What an I/O error wraps is no cause of it, but itself.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|inner| inner as _).or_else(|| error.source());
+    }
+    None
 }
 
 /// A 5yz reply is final (RFC 5321, 4.2.1).

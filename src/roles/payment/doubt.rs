@@ -89,7 +89,9 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
             },
             // The end of the schedule; what failed has its alert.
             (_, Verdict::Delivered) => {
-                one.alert(tx, "the channel does not say what became of a refund: look at its books, and say so with `ruyi payment settle`".to_owned());
+                let why =
+                    "the channel does not say what became of a refund: look at its books, then `ruyi payment settle`";
+                one.alert(tx, why.to_owned());
             }
             _ => {}
         }

@@ -316,3 +316,28 @@ fn passwords_in_urls_of_others_are_masked() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+/// What comes is told by its topic, and brokers keep some for themselves.
+#[test]
+fn an_event_has_a_topic_of_its_own() {
+    for (topic, why) in [
+        ("PAYMENT_SUCCESS", "the topic of PAYMENT_SUCCESS already"),
+        ("PAYMENT_SUCCESS:created", "the topic of PAYMENT_SUCCESS already"),
+        ("%RETRY%stock-consumer-group", "a topic of the brokers' own"),
+        ("%DLQ%stock-consumer-group", "a topic of the brokers' own"),
+        ("RMQ_SYS_TRANS_HALF_TOPIC", "a topic of the brokers' own"),
+    ] {
+        let error = Config::load(&sets(&[&format!("mq.topics.ORDER_CREATED={topic}")])).unwrap_err().to_string();
+        assert!(error.contains("mq.topics.ORDER_CREATED") && error.contains(why), "{topic}: {error}");
+    }
+    // Names may be exchanged, and a namespace may be a part of one.
+    let exchanged = sets(&["mq.topics.ORDER_CREATED=PAYMENT_SUCCESS", "mq.topics.PAYMENT_SUCCESS=shop%ORDER_CREATED"]);
+    assert!(Config::load(&exchanged).is_ok());
+}
+
+#[test]
+fn no_time_is_longer_than_a_century() {
+    assert!(Config::load(&sets(&["cache.ttl=36500d"])).is_ok());
+    let error = Config::load(&sets(&["cache.ttl=365001d"])).unwrap_err().to_string();
+    assert!(error.contains("cache.ttl") && error.contains("at most 36500d"), "{error}");
+}

@@ -167,9 +167,26 @@ async fn parameters_make_no_headers() {
     assert!(subjects.iter().any(|subject| subject == "About y Subject: z"), "{subjects:?}");
 }
 
-/// A certificate for this machine, and in `ca.pem` the authority that signed it.
-fn acceptor(dir: &Path) -> TlsAcceptor {
+/// A subject that is too long says so by its end.
+#[tokio::test]
+async fn a_cut_subject_ends_with_an_ellipsis() {
+    let text = r#"{ sms = "{{ what }}", subject = "{{ what }}", body = "{{ what }}" }"#;
+    let template = format!(r#"notices.templates.NEWS={{ params = ["what"], zh = {text}, en = {text} }}"#);
+    let mut notices = NoticeShop::with(&[template.as_str()], Faults::none()).await;
+    notices.contact(json!({ "phone": null })).await;
+    notices.told(101, "NEWS", json!({ "what": "x".repeat(250) })).await;
+    notices.told(102, "NEWS", json!({ "what": "y".repeat(200) })).await;
+    notices.send().await;
+    let mut subjects: Vec<String> = notices.mail.taken().iter().map(|mail| read(mail).0).collect();
+    subjects.sort();
+    assert_eq!(subjects, [format!("{}\u{2026}", "x".repeat(199)), "y".repeat(200)]);
+}
+
+/// A certificate for this machine, and in `ca.pem` the authority that signed it; in `self.pem` one that nobody signed.
+fn acceptor(dir: &Path, certificate: &str) -> TlsAcceptor {
     let script = r#"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mail -keyout self.key -out self.pem \
+  -addext subjectAltName=IP:127.0.0.1 &&
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem \
   -addext basicConstraints=critical,CA:TRUE &&
 openssl req -newkey rsa:2048 -nodes -subj /CN=mail -keyout server.key -out server.csr &&
@@ -178,8 +195,9 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
 "#;
     let made = std::process::Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let certificates = CertificateDer::pem_file_iter(dir.join("server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap();
+    let certificates =
+        CertificateDer::pem_file_iter(dir.join(format!("{certificate}.pem"))).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(dir.join(format!("{certificate}.key"))).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(certificates, key).unwrap()))
@@ -188,7 +206,7 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
 #[tokio::test]
 async fn over_tls_with_a_login() {
     let dir = tempfile::tempdir().unwrap();
-    let acceptor = acceptor(dir.path());
+    let acceptor = acceptor(dir.path(), "server");
     let ca = format!("notices.email.ca_file={}", dir.path().join("ca.pem").display());
     for (name, tls) in [("starttls", Tls::Starttls(acceptor.clone())), ("tls", Tls::AtOnce(acceptor.clone()))] {
         let tls_as = format!("notices.email.tls={name}");
@@ -212,5 +230,29 @@ async fn over_tls_with_a_login() {
                 }
             }
         }
+    }
+}
+
+/// The words of the library tell nobody what to do about a certificate.
+#[tokio::test]
+async fn a_certificate_that_is_not_accepted_has_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| format!("notices.email.ca_file={}", dir.path().join(name).display());
+    let cases = [
+        ("self", Some(file("self.pem")), "make it one of a server"),
+        ("server", Some(file("self.pem")), "none of the authorities in notices.email.ca_file"),
+        ("server", None, "name one with notices.email.ca_file"),
+    ];
+    for (certificate, ca_file, advice) in cases {
+        let server = MailServer::behind(Tls::AtOnce(acceptor(dir.path(), certificate))).await;
+        let settings: Vec<String> = ca_file.into_iter().chain(["notices.email.tls=tls".to_owned()]).collect();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let mut notices = NoticeShop::behind(server, &settings).await;
+        notices.contact(json!({ "phone": null })).await;
+        notices.told(101, "ORDER_SIGNED", json!({})).await;
+        notices.send().await;
+        let (status, _, _, error) = notices.state(Call::Email, 101).await;
+        assert_eq!(status, Status::Pending);
+        assert!(error.contains(advice), "{certificate}: {error}");
     }
 }

@@ -259,6 +259,14 @@ async fn statistics_refuse_what_they_cannot_count() {
     let line = &day(&shop).await[0];
     assert_eq!((&line["successCount"], &line["successMoney"]), (&json!(2), &json!(0.3)), "0.1 + 0.2 is 0.3");
     assert_eq!((&line["submitCount"], &line["extraArg"]), (&json!(0), &json!("b")));
+    // A sum may be more than any amount.
+    for id in ["c", "d"] {
+        let mut body = fine.clone();
+        body.as_object_mut().unwrap().insert("money".to_owned(), json!(10_000_000_000_i64));
+        shop.outside("DAY_STATISTICS", id, "1", &body);
+    }
+    shop.settle_within(SOON_MS).await;
+    assert_eq!(day(&shop).await[0]["successMoney"], json!(20_000_000_000.3));
     let (status, _) = shop.request(Method::GET, "/statistics/day?from=yesterday", None, None).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (_, page) = shop.request(Method::GET, "/statistics/day?from=2026-01-30", None, None).await;

@@ -68,18 +68,17 @@ pub(super) struct DayPage {
     next: Option<String>,
 }
 
-fn view(line: Line) -> Result<DayView, Problem> {
-    let money = Money::from_minor(line.success_money).map_err(|error| Problem::internal(&error))?;
-    Ok(DayView {
+fn view(line: Line) -> DayView {
+    DayView {
         date: line.date,
         product_id: line.product_id,
         channel_id: line.channel_id,
         tenant_id: line.tenant_id,
         submit_count: line.submit_count,
         success_count: line.success_count,
-        success_money: money,
+        success_money: Money::of_sum(line.success_money),
         extra_arg: line.extra_arg,
-    })
+    }
 }
 
 /// Read how many payments were opened and paid, by day.
@@ -102,5 +101,5 @@ pub(super) async fn day(Extract(db): Extract<Db>, Query(query): Query<DayQuery>)
     let lines = statistics::lines(&mut conn, &filter, after.as_ref(), limit).await.map_err(|error| from_db(&error))?;
     let place = |line: &Line| [&line.date, &line.product_id, &line.channel_id, &line.tenant_id].map(String::clone);
     let next = reply::next(&lines, limit, |line| serde_json::to_string(&place(line)).unwrap_or_default());
-    Ok(Json(DayPage { items: lines.into_iter().map(view).collect::<Result<_, _>>()?, next }))
+    Ok(Json(DayPage { items: lines.into_iter().map(view).collect(), next }))
 }

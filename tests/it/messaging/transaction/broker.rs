@@ -93,6 +93,9 @@ async fn half_messages_are_decided(namesrv: String, namespace: Option<&str>) {
     let topics = [TOPIC.to_owned()];
     let transactions = mq.transactions("payment-producer-group", &topics, book.answer()).await.unwrap();
 
+    // The word that ends one is not confirmed: where it gets lost, the broker asks.
+    book.tell("yes#1", &[Verdict::Commit]);
+    book.tell("no#1", &[Verdict::Rollback]);
     let (yes, no) = (prepare(&transactions, "yes").await, prepare(&transactions, "no").await);
     transactions.end(no, Verdict::Rollback).await;
     transactions.end(yes, Verdict::Commit).await;
@@ -118,8 +121,8 @@ async fn half_messages_are_decided(namesrv: String, namespace: Option<&str>) {
     let other = RocketMq::connect(config, &runtime).await.unwrap();
     let transactions = other.transactions("payment-producer-group", &topics, book.answer()).await.unwrap();
     assert_eq!(keys_that_came(&consumer, 1).await, ["orphan"]);
-    // What was rolled back is asked for no more, and nothing else came.
-    assert_eq!((book.times("yes#1"), book.times("no#1")), (0, 0));
+    // What was decided is asked for no more, and nothing else came.
+    assert!(book.times("yes#1") <= 1 && book.times("no#1") <= 1);
     assert!(consumer.poll(32, Duration::from_millis(500)).await.is_empty());
 
     transactions.shutdown().await;
