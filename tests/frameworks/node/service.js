@@ -6,7 +6,7 @@ const { ConsumeResult, Producer, PushConsumer } = require('rocketmq-client-nodej
 const [address, name, unlucky, ...topics] = process.argv.slice(2);
 const base = { endpoints: address, namespace: '', requestTimeout: 10000 };
 // Its client writes a log to the standard output, which is for our words only.
-base.logger = { debug() {}, info() {}, warn: console.error, error: console.error };
+base.logger = { debug() {}, info: console.error, warn: console.error, error: console.error };
 const relayedTo = topic => (topic === topic.toLowerCase() ? topic.toUpperCase().replaceAll('-', '_') : undefined);
 const producer = new Producer(base);
 let healed = false;

@@ -10,6 +10,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.function.Consumer;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
@@ -59,6 +60,10 @@ public class Service {
         String topic = (String) message.getHeaders().get("ROCKET_MQ_TOPIC");
         String key = (String) message.getHeaders().get("ROCKET_KEYS");
         String event = topic.toUpperCase().replace('-', '_');
+        if (message.getPayload() instanceof Events.OrderCreatedEvent created) {
+            // The framework's map calls its keys strings and holds numbers: Jackson cannot write it.
+            created.productQuantityMap = new TreeMap<>(created.productQuantityMap);
+        }
         say(Map.of("read", topic, "key", key, "tag", String.valueOf(message.getHeaders().get("ROCKET_TAGS")),
             "body", message.getPayload()));
         if (!event.equals(topic)) {
