@@ -112,6 +112,8 @@ public class Service {
         List<String> topics = List.of(args).subList(3, args.length);
         Map<String, Object> settings = new HashMap<>();
         settings.put("spring.cloud.stream.rocketmq.binder.name-server", args[0]);
+        // A bridge keeps the producers of so many destinations; by default ten, and each further one takes seconds.
+        settings.put("spring.cloud.stream.dynamic-destination-cache-size", 64);
         settings.put("spring.main.web-application-type", "none");
         settings.put("logging.level.root", "warn");
         for (int at = 0; at < topics.size(); at++) {
