@@ -30,7 +30,8 @@ function ownForm(event, body) {
 // Twice, as a service does that was not sure of the first time.
 async function send(event, key, body) {
   for (let time = 0; time < 2; time++) {
-    await producer.send({ topic: event, tag: event, keys: [key], body: Buffer.from(JSON.stringify(ownForm(event, body))) });
+    const text = Buffer.from(JSON.stringify(ownForm(event, body)));
+    await producer.send({ topic: event, tag: event, keys: [key], body: text });
   }
   say({ sent: event, key });
 }

@@ -17,8 +17,8 @@ import org.apache.rocketmq.spring.support.RocketMQHeaders;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.boot.builder.SpringApplicationBuilder;
 import org.springframework.context.ConfigurableApplicationContext;
-import org.springframework.stereotype.Component;
 import org.springframework.messaging.support.MessageBuilder;
+import org.springframework.stereotype.Component;
 
 /**
  * A service on rocketmq-spring: a listener for each topic, with a group of its own, and a RocketMQTemplate to send.
@@ -64,7 +64,8 @@ public class Service {
         @Override
         public void onMessage(MessageExt message) {
             try {
-                relay(message.getTopic(), message.getKeys(), message.getTags(), JSON.readValue(message.getBody(), Map.class));
+                Map<?, ?> body = JSON.readValue(message.getBody(), Map.class);
+                relay(message.getTopic(), message.getKeys(), message.getTags(), body);
             } catch (java.io.IOException error) {
                 throw new IllegalStateException(error);
             }

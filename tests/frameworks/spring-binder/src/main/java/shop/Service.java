@@ -48,7 +48,8 @@ public class Service {
     /** Twice, as a service does that was not sure of the first time. */
     static void send(String event, String key, Object body) {
         for (int time = 0; time < 2; time++) {
-            Message<?> message = MessageBuilder.withPayload(body).setHeader("KEYS", key).setHeader("TAGS", event).build();
+            Message<?> message =
+                MessageBuilder.withPayload(body).setHeader("KEYS", key).setHeader("TAGS", event).build();
             if (!bridge.send(event, message)) {
                 throw new IllegalStateException(event + " was not sent");
             }
