@@ -26,7 +26,7 @@ use crate::cmd::journal;
 use crate::cmd::mq::progress;
 use crate::config::Millis;
 use crate::mq::message::{Delay, Outgoing};
-use crate::mq::rocketmq::RocketMq;
+use crate::mq::rocketmq::{PublishError, RocketMq};
 use crate::shutdown::Shutdown;
 
 /// How often it is looked whether letters come back.
@@ -301,7 +301,7 @@ impl Run<'_> {
             messages.push(self.outgoing(letter, topic));
         }
         let before = self.summary.sent;
-        let mut silent = false;
+        let (mut silent, mut unknown) = (false, None);
         let mq = self.mq;
         let mut sends = std::pin::pin!(pace::send(mq, &messages, self.ways.is_some()));
         while let Some(results) = sends.next().await {
@@ -315,6 +315,9 @@ impl Run<'_> {
                     }
                     Err(error) => {
                         silent |= error.is_unanswered();
+                        if let PublishError::NoRoute { topic, .. } = &error {
+                            unknown = Some(topic.clone());
+                        }
                         self.failed(&letter.id, &error)?;
                         if self.args.in_order && !letter.message.key.is_empty() {
                             self.held.insert(letter.message.key.clone());
@@ -325,7 +328,11 @@ impl Run<'_> {
         }
         self.state.sync()?;
         if silent && self.summary.sent == before {
-            self.summary.stopped = Some("no broker takes them: run it again to go on".to_owned());
+            self.summary.stopped = Some(match unknown {
+                // A broker that has just made a topic tells the name servers within half a minute.
+                Some(topic) => format!("no name server knows {topic} yet: run it again in half a minute to go on"),
+                None => "no broker takes them: run it again to go on".to_owned(),
+            });
         }
         Ok(())
     }
