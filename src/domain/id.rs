@@ -251,9 +251,7 @@ pub fn millisecond_of(id: i64) -> i64 {
 /// and none that a process with a lease gives out.
 #[must_use]
 pub fn derived_id(id: i64, number: u16) -> i64 {
-    let sequence = i64::from(number) & ((1 << SEQUENCE_BITS) - 1);
-    let millisecond = id >> (NODE_BITS + SEQUENCE_BITS);
-    (millisecond << (NODE_BITS + SEQUENCE_BITS)) | ((NODES - 1) << SEQUENCE_BITS) | sequence
+    first_id_of(millisecond_of(id), NODES - 1) | (i64::from(number) & ((1 << SEQUENCE_BITS) - 1))
 }
 
 /// The id after `last`, given that the clock says `now_ms`: strictly larger than `last`, also when the clock stands

@@ -21,17 +21,18 @@ pub(super) fn watchdogs(databases: &[Database]) -> Vec<Watchdog> {
 
 /// Ready when every part that has work finishes some of it.
 pub(super) fn parts_go_forward(watchdogs: Vec<Watchdog>) -> ReadyCheck {
-    ReadyCheck::new("parts", move || {
-        let told: Vec<String> = standing(&watchdogs).map(|found| found.to_string()).collect();
-        std::future::ready(if told.is_empty() { Ok(()) } else { Err(told.join("; ")) })
-    })
+    none_stands(watchdogs, |_| true)
 }
 
 /// Alive unless something was begun that does not end.
 pub(super) fn what_is_begun_ends(watchdogs: Vec<Watchdog>) -> ReadyCheck {
+    none_stands(watchdogs, Standing::needs_a_restart)
+}
+
+/// Well where no part stands still in such a way; otherwise which ones do.
+fn none_stands(watchdogs: Vec<Watchdog>, is_wrong: fn(&Standing) -> bool) -> ReadyCheck {
     ReadyCheck::new("parts", move || {
-        let found = standing(&watchdogs).filter(Standing::needs_a_restart);
-        let told: Vec<String> = found.map(|found| found.to_string()).collect();
+        let told: Vec<String> = standing(&watchdogs).filter(is_wrong).map(|found| found.to_string()).collect();
         std::future::ready(if told.is_empty() { Ok(()) } else { Err(told.join("; ")) })
     })
 }
