@@ -23,6 +23,8 @@ use crate::domain::refund::left;
 
 /// What the column of a refund's key holds.
 const KEY: usize = 96;
+/// So many numbers are tried for a refund; whatever has that many on one millisecond gets one that comes from nothing.
+const NUMBERS_TRIED: u16 = 64;
 /// Longest reason that is kept, characters.
 const REASON: usize = 200;
 
@@ -144,15 +146,15 @@ pub async fn by_key(
 /// was restored from a backup asks for the refund anew, and the channel, which knows it by its number, pays once.
 async fn number(tx: &mut Tx, payment: &PaymentRow, cause: &str) -> Result<i64, DbError> {
     let digest = Sha256::digest(format!("{}:{cause}", payment.id).as_bytes());
-    let mut number = u16::from_be_bytes([digest[0], digest[1]]);
+    let first = u16::from_be_bytes([digest[0], digest[1]]);
     // Another payment of the same millisecond may have a refund under this number.
-    loop {
-        let id = derived_id(payment.id, number);
+    for step in 0..NUMBERS_TRIED {
+        let id = derived_id(payment.id, first.wrapping_add(step));
         if payments::refund(tx, id).await?.is_none() {
             return Ok(id);
         }
-        number = number.wrapping_add(1);
     }
+    Ok(tx.next_id())
 }
 
 /// What is neither back nor on its way, of the money that paid the order.
