@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_of_processes_survives_whatever_breaks() {
-    let Some(roles) = RoleCluster::start().await else { return };
+    let Some(roles) = RoleCluster::on_mariadb().await else { return };
     // A part by itself, for whoever looks for a fault.
     let only = std::env::var("RUYI_TEST_CHAOS_PART").ok();
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
@@ -178,17 +178,17 @@ async fn database_and_cache_go_and_come(roles: &RoleCluster) {
     run.until(10).await;
     roles.redis.flush().await;
     run.probe.database_goes();
-    roles.mariadb.stop();
+    roles.mariadb().stop();
     run.probe.until_refused(1).await;
-    roles.mariadb.start_again().await;
+    roles.mariadb().start_again().await;
     roles.all_ready().await;
     run.probe.database_is_back();
     run.until(30).await;
     roles.redis.kill();
     run.until(40).await;
     run.probe.database_goes();
-    roles.mariadb.kill();
-    roles.mariadb.start_again().await;
+    roles.mariadb().kill();
+    roles.mariadb().start_again().await;
     roles.all_ready().await;
     run.probe.database_is_back();
     run.until(60).await;

@@ -12,6 +12,7 @@ mod group;
 mod lost;
 mod messages;
 mod nodes;
+mod on_tidb_processes;
 mod operator;
 mod plans;
 mod points;

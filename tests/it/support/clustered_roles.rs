@@ -75,23 +75,48 @@ impl Instance {
     }
 }
 
+/// What the processes run on.
+pub struct RolePlan {
+    /// The URL of each role's database, in the order of [`ROLES`].
+    pub databases: Vec<String>,
+    /// Processes of each role.
+    pub instances: usize,
+    /// Processes of each worker.
+    pub workers: usize,
+    /// Further sections of the configuration.
+    pub settings: String,
+}
+
 pub struct RoleCluster {
     dir: tempfile::TempDir,
+    plan: RolePlan,
     pub rocketmq: Cluster,
-    pub mariadb: MariaDb,
+    mariadb: Option<MariaDb>,
     pub redis: Redis,
     pub instances: Vec<Instance>,
 }
 
 impl RoleCluster {
-    /// Starts everything and waits until all of it is ready; `None` where a server is not installed.
-    pub async fn start() -> Option<Self> {
-        let (mariadb, redis) = (MariaDb::start()?, redis().await?);
+    /// Three processes of each role on a MariaDB of their own.
+    pub async fn on_mariadb() -> Option<Self> {
+        let mariadb = MariaDb::start()?;
+        let mut databases = Vec::new();
+        for role in ROLES {
+            databases.push(mariadb.create(&format!("ruyi_{role}")).await);
+        }
+        let plan = RolePlan { databases, instances: INSTANCES, workers: 1, settings: String::new() };
+        let roles = Self::start(plan).await?;
+        Some(Self { mariadb: Some(mariadb), ..roles })
+    }
+
+    /// Starts everything but the databases and waits until all of it is ready; `None` where a server is not installed.
+    pub async fn start(plan: RolePlan) -> Option<Self> {
+        let redis = redis().await?;
         let rocketmq = Cluster::start(ClusterPlan::pair()).await?;
         let dir = tempfile::tempdir().unwrap();
-        let mut roles = Self { dir, rocketmq, mariadb, redis, instances: Vec::new() };
-        let ports: Vec<Vec<u16>> = ROLES.map(|_| (0..INSTANCES).map(|_| free_port()).collect()).to_vec();
-        roles.configure(&ports).await;
+        let ports: Vec<Vec<u16>> = ROLES.map(|_| (0..plan.instances).map(|_| free_port()).collect()).to_vec();
+        let mut roles = Self { dir, plan, rocketmq, mariadb: None, redis, instances: Vec::new() };
+        roles.configure(&ports);
         let migrated = roles.ruyi(&["db", "migrate"]).await;
         assert!(migrated.ok, "{}", migrated.text());
         for (role, ports) in ROLES.iter().zip(&ports) {
@@ -99,18 +124,23 @@ impl RoleCluster {
                 roles.run(&format!("{role}-{number}"), &["serve", role], *port);
             }
         }
-        for (number, worker) in (1..).zip(WORKERS) {
+        for (number, worker) in (1..).zip(WORKERS.repeat(roles.plan.workers)) {
             roles.run(&format!("worker-{number}"), &["worker", worker], free_port());
         }
         roles.all_ready().await;
         Some(roles)
     }
 
-    async fn configure(&self, ports: &[Vec<u16>]) {
+    /// The database server that [`RoleCluster::on_mariadb`] has started.
+    pub fn mariadb(&self) -> &MariaDb {
+        self.mariadb.as_ref().expect("a cluster on MariaDB")
+    }
+
+    fn configure(&self, ports: &[Vec<u16>]) {
         let mut text = format!("data_dir = \"{}\"\n", self.dir.path().join("data").display());
         writeln!(text, "[database.roles]").unwrap();
-        for role in ROLES {
-            writeln!(text, "{role} = \"{}\"", self.mariadb.create(&format!("ruyi_{role}")).await).unwrap();
+        for (role, url) in ROLES.iter().zip(&self.plan.databases) {
+            writeln!(text, "{role} = \"{url}\"").unwrap();
         }
         writeln!(text, "[cache]\nurl = \"{}\"", self.redis.url()).unwrap();
         writeln!(text, "[client]").unwrap();
@@ -120,6 +150,7 @@ impl RoleCluster {
         }
         let namesrv = format!("[mq]\nnamesrv = \"{}\"", self.rocketmq.namesrv());
         text.push_str(&SETTINGS.replace("[mq]", &namesrv));
+        text.push_str(&self.plan.settings);
         std::fs::write(self.config(), text).unwrap();
     }
 
@@ -188,7 +219,7 @@ impl RoleCluster {
 
     /// Orders so far; `None` while the database does not answer.
     pub async fn orders(&self) -> Option<i64> {
-        let mut conn = AnyConnection::connect(&self.mariadb.url("ruyi_order")).await.ok()?;
+        let mut conn = AnyConnection::connect(&self.plan.databases[0]).await.ok()?;
         let row: (i64,) = sqlx::query_as("SELECT COUNT(*) FROM orders").fetch_one(&mut conn).await.ok()?;
         conn.close().await.ok()?;
         Some(row.0)

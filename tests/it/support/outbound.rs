@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -26,6 +27,9 @@ pub const START_MS: i64 = 1_700_000_000_000;
 
 /// How long a claim on a call holds.
 pub const LEASE_MS: i64 = 60_000;
+
+/// How long an answer from `/slow` takes.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// The secret of the channel and of the warehouse.
 pub fn secret() -> SecretString {
@@ -174,7 +178,7 @@ impl Seen {
 }
 
 /// Answers 200, or as scripted. Requests to `/hold` and the first one to `/hold-first` wait for [`OutboundServer::open`],
-/// and those to `/fail` are answered 500 before [`OutboundServer::heal`].
+/// those to `/fail` are answered 500 before [`OutboundServer::heal`], and those to `/slow` only after a while.
 #[derive(Clone)]
 pub struct OutboundServer {
     base: String,
@@ -263,6 +267,9 @@ async fn answer(State(server): State<OutboundServer>, uri: Uri, headers: HeaderM
     if path == "/hold" || (path == "/hold-first" && first) {
         // Never given out, only closed.
         let _ = server.inner.gate.acquire().await;
+    }
+    if path == "/slow" {
+        tokio::time::sleep(SLOW).await;
     }
     let fails = path == "/fail" && !server.inner.healed.load(Ordering::SeqCst);
     let usual = Answer::status(if fails { 500 } else { 200 });

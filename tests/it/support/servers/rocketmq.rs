@@ -20,8 +20,9 @@ const VERSION: &str = "5.4.0";
 /// The longest that RocketMQ's own tool is run again.
 const MQADMIN_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Small and quick to start rather than fast.
-const JVM: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
+/// Small and quick to start rather than fast. Each start would make a certificate of its own otherwise, which takes most
+/// of its time; a plan that wants TLS says so after these.
+const JVM: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dtls.server.mode=disabled"];
 
 /// Of every broker: files that are small enough to have dozens, timers, and no refusal only because the machine is busy.
 /// Each flush of the timers walks over their whole wheel of 38 MB: every second, that is a tenth of a processor.
