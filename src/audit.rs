@@ -4,6 +4,7 @@
 //! the settle window, and looks a second time before it reports anything. What may still be on its way is a violation
 //! only once it is older than the bound.
 
+mod copies;
 mod coupons;
 mod events;
 mod evidence;
@@ -147,6 +148,8 @@ pub enum Check {
     Deliveries,
     /// The view that is searched against orders.
     OrderView,
+    /// What the order role knows of stock, and the payment role of merchants, against these.
+    Copies,
     /// What is past its time.
     NothingStuck,
     /// Effects that happened twice.
@@ -155,7 +158,7 @@ pub enum Check {
 
 impl Check {
     /// Every check, in report order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::OrderRows,
         Self::StockLedger,
         Self::StockReservations,
@@ -170,6 +173,7 @@ impl Check {
         Self::EventsConsumed,
         Self::Deliveries,
         Self::OrderView,
+        Self::Copies,
         Self::NothingStuck,
         Self::Duplicates,
     ];
@@ -192,6 +196,7 @@ impl Check {
             Self::EventsConsumed => "events_consumed",
             Self::Deliveries => "deliveries",
             Self::OrderView => "order_view",
+            Self::Copies => "copies",
             Self::NothingStuck => "nothing_stuck",
             Self::Duplicates => "duplicates",
         }
@@ -217,6 +222,7 @@ impl Check {
             Self::EventsConsumed => "each event that was sent was handled by each of its groups",
             Self::Deliveries => "each event that merchants or users are to be told by has its call",
             Self::OrderView => "the search shows each order as it is",
+            Self::Copies => "what a role keeps of another one's stock or merchants is not ahead of these",
             Self::NothingStuck => "nothing is past its time",
             Self::Duplicates => "no effect happened twice",
         }
@@ -259,6 +265,10 @@ pub enum About {
     User(i64),
     /// The level of a SKU.
     Sku(String),
+    /// What the order role knows of a SKU.
+    SkuCopy(String),
+    /// What the payment role knows of a merchant.
+    MerchantCopy(i64),
     /// A coupon that a user holds.
     Coupon(i64),
     /// A coupon template.
@@ -397,6 +407,7 @@ pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
         walk::walk(&mut auditor, rule).await?;
     }
     coupons::templates(&mut auditor).await?;
+    copies::skus(&mut auditor).await?;
     statistics::check(&mut auditor).await?;
     walk::orphans(&mut auditor).await?;
     events::consumed(&mut auditor).await?;

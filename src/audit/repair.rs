@@ -6,6 +6,7 @@
 //! handled one drops the copy. What a tool cannot know (what a channel took, what lies on a shelf) is left to a person.
 
 mod apply;
+mod copies;
 mod coupons;
 mod events;
 mod plan;
@@ -15,7 +16,9 @@ mod view;
 use std::collections::{HashMap, HashSet};
 
 use crate::db::DbError;
+use crate::db::audit::MerchantFact;
 use crate::db::outbox::OutboxRow;
+use crate::db::stock::Stocked;
 use crate::domain::event::{Group, Kind};
 use crate::domain::id::PaymentId;
 
@@ -64,6 +67,10 @@ pub enum Action {
     Wake(usize, i64),
     /// Show an order in the search as it is, instead of this version.
     View(i64, Option<i64>),
+    /// Have a SKU told as a later version than this, which the order role knows.
+    TellStock(String, Stocked),
+    /// Have a merchant told as a later version than this, which the payment role knows.
+    TellMerchant(i64, Box<MerchantFact>),
     /// An order without a time to pay: its own.
     Expire(i64),
     /// Make the coupon of an order what the order says.
@@ -106,6 +113,10 @@ impl Action {
             Self::FreeCoupon(id) => format!("give coupon {id}, which no order names, back to its user"),
             Self::Issued(name) => format!("make the number of issued coupons of {name} that of its coupons"),
             Self::View(order_id, _) => format!("show order {order_id} in the search as it is"),
+            Self::TellStock(sku, copy) => {
+                format!("tell the level of {sku} anew, as a version after {}", copy.version)
+            }
+            Self::TellMerchant(id, copy) => format!("tell of merchant {id} anew, as a version after {}", copy.version),
             Self::Expire(id) => format!("let order {id} time out at its own time"),
         }
     }
@@ -174,6 +185,8 @@ impl<'a> Repair<'a> {
             name if name == Check::StockReservations.name() || name == Check::Duplicates.name() => 0,
             name if name == Check::StockLedger.name() => 1,
             name if name == Check::EventsOfStates.name() => 3,
+            // What changes a level tells it, too.
+            name if name == Check::Copies.name() => 5,
             name if name == Check::EventsConsumed.name() || name == Check::Deliveries.name() => 4,
             _ => 2,
         };

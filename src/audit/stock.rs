@@ -40,7 +40,8 @@ fn wrong(balances: Vec<Balance>) -> Vec<Suspect<String>> {
         .collect()
 }
 
-fn show(level: Level) -> String {
+/// A level, for people.
+pub(super) fn show(level: Level) -> String {
     format!("available {} frozen {} sold {}", level.available, level.frozen, level.sold)
 }
 

@@ -1,7 +1,8 @@
 //! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
 use super::{
-    About, Auditor, Check, Suspect, coupons, events, gateway, orders, payments, points, progress, stock, trust, view,
+    About, Auditor, Check, Suspect, copies, coupons, events, gateway, orders, payments, points, progress, stock, trust,
+    view,
 };
 use crate::db::DbError;
 use crate::db::audit::{self as facts, Ids, Orphans};
@@ -25,12 +26,13 @@ pub(super) enum Rule {
     OrderOfCoupon,
     EventsOfOrder,
     ViewOfOrder,
+    MerchantCopies,
     RepeatedMovements,
     RepeatedNotices,
 }
 
 impl Rule {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::RowOfOrder,
         Self::Reservations,
         Self::ReservationOfOrder,
@@ -46,6 +48,7 @@ impl Rule {
         Self::OrderOfCoupon,
         Self::EventsOfOrder,
         Self::ViewOfOrder,
+        Self::MerchantCopies,
         Self::RepeatedMovements,
         Self::RepeatedNotices,
     ];
@@ -63,6 +66,7 @@ impl Rule {
             Self::CouponOfOrder | Self::OrderOfCoupon => Check::Coupons,
             Self::EventsOfOrder => Check::EventsOfStates,
             Self::ViewOfOrder => Check::OrderView,
+            Self::MerchantCopies => Check::Copies,
             Self::RepeatedMovements | Self::RepeatedNotices => Check::Duplicates,
         }
     }
@@ -82,6 +86,7 @@ impl Rule {
             Self::ProgressOfOrder => (Role::Order, Ids::OpenOrders),
             Self::OrderOfPayment => (Role::Payment, Ids::Payments),
             Self::GatewayPayments => (Role::Payment, Ids::GatewayPayments),
+            Self::MerchantCopies => (Role::Payment, Ids::MerchantCopies),
             Self::PointsOfUser => (Role::Notify, Ids::PointsUsers),
             Self::RepeatedMovements => (Role::Stock, Ids::LedgerOrders),
             Self::RepeatedNotices => (Role::Notify, Ids::NotifiedOrders),
@@ -109,6 +114,7 @@ impl Rule {
             Self::OrderOfCoupon => coupons::of_coupons(auditor, ids).await,
             Self::EventsOfOrder => events::of_states(auditor, ids).await,
             Self::ViewOfOrder => view::check(auditor, ids).await,
+            Self::MerchantCopies => copies::merchants(auditor, ids).await,
             Self::RepeatedMovements => {
                 let mut conn = auditor.dbs.stock.read().await?;
                 Ok(repeated("stock moved", facts::repeated_movements(&mut conn, ids).await?))

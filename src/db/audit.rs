@@ -1,6 +1,7 @@
 //! What the audit reads: small facts by key, page by page. Nothing here locks or writes, and no statement looks into
 //! the tables of two roles, which may live in different databases.
 
+mod copies;
 mod coupons;
 mod gateway;
 mod messages;
@@ -17,6 +18,7 @@ use crate::domain::points::Standing;
 use crate::domain::stock::{Kind, Level, Lines};
 use crate::vals;
 
+pub use copies::*;
 pub use coupons::*;
 pub use gateway::*;
 pub use messages::*;
@@ -50,6 +52,8 @@ pub enum Ids {
     PointsUsers,
     /// Every coupon that a user holds.
     Coupons,
+    /// Every merchant that the payment role was told of.
+    MerchantCopies,
 }
 
 /// The next `limit` keys after `after`.
@@ -68,6 +72,9 @@ pub async fn ids(conn: &mut AnyConnection, which: Ids, after: i64, limit: i64) -
             "SELECT DISTINCT order_id FROM notification WHERE order_id > ? ORDER BY order_id LIMIT ?"
         }
         Ids::Coupons => "SELECT id FROM coupon WHERE id > ? ORDER BY id LIMIT ?",
+        Ids::MerchantCopies => {
+            "SELECT merchant_id FROM merchant_account WHERE merchant_id > ? ORDER BY merchant_id LIMIT ?"
+        }
         Ids::PointsUsers => "SELECT user_id FROM user_points WHERE user_id > ? ORDER BY user_id LIMIT ?",
     };
     sql::fetch(conn, text, vals![after, limit]).await?.iter().map(|row| row.int(0)).collect()

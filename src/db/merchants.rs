@@ -7,8 +7,9 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::sql::{self, Columns, Val};
+use super::tx::Draft;
 use super::{DbError, Dialect, Tx};
-use crate::domain::event::MerchantChanged;
+use crate::domain::event::{Kind, MerchantChanged};
 use crate::domain::id::MerchantId;
 use crate::domain::merchant::Accept;
 use crate::vals;
@@ -217,6 +218,16 @@ pub async fn put(tx: &mut Tx, merchant: &Merchant) -> Result<(), DbError> {
     ];
     let tail = Dialect::of(tx).on_conflict("id", &set, &[]);
     sql::insert(tx, &format!("INSERT INTO merchant ({COLUMNS})"), vec![row], &tail).await.map(|_| ())
+}
+
+/// Tells the payment role of a merchant: MERCHANT_CHANGED of the version that it has now.
+///
+/// # Errors
+/// As [`Tx::emit`].
+pub fn tell(tx: &mut Tx, merchant: &Merchant) -> Result<(), DbError> {
+    let (body, version) = (merchant.changed(), merchant.version.to_string());
+    let draft = Draft::new(Kind::MerchantChanged, merchant.id, &body, None);
+    tx.emit(&Draft { discriminator: &version, ..draft })
 }
 
 /// What the payment role knows of merchants, locked until the commit.

@@ -117,6 +117,18 @@ pub async fn update(tx: &mut Tx, levels: &BTreeMap<&str, Stocked>) -> Result<(),
     sql::update(tx, "stock", "sku", &columns, rows).await
 }
 
+/// Makes the version of a SKU this one, and its level one that is to be told at once; it was read with [`lock`] in this
+/// transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn step_over(tx: &mut Tx, sku: &str, version: i64) -> Result<(), DbError> {
+    let text = "UPDATE stock SET version = ?, sync_due = 1, synced_at = 0, updated_at = ? WHERE sku = ?";
+    let now_ms = tx.now_ms();
+    tx.changed(CacheKind::Stock, sku.to_owned(), version);
+    sql::execute(tx, text, vals![version, now_ms, sku]).await.map(|_| ())
+}
+
 /// SKUs whose level has changed since it was told, and was told last before `told_before`, epoch ms; in SKU order, the
 /// first `limit` after `after`.
 ///

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Action, Mended, coupons, events, plan, stock, view};
+use super::{Action, Mended, copies, coupons, events, plan, stock, view};
 use crate::audit::RoleDbs;
 use crate::db::audit as facts;
 use crate::db::coupons as coupon_rows;
@@ -56,6 +56,10 @@ pub(super) async fn apply(dbs: &RoleDbs, action: &Action) -> Result<Mended, DbEr
                 order_view::replace(tx, &order, seen).await?;
                 done(format!("version {}", order.version))
             })
+        }
+        Action::TellStock(sku, copy) => write!(dbs.stock, [sku], |tx| copies::step_over_sku(tx, &sku, copy).await),
+        Action::TellMerchant(id, copy) => {
+            write!(dbs.notify, [copy], |tx| copies::step_over_merchant(tx, id, &copy).await)
         }
         Action::Expire(id) => write!(dbs.order, [], |tx| if_any(orders::expire_at_its_time(tx, id).await?)),
         Action::Coupon(order_id) => write!(dbs.order, [], |tx| coupons::settle(tx, order_id).await),

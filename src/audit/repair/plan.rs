@@ -1,6 +1,6 @@
 //! What to do about each violation, from what the databases say now.
 
-use super::{Action, Plan, Repair, coupons, events, stock, view};
+use super::{Action, Plan, Repair, copies, coupons, events, stock, view};
 use crate::audit::events::left_behind;
 use crate::audit::progress::{self, Next, Remedy};
 use crate::audit::{About, Check, RoleDbs, Violation};
@@ -41,6 +41,8 @@ pub(super) async fn plan(repair: &mut Repair<'_>, violation: &Violation) -> Plan
             "what it belongs to is gone from its table: restore that row from a backup, or look with `ruyi trace`; \
              nothing says what it was",
         ),
+        About::SkuCopy(sku) => copies::of_sku(dbs, sku).await,
+        About::MerchantCopy(id) => copies::of_merchant(dbs, *id).await,
         About::Coupon(id) => coupons::of_coupon(dbs, *id).await,
         About::Template(name) => coupons::of_template(dbs, name).await,
         About::User(user_id) => mend(Action::Balance(*user_id)),
@@ -97,7 +99,12 @@ async fn order_of(dbs: &RoleDbs, violation: &Violation) -> Result<Option<i64>, D
             let coupon = facts::coupons(&mut *dbs.order.read().await?, &[*id]).await?.remove(id);
             coupon.and_then(|coupon| coupon.order_id)
         }
-        About::Orphan | About::User(_) | About::Sku(_) | About::Template(_) => None,
+        About::Orphan
+        | About::User(_)
+        | About::Sku(_)
+        | About::Template(_)
+        | About::SkuCopy(_)
+        | About::MerchantCopy(_) => None,
     })
 }
 

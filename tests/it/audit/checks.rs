@@ -10,9 +10,12 @@ use crate::support::servers::{mariadb, sqlite};
 use crate::support::small_shop::{CASES, audit, execute, options, small_shop};
 
 /// What is broken, and the one check that has to see it.
-const BROKEN: [(&str, &[&str]); 49] = [
+const BROKEN: [(&str, &[&str]); 56] = [
     ("stock_ledger", &["UPDATE stock SET available = available - 1 WHERE sku = 'A'"]),
-    ("stock_ledger", &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4"]),
+    (
+        "stock_ledger",
+        &["UPDATE stock_ledger SET sku = 'B' WHERE order_id = 0", "UPDATE stock SET available = -4 WHERE sku = 'A'"],
+    ),
     ("stock_reservations", &["UPDATE stock_reservation SET items = '{\"A\":3}' WHERE order_id = 4"]),
     ("stock_reservations", &["UPDATE stock_reservation SET items = 'x' WHERE order_id = 5"]),
     ("order_rows reservations_match_orders", &["UPDATE orders SET status = 0 WHERE id = 4"]),
@@ -21,7 +24,7 @@ const BROKEN: [(&str, &[&str]); 49] = [
         &[
             "UPDATE stock_reservation SET status = 3 WHERE order_id = 1",
             "DELETE FROM stock_ledger WHERE order_id = 1",
-            "UPDATE stock SET available = available + 2, sold = sold - 2",
+            "UPDATE stock SET available = available + 2, sold = sold - 2 WHERE sku = 'A'",
         ],
     ),
     (
@@ -29,7 +32,7 @@ const BROKEN: [(&str, &[&str]); 49] = [
         &[
             "UPDATE stock_reservation SET status = 1 WHERE order_id = 5",
             "DELETE FROM stock_ledger WHERE order_id = 5 AND kind = 4",
-            "UPDATE stock SET available = available - 2, frozen = frozen + 2",
+            "UPDATE stock SET available = available - 2, frozen = frozen + 2 WHERE sku = 'A'",
         ],
     ),
     ("paid_orders_have_payment statistics", &["UPDATE payment_record SET amount = amount - 1 WHERE order_id = 1"]),
@@ -82,6 +85,13 @@ const BROKEN: [(&str, &[&str]); 49] = [
     ("order_view", &["DELETE FROM order_view WHERE id = 1"]),
     ("order_view", &["UPDATE order_view SET version = version - 1 WHERE id = 3"]),
     ("order_view", &["UPDATE order_view SET version = version + 1 WHERE id = 3"]),
+    ("copies", &["UPDATE sku_availability SET version = 2 WHERE sku = 'A'"]),
+    ("copies", &["UPDATE sku_availability SET available = 5 WHERE sku = 'D'"]),
+    ("copies", &["UPDATE sku_availability SET sku = 'E' WHERE sku = 'C'"]),
+    ("copies", &["UPDATE merchant_account SET version = 5 WHERE merchant_id = 9"]),
+    ("copies", &["UPDATE merchant_account SET active = 0 WHERE merchant_id = 7"]),
+    ("copies", &["UPDATE merchant_account SET accepts = 'x' WHERE merchant_id = 7"]),
+    ("copies", &["DELETE FROM merchant WHERE id = 9"]),
     ("nothing_stuck", &["UPDATE message_record SET status = 0, next_at = 1 WHERE event_id = '1:ORDER_CREATED'"]),
     ("nothing_stuck", &["UPDATE orders SET due_at = 1 WHERE id = 4"]),
     ("nothing_stuck", &["UPDATE orders SET due_at = NULL WHERE id = 4"]),
@@ -140,10 +150,10 @@ async fn reopen(file: &std::path::Path, clock: &Clock) -> Db {
 /// Takes away what is not a role's own.
 async fn keep_only(db: &Db, role: Role) {
     let tables: [(Role, &[&str]); 4] = [
-        (Role::Order, &["orders", "order_item", "coupon", "coupon_template"]),
-        (Role::Payment, &["payment_record", "refund_record"]),
+        (Role::Order, &["orders", "order_item", "coupon", "coupon_template", "sku_availability"]),
+        (Role::Payment, &["payment_record", "refund_record", "merchant_account"]),
         (Role::Stock, &["stock", "stock_reservation", "stock_ledger"]),
-        (Role::Notify, &["user_points", "points_record", "points_source", "order_view"]),
+        (Role::Notify, &["user_points", "points_record", "points_source", "order_view", "merchant"]),
     ];
     let mut conn = db.read().await.unwrap();
     for table in tables.iter().filter(|(owner, _)| *owner != role).flat_map(|(_, tables)| *tables) {

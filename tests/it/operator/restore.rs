@@ -50,6 +50,13 @@ impl Shop {
         if done.status.success() { String::new() } else { found }
     }
 
+    /// The audit finds nothing but copies that are ahead of their source.
+    fn is_whole_but_for_copies(&self) -> bool {
+        let found = self.audit();
+        let rows = found.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        rows.filter(|row| row["kind"] == "violation").all(|row| row["check"] == "copies")
+    }
+
     /// Orders of `users` that are paid and go to their end, and one that is canceled.
     fn orders(&self, users: std::ops::Range<u32>) {
         let file = self.shared.dir().join("orders.jsonl");
@@ -105,11 +112,17 @@ async fn restored_database_gets_lost_events_from_the_brokers() {
     }
     stock.server.start_again();
     let started = Instant::now();
-    while let found @ 1.. = shop.audit().len() {
+    while !shop.is_whole_but_for_copies() {
         let lag = rows(&shop.shared, &["mq", "offsets", "show", group]);
-        assert!(started.elapsed() < DEADLINE, "{found}: {}\n{lag:?}\n{}", shop.audit(), stock.server.log());
+        assert!(started.elapsed() < DEADLINE, "{}\n{lag:?}\n{}", shop.audit(), stock.server.log());
     }
     let level = shop.rows(&["stock", "get", "A1"]);
     // Two of each order that was not canceled: 4 before the backup, 7 after it.
     assert_eq!((&level[0]["available"], &level[0]["sold"]), (&Value::from(978), &Value::from(22)), "{level:?}");
+
+    // The order role has heard of later versions than there are now, and hears of the level once these are stepped over.
+    rows(&shop.shared, &["audit", "--repair", "--settle", "0s", "--bound", "1s", "--yes", "--reason", "a backup"]);
+    let known = || shop.rows(&["product", "get", "A1"])[0]["available"] == 978;
+    eventually("the order role knows the level", async || known()).await;
+    eventually("all is well after the loss", async || clean()).await;
 }

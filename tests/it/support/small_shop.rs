@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ruyi::audit::{self, Options, Report, RoleDbs};
 use ruyi::db::delivery::{self, Delivery, Kind as Call};
+use ruyi::db::merchants::{self, Merchant, Profile};
 use ruyi::db::notification::{self, Notification};
 use ruyi::db::outbox::Status as OutboxStatus;
 use ruyi::db::payments::{PaymentRow, RefundRow, RefundStatus};
@@ -11,9 +12,9 @@ use ruyi::db::points::Record;
 use ruyi::db::statistics::{self, Key, Sum};
 use ruyi::db::stock::{Movement, Reservation};
 use ruyi::db::tx::Draft;
-use ruyi::db::{Db, DbError, Tx, coupons, gateway, inbox, orders, payments, points, sql, stock};
+use ruyi::db::{Db, DbError, Tx, availability, coupons, gateway, inbox, orders, payments, points, sql, stock};
 use ruyi::domain::coupon::{self, Terms};
-use ruyi::domain::event::{Group, Kind, RefundKind};
+use ruyi::domain::event::{Group, InventorySync, Kind, RefundKind};
 use ruyi::domain::id::PaymentId;
 use ruyi::domain::money::Money;
 use ruyi::domain::order::{OrderState, RefundState, Status};
@@ -353,6 +354,36 @@ async fn write_gateway(tx: &mut Tx) -> Result<(), DbError> {
     statistics::add(tx, &sums).await
 }
 
+/// SKUs without pieces, beside that of the orders.
+const EMPTY: [&str; 2] = ["C", "D"];
+
+/// What the order role knows of stock, and the payment role of merchants. Of the SKU of the orders and of merchant 8 the
+/// last change is on its way, which is no fault.
+async fn write_copies(tx: &mut Tx) -> Result<(), DbError> {
+    stock::create(tx, &EMPTY.map(str::to_owned), START_MS).await?;
+    let told = |sku: &str| InventorySync { sku: sku.to_owned(), available: 0, frozen: 0, sold: 0, version: 0 };
+    availability::learn(tx, &["A", "C", "D"].map(told)).await?;
+
+    for id in [7, 8, 9] {
+        let (name, tenant_id, notify_url) = ("M".to_owned(), String::new(), String::new());
+        let mut merchant = Merchant {
+            id,
+            profile: Profile { name, tenant_id, notify_url, active: true, accepts: vec![] },
+            secret: "whsec_s".into(),
+            old: vec![],
+            version: 3,
+            created_at: START_MS,
+            updated_at: START_MS,
+        };
+        merchants::put_accounts(tx, &[&merchant.changed()]).await?;
+        if id == 8 {
+            (merchant.version, merchant.profile.active) = (4, false);
+        }
+        merchants::put(tx, &merchant).await?;
+    }
+    Ok(())
+}
+
 /// A small shop, in order, ten minutes ago.
 pub async fn small_shop(test: &TestDb) {
     let done = write_tx!(test.db, [], |tx| {
@@ -370,6 +401,7 @@ pub async fn small_shop(test: &TestDb) {
             case.movements.iter().for_each(|kind| level.apply(kind.movement(2)));
         }
         write_gateway(tx).await?;
+        write_copies(tx).await?;
         assert_eq!(level, Level { available: 96, frozen: 2, sold: 2 });
         stock::update(tx, &BTreeMap::from([("A", stock::Stocked { level, version: 0 })])).await
     });

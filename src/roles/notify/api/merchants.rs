@@ -12,10 +12,8 @@ use utoipa_axum::routes;
 
 use crate::config::Scope;
 use crate::db::merchants::{self, Merchant, Profile};
-use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
 use crate::delivery::{Targets, webhook};
-use crate::domain::event::Kind;
 use crate::domain::id::{MerchantId, parse_id};
 use crate::domain::merchant::{Accept, is_name};
 use crate::http::{ApiJson, Auth, Caller, Problem, guarded, require};
@@ -193,9 +191,7 @@ async fn set(tx: &mut Tx, id: i64, profile: Profile, first: SecretString) -> Res
         }
     };
     merchants::put(tx, &merchant).await?;
-    let (body, version) = (merchant.changed(), merchant.version.to_string());
-    let draft = Draft::new(Kind::MerchantChanged, id, &body, None);
-    tx.emit(&Draft { discriminator: &version, ..draft })?;
+    merchants::tell(tx, &merchant)?;
     Ok((merchant, is_new))
 }
 
