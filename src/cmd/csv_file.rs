@@ -1,5 +1,5 @@
 //! CSV files from elsewhere. Each record knows the line at which it begins, whatever its line ends and however many lines
-//! its quotes hold, and a record that cannot be read costs none of those behind it.
+//! its quotes hold, and a record that cannot be read costs none of those behind it. A file without an end is given up.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,6 +11,10 @@ use encoding_rs::{Encoding, UTF_8};
 
 /// A longer line is refused, so that a file without line ends is not taken into memory.
 const LINE_MAX_BYTES: usize = 1 << 20;
+/// What is read of such a line: one that goes on may have no end.
+const SKIPPED_MAX_BYTES: usize = 16 << 20;
+/// Lines of a file: whoever reads one keeps something of each line.
+const FILE_MAX_LINES: u64 = 10_000_000;
 /// Lines of a record: a quote that nobody closed would take all that follows.
 const RECORD_MAX_LINES: usize = 20;
 
@@ -31,6 +35,14 @@ pub(super) enum RecordError {
         /// Where it begins, from 1.
         line: u64,
         /// Why.
+        why: &'static str,
+    },
+    /// This is no table, or more of one than is read at once: nothing further is read.
+    #[error("line {line}: {why}")]
+    Endless {
+        /// Where the reading ended, from 1.
+        line: u64,
+        /// Why, and what to do.
         why: &'static str,
     },
     /// Nothing further can be read.
@@ -86,6 +98,8 @@ pub(super) struct Records<R> {
     ahead: VecDeque<Line>,
     /// Lines read so far.
     read: u64,
+    /// Lines that are read at most.
+    most: u64,
     is_done: bool,
 }
 
@@ -95,29 +109,51 @@ struct Line {
     is_too_long: bool,
 }
 
+/// What was read of a line.
+struct Taken {
+    /// Without the line end; nothing of a line that is too long.
+    bytes: Vec<u8>,
+    length: usize,
+    /// Up to its end.
+    is_whole: bool,
+}
+
 impl<R: Read> Records<R> {
     /// Of what this reader gives.
     pub fn new(reader: R) -> Self {
-        Self { reader: BufReader::new(reader), ahead: VecDeque::new(), read: 0, is_done: false }
+        let (reader, ahead, most) = (BufReader::new(reader), VecDeque::new(), FILE_MAX_LINES);
+        Self { reader, ahead, read: 0, most, is_done: false }
     }
 
-    fn next_line(&mut self) -> io::Result<Option<Line>> {
+    fn next_line(&mut self) -> Result<Option<Line>, RecordError> {
         if let Some(line) = self.ahead.pop_front() {
             return Ok(Some(line));
         }
 
-        let Some((mut bytes, is_too_long)) = read_line(&mut self.reader)? else { return Ok(None) };
+        let Some(Taken { mut bytes, length, is_whole }) = read_line(&mut self.reader)? else { return Ok(None) };
         self.read += 1;
-        if self.read == 1 {
+        let line = self.read;
+        if !is_whole {
+            let why =
+                "it has no end within 16 MiB: this is no CSV file, or its line ends were lost; export it once more";
+            return Err(RecordError::Endless { line, why });
+        }
+        if line > self.most {
+            let why = "more than 10,000,000 lines are not read: see whether it is the right file, and split it";
+            return Err(RecordError::Endless { line, why });
+        }
+
+        if line == 1 {
             if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is UTF-16: save it as CSV in UTF-8"));
+                let error = io::Error::new(io::ErrorKind::InvalidData, "it is UTF-16: save it as CSV in UTF-8");
+                return Err(error.into());
             }
             // A byte order mark in front of a quote would hide the quote.
             if bytes.starts_with("\u{feff}".as_bytes()) {
                 bytes.drain(..3);
             }
         }
-        Ok(Some(Line { number: self.read, bytes, is_too_long }))
+        Ok(Some(Line { number: line, bytes, is_too_long: length > LINE_MAX_BYTES }))
     }
 
     fn record(&mut self) -> Result<Option<Record>, RecordError> {
@@ -165,25 +201,25 @@ impl<R: Read> Iterator for Records<R> {
             return None;
         }
         let record = self.record().transpose();
-        self.is_done = matches!(record, None | Some(Err(RecordError::Input(_))));
+        self.is_done = matches!(record, None | Some(Err(RecordError::Endless { .. } | RecordError::Input(_))));
         record
     }
 }
 
-/// The next line without its end, which is `\n`, `\r\n` or `\r`, and whether it was too long to be kept.
-fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
-    let (mut bytes, mut is_too_long, mut is_any) = (Vec::new(), false, false);
+/// The next line, whose end is `\n`, `\r\n` or `\r`; of one that goes on and on the beginning.
+fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Taken>> {
+    let (mut bytes, mut length, mut is_any) = (Vec::new(), 0, false);
     loop {
         let buffer = reader.fill_buf()?;
         if buffer.is_empty() {
-            return Ok(is_any.then_some((bytes, is_too_long)));
+            return Ok(is_any.then_some(Taken { bytes, length, is_whole: true }));
         }
         is_any = true;
         let end = memchr::memchr2(b'\r', b'\n', buffer);
         let part = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
-        is_too_long |= bytes.len() + part.len() > LINE_MAX_BYTES;
-        if is_too_long {
-            bytes.clear();
+        length += part.len();
+        if length > LINE_MAX_BYTES {
+            bytes = Vec::new();
         } else {
             bytes.extend_from_slice(part);
         }
@@ -191,6 +227,9 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
         let Some(end) = end else {
             let read = buffer.len();
             reader.consume(read);
+            if length > SKIPPED_MAX_BYTES {
+                return Ok(Some(Taken { bytes, length, is_whole: false }));
+            }
             continue;
         };
         let is_return = buffer.get(end) == Some(&b'\r');
@@ -198,7 +237,7 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
         if is_return && reader.fill_buf()?.first() == Some(&b'\n') {
             reader.consume(1);
         }
-        return Ok(Some((bytes, is_too_long)));
+        return Ok(Some(Taken { bytes, length, is_whole: true }));
     }
 }
 
@@ -277,13 +316,31 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told() {
-        let long = format!("a\n{}\nb\n", "x".repeat(LINE_MAX_BYTES + 1));
+        let long = format!("a\n{}\nb\n", "x".repeat((1 << 20) + 1));
         assert_eq!(
             read(long.as_bytes()),
             [record(1, &["a"]), Err("line 2: it is longer than 1 MiB".to_owned()), record(3, &["b"])]
         );
         assert_eq!(read(b"\xff\xfea\0\n\0b\0").len(), 1);
         assert!(read(b"").is_empty());
+    }
+
+    #[test]
+    fn a_file_without_end_is_given_up() {
+        let endless = io::Cursor::new("a\n").chain(io::repeat(0));
+        let told: Vec<_> = Records::new(endless).map(|record| record.map(|record| record.line)).collect();
+        assert!(matches!(told[..], [Ok(1), Err(RecordError::Endless { line: 2, .. })]), "{told:?}");
+    }
+
+    #[test]
+    fn a_file_has_so_many_lines_at_most() {
+        for more in ["c\nd\n", "\n\n\n\n"] {
+            let mut records = Records::new(io::Cursor::new(format!("a\nb\n{more}")));
+            records.most = 3;
+            let told: Vec<_> = records.map(|record| record.map(|record| record.line)).collect();
+            assert!(matches!(told[..2], [Ok(1), Ok(2)]), "{told:?}");
+            assert!(matches!(told.last(), Some(Err(RecordError::Endless { line: 4, .. }))), "{told:?}");
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ where
 {
     let mut records = Records::new(csv_file::open(path)?);
     let head = records.next().context("the file is empty: its first line has to name the columns")?;
-    let head = head.context("the head of the file cannot be read")?;
+    let head = head.with_context(|| format!("the head of {} cannot be read", path.display()))?;
     let places = places::<R>(&head.texts(UTF_8).context("the head of the file is not UTF-8")?)?;
 
     let progress = bulk::counter();
@@ -84,7 +84,9 @@ where
         let (line, row) = match record {
             Ok(record) => (record.line, read::<R>(&record, &places)),
             Err(RecordError::Broken { line, why }) => (line, Err(anyhow::anyhow!(why))),
-            Err(error @ RecordError::Input(_)) => return Err(error.into()),
+            Err(error @ (RecordError::Endless { .. } | RecordError::Input(_))) => {
+                return Err(error).with_context(|| format!("{} is not read any further", path.display()));
+            }
         };
         summary.lines += 1;
         let row = row.and_then(|row| match seen.insert(row.key().to_owned(), line) {

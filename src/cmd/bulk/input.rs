@@ -16,6 +16,8 @@ use crate::domain::id::OrderId;
 const AHEAD: usize = 64;
 /// A longer line is refused, so that a file without line ends is not taken into memory.
 const LINE_MAX_BYTES: u64 = 1 << 20;
+/// What is skipped of such a line: one that goes on may have no end.
+const SKIPPED_MAX_BYTES: u64 = 16 << 20;
 
 /// One item of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +104,11 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Result<String, &'st
             bytes.pop();
         }
     } else if u64::try_from(bytes.len()) == Ok(LINE_MAX_BYTES) {
-        reader.skip_until(b'\n')?;
+        let mut rest = reader.by_ref().take(SKIPPED_MAX_BYTES);
+        rest.skip_until(b'\n')?;
+        if rest.limit() == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of it is longer than 16 MiB"));
+        }
         return Ok(Some(Err("the line is longer than 1 MiB")));
     }
     Ok(Some(String::from_utf8(bytes).map_err(|_| "the line is not UTF-8")))
@@ -165,7 +171,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_line_is_one_failure() {
+    async fn a_line_without_end_is_given_up() {
+        let lines: Vec<Item> = from_reader(io::repeat(0)).unwrap().collect().await;
+        let told: Vec<&LineError> = lines.iter().map(|line| line.as_ref().unwrap_err()).collect();
+        assert!(matches!(&told[..], [only] if only.number == 1 && only.why.contains("16 MiB")), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_one_failure() {
         let mut bytes = vec![b'x'; 3 << 20];
         bytes.extend_from_slice(b"\nnext\n");
         let lines = read(bytes).await;

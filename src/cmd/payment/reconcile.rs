@@ -27,6 +27,8 @@ use totals::{Around, Totals};
 const BATCH: usize = 1_000;
 /// Lines that cannot be read and are told one by one.
 const TOLD_AT_MOST: u64 = 100;
+/// Differences between a file and what is on record: with more it is a file of something else.
+const DIFFERENCES_MAX: usize = 1_000_000;
 /// Exit code: not all of the statement was compared.
 const INCOMPLETE: u8 = 3;
 
@@ -193,16 +195,27 @@ impl<'a> Reading<'a> {
                     }
                 }
                 Err(RecordError::Broken { line, why }) => self.complain(line, why),
-                Err(error @ RecordError::Input(_)) => return Err(error.into()),
+                Err(error @ (RecordError::Endless { .. } | RecordError::Input(_))) => return Err(error.into()),
             }
             if self.batch.len() == BATCH {
-                self.comparison.lines(&self.batch).await?;
-                self.batch.clear();
+                self.compare().await?;
             }
         }
-        self.comparison.lines(&self.batch).await?;
+        self.compare().await?;
         self.comparison.missing().await?;
         self.is_cut = self.layout.form.has_totals() && !self.totals.is_complete();
+        Ok(())
+    }
+
+    async fn compare(&mut self) -> anyhow::Result<()> {
+        self.comparison.lines(&self.batch).await?;
+        let last = self.batch.last().map_or(0, |line| line.number);
+        self.batch.clear();
+        anyhow::ensure!(
+            self.comparison.differences.len() <= DIFFERENCES_MAX,
+            "line {last}: more than {DIFFERENCES_MAX} differences until here: see whether it is the statement of this \
+             channel and day, and whether database.url names its payments"
+        );
         Ok(())
     }
 

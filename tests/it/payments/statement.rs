@@ -107,12 +107,16 @@ impl Statement {
     fn run_bytes(&self, bytes: &[u8], more: &[&str]) -> Output {
         let file = self.dir.path().join("statement.csv");
         std::fs::write(&file, bytes).unwrap();
+        self.command(&file).args(more).output().unwrap()
+    }
+
+    fn command(&self, file: &std::path::Path) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ruyi"));
         command.env_clear().current_dir(self.dir.path());
         let data_dir = format!("data_dir={}", self.dir.path().display());
         command.args(["payment", "reconcile", "--set", &data_dir]);
-        command.arg(file).args(["--output", "jsonl", "--date", DAY]).args(more);
-        command.output().unwrap()
+        command.arg(file).args(["--output", "jsonl", "--date", DAY]);
+        command
     }
 
     fn differences(&self, text: &str) -> (Option<i32>, Vec<Value>) {
@@ -369,6 +373,23 @@ async fn columns_may_have_other_names() {
         let (code, _, stderr) = told(statement.run_bytes(&file, &[&args[..2], &wrong[..]].concat()));
         assert_eq!(code, Some(2), "{wrong:?}: {stderr}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_without_end_is_given_up() {
+    let statement = Statement::new().await;
+    let mut command = tokio::process::Command::from(statement.command(std::path::Path::new("/dev/zero")));
+    let ended = command.args(["--channel", "sandbox"]).kill_on_drop(true).output();
+    let output = tokio::time::timeout(std::time::Duration::from_secs(120), ended).await.expect("it ends").unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{stderr}");
+    assert!(stderr.contains("cannot reconcile /dev/zero") && stderr.contains("line 1: it has no end"), "{stderr}");
+
+    // What is kept of a line is no longer than what it may be.
+    let long = format!("{HEADER}\nPAYMENT,{},#1,,59.80,CNY,\n{OTHERS}", "T".repeat(300));
+    let (code, rows, stderr) = told(statement.run(&long, &["--channel", "sandbox"]));
+    assert_eq!((code, named(&rows)), (Some(3), vec![("missing", Value::Null)]), "{stderr}");
+    assert!(stderr.contains("error: line 2: transactionNo has more than 200 characters"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

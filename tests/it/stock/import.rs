@@ -60,6 +60,20 @@ async fn products_are_imported_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_without_end_are_not_imported() {
+    let stock = ["stock", "import", "/dev/zero", "--reason", "stocktaking"];
+    for args in [&["product", "import", "/dev/zero"][..], &stock] {
+        // Nobody has to be there: it is read before anything is sent.
+        let mut command = tokio::process::Command::from(program::command("http://127.0.0.1:1", args));
+        let ended = command.kill_on_drop(true).output();
+        let output = tokio::time::timeout(std::time::Duration::from_secs(120), ended).await.expect("it ends").unwrap();
+        let (code, _, err) = told(&output);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("the head of /dev/zero cannot be read") && err.contains("line 1: it has no end"), "{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_is_imported_with_its_reason() {
     let serving = Serving::start(&["stock.sync_interval=1h"]).await;
     let mut file = String::from("available,sku\n");

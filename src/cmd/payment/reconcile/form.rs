@@ -10,6 +10,9 @@ use crate::cmd::csv_file::{Record, Records, guess};
 /// Lines in front of the header, at most.
 const PREAMBLE_MAX: usize = 50;
 
+/// Characters of what is read of a line, at most: no number, amount or currency has more.
+const TEXT_MAX: usize = 200;
+
 /// Who made the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Form {
@@ -212,13 +215,16 @@ impl Layout {
     /// are no part of it.
     ///
     /// # Errors
-    /// It is no text in the encoding of the file.
+    /// It is no text in the encoding of the file, or a long one.
     pub fn text(&self, record: &Record, column: Column) -> Result<String, String> {
         let Some((place, name)) = self.places.get(&column) else { return Ok(String::new()) };
         let text = record.text(*place, self.encoding).ok_or_else(|| {
             let encoding = self.encoding.name();
             format!("{name} is not {encoding}: say which encoding the file has with --encoding")
         })?;
+        if text.chars().count() > TEXT_MAX {
+            return Err(format!("{name} has more than {TEXT_MAX} characters"));
+        }
         Ok(bare(&text).to_owned())
     }
 
