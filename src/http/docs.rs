@@ -75,6 +75,7 @@ fn complete(operation: &mut Operation) {
         ("400", "The request cannot be read.", true),
         ("401", "No key, or one that is not known; of a callback: no signature that counts.", true),
         ("403", "The key may not do this.", !is_signed),
+        ("408", "The body does not come within half of http.request_timeout; nothing was done.", has_body),
         ("413", "The body is larger than http.body_limit.", true),
         ("415", "The body is not JSON.", has_body && !is_signed),
         ("422", "The values are wrong.", has_body),

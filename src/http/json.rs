@@ -1,5 +1,7 @@
 //! JSON bodies in, with every way to get one wrong answered by a problem document.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -7,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 
-/// A JSON body. 415 for another or no content type, 413 when it is too large, 400 when it is not JSON (with line and
-/// column), 422 when a field has the wrong type or is missing (with the field).
+/// A JSON body. 415 for another or no content type, 413 when it is too large, 408 when it does not come, 400 when it is
+/// not JSON (with line and column), 422 when a field has the wrong type or is missing (with the field).
 #[derive(Clone, Copy, Debug)]
 pub struct ApiJson<T>(pub T);
 
@@ -48,15 +50,30 @@ where
     }
 }
 
+/// How long the body of a request may take; set by the limits of the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyTime(pub Duration);
+
 /// The whole body of a request.
 ///
 /// # Errors
-/// 413 when it is too large, 400 when it cannot be read.
+/// 413 when it is too large, 408 when it does not come in time, 400 when it cannot be read.
 pub async fn read_body(request: Request) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+    let limit = request.extensions().get().map_or(Duration::MAX, |BodyTime(limit)| *limit);
+    let read = tokio::time::timeout(limit, Bytes::from_request(request, &())).await.map_err(|_| too_late())?;
+    read.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text())),
     })
+}
+
+/// 408.
+fn too_late() -> Problem {
+    Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "request-timeout",
+        "the body did not come within half of http.request_timeout, and nothing was done: send all of it, and sooner",
+    )
 }
 
 /// 413.

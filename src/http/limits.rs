@@ -9,20 +9,23 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{BoxError, Router};
+use axum::{BoxError, Extension, Router};
 use futures_util::StreamExt;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use super::json::too_large;
+use super::json::{BodyTime, too_large};
 use super::problem::{Problem, RETRY_AFTER_SECONDS};
 use crate::config::Http;
 
 /// A body over the limit is read and dropped up to this many times the limit, so that its sender, who writes before it
 /// reads, sees the answer instead of a reset connection.
 const DRAIN_FACTOR: usize = 4;
+
+/// The body of a request has this part of its time: what is left is for the work.
+const BODY_SHARE: u32 = 2;
 
 /// The limits of one server.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// One request.
     pub timeout: Duration,
+    /// Its body, from when it is read: shorter than `timeout`, so that its sender is told whose fault it is.
+    pub body: Duration,
     /// Open connections, beside a few for probes.
     pub connections: usize,
     /// How long a connection may wait for its next request.
@@ -49,6 +54,7 @@ impl From<&Http> for Limits {
             body_bytes: http.body_limit.as_usize(),
             concurrency: http.concurrency,
             timeout: http.request_timeout.duration(),
+            body: http.request_timeout.duration() / BODY_SHARE,
             connections: http.connections,
             idle: http.idle_timeout.duration(),
             head: http.head_timeout.duration(),
@@ -68,7 +74,8 @@ impl Limits {
             .layer(middleware::from_fn(refuse_odd))
             .layer(DefaultBodyLimit::disable())
             .layer(RequestBodyLimitLayer::new(self.body_bytes))
-            .layer(middleware::from_fn_with_state(self.body_bytes, refuse_large))
+            .layer(middleware::from_fn_with_state(self, refuse_large))
+            .layer(Extension(BodyTime(self.body)))
             .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, self.timeout))
             .layer(shed)
     }
@@ -91,13 +98,16 @@ async fn refuse_odd(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn refuse_large(State(limit): State<usize>, request: Request, next: Next) -> Response {
+async fn refuse_large(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let limit = limits.body_bytes;
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match length.and_then(|text| text.parse::<usize>().ok()) {
         Some(length) if length > limit => {
             // A caller that waits for "100 Continue" sends nothing until we read: it gets its answer right away.
             if !request.headers().contains_key(header::EXPECT) {
-                drain(request.into_body(), limit.saturating_mul(DRAIN_FACTOR)).await;
+                let drained = drain(request.into_body(), limit.saturating_mul(DRAIN_FACTOR));
+                // Whether the rest comes or not, the answer is the same.
+                let _ = tokio::time::timeout(limits.body, drained).await;
             }
             too_large().into_response()
         }

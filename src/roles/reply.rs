@@ -140,7 +140,7 @@ pub fn key_reused() -> Problem {
 /// The body of a request that is signed. What is not signed at all, or too long ago, is refused before it is read.
 ///
 /// # Errors
-/// 401 for headers of no signature; 400 or 413 for a body that cannot be read.
+/// 401 for headers of no signature; 400, 408 or 413 for a body that cannot be read.
 pub async fn signed_body(request: Request, now_ms: i64, tolerance_ms: i64) -> Result<(HeaderMap, Bytes), Problem> {
     sign::signed_at(request.headers(), now_ms, tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;

@@ -58,6 +58,7 @@ const LIMITS: Limits = Limits {
     body_bytes: 1 << 20,
     concurrency: 64,
     timeout: Duration::from_secs(30),
+    body: Duration::from_secs(30),
     connections: 64,
     idle: Duration::from_secs(100),
     head: Duration::from_secs(100),
@@ -236,6 +237,29 @@ async fn a_slow_request_is_given_up() {
     let server = start(Limits { timeout: Duration::from_millis(50), ..LIMITS }, &[]).await;
     let body = problem(server.get("/wait").await, 504).await;
     assert_eq!(body["type"], "urn:ruyi:problem:timeout");
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_answered_408() {
+    let server = start(Limits { body: Duration::from_millis(50), ..LIMITS }, &[]).await;
+    for (head, status) in [
+        ("content-length: 90", 408),
+        ("transfer-encoding: chunked", 408),
+        // What is too large is that, whether it comes or not.
+        ("content-length: 9000000", 413),
+    ] {
+        let mut stream = TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
+        let begin = "POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        stream.write_all(format!("{begin}{head}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // It ends only when the server closes.
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{head}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json"), "{head}: {answer}");
+        assert!(!answer.contains("retry-after"), "{head}: {answer}");
+        assert!(status != 408 || answer.contains("connection: close"), "{head}: {answer}");
+    }
 }
 
 #[tokio::test]
