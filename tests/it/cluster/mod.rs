@@ -1,3 +1,4 @@
 //! Whole clusters: the runner takes these tests beside all others, by `cluster::`, a path that no other test has.
 
+mod campaign;
 mod survival;

@@ -22,14 +22,14 @@ const OUTAGE: Duration = Duration::from_secs(30);
 
 /// Which orders go through a part.
 #[derive(Clone, Copy, PartialEq)]
-enum Cases {
+pub(super) enum Cases {
     All,
     /// Without those that must be paid within seconds (wrongly) to end as they should: an outage takes longer.
     NoHurry,
 }
 
 /// `count` lines of the example, among them each kind of case; different ones for each `part`.
-fn sample(count: usize, part: usize, cases: Cases) -> String {
+pub(super) fn sample(count: usize, part: usize, cases: Cases) -> String {
     let kind = |line: &str| {
         let parsed: Value = serde_json::from_str(line).unwrap_or_default();
         parsed["case"].as_str().unwrap_or("malformed").to_owned()

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -60,9 +60,26 @@ pub struct Instance {
     pub name: String,
     url: String,
     server: ChildProcess,
+    /// How wrong its clock is, as `faketime` reads it; there where clocks of their own were asked for.
+    clock: PathBuf,
 }
 
 impl Instance {
+    /// It hangs from now on.
+    pub fn freeze(&self) {
+        self.server.signal("STOP");
+    }
+
+    /// A frozen process goes on.
+    pub fn thaw(&self) {
+        self.server.signal("CONT");
+    }
+
+    /// From the next second on its clock is wrong by so many seconds.
+    pub fn set_clock(&self, seconds: i64) {
+        std::fs::write(&self.clock, format!("{seconds:+}\n")).unwrap();
+    }
+
     /// `kill -9`, and the same again, as whatever looks after processes would do.
     pub fn kill_and_start_again(&self) {
         self.server.kill();
@@ -85,6 +102,8 @@ pub struct RolePlan {
     pub workers: usize,
     /// Further sections of the configuration.
     pub settings: String,
+    /// Each process has a clock of its own, where Debian's `faketime` is installed.
+    pub clocks: bool,
 }
 
 pub struct RoleCluster {
@@ -104,7 +123,7 @@ impl RoleCluster {
         for role in ROLES {
             databases.push(mariadb.create(&format!("ruyi_{role}")).await);
         }
-        let plan = RolePlan { databases, instances: INSTANCES, workers: 1, settings: String::new() };
+        let plan = RolePlan { databases, instances: INSTANCES, workers: 1, settings: String::new(), clocks: false };
         let roles = Self::start(plan).await?;
         Some(Self { mariadb: Some(mariadb), ..roles })
     }
@@ -158,14 +177,15 @@ impl RoleCluster {
         self.dir.path().join("ruyi.toml")
     }
 
-    /// The program with the configuration of these roles and nothing of the environment's.
-    fn command(&self, args: &[&str]) -> Vec<OsString> {
+    /// The program with the configuration of these roles, and of the environment's settings only `environment`.
+    fn command(&self, environment: &[OsString], args: &[&str]) -> Vec<OsString> {
         let mut command = vec![OsString::from("env")];
         let ours = std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();
             name.starts_with("RUYI_") || name == "RUST_LOG"
         });
         command.extend(ours.flat_map(|(name, _)| ["-u".into(), name]));
+        command.extend_from_slice(environment);
         command.push(env!("CARGO_BIN_EXE_ruyi").into());
         command.extend(["--config".into(), self.config().into()]);
         command.extend(args.iter().map(OsString::from));
@@ -174,9 +194,11 @@ impl RoleCluster {
 
     fn run(&mut self, name: &str, args: &[&str], port: u16) {
         let listen = format!("127.0.0.1:{port}");
-        let command = self.command(&[args, &["--listen", &listen]].concat());
+        let clock = self.dir.path().join(format!("{name}.clock"));
+        let environment = if self.plan.clocks { clock_of_its_own(&clock) } else { Vec::new() };
+        let command = self.command(&environment, &[args, &["--listen", &listen]].concat());
         let server = ChildProcess::start(name, self.dir.path().join(name), command);
-        self.instances.push(Instance { name: name.to_owned(), url: format!("http://{listen}"), server });
+        self.instances.push(Instance { name: name.to_owned(), url: format!("http://{listen}"), server, clock });
     }
 
     pub async fn all_ready(&self) {
@@ -198,7 +220,7 @@ impl RoleCluster {
 
     /// Starts the program; its output is read when it has ended.
     pub fn spawn(&self, args: &[&str]) -> tokio::process::Child {
-        let command = self.command(args);
+        let command = self.command(&[], args);
         let mut child = tokio::process::Command::new(&command[0]);
         child.args(&command[1..]).current_dir(self.dir.path()).kill_on_drop(true);
         child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -245,6 +267,19 @@ impl RoleCluster {
         }
         text
     }
+}
+
+/// What makes a process see the time that `clock` says; nothing where `faketime` is not installed.
+fn clock_of_its_own(clock: &Path) -> Vec<OsString> {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let Some(library) = libraries.into_iter().find(|library| library.exists()) else { return Vec::new() };
+    std::fs::write(clock, "+0\n").unwrap();
+    let paths = [("LD_PRELOAD", library.as_path()), ("FAKETIME_TIMESTAMP_FILE", clock)];
+    let mut environment: Vec<OsString> = paths.map(|(name, path)| format!("{name}={}", path.display()).into()).to_vec();
+    // Waits go by the other clock, which nobody sets.
+    environment.extend(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"].map(OsString::from));
+    environment
 }
 
 /// A program that has ended.
