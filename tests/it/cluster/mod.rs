@@ -1,4 +1,5 @@
 //! Whole clusters: the runner takes these tests beside all others, by `cluster::`, a path that no other test has.
 
 mod campaign;
+mod crowd;
 mod survival;

@@ -278,7 +278,8 @@ fn clock_of_its_own(clock: &Path) -> Vec<OsString> {
     let paths = [("LD_PRELOAD", library.as_path()), ("FAKETIME_TIMESTAMP_FILE", clock)];
     let mut environment: Vec<OsString> = paths.map(|(name, path)| format!("{name}={}", path.display()).into()).to_vec();
     // Waits go by the other clock, which nobody sets.
-    environment.extend(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"].map(OsString::from));
+    let settings = ["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_DISABLE_SHM=1"];
+    environment.extend(settings.map(OsString::from));
     environment
 }
 

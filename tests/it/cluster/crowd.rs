@@ -1,0 +1,246 @@
+//! More callers than a process can serve: 3,000 who wait two seconds each, and 250 who ask and never read.
+//!
+//! Both are parts of `scripts/test soak`, since they want the machine for themselves; they print what they measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::support::clustered_roles::{ROLES, RoleCluster, RolePlan};
+use crate::support::servers::mariadb::MariaDb;
+
+const SKU: &str = "CROWD-1";
+/// A crowd, and how long each of it waits for an answer.
+const CALLERS: usize = 3_000;
+const PATIENCE: Duration = Duration::from_secs(2);
+const CROWDED: Duration = Duration::from_secs(20);
+/// Callers whom the process can serve; what it does for them is its capacity.
+const FEW: usize = 64;
+/// Callers who never read.
+const GLUTTONS: usize = 250;
+/// After the crowd has gone everything is as before within so long.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// Which server has the tables.
+#[derive(Clone, Copy, Debug)]
+enum Tables {
+    Sqlite,
+    MariaDb,
+}
+
+/// One process of each role on `tables`, with as many of [`SKU`] as anybody may want.
+struct Shop {
+    roles: RoleCluster,
+    url: String,
+    _mariadb: Option<MariaDb>,
+    _files: tempfile::TempDir,
+}
+
+impl Shop {
+    async fn on(tables: Tables, settings: String) -> Option<Self> {
+        let files = tempfile::tempdir().unwrap();
+        let (mut databases, mut mariadb) = (Vec::new(), None);
+        if let Tables::MariaDb = tables {
+            mariadb = Some(MariaDb::start()?);
+        }
+        for role in ROLES {
+            databases.push(match &mariadb {
+                Some(server) => server.create(&format!("ruyi_{role}")).await,
+                None => format!("sqlite://{}", files.path().join(format!("{role}.db")).display()),
+            });
+        }
+        let plan = RolePlan { databases, instances: 1, workers: 1, settings, clocks: false };
+        let roles = RoleCluster::start(plan).await?;
+        let client = Client::new();
+        let stock = &roles.urls("stock")[0];
+        let product = json!({"name": "A piece", "price": "1.00", "currency": "CNY"});
+        for (path, body) in [("products", product), ("stock", json!({"available": 100_000_000}))] {
+            let answer = client.put(format!("{stock}/{path}/{SKU}")).json(&body).send().await.unwrap();
+            assert!(answer.status().is_success(), "{path}: {answer:?}");
+        }
+        let url = roles.urls("order").remove(0);
+        Some(Self { roles, url, _mariadb: mariadb, _files: files })
+    }
+}
+
+/// What callers were told.
+#[derive(Default)]
+struct Told {
+    stop: AtomicBool,
+    accepted: AtomicUsize,
+    refused: AtomicUsize,
+    /// Nobody answered in time.
+    left: AtomicUsize,
+    otherwise: AtomicUsize,
+}
+
+/// Callers who order one after the other, and come again when they are told to.
+struct Callers {
+    told: Arc<Told>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Callers {
+    fn start(count: usize, url: &str) -> Self {
+        let told = Arc::new(Told::default());
+        let client = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        let call = |_| tokio::spawn(orders(client.clone(), format!("{url}/orders"), Arc::clone(&told)));
+        Self { tasks: (0..count).map(call).collect(), told }
+    }
+
+    async fn stop(self) -> Arc<Told> {
+        self.told.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        self.told
+    }
+}
+
+async fn orders(client: Client, url: String, told: Arc<Told>) {
+    let body = json!({"userId": "1", "items": [{"sku": SKU, "quantity": 1}]});
+    while !told.stop.load(Ordering::SeqCst) {
+        match client.post(&url).json(&body).send().await {
+            Ok(reply) if reply.status() == StatusCode::CREATED => {
+                told.accepted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(reply) if reply.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                told.refused.fetch_add(1, Ordering::SeqCst);
+                let after = reply.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+                tokio::time::sleep(Duration::from_secs(after.expect("a refusal says when to come again"))).await;
+            }
+            Ok(_) => {
+                told.otherwise.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(_) => {
+                told.left.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// Asks the probes twice a second; the slowest answer, and every one that was not 200.
+async fn probe(url: String, until: Duration) -> (Duration, Vec<String>) {
+    let client =
+        Client::builder().timeout(Duration::from_secs(10)).pool_max_idle_per_host(0).no_proxy().build().unwrap();
+    let (started, mut slowest, mut wrong) = (Instant::now(), Duration::ZERO, Vec::new());
+    while started.elapsed() < until {
+        for path in ["/healthz", "/readyz"] {
+            let asked = Instant::now();
+            match client.get(format!("{url}{path}")).send().await {
+                Ok(reply) if reply.status() == StatusCode::OK => {}
+                Ok(reply) => {
+                    wrong.push(format!("{path}: {} {}", reply.status(), reply.text().await.unwrap_or_default()))
+                }
+                Err(error) => wrong.push(format!("{path}: {error:?}")),
+            }
+            slowest = slowest.max(asked.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    (slowest, wrong)
+}
+
+/// How long it takes until three orders in a row are accepted, each within a second.
+async fn recovery(url: &str) -> Duration {
+    let client = Client::builder().timeout(Duration::from_secs(1)).no_proxy().build().unwrap();
+    let body = json!({"userId": "1", "items": [{"sku": SKU, "quantity": 1}]});
+    let (started, mut row) = (Instant::now(), 0);
+    while row < 3 {
+        assert!(started.elapsed() < RECOVERY, "the crowd has gone, and orders are not accepted");
+        let answer = client.post(format!("{url}/orders")).json(&body).send().await;
+        row = if answer.is_ok_and(|answer| answer.status() == StatusCode::CREATED) { row + 1 } else { 0 };
+    }
+    started.elapsed()
+}
+
+async fn crowd(tables: Tables) {
+    let Some(shop) = Shop::on(tables, String::new()).await else { return };
+    let few = Callers::start(FEW, &shop.url);
+    tokio::time::sleep(CROWDED / 2).await;
+    let told = few.stop().await;
+    let capacity = told.accepted.load(Ordering::SeqCst) as f64 / (CROWDED / 2).as_secs_f64();
+
+    let before = shop.roles.orders().await.unwrap();
+    let crowd = Callers::start(CALLERS, &shop.url);
+    let (slowest, wrong) = probe(shop.url.clone(), CROWDED).await;
+    let told = crowd.stop().await;
+    let recovery = recovery(&shop.url).await;
+    let stored = usize::try_from(shop.roles.orders().await.unwrap() - before).unwrap() - 3;
+    let accepted = told.accepted.load(Ordering::SeqCst);
+    let goodput = accepted as f64 / CROWDED.as_secs_f64();
+    let nobodys = stored.saturating_sub(accepted);
+    eprintln!(
+        "{tables:?}: {capacity:.0} orders/s of {FEW} callers; of {CALLERS} callers {goodput:.0}/s, {} refused, {} left, {} \
+         otherwise; {nobodys} of {stored} stored orders are nobody's; the slowest probe took {slowest:.1?}; as before \
+         after {recovery:.1?}",
+        told.refused.load(Ordering::SeqCst),
+        told.left.load(Ordering::SeqCst),
+        told.otherwise.load(Ordering::SeqCst),
+    );
+    assert!(accepted <= stored, "{accepted} accepted, {stored} stored");
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(nobodys * 10 < stored, "{nobodys} of {stored} belong to callers who had left");
+    // The crowd itself takes a part of the machine that this test runs on.
+    assert!(goodput > capacity * 0.5, "{goodput:.0} of {capacity:.0} orders/s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "wants the machine for itself: a part of scripts/test soak"]
+async fn three_thousand_callers_on_sqlite() {
+    crowd(Tables::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "wants the machine for itself: a part of scripts/test soak"]
+async fn three_thousand_callers_on_mariadb() {
+    crowd(Tables::MariaDb).await;
+}
+
+/// Each asks for much, again and again, and takes nothing; those who were given up come back.
+async fn never_read(url: String, stop: Arc<AtomicBool>) {
+    let addr = url.trim_start_matches("http://").to_owned();
+    let asked = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(64);
+    while !stop.load(Ordering::SeqCst) {
+        let Ok(mut stream) = TcpStream::connect(&addr).await else { continue };
+        let writes = async { while stream.write_all(asked.as_bytes()).await.is_ok() {} };
+        let _ = tokio::time::timeout(CROWDED, writes).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "wants the machine for itself: a part of scripts/test soak"]
+async fn two_hundred_fifty_who_never_read() {
+    // As many as they are have a place.
+    let places = format!("\n[http]\nconnections = {GLUTTONS}\n");
+    let Some(shop) = Shop::on(Tables::Sqlite, places).await else { return };
+    let stop = Arc::new(AtomicBool::new(false));
+    let gluttons: Vec<_> =
+        (0..GLUTTONS).map(|_| tokio::spawn(never_read(shop.url.clone(), Arc::clone(&stop)))).collect();
+    let few = Callers::start(4, &shop.url);
+    let (slowest, wrong) = probe(shop.url.clone(), CROWDED).await;
+    let told = few.stop().await;
+    stop.store(true, Ordering::SeqCst);
+    let recovery = recovery(&shop.url).await;
+    for glutton in gluttons {
+        glutton.abort();
+    }
+    eprintln!(
+        "beside {GLUTTONS} who never read: {} orders accepted, {} refused, {} left; the slowest probe took {slowest:.1?}; as \
+         before after {recovery:.1?}",
+        told.accepted.load(Ordering::SeqCst),
+        told.refused.load(Ordering::SeqCst),
+        told.left.load(Ordering::SeqCst),
+    );
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(told.accepted.load(Ordering::SeqCst) > 0, "others were served as well");
+    let ready: Value = Client::new().get(format!("{}/readyz", shop.url)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["status"], "ready", "{ready}");
+}
