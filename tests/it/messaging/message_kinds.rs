@@ -223,9 +223,10 @@ async fn timer(mq: &RocketMq) {
         delay: Delay::Until(now_ms + after_ms),
         ..message("KIND_TIMER", key, "{\"\u{8336}\":1}")
     };
-    // On a full second, which brokers round differently, and between two.
-    let full = 5_000 - now_ms % 1_000;
-    let batch = [at("later", 4_321), message("KIND_TIMER", "now", "{}"), at("full", full), at("soon", 1_500)];
+    // On a full second, which brokers round differently, and between two; so late that a busy machine has sent all of them
+    // before: a time that is past is refused.
+    let full = 11_000 - now_ms % 1_000;
+    let batch = [at("later", 10_321), message("KIND_TIMER", "now", "{}"), at("full", full), at("soon", 8_500)];
     for result in mq.publish(&batch).await {
         result.unwrap();
     }

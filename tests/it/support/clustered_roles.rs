@@ -177,7 +177,8 @@ impl RoleCluster {
         self.dir.path().join("ruyi.toml")
     }
 
-    /// The program with the configuration of these roles, and of the environment's settings only `environment`.
+    /// The program, or the one that `RUYI_TEST_PROGRAM` names, with the configuration of these roles, and of the
+    /// environment's settings only `environment`.
     fn command(&self, environment: &[OsString], args: &[&str]) -> Vec<OsString> {
         let mut command = vec![OsString::from("env")];
         let ours = std::env::vars_os().filter(|(name, _)| {
@@ -186,7 +187,7 @@ impl RoleCluster {
         });
         command.extend(ours.flat_map(|(name, _)| ["-u".into(), name]));
         command.extend_from_slice(environment);
-        command.push(env!("CARGO_BIN_EXE_ruyi").into());
+        command.push(std::env::var_os("RUYI_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_ruyi").into()));
         command.extend(["--config".into(), self.config().into()]);
         command.extend(args.iter().map(OsString::from));
         command
