@@ -1,7 +1,7 @@
-//! A campaign of faults at random on a cluster under load: kills, hangs, black holes, locks, failovers, clocks that jump.
+//! A campaign of faults at random on a cluster under load: kills, hangs, black holes, locks, failovers, wrong clocks.
 //!
-//! `RUYI_TEST_FAULTS` says how many strike (1,000 otherwise), `RUYI_TEST_SEED` which ones. Every [`STRIKES_A_ROUND`] all
-//! is whole again: what was begun ends, no accepted order is missing, and the audit finds nothing.
+//! `RUYI_TEST_FAULTS` says how many strike (1,000 otherwise), `RUYI_TEST_SEED` which ones. Every [`STRIKES_A_ROUND`]
+//! all is whole again: what was begun ends, no accepted order is missing, and the audit finds nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,8 +30,8 @@ const INSTANCES: usize = 2;
 const PAIRS: f64 = 0.2;
 /// How long a fault lasts, seconds.
 const LASTS: std::ops::Range<u64> = 1..13;
-/// After the end of a fault all goes on within so long, or the campaign fails. A process that a busy machine starts anew
-/// and a broker that comes back take most of it.
+/// After the end of a fault all goes on within so long, or the campaign fails. A process that a busy machine starts
+/// anew and a broker that comes back take most of it.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// Between two orders of the customer.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -104,7 +104,7 @@ impl Kind {
     }
 }
 
-/// One fault: what, and which process, role, broker or name server it hits (an index that is taken modulo their number).
+/// One fault: what, and which process, role, broker or name server it hits (an index, taken modulo their number).
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     kind: Kind,
@@ -225,7 +225,8 @@ impl Campaign {
         let set = if is_on { "SET GLOBAL tx_read_only = 1" } else { "SET GLOBAL tx_read_only = 0" };
         sqlx::raw_sql(set).execute(&mut conn).await.unwrap();
         if is_on {
-            let text = "SELECT CAST(ID AS SIGNED) FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND DB LIKE 'ruyi%'";
+            let text = "SELECT CAST(ID AS SIGNED) FROM information_schema.PROCESSLIST \
+                        WHERE ID <> CONNECTION_ID() AND DB LIKE 'ruyi%'";
             for row in sqlx::query(text).fetch_all(&mut conn).await.unwrap() {
                 let kill = format!("KILL {}", row.get::<i64, _>(0));
                 // It may have ended by itself.

@@ -108,7 +108,8 @@ async fn orders(addr: String, told: Arc<Told>) {
     let body = json!({"userId": "1", "items": [{"sku": SKU, "quantity": 1}]}).to_string();
     let length = body.len();
     let request = format!(
-        "POST /orders HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /orders HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
     );
     let mut connection = None;
     while !told.stop.load(Ordering::SeqCst) {
@@ -137,8 +138,8 @@ async fn orders(addr: String, told: Arc<Told>) {
     }
 }
 
-/// The head of an answer, in lower case, whose body has been read as well. A client as small as this leaves the processors to
-/// whom it asks.
+/// The head of an answer, in lower case, whose body has been read as well. A client as small as this leaves the
+/// processors to whom it asks.
 async fn answer(connection: &mut Option<TcpStream>, addr: &str, request: &[u8]) -> std::io::Result<String> {
     let broken = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
     let mut stream = match connection.take() {
@@ -218,9 +219,9 @@ async fn crowd(tables: Tables) {
     let goodput = accepted as f64 / CROWDED.as_secs_f64();
     let nobodys = stored.saturating_sub(accepted);
     eprintln!(
-        "{tables:?}: {capacity:.0} orders/s of {FEW} callers; of {CALLERS} callers {goodput:.0}/s, {} refused, {} left, {} \
-         otherwise; {nobodys} of {stored} stored orders are nobody's; the slowest probe took {slowest:.1?}; as before \
-         after {recovery:.1?}",
+        "{tables:?}: {capacity:.0} orders/s of {FEW} callers; of {CALLERS} callers {goodput:.0}/s, {} refused, \
+         {} left, {} otherwise; {nobodys} of {stored} stored orders are nobody's; the slowest probe took \
+         {slowest:.1?}; as before after {recovery:.1?}",
         told.refused.load(Ordering::SeqCst),
         told.left.load(Ordering::SeqCst),
         told.otherwise.load(Ordering::SeqCst),
@@ -274,8 +275,8 @@ async fn two_hundred_fifty_who_never_read() {
         glutton.abort();
     }
     eprintln!(
-        "beside {GLUTTONS} who never read: {} orders accepted, {} refused, {} left; the slowest probe took {slowest:.1?}; as \
-         before after {recovery:.1?}",
+        "beside {GLUTTONS} who never read: {} orders accepted, {} refused, {} left; the slowest probe took \
+         {slowest:.1?}; as before after {recovery:.1?}",
         told.accepted.load(Ordering::SeqCst),
         told.refused.load(Ordering::SeqCst),
         told.left.load(Ordering::SeqCst),

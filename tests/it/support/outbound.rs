@@ -177,8 +177,9 @@ impl Seen {
     }
 }
 
-/// Answers 200, or as scripted. Requests to `/hold` and the first one to `/hold-first` wait for [`OutboundServer::open`],
-/// those to `/fail` are answered 500 before [`OutboundServer::heal`], and those to `/slow` only after a while.
+/// Answers 200, or as scripted. Requests to `/hold` and the first one to `/hold-first` wait for
+/// [`OutboundServer::open`], those to `/fail` are answered 500 before [`OutboundServer::heal`], and those to `/slow` only
+/// after a while.
 #[derive(Clone)]
 pub struct OutboundServer {
     base: String,

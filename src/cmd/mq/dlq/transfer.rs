@@ -23,6 +23,9 @@ use crate::mq::message::{Delay, Outgoing};
 use crate::mq::rocketmq::RocketMq;
 use crate::output::{Format, Output};
 
+/// A longer line is refused. The largest message is 4 MiB, and a character of it takes six bytes at most.
+const LINE_MAX_BYTES: u64 = 64 << 20;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Export {
     /// Also those that were discarded or replayed
@@ -221,9 +224,16 @@ impl Source {
             text.clear();
             self.line += 1;
             let (shown, line) = (&self.shown, self.line);
-            let read = self.reader.read_line(&mut text).with_context(|| format!("cannot read line {line} of {shown}"));
+            let mut limited = self.reader.by_ref().take(LINE_MAX_BYTES);
+            let read = limited.read_line(&mut text).with_context(|| format!("cannot read line {line} of {shown}"));
             if read? == 0 {
                 return Ok(None);
+            }
+            if limited.limit() == 0 && !text.ends_with('\n') {
+                let long: anyhow::Result<()> = Err(anyhow::anyhow!(
+                    "line {line} of {shown} is longer than 64 MiB: it is no dead letter; nothing was sent"
+                ));
+                long.help("`ruyi mq dlq export` writes a line for each letter")?;
             }
             self.digest.update(&text);
             if text.trim().is_empty() {
@@ -291,5 +301,18 @@ impl Progress {
     fn begin_anew(&mut self) -> anyhow::Result<()> {
         self.known.clear();
         self.file.set_len(0).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_end_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut endless = Source::open(Path::new("/dev/zero"), folder.path()).unwrap();
+        let error = endless.next().unwrap_err();
+        assert!(format!("{error:#}").starts_with("line 1 of /dev/zero is longer than 64 MiB"), "{error:#}");
     }
 }
