@@ -402,12 +402,12 @@ pub async fn run(dbs: &RoleDbs, options: &Options) -> Result<Report, DbError> {
         .collect();
     let report = Report { checks, violations: Vec::new(), warnings: Vec::new() };
     let mut auditor = Auditor { dbs, options, report };
-    stock::levels(&mut auditor).await?;
+    walk::walk_skus(&mut auditor, walk::SkuRule::Level).await?;
     for rule in walk::Rule::ALL.into_iter().filter(|rule| options.data_sync || *rule != walk::Rule::ViewOfOrder) {
         walk::walk(&mut auditor, rule).await?;
     }
     coupons::templates(&mut auditor).await?;
-    copies::skus(&mut auditor).await?;
+    walk::walk_skus(&mut auditor, walk::SkuRule::Copy).await?;
     statistics::check(&mut auditor).await?;
     walk::orphans(&mut auditor).await?;
     events::consumed(&mut auditor).await?;

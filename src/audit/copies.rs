@@ -1,10 +1,10 @@
 //! What roles keep of the rows of others: a copy is what its source was, and so never newer, nor of the same version and
 //! different. One that is merely behind is on its way, and `events_consumed` sees to that.
 
-use super::{About, Auditor, Check, Suspect, stock::show};
+use super::{About, Auditor, Suspect, stock::show};
+use crate::db::DbError;
 use crate::db::audit::{self as facts, MerchantFact};
 use crate::db::stock::{self, Stocked};
-use crate::db::{Db, DbError};
 
 /// A copy, read before `source`, that cannot have come from it: after a restored backup it stays as it is, because it
 /// ignores whatever is older.
@@ -12,32 +12,11 @@ pub(super) fn contradicts<T: PartialEq>(copy: &T, source: &T, version: impl Fn(&
     version(copy) > version(source) || (version(copy) == version(source) && copy != source)
 }
 
-/// `copies`, of stock: each SKU that the order role was told of.
-pub(super) async fn skus(auditor: &mut Auditor<'_>) -> Result<(), DbError> {
-    let (order, stock) = (&auditor.dbs.order, &auditor.dbs.stock);
-    let mut after = String::new();
-    loop {
-        let mut conn = order.read().await?;
-        let skus = facts::copied_skus(&mut conn, &after, auditor.options.page.max(1)).await?;
-        drop(conn);
-        let Some(last) = skus.last().cloned() else { return Ok(()) };
-        after = last;
-
-        let mut suspects = wrong_skus(order, stock, &skus).await?;
-        if !suspects.is_empty() {
-            let again: Vec<String> = suspects.iter().map(|suspect| suspect.id.clone()).collect();
-            suspects = wrong_skus(order, stock, &again).await?;
-        }
-
-        auditor.checked(Check::Copies, skus.len());
-        auditor.found(Check::Copies, suspects);
-    }
-}
-
-async fn wrong_skus(order: &Db, stock: &Db, skus: &[String]) -> Result<Vec<Suspect<String>>, DbError> {
+/// `copies`, of stock: SKUs that the order role was told of.
+pub(super) async fn skus(auditor: &Auditor<'_>, skus: &[String]) -> Result<Vec<Suspect<String>>, DbError> {
     // The copies first: a source only grows.
-    let copies = facts::sku_copies(&mut *order.read().await?, skus).await?;
-    let sources = stock::get(&mut *stock.read().await?, copies.keys().cloned().collect()).await?;
+    let copies = facts::sku_copies(&mut *auditor.dbs.order.read().await?, skus).await?;
+    let sources = stock::get(&mut *auditor.dbs.stock.read().await?, copies.keys().cloned().collect()).await?;
 
     let doubt = |sku: &String, copy: &Stocked| {
         let told = format!("the order role was told of version {} ({})", copy.version, show(copy.level));

@@ -1,4 +1,4 @@
-//! Walks over numeric keys: a page of keys, a judgement, and a second look at what seemed wrong.
+//! Walks over keys: a page of keys, a judgement, and a second look at what seemed wrong.
 
 use super::{
     About, Auditor, Check, Suspect, copies, coupons, events, gateway, orders, payments, points, progress, stock, trust,
@@ -147,6 +147,55 @@ pub(super) async fn walk(auditor: &mut Auditor<'_>, rule: Rule) -> Result<(), Db
         if !suspects.is_empty() {
             let mut again: Vec<i64> = suspects.iter().map(|suspect| suspect.id).collect();
             again.dedup();
+            suspects = rule.judge(auditor, &again).await?;
+        }
+        auditor.found(rule.check(), suspects);
+    }
+}
+
+/// A rule about single SKUs.
+#[derive(Clone, Copy)]
+pub(super) enum SkuRule {
+    Level,
+    Copy,
+}
+
+impl SkuRule {
+    fn check(self) -> Check {
+        match self {
+            Self::Level => Check::StockLedger,
+            Self::Copy => Check::Copies,
+        }
+    }
+
+    /// The next SKUs after `after` that it is about.
+    async fn keys(self, auditor: &Auditor<'_>, after: &str) -> Result<Vec<String>, DbError> {
+        let limit = auditor.options.page.max(1);
+        match self {
+            Self::Level => facts::skus(&mut *auditor.dbs.stock.read().await?, after, limit).await,
+            Self::Copy => facts::copied_skus(&mut *auditor.dbs.order.read().await?, after, limit).await,
+        }
+    }
+
+    async fn judge(self, auditor: &Auditor<'_>, skus: &[String]) -> Result<Vec<Suspect<String>>, DbError> {
+        match self {
+            Self::Level => stock::levels(auditor, skus).await,
+            Self::Copy => copies::skus(auditor, skus).await,
+        }
+    }
+}
+
+/// Judges every SKU of a rule.
+pub(super) async fn walk_skus(auditor: &mut Auditor<'_>, rule: SkuRule) -> Result<(), DbError> {
+    let mut after = String::new();
+    loop {
+        let skus = rule.keys(auditor, &after).await?;
+        let Some(last) = skus.last() else { return Ok(()) };
+        after.clone_from(last);
+        auditor.checked(rule.check(), skus.len());
+        let mut suspects = rule.judge(auditor, &skus).await?;
+        if !suspects.is_empty() {
+            let again: Vec<String> = suspects.iter().map(|suspect| suspect.id.clone()).collect();
             suspects = rule.judge(auditor, &again).await?;
         }
         auditor.found(rule.check(), suspects);

@@ -10,7 +10,7 @@ use ruyi::domain::event::Role;
 use serde_json::{Value, json};
 
 use crate::support::operators::Operator;
-use crate::support::role_books::{STRICT, execute, until_only};
+use crate::support::role_books::{STRICT, by_role, execute, until_only};
 use crate::support::servers::{count, mariadb_url};
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
@@ -102,10 +102,6 @@ async fn copies_are_told_anew(databases: &[String]) {
     until_only(&dbs, &[]).await;
     assert!(repaired(&operator, &["--yes"]).await.is_empty());
     serving.stop().await;
-}
-
-fn by_role(urls: &[String]) -> Vec<String> {
-    Role::ALL.iter().zip(urls).map(|(role, url)| format!("database.roles.{}={url}", role.name())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

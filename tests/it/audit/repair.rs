@@ -10,7 +10,7 @@ use ruyi::domain::event::Role;
 use serde_json::{Value, json};
 
 use crate::support::operators::Operator;
-use crate::support::role_books::{execute, until_only};
+use crate::support::role_books::{by_role, execute, until_only};
 use crate::support::servers::{count, mariadb_url};
 use crate::support::serving::Serving;
 
@@ -369,8 +369,7 @@ async fn all_told(dbs: &RoleDbs) {
 }
 
 async fn corruptions_are_mended(urls: [String; 4]) {
-    let databases: Vec<String> =
-        Role::ALL.iter().zip(&urls).map(|(role, url)| format!("database.roles.{}={url}", role.name())).collect();
+    let databases = by_role(&urls);
     let more = [r#"mq.retry.schedule=["100ms"]"#, "mq.outbox.sweep_interval=200ms"].map(str::to_owned);
     let settings: Vec<String> = databases.iter().cloned().chain(more).collect();
     let serving = Serving::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await;

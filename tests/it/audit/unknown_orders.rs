@@ -5,11 +5,11 @@ use ruyi::audit::{self, RoleDbs};
 use ruyi::db::inbox::{self, Claim, Outcome};
 use ruyi::db::migrate;
 use ruyi::db::retry::{self, Parked};
-use ruyi::domain::event::{Group, Kind, Role};
+use ruyi::domain::event::{Group, Kind};
 use serde_json::json;
 
 use crate::support::operators::Operator;
-use crate::support::role_books::{STRICT, execute, until_only};
+use crate::support::role_books::{STRICT, by_role, execute, until_only};
 use crate::support::servers::{count, mariadb_url, write_tx};
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
@@ -111,10 +111,6 @@ async fn stock_of_nobody(databases: &[String]) {
         assert_eq!(level("SELECT frozen FROM stock WHERE sku = 'A1'").await, 4);
     }
     serving.stop().await;
-}
-
-fn by_role(urls: &[String]) -> Vec<String> {
-    Role::ALL.iter().zip(urls).map(|(role, url)| format!("database.roles.{}={url}", role.name())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Connection, Row};
 
 use super::survival::{Cases, sample};
-use crate::support::clustered_roles::{DEADLINE, Ended, Instance, ROLES, RoleCluster, RolePlan};
+use crate::support::clustered_roles::{Ended, Instance, RoleCluster, RolePlan, database_of};
+use crate::support::probe::unpaid_order;
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::servers::mariadb::MariaDb;
+use crate::support::waiting::eventually_or_show;
 
 const FAULTS: usize = 1_000;
 const STRIKES_A_ROUND: usize = 25;
@@ -114,24 +115,20 @@ struct Fault {
 /// The cluster, and what stands between its processes and their databases.
 struct Campaign {
     roles: RoleCluster,
-    mariadb: MariaDb,
     proxies: Vec<Proxy>,
 }
 
 impl Campaign {
     async fn start() -> Option<Self> {
-        let mariadb = MariaDb::start()?;
-        let (mut databases, mut proxies) = (Vec::new(), Vec::new());
-        for role in ROLES {
-            let url = mariadb.create(&database_of(role)).await;
-            let proxy = Proxy::to(mariadb.port()).await;
-            databases.push(proxy.url(&url));
+        let plan = RolePlan::on_mariadb().await?;
+        let mut plan = RolePlan { instances: INSTANCES, workers: INSTANCES, clocks: true, ..plan };
+        let mut proxies = Vec::new();
+        for url in &mut plan.databases {
+            let proxy = Proxy::to(plan.mariadb.as_ref()?.port()).await;
+            *url = proxy.url(url);
             proxies.push(proxy);
         }
-        let plan =
-            RolePlan { databases, instances: INSTANCES, workers: INSTANCES, settings: String::new(), clocks: true };
-        let roles = RoleCluster::start(plan).await?;
-        Some(Self { roles, mariadb, proxies })
+        Some(Self { roles: RoleCluster::start(plan).await?, proxies })
     }
 
     fn process(&self, fault: Fault) -> &Instance {
@@ -173,9 +170,9 @@ impl Campaign {
                 self.proxy(fault).set_present(Flow::Cut);
             }
             Kind::DatabaseKilled => {
-                self.mariadb.kill();
+                self.roles.mariadb().kill();
                 pause.await;
-                self.mariadb.start_again().await;
+                self.roles.mariadb().start_again().await;
             }
             Kind::DatabaseReadOnly => {
                 self.read_only(true).await;
@@ -221,7 +218,7 @@ impl Campaign {
 
     /// New sessions can only read, and those that are there end; or new ones can write again.
     async fn read_only(&self, is_on: bool) {
-        let mut conn = self.mariadb.connect("mysql").await;
+        let mut conn = self.roles.mariadb().connect("mysql").await;
         let set = if is_on { "SET GLOBAL tx_read_only = 1" } else { "SET GLOBAL tx_read_only = 0" };
         sqlx::raw_sql(set).execute(&mut conn).await.unwrap();
         if is_on {
@@ -245,7 +242,7 @@ impl Campaign {
             ("stock", "stock_reservation", "order_id"),
             ("notify", "user_points", "user_id"),
         ][fault.index % 5];
-        let mut conn = self.mariadb.connect(&database_of(role)).await;
+        let mut conn = self.roles.mariadb().connect(&database_of(role)).await;
         let newest = format!("(SELECT MAX({key}) FROM {table})");
         let text = format!("START TRANSACTION; SELECT {key} FROM {table} WHERE {key} = {newest} FOR UPDATE");
         sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut conn).await.unwrap();
@@ -255,7 +252,7 @@ impl Campaign {
     }
 
     async fn is_known(&self, order: &str) -> bool {
-        let mut conn = self.mariadb.connect(&database_of("order")).await;
+        let mut conn = self.roles.mariadb().connect(&database_of("order")).await;
         let row = sqlx::query("SELECT COUNT(*) FROM orders WHERE id = ?").bind(order.parse::<i64>().unwrap());
         let count: i64 = row.fetch_one(&mut conn).await.unwrap().get(0);
         conn.close().await.unwrap();
@@ -274,10 +271,6 @@ impl Campaign {
         self.roles.all_ready().await;
         mended.elapsed()
     }
-}
-
-fn database_of(role: &str) -> String {
-    format!("ruyi_{role}")
 }
 
 /// Whoever orders all the time, is refused now and then, and is owed what was accepted.
@@ -305,11 +298,9 @@ impl Customer {
     }
 
     async fn next_accepted(&self) {
-        let (before, started) = (self.accepted(), Instant::now());
-        while self.accepted() == before {
-            assert!(started.elapsed() < DEADLINE, "no order is accepted any more: {:?}", self.shared.refused.lock());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let before = self.accepted();
+        let show = || format!("refused {:?}", self.shared.refused.lock().unwrap());
+        eventually_or_show("an order is accepted", show, async || self.accepted() > before).await;
     }
 
     /// The ids of what was accepted, and how often which refusal came.
@@ -323,8 +314,7 @@ impl Customer {
 
 async fn order_on(placed: Arc<Placed>, name: String, urls: Vec<String>) {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().unwrap();
-    // Not paid, so canceled soon.
-    let body = json!({"userId": "10001", "items": [{"sku": "TEA-LONGJING-100", "quantity": 1}], "payWithinSeconds": 1});
+    let body = unpaid_order();
     for number in 0_usize.. {
         if placed.stop.load(Ordering::SeqCst) {
             return;

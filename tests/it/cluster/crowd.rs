@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::clustered_roles::{ROLES, RoleCluster, RolePlan};
-use crate::support::servers::mariadb::MariaDb;
 
 const SKU: &str = "CROWD-1";
 /// A crowd, and how long each of it waits for an answer.
@@ -38,25 +37,18 @@ enum Tables {
 struct Shop {
     roles: RoleCluster,
     url: String,
-    _mariadb: Option<MariaDb>,
     _files: tempfile::TempDir,
 }
 
 impl Shop {
     async fn on(tables: Tables, settings: String) -> Option<Self> {
         let files = tempfile::tempdir().unwrap();
-        let (mut databases, mut mariadb) = (Vec::new(), None);
-        if let Tables::MariaDb = tables {
-            mariadb = Some(MariaDb::start()?);
-        }
-        for role in ROLES {
-            databases.push(match &mariadb {
-                Some(server) => server.create(&format!("ruyi_{role}")).await,
-                None => format!("sqlite://{}", files.path().join(format!("{role}.db")).display()),
-            });
-        }
-        let plan = RolePlan { databases, instances: 1, workers: 1, settings, clocks: false };
-        let roles = RoleCluster::start(plan).await?;
+        let file = |role: &str| format!("sqlite://{}", files.path().join(format!("{role}.db")).display());
+        let plan = match tables {
+            Tables::Sqlite => RolePlan::on(ROLES.map(file).to_vec()),
+            Tables::MariaDb => RolePlan::on_mariadb().await?,
+        };
+        let roles = RoleCluster::start(RolePlan { settings, ..plan }).await?;
         let client = Client::new();
         let product = json!({"name": "A piece", "price": "1.00", "currency": "CNY"});
         let stock = json!({"available": 100_000_000});
@@ -66,7 +58,7 @@ impl Shop {
             assert!(answer.status().is_success(), "{path}: {answer:?}");
         }
         let url = roles.urls("order").remove(0);
-        Some(Self { roles, url, _mariadb: mariadb, _files: files })
+        Some(Self { roles, url, _files: files })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::clustered_roles::{Ended, INSTANCES, ROLES, RoleCluster};
+use crate::support::clustered_roles::{Ended, INSTANCES, ROLES, RoleCluster, RolePlan};
 use crate::support::probe::Probe;
 
 const ORDERS: &str = include_str!("../../../examples/orders.jsonl");
@@ -119,7 +119,8 @@ impl<'a> Run<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_of_processes_survives_whatever_breaks() {
-    let Some(roles) = RoleCluster::on_mariadb().await else { return };
+    let Some(plan) = RolePlan::on_mariadb().await else { return };
+    let Some(roles) = RoleCluster::start(RolePlan { instances: INSTANCES, ..plan }).await else { return };
     // A part by itself, for whoever looks for a fault.
     let only = std::env::var("RUYI_TEST_CHAOS_PART").ok();
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);

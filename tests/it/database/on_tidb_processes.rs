@@ -32,7 +32,7 @@ async fn two_processes_of_each_role_call_once() {
         databases.push(url);
     }
     let provider = OutboundServer::start().await;
-    let plan = RolePlan { databases, instances: 2, workers: 2, settings: settings(&provider), clocks: false };
+    let plan = RolePlan { instances: 2, workers: 2, settings: settings(&provider), ..RolePlan::on(databases) };
     let Some(roles) = RoleCluster::start(plan).await else { return };
     let orders = normal_orders();
     let users: BTreeSet<&str> = orders.iter().filter_map(|order| order["userId"].as_str()).collect();

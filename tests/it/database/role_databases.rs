@@ -7,6 +7,7 @@ use ruyi::db::{Db, migrate};
 use ruyi::domain::event::Role;
 use serde_json::json;
 
+use crate::support::role_books::by_role;
 use crate::support::servers::mariadb_url;
 use crate::support::serving::Serving;
 
@@ -28,12 +29,8 @@ async fn count(db: &Db, text: &'static str) -> i64 {
 
 /// Orders that are paid, canceled and refunded, with each role in the database of that place.
 async fn orders_end(urls: [String; 4]) {
-    let settings: Vec<String> = Role::ALL
-        .iter()
-        .zip(&urls)
-        .map(|(role, url)| format!("database.roles.{}={url}", role.name()))
-        .chain([r#"mq.retry.schedule=["100ms"]"#, "mq.outbox.sweep_interval=200ms"].map(str::to_owned))
-        .collect();
+    let mut settings = by_role(&urls);
+    settings.extend([r#"mq.retry.schedule=["100ms"]"#, "mq.outbox.sweep_interval=200ms"].map(str::to_owned));
     let serving = Serving::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await;
     serving.fill().await;
     let order = json!({"userId": "7", "items": [{"sku": "A1", "quantity": 2}]});

@@ -96,6 +96,8 @@ impl Instance {
 pub struct RolePlan {
     /// The URL of each role's database, in the order of [`ROLES`].
     pub databases: Vec<String>,
+    /// The server of these databases, where it belongs to the cluster.
+    pub mariadb: Option<MariaDb>,
     /// Processes of each role.
     pub instances: usize,
     /// Processes of each worker.
@@ -106,35 +108,44 @@ pub struct RolePlan {
     pub clocks: bool,
 }
 
+impl RolePlan {
+    /// One process of each role and worker on these databases.
+    pub fn on(databases: Vec<String>) -> Self {
+        Self { databases, mariadb: None, instances: 1, workers: 1, settings: String::new(), clocks: false }
+    }
+
+    /// On a MariaDB of its own, with the databases of [`database_of`]; `None` where it is not installed.
+    pub async fn on_mariadb() -> Option<Self> {
+        let mariadb = MariaDb::start()?;
+        let mut databases = Vec::new();
+        for role in ROLES {
+            databases.push(mariadb.create(&database_of(role)).await);
+        }
+        Some(Self { mariadb: Some(mariadb), ..Self::on(databases) })
+    }
+}
+
+/// The name of a role's database on the MariaDB of a cluster.
+pub fn database_of(role: &str) -> String {
+    format!("ruyi_{role}")
+}
+
 pub struct RoleCluster {
     dir: tempfile::TempDir,
     plan: RolePlan,
     pub rocketmq: Cluster,
-    mariadb: Option<MariaDb>,
     pub redis: Redis,
     pub instances: Vec<Instance>,
 }
 
 impl RoleCluster {
-    /// Three processes of each role on a MariaDB of their own.
-    pub async fn on_mariadb() -> Option<Self> {
-        let mariadb = MariaDb::start()?;
-        let mut databases = Vec::new();
-        for role in ROLES {
-            databases.push(mariadb.create(&format!("ruyi_{role}")).await);
-        }
-        let plan = RolePlan { databases, instances: INSTANCES, workers: 1, settings: String::new(), clocks: false };
-        let roles = Self::start(plan).await?;
-        Some(Self { mariadb: Some(mariadb), ..roles })
-    }
-
     /// Starts everything but the databases and waits until all of it is ready; `None` where a server is not installed.
     pub async fn start(plan: RolePlan) -> Option<Self> {
         let redis = redis().await?;
         let rocketmq = Cluster::start(ClusterPlan::pair()).await?;
         let dir = tempfile::tempdir().unwrap();
         let ports: Vec<Vec<u16>> = ROLES.map(|_| (0..plan.instances).map(|_| free_port()).collect()).to_vec();
-        let mut roles = Self { dir, plan, rocketmq, mariadb: None, redis, instances: Vec::new() };
+        let mut roles = Self { dir, plan, rocketmq, redis, instances: Vec::new() };
         roles.configure(&ports);
         let migrated = roles.ruyi(&["db", "migrate"]).await;
         assert!(migrated.ok, "{}", migrated.text());
@@ -150,9 +161,9 @@ impl RoleCluster {
         Some(roles)
     }
 
-    /// The database server that [`RoleCluster::on_mariadb`] has started.
+    /// The database server that [`RolePlan::on_mariadb`] has started.
     pub fn mariadb(&self) -> &MariaDb {
-        self.mariadb.as_ref().expect("a cluster on MariaDB")
+        self.plan.mariadb.as_ref().expect("a cluster on MariaDB")
     }
 
     fn configure(&self, ports: &[Vec<u16>]) {

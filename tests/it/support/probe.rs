@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::support::clustered_roles::DEADLINE;
@@ -65,6 +65,11 @@ impl Probe {
     }
 }
 
+/// An order that nobody pays, so that it is canceled soon.
+pub fn unpaid_order() -> Value {
+    json!({"userId": "10001", "items": [{"sku": "TEA-LONGJING-100", "quantity": 1}], "payWithinSeconds": 1})
+}
+
 async fn order_on(shared: Arc<Shared>, name: String, urls: Vec<String>) {
     // As a load balancer: a process that does not take the connection is not asked; an answer is an answer.
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build().unwrap();
@@ -73,9 +78,7 @@ async fn order_on(shared: Arc<Shared>, name: String, urls: Vec<String>) {
             return;
         }
         let key = format!("probe-{name}-{number}");
-        // Not paid, so canceled soon.
-        let body =
-            json!({"userId": "10001", "items": [{"sku": "TEA-LONGJING-100", "quantity": 1}], "payWithinSeconds": 1});
+        let body = unpaid_order();
         let mut answered = false;
         for turn in 0..urls.len() {
             let url = format!("{}/orders", urls[(number + turn) % urls.len()]);

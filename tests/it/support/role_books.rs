@@ -5,6 +5,7 @@ use std::time::Duration;
 use ruyi::audit::{self, RoleDbs};
 use ruyi::db::Db;
 use ruyi::db::sql;
+use ruyi::domain::event::Role;
 
 pub const STRICT: audit::Options = audit::Options {
     settle_ms: 0,
@@ -16,6 +17,11 @@ pub const STRICT: audit::Options = audit::Options {
     events_kept_ms: 1_000_000_000,
     data_sync: true,
 };
+
+/// The settings that give each role the database of its place.
+pub fn by_role(urls: &[String]) -> Vec<String> {
+    Role::ALL.iter().zip(urls).map(|(role, url)| format!("database.roles.{}={url}", role.name())).collect()
+}
 
 pub async fn execute(db: &Db, text: String) -> u64 {
     let done = db.write("test", move |tx| {
