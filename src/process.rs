@@ -37,7 +37,7 @@ use crate::mq::Consumer;
 use crate::mq::reader::Reader;
 use crate::mq::retry::Policy;
 use crate::roles::payment::transaction::Publish;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Disorder, Shutdown};
 use crate::telemetry::Metrics;
 use databases::Database;
 
@@ -138,13 +138,12 @@ impl Process {
         self.broker.namesrv.as_deref()
     }
 
-    /// Stops everything in order; false when a part had panicked, or something had to be left behind.
-    pub async fn stop(self) -> bool {
-        let broken = self.shutdown.clone();
-        let drained = self.shutdown.drain(DRAIN).await && !broken.is_broken();
-        if !drained {
-            tracing::warn!("some tasks did not end in time; what they held is done at the next start");
-        }
+    /// Stops everything in order.
+    ///
+    /// # Errors
+    /// [`Disorder`]: a part had panicked, or something had to be left behind.
+    pub async fn stop(self) -> Result<(), Disorder> {
+        let drained = self.shutdown.drain(DRAIN).await;
         publish::stop(&self.publish).await;
         self.broker.stop().await;
         for database in self.databases {

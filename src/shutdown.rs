@@ -1,10 +1,10 @@
 //! One orderly shutdown: stop accepting, finish what is in hand, commit, close. A second signal ends the process at once.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,9 +18,56 @@ use tokio_util::task::TaskTracker;
 pub struct Shutdown {
     /// Cancelled when the process is to stop.
     pub token: CancellationToken,
-    /// The tasks to wait for.
-    pub tracker: TaskTracker,
-    broken: Arc<AtomicBool>,
+    tracker: TaskTracker,
+    parts: Arc<Parts>,
+}
+
+/// The end was not in order. What was left behind is done at the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum Disorder {
+    /// These parts panicked, which is why the process stopped, or while it did.
+    #[error("panicked: {}", .0.join(", "))]
+    Panicked(Vec<&'static str>),
+    /// These parts still ran when the time for stopping was over.
+    #[error("still running when its time was over: {}", .0.join(", "))]
+    Unfinished(Vec<&'static str>),
+}
+
+/// What is known of the parts of a process, by name.
+#[derive(Debug, Default)]
+struct Parts {
+    running: Mutex<BTreeMap<&'static str, usize>>,
+    panicked: Mutex<Vec<&'static str>>,
+}
+
+/// A panic elsewhere leaves both lists valid.
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A part that runs, until this is dropped.
+struct Running {
+    name: &'static str,
+    parts: Arc<Parts>,
+}
+
+impl Running {
+    fn begin(name: &'static str, parts: &Arc<Parts>) -> Self {
+        *lock(&parts.running).entry(name).or_default() += 1;
+        Self { name, parts: Arc::clone(parts) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = lock(&self.parts.running);
+        match running.get_mut(self.name) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                running.remove(self.name);
+            }
+        }
+    }
 }
 
 impl Shutdown {
@@ -30,35 +77,22 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Starts a task that [`Shutdown::drain`] waits for.
-    pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        self.tracker.spawn(task)
-    }
-
-    /// Starts a task that the process cannot do without: if it panics, the process stops, and says so by its exit code,
-    /// instead of living on with a part of it dead.
+    /// Starts a task that [`Shutdown::drain`] waits for, and that the process cannot do without: if it panics, the
+    /// process stops, and says so by its exit code, instead of living on with a part of it dead.
     pub fn run<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (token, broken) = (self.token.clone(), Arc::clone(&self.broken));
+        let (token, parts) = (self.token.clone(), Arc::clone(&self.parts));
+        let running = Running::begin(name, &parts);
         self.tracker.spawn(async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "a part of the process panicked: stopping");
-                broken.store(true, Ordering::Release);
+                lock(&parts.panicked).push(name);
                 token.cancel();
             }
+            drop(running);
         })
-    }
-
-    /// A task started with [`Shutdown::run`] panicked.
-    #[must_use]
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
     }
 
     /// Says that it is time to stop.
@@ -85,15 +119,24 @@ impl Shutdown {
         Ok(())
     }
 
-    /// Cancels, then waits until every tracked task has ended, for `limit` at most. True when all have ended.
-    pub async fn drain(self, limit: Duration) -> bool {
+    /// Cancels, then waits until every task has ended, for `limit` at most.
+    ///
+    /// # Errors
+    /// [`Disorder`]: a task still runs then, or one has panicked.
+    pub async fn drain(self, limit: Duration) -> Result<(), Disorder> {
         self.token.cancel();
         self.tracker.close();
-        let drained = tokio::time::timeout(limit, self.tracker.wait()).await.is_ok();
-        if !drained {
-            tracing::warn!(tasks = self.tracker.len(), "gave up waiting for tasks to end");
-        }
-        drained
+        let drained = tokio::time::timeout(limit, self.tracker.wait()).await;
+
+        let unfinished: Vec<_> = lock(&self.parts.running).keys().copied().collect();
+        let panicked = lock(&self.parts.panicked).clone();
+        let disorder = match drained {
+            Err(_) if !unfinished.is_empty() => Disorder::Unfinished(unfinished),
+            _ if !panicked.is_empty() => Disorder::Panicked(panicked),
+            _ => return Ok(()),
+        };
+        tracing::warn!(%disorder, "what was left behind is done at the next start");
+        Err(disorder)
     }
 }
 
@@ -129,15 +172,30 @@ mod tests {
     async fn drain_waits_for_tasks_that_heed_the_token() {
         let shutdown = Shutdown::new();
         let token = shutdown.token.clone();
-        let task = shutdown.spawn(async move { token.cancelled().await });
-        assert!(shutdown.drain(Duration::from_secs(60)).await);
+        let task = shutdown.run("heeds", async move { token.cancelled().await });
+        shutdown.drain(Duration::from_secs(60)).await.unwrap();
         task.await.unwrap();
     }
 
     #[tokio::test]
-    async fn drain_gives_up_on_tasks_that_do_not() {
+    async fn drain_names_the_tasks_that_do_not() {
         let shutdown = Shutdown::new();
-        shutdown.spawn(std::future::pending::<()>());
-        assert!(!shutdown.drain(Duration::from_millis(1)).await);
+        shutdown.run("deaf", std::future::pending());
+        shutdown.run("deaf", std::future::pending());
+        shutdown.run("mute", std::future::pending());
+        shutdown.run("ends", std::future::ready(()));
+        let disorder = shutdown.drain(Duration::from_millis(200)).await.unwrap_err();
+        assert_eq!(disorder.to_string(), "still running when its time was over: deaf, mute");
+    }
+
+    #[tokio::test]
+    async fn a_panic_stops_the_others_and_is_named() {
+        let shutdown = Shutdown::new();
+        shutdown.run("dies", async { panic!("on purpose") });
+        let token = shutdown.token.clone();
+        shutdown.run("heeds", async move { token.cancelled().await });
+        shutdown.token.cancelled().await;
+        let disorder = shutdown.drain(Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!(disorder.to_string(), "panicked: dies");
     }
 }

@@ -79,7 +79,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     context.output().row(&Serving { url: process.base_url(), namesrv: process.namesrv() })?;
     process.shutdown().token.cancelled().await;
     tracing::info!("stopping");
-    Ok(if process.stop().await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if process.stop().await.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[derive(serde::Serialize)]

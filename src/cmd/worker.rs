@@ -85,5 +85,5 @@ async fn work(
     context.output().row(&Working { worker: name, roles, url: process.base_url(), namesrv: process.namesrv() })?;
     process.shutdown().token.cancelled().await;
     tracing::info!("stopping");
-    Ok(if process.stop().await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if process.stop().await.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -83,18 +83,19 @@ impl Local {
         for ((group, lane), indexes) in parts {
             let messages = indexes.iter().map(|index| self.incoming(&batch[*index], lane)).collect();
             let (handled, wait) = oneshot::channel();
-            let sent = match self.0.groups.get(&group).and_then(|lanes| lanes.get(lane)) {
-                Some(sender) => sender.send(Handed { messages, handled }).await.is_ok(),
-                None => false,
+            let sender = self.0.groups.get(&group).and_then(|lanes| lanes.get(lane));
+            let lane = match sender {
+                Some(sender) => sender.send(Handed { messages, handled }).await.is_ok().then_some(sender),
+                None => None,
             };
-            waits.push((group, indexes, sent.then_some(wait)));
+            waits.push((group, indexes, lane.map(|lane| (lane, wait))));
         }
         for (group, indexes, wait) in waits {
-            let handled = match wait {
-                Some(wait) => wait.await.unwrap_or(false),
+            let is_handled = match wait {
+                Some((lane, handled)) => answer_of(lane, handled).await,
                 None => false,
             };
-            if !handled {
+            if !is_handled {
                 for index in indexes {
                     results[index] = Err(PublishError::Unhandled(format!("{} did not", group.name())));
                 }
@@ -121,9 +122,40 @@ impl Local {
     }
 }
 
+/// What a lane says about what it was handed; false when it is gone.
+///
+/// A lane that ends just when it is handed something may never see it: the channel then keeps it, and who waits in it,
+/// for as long as it has a sender, which is as long as the process runs. So the end of the lane is an answer, too.
+async fn answer_of(lane: &mpsc::Sender<Handed>, handled: oneshot::Receiver<bool>) -> bool {
+    tokio::select! {
+        biased;
+        answer = handled => answer.unwrap_or(false),
+        () = lane.closed() => false,
+    }
+}
+
 /// The lane of a key: always the same one, so that its order holds.
 pub(super) fn lane_of(key: impl Hash, lanes: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     usize::try_from(hasher.finish() % lanes.max(1) as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lane_that_ends_while_it_is_handed_something_answers() {
+        let (lane, handed) = mpsc::channel(1);
+        let (sender, answer) = oneshot::channel();
+        // Between these two steps of a send the lane ends: what is sent then is read by nobody, and is not dropped.
+        let room = lane.reserve().await.unwrap();
+        drop(handed);
+        room.send(Handed { messages: Vec::new(), handled: sender });
+        let is_handled = tokio::time::timeout(Duration::from_secs(30), answer_of(&lane, answer)).await;
+        assert!(!is_handled.expect("it is answered"));
+    }
 }

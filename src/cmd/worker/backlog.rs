@@ -158,7 +158,7 @@ async fn watch(
         }
         shutdown.token.run_until_cancelled(tokio::time::sleep(config.backlog.interval.duration())).await;
     }
-    Ok(if shutdown.drain(STOP).await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if shutdown.drain(STOP).await.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What the scale hook is told.

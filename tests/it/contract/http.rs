@@ -136,7 +136,7 @@ async fn start_with(limits: Limits, http: &Http) -> Server {
     let base = format!("http://{}", bound.addr());
     let shutdown = Shutdown::new();
     let running = shutdown.clone();
-    shutdown.spawn(async move { bound.serve(app, &running).await });
+    shutdown.run("http", async move { bound.serve(app, &running).await });
     let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     Server { base, client, gate, shutdown, ready, alive }
 }
@@ -521,5 +521,5 @@ async fn shutdown_finishes_what_is_in_hand() {
     server.shutdown.cancel();
     server.gate.open.notify_one();
     assert_eq!(first.await.unwrap(), StatusCode::OK);
-    assert!(server.shutdown.drain(Duration::from_secs(30)).await);
+    server.shutdown.drain(Duration::from_secs(30)).await.unwrap();
 }

@@ -264,5 +264,6 @@ async fn roles_started_without_broker_wait_for_each_other() {
 
     broker.start();
     eventually("the stock is frozen", || async { (status().await == "RESERVED").then_some(()) }).await;
-    assert!(order.stop().await && stock.stop().await);
+    order.stop().await.unwrap();
+    stock.stop().await.unwrap();
 }

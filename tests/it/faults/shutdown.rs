@@ -1,9 +1,13 @@
-//! Signals, on a real process: this test binary, started again.
+//! Signals, on a real process: this test binary, started again. And an end in order while much is under way.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use reqwest::Method;
 use ruyi::shutdown::Shutdown;
+
+use crate::support::serving::{Serving, order_of};
 
 /// Set for the process that is to be stopped.
 const CHILD: &str = "RUYI_TEST_SHUTDOWN_CHILD";
@@ -80,5 +84,22 @@ fn the_second_signal_ends_at_once() {
         process.wait_for("stopping");
         process.signal(signal);
         assert_eq!(process.child.wait().unwrap().code(), Some(code));
+    }
+}
+
+/// Orders, their events, payments, parcels, and calls from the process to itself: whatever is half done when it is told
+/// to stop, no part waits for one that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stops_in_order_while_much_is_under_way() {
+    for round in 0..6 {
+        let serving = Serving::start(&[]).await;
+        serving.fill().await;
+        let place = || tokio::spawn(serving.request(Method::POST, "/orders").json(&order_of("A1", 1)).send());
+        let callers: Vec<_> = (0..20).map(|_| place()).collect();
+        for caller in callers {
+            assert!(caller.await.unwrap().unwrap().status().is_success());
+        }
+        tokio::time::sleep(Duration::from_millis(5 * round)).await;
+        serving.stop().await;
     }
 }

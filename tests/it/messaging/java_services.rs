@@ -202,7 +202,7 @@ async fn java_services_on_rocketmq_send_and_receive_every_event() {
 
     reads_ours(&consumer, &sent).await;
     consumer.finish();
-    assert!(neighbours.process.stop().await);
+    neighbours.process.stop().await.unwrap();
 }
 
 /// Every group has taken all that there is: copies too.

@@ -85,5 +85,5 @@ async fn without_a_rocketmq_cluster_the_walk_cancels() {
     }
     let came = "SELECT COUNT(*) FROM message_process_log WHERE topic = 'PAY_TIMEOUT_DELAY'";
     assert_eq!(serving.number(came).await, 0, "the walk did it");
-    serving.process.stop().await;
+    serving.process.stop().await.unwrap();
 }

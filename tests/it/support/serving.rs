@@ -159,7 +159,7 @@ impl Serving {
     }
 
     pub async fn stop(self) {
-        assert!(self.process.stop().await, "it stops in order");
+        self.process.stop().await.expect("it stops in order");
     }
 }
 
