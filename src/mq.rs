@@ -16,6 +16,7 @@ pub mod relay;
 pub mod retry;
 pub mod rocketmq;
 pub mod runtime;
+mod spread;
 pub mod sweep;
 
 pub use broker::Broker;

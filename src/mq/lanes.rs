@@ -9,13 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker::Cluster;
 use super::consume::Consumer;
-use super::local::{Handed, lane_of};
+use super::local::Handed;
 use super::message::{Incoming, QueueId};
 use super::rocketmq::GroupConsumer;
+use super::spread::Spread;
 use crate::shutdown::Shutdown;
 
-/// How long a poll waits for a message.
-const POLL: Duration = Duration::from_secs(2);
 /// Batches that wait before a lane; the broker keeps the rest.
 const WAITING: usize = 4;
 /// The first and the longest wait while the database is away.
@@ -97,7 +96,7 @@ async fn serve(
     tokio::select! {
         () = token.cancelled() => {}
         _ = returns.changed() => {}
-        () = poll(&member, &lanes, membership.batch) => {}
+        () = Spread::new(&member, &lanes).run(membership.batch) => {}
     }
     token.cancel();
     // The lanes finish what they hold and commit it before the member leaves; each closes its end when it is done.
@@ -105,23 +104,6 @@ async fn serve(
         lane.closed().await;
     }
     member.shutdown().await;
-}
-
-/// Hands what comes to the lanes, until one of them is gone.
-async fn poll(member: &GroupConsumer, lanes: &[mpsc::Sender<Vec<Incoming>>], batch: usize) {
-    loop {
-        let messages = member.poll(batch, POLL).await;
-        let mut parts: HashMap<usize, Vec<Incoming>> = HashMap::new();
-        for message in messages {
-            parts.entry(lane_of(&message.queue, lanes.len())).or_default().push(message);
-        }
-        for (lane, part) in parts {
-            let Some(sender) = lanes.get(lane) else { continue };
-            if sender.send(part).await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 struct ClusterLane {

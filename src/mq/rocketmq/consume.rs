@@ -191,13 +191,9 @@ impl GroupConsumer {
         if !again.is_empty() {
             self.tell_again(&again).await;
         }
-        let offsets: HashMap<MessageQueue, i64> = next
-            .iter()
-            .map(|(queue, offset)| {
-                let topic = self.shared.names.physical(&queue.topic);
-                (MessageQueue::from_parts(topic, queue.broker.as_str(), queue.queue), *offset)
-            })
-            .collect();
+        let queues = self.physical(next.iter().map(|(queue, _)| queue));
+        let offsets: HashMap<MessageQueue, i64> =
+            queues.into_iter().zip(next.iter().map(|(_, offset)| *offset)).collect();
         let call = Box::pin(self.consumer.commit_with_map(offsets, true));
         if tokio::time::timeout(LIFECYCLE_TIMEOUT, call).await.is_err() {
             tracing::warn!(group = self.group, "the broker did not take the offsets in time");
@@ -216,6 +212,17 @@ impl GroupConsumer {
                 tracing::warn!(group = self.group, %error, "the broker did not take an offset");
             }
         }
+    }
+
+    /// Asks for nothing more of `queues` until they are resumed, or are given to this member anew; what the client holds
+    /// already still comes.
+    pub async fn pause(&self, queues: impl IntoIterator<Item = &QueueId>) {
+        self.consumer.pause(self.physical(queues)).await;
+    }
+
+    /// Asks for messages of `queues` again, within a second.
+    pub async fn resume(&self, queues: impl IntoIterator<Item = &QueueId>) {
+        self.consumer.resume(self.physical(queues)).await;
     }
 
     /// The queues that this member has at the moment.
@@ -251,6 +258,15 @@ impl GroupConsumer {
         if left.is_err() {
             tracing::debug!(group = self.group, "consumer did not stop in time");
         }
+    }
+
+    /// As the client knows them, in their order.
+    fn physical<'q>(&self, queues: impl IntoIterator<Item = &'q QueueId>) -> Vec<MessageQueue> {
+        let names = &self.shared.names;
+        let named = |queue: &QueueId| {
+            MessageQueue::from_parts(names.physical(&queue.topic), queue.broker.as_str(), queue.queue)
+        };
+        queues.into_iter().map(named).collect()
     }
 
     fn queue_id(&self, physical: &str, broker: &str, queue: i32) -> QueueId {

@@ -17,6 +17,8 @@ mod rocketmq;
 #[cfg(feature = "embedded")]
 mod role_processes;
 mod slow_broker;
+#[cfg(feature = "embedded")]
+mod standing_lane;
 mod too_large;
 mod trace_context;
 mod transaction;

@@ -1,68 +1,29 @@
 //! The retry lane by itself, as `worker retry` runs it: several keys at a time, several instances, and its crashes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use ruyi::config::Config;
 use ruyi::db::retry::{self, Parked};
 use ruyi::db::sql::{self, Columns};
-use ruyi::db::{Db, DbError, Tx, inbox};
+use ruyi::db::{Db, inbox};
 use ruyi::domain::event::Group;
 use ruyi::fault::Faults;
 use ruyi::mq::retry::{Policy, RetryLane};
-use ruyi::mq::{Consumer, Event, Handler, Outcome};
+use ruyi::mq::{Consumer, Handler};
 use ruyi::telemetry::Metrics;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::failing_handler::{FailingHandler, now, open, order};
+use crate::support::holding_handler::HoldingHandler;
 use crate::support::servers::{START_MS, TestDb, mariadb, sqlite, write_tx};
 use crate::support::shop::{Fault, Setup};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Counts, and holds what has the key `slow` until it is let go.
-struct Counting {
-    /// Event ids of each key, in the order in which they were handled.
-    seen: Mutex<HashMap<String, Vec<String>>>,
-    held: AtomicU64,
-    gate: Semaphore,
-}
-
-impl Counting {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { seen: Mutex::default(), held: AtomicU64::new(0), gate: Semaphore::new(0) })
-    }
-
-    fn seen(&self) -> HashMap<String, Vec<String>> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-impl Handler for Counting {
-    fn group(&self) -> Group {
-        Group::Stock
-    }
-
-    fn handle<'a>(&'a self, _: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
-        Box::pin(async move {
-            for event in events {
-                if event.key == "slow" {
-                    self.held.fetch_add(1, Ordering::SeqCst);
-                    // Never given out, only closed.
-                    let _ = self.gate.acquire().await;
-                }
-                self.seen.lock().unwrap().entry(event.key.clone()).or_default().push(event.id.clone());
-            }
-            Ok(vec![Outcome::Done; events.len()])
-        })
-    }
-}
-
-fn lane(db: &Db, handler: &Arc<Counting>) -> RetryLane {
+fn lane(db: &Db, handler: &Arc<HoldingHandler>) -> RetryLane {
     let policy = Policy::of(&Config::example().unwrap().mq.retry);
     let handler = Arc::clone(handler) as Arc<dyn Handler>;
     RetryLane::new(Consumer::new(db.clone(), handler, policy, Arc::new(Metrics::new().unwrap())))
@@ -119,7 +80,7 @@ async fn until_waiting(db: &Db, wanted: i64) {
 async fn a_slow_attempt_holds_up_no_other_key() {
     // On SQLite one transaction writes at a time, whatever the lane does.
     let Some(test) = mariadb().await else { return };
-    let handler = Counting::new();
+    let handler = HoldingHandler::new();
     let keys: Vec<String> = (0..40).map(|key| format!("k{key}")).collect();
     let mut messages = vec![(1, "slow"), (2, "slow")];
     messages.extend((3..203).map(|id| (id, keys[usize::try_from(id).unwrap() % 40].as_str())));
@@ -139,7 +100,7 @@ async fn a_slow_attempt_holds_up_no_other_key() {
 }
 
 async fn instances_share(test: TestDb) {
-    let handler = Counting::new();
+    let handler = HoldingHandler::new();
     let keys: Vec<String> = (0..30).map(|key| format!("k{key}")).collect();
     let messages: Vec<(i64, &str)> =
         (1..=120).map(|id| (id, keys[usize::try_from(id).unwrap() % 30].as_str())).collect();
@@ -172,7 +133,7 @@ async fn three_instances_try_each_once_in_order_on_mariadb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expired_lease_does_not_become_a_second_attempt() {
     let Some(test) = mariadb().await else { return };
-    let handler = Counting::new();
+    let handler = HoldingHandler::new();
     park(&test, &[(1, "slow")]).await;
     let tokens = [CancellationToken::new(), CancellationToken::new()];
     let first = tokio::spawn(lane(&test.db, &handler).run(tokens[0].clone()));

@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod event_cases;
 pub mod failing_handler;
 pub mod fake_api;
+pub mod holding_handler;
 pub mod mail_server;
 pub mod merchant_accounts;
 pub mod message_rows;
