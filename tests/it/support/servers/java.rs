@@ -1,19 +1,19 @@
 //! Programs with RocketMQ's own Java client: `tests/java`, compiled once into a temporary folder.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::rocketmq::jars;
+use super::jars::Jars;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The compiled programs.
 pub struct Java {
-    jars: PathBuf,
+    jars: Jars,
     classes: tempfile::TempDir,
 }
 
@@ -29,14 +29,14 @@ impl Java {
     /// They are compiled once; `None` where Java or its client are missing.
     pub fn compile() -> Option<&'static Self> {
         static COMPILED: OnceLock<Option<Java>> = OnceLock::new();
-        COMPILED.get_or_init(|| jars().map(Self::of)).as_ref()
+        COMPILED.get_or_init(|| Jars::find().map(Self::of)).as_ref()
     }
 
-    fn of(jars: PathBuf) -> Self {
+    fn of(jars: Jars) -> Self {
         let classes = tempfile::tempdir().unwrap();
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java");
         let mut command = Command::new("javac");
-        command.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes.path());
+        command.arg("-cp").arg(jars.class_path()).arg("-d").arg(classes.path());
         command.args(["Patient.java", "Produce.java", "Consume.java", "Operate.java"].map(|name| sources.join(name)));
         let output = command.output().expect("javac, which is in every JDK");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -44,13 +44,11 @@ impl Java {
     }
 
     pub fn start(&self, class: &str, args: &[&str]) -> Program {
-        let path = std::env::join_paths([self.jars.join("*"), self.classes.path().to_owned()]).unwrap();
-        let mut child = Command::new("java")
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m"])
-            // Its logs go below the user's home.
-            .arg(format!("-Duser.home={}", self.classes.path().display()))
-            .arg("-cp")
-            .arg(path)
+        // Its logs go below the user's home.
+        let home = format!("-Duser.home={}", self.classes.path().display());
+        let java = self.jars.java(["-Xmx128m", &home], Some(self.classes.path()));
+        let mut child = Command::new(&java[0])
+            .args(&java[1..])
             .arg(class)
             .args(args)
             .stdin(Stdio::piped())

@@ -1,6 +1,7 @@
 //! Servers that the tests start for themselves, and the databases in them.
 
 pub mod child;
+pub mod jars;
 pub mod java;
 pub mod mariadb;
 pub mod redis;

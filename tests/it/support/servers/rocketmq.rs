@@ -12,17 +12,11 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::child::{ChildProcess, free_port, free_ports};
+use super::jars::Jars;
 use super::remoting::ask;
-use super::{installed, skipped};
-
-const VERSION: &str = "5.4.0";
 
 /// The longest that RocketMQ's own tool is run again.
 const MQADMIN_DEADLINE: Duration = Duration::from_secs(120);
-
-/// Small and quick to start rather than fast. Each start would make a certificate of its own otherwise, which takes most
-/// of its time; a plan that wants TLS says so after these.
-const JVM: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dtls.server.mode=disabled"];
 
 /// Of every broker: files that are small enough to have dozens, timers, and no refusal only because the machine is busy.
 /// Each flush of the timers walks over their whole wheel of 38 MB: every second, that is a tenth of a processor.
@@ -47,22 +41,6 @@ registerNameServerPeriod=10000
 flushConsumerOffsetInterval=1000
 timerFlushIntervalMs=30000
 ";
-
-/// The folder with the jars of Apache RocketMQ and of its Java client (`scripts/fetch-rocketmq`); `None` where they, or
-/// a Java runtime, are missing.
-pub fn jars() -> Option<PathBuf> {
-    if !installed("java") {
-        return None;
-    }
-    let cache = std::env::var_os("RUYI_CACHE").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ruyi")))?;
-    let home = cache.join(format!("rocketmq-{VERSION}"));
-    if !home.join("complete").exists() {
-        skipped("Apache RocketMQ is not there: run scripts/fetch-rocketmq");
-        return None;
-    }
-    Some(home.join("lib"))
-}
 
 /// What a cluster consists of.
 #[derive(Clone, Debug)]
@@ -115,7 +93,7 @@ struct Broker {
 pub struct Cluster {
     /// Its `brokerClusterName`.
     pub name: String,
-    jars: PathBuf,
+    jars: Jars,
     namesrvs: Vec<(u16, ChildProcess)>,
     brokers: Vec<Broker>,
 }
@@ -123,7 +101,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all of it, and waits until the brokers take messages; `None` where the jars are missing.
     pub async fn start(plan: ClusterPlan) -> Option<Self> {
-        let jars = jars()?;
+        let jars = Jars::find()?;
         let name = String::from("ruyi-test");
         let mut namesrvs = Vec::new();
         for _ in 0..plan.namesrvs {
@@ -235,9 +213,10 @@ impl Cluster {
     pub async fn mqadmin(&self, args: &[&str]) -> String {
         let started = Instant::now();
         loop {
-            let mut command = tokio::process::Command::new("java");
-            command.args(JVM).arg("-Xmx256m").arg(format!("-Duser.home={}", self.namesrvs[0].1.dir().display()));
-            command.arg("-cp").arg(self.jars.join("*")).arg("org.apache.rocketmq.tools.command.MQAdminStartup");
+            let home = format!("-Duser.home={}", self.namesrvs[0].1.dir().display());
+            let java = self.jars.java(["-Xmx256m", &home], None);
+            let mut command = tokio::process::Command::new(&java[0]);
+            command.args(&java[1..]).arg("org.apache.rocketmq.tools.command.MQAdminStartup");
             command.args(args).env("NAMESRV_ADDR", self.namesrv()).stdin(Stdio::null()).kill_on_drop(true);
             let output = command.output().await.unwrap();
             let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -270,7 +249,7 @@ async fn named_by(port: u16) -> Option<String> {
 
 fn start_java(
     name: &str,
-    jars: &Path,
+    jars: &Jars,
     dir: PathBuf,
     memory: &[&str],
     options: &[String],
@@ -281,25 +260,22 @@ fn start_java(
     fs::write(&file, conf).unwrap();
     // Its own log files go below the user's home.
     let home = format!("-Duser.home={}", dir.display());
-    let mut command: Vec<OsString> = vec!["env".into()];
-    command.push(format!("ROCKETMQ_HOME={}", dir.display()).into());
-    command.push("java".into());
-    command.extend(JVM.iter().chain(memory).map(OsString::from));
-    command.push(home.into());
+    let mut all: Vec<String> = memory.iter().map(ToString::to_string).collect();
+    all.push(home);
     // Above these the store deletes its oldest files or refuses messages, even when the disk is full of others' files.
-    command.extend(["-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99".into()]);
-    command.extend(["-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98".into()]);
+    all.push("-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99".to_owned());
+    all.push("-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98".to_owned());
     for open in [
         "--add-exports=java.base/sun.nio.ch",
         "--add-opens=java.base/sun.nio.ch",
         "--add-opens=java.base/java.lang",
         "--add-opens=java.base/java.nio",
     ] {
-        command.push(format!("{open}=ALL-UNNAMED").into());
+        all.push(format!("{open}=ALL-UNNAMED"));
     }
-    command.extend(options.iter().map(OsString::from));
-    command.push("-cp".into());
-    command.push(jars.join("*").into());
+    all.extend_from_slice(options);
+    let mut command: Vec<OsString> = vec!["env".into(), format!("ROCKETMQ_HOME={}", dir.display()).into()];
+    command.extend(jars.java(&all, None));
     command.extend([main.into(), "-c".into(), file.into()]);
     ChildProcess::start(name, dir, command)
 }
