@@ -228,8 +228,8 @@ pub async fn watch_over(
             () = token.cancelled() => return,
             look = cluster.probe() => look,
         };
-        let back = came_back(&mut known, &look);
         let answers = look.values().any(|answers| *answers);
+        let back = came_back(&mut known, look);
         pause = if answers { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         if answers && (back || !prepared) {
             prepared = true;
@@ -248,15 +248,13 @@ pub async fn watch_over(
     }
 }
 
-/// Keeps account of who answers; true when one does that did not before, or was not there.
-fn came_back(known: &mut BTreeMap<String, bool>, look: &BTreeMap<String, bool>) -> bool {
-    let first = known.is_empty();
-    let mut back = false;
-    for (broker, answers) in look {
-        let before = known.insert(broker.clone(), *answers);
-        back |= *answers && before != Some(true);
-    }
-    back && !first
+/// Keeps account of who answers; true when one does that did not before, or was not there: name servers forget a broker
+/// as soon as its connection to them ends.
+fn came_back(known: &mut BTreeMap<String, bool>, look: BTreeMap<String, bool>) -> bool {
+    let is_first = known.is_empty();
+    let back = look.iter().any(|(broker, answers)| *answers && known.get(broker) != Some(&true));
+    *known = look;
+    back && !is_first
 }
 
 #[cfg(test)]
@@ -320,6 +318,30 @@ mod tests {
         assert_eq!(health.now().reach, Reach::Up);
     }
 
+    #[test]
+    fn a_broker_is_back_that_did_not_answer_or_was_forgotten() {
+        let look = |brokers: &[(&str, bool)]| -> BTreeMap<String, bool> {
+            brokers.iter().map(|(name, answers)| ((*name).to_owned(), *answers)).collect()
+        };
+        let (both, only_b) = (look(&[("a", true), ("b", true)]), look(&[("b", true)]));
+        let another = look(&[("b", true), ("c", true)]);
+        let mut known = BTreeMap::new();
+        for (seen, is_back) in [
+            (&both, false),
+            (&both, false),
+            (&look(&[("a", false), ("b", true)]), false),
+            (&both, true),
+            (&only_b, false),
+            (&only_b, false),
+            (&both, true),
+            (&both, false),
+            (&another, true),
+            (&another, false),
+        ] {
+            assert_eq!(came_back(&mut known, seen.clone()), is_back, "{seen:?}");
+        }
+    }
+
     #[tokio::test]
     async fn who_doubts_hears_the_next_look() {
         let health = Arc::new(Health::new(true, Duration::from_secs(30)));
@@ -330,20 +352,5 @@ mod tests {
         health.doubt.notified().await;
         health.saw(false);
         assert_eq!(doubting.await.unwrap().reach, Reach::Away);
-    }
-
-    #[test]
-    fn one_broker_of_two_that_comes_back_is_noticed() {
-        let mut known = BTreeMap::new();
-        let look = |a, b| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
-        assert!(!came_back(&mut known, &look(true, true)), "the first look");
-        assert!(!came_back(&mut known, &look(false, true)));
-        // Name servers forget a broker that is gone.
-        assert!(!came_back(&mut known, &BTreeMap::from([("b".to_owned(), true)])));
-        assert!(came_back(&mut known, &look(true, true)));
-        assert!(!came_back(&mut known, &look(true, true)));
-        let third = BTreeMap::from([("b".to_owned(), true), ("c".to_owned(), true)]);
-        assert!(came_back(&mut known, &third), "a new one");
-        assert!(!came_back(&mut known, &third));
     }
 }
