@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::clustered_roles::{ROLES, RoleCluster, RolePlan};
 
-const SKU: &str = "CROWD-1";
+pub(super) const SKU: &str = "CROWD-1";
 /// A crowd, and how long each of it waits for an answer.
 const CALLERS: usize = 3_000;
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const FEW: usize = 64;
 /// Callers who never read.
 const GLUTTONS: usize = 250;
 /// After the crowd has gone everything is as before within so long.
-const RECOVERY: Duration = Duration::from_secs(15);
+pub(super) const RECOVERY: Duration = Duration::from_secs(15);
 
 /// Which server has the tables.
 #[derive(Clone, Copy, Debug)]
@@ -49,45 +49,49 @@ impl Shop {
             Tables::MariaDb => RolePlan::on_mariadb().await?,
         };
         let roles = RoleCluster::start(RolePlan { settings, ..plan }).await?;
-        let client = Client::new();
-        let product = json!({"name": "A piece", "price": "1.00", "currency": "CNY"});
-        let stock = json!({"available": 100_000_000});
-        for (role, path, body) in [("order", "products", product), ("stock", "stock", stock)] {
-            let url = format!("{}/{path}/{SKU}", roles.urls(role)[0]);
-            let answer = client.put(url).json(&body).send().await.unwrap();
-            assert!(answer.status().is_success(), "{path}: {answer:?}");
-        }
         let url = roles.urls("order").remove(0);
+        stock_up(&url, &roles.urls("stock")[0]).await;
         Some(Self { roles, url, _files: files })
+    }
+}
+
+/// As many of [`SKU`] as anybody may want.
+pub(super) async fn stock_up(order: &str, stock: &str) {
+    let client = Client::new();
+    let product = json!({"name": "A piece", "price": "1.00", "currency": "CNY"});
+    let level = json!({"available": 100_000_000});
+    for (url, body) in [(format!("{order}/products/{SKU}"), product), (format!("{stock}/stock/{SKU}"), level)] {
+        let answer = client.put(&url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{url}: {answer:?}");
     }
 }
 
 /// What callers were told.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     stop: AtomicBool,
-    accepted: AtomicUsize,
-    refused: AtomicUsize,
+    pub accepted: AtomicUsize,
+    pub refused: AtomicUsize,
     /// Nobody answered in time.
-    left: AtomicUsize,
-    otherwise: AtomicUsize,
+    pub left: AtomicUsize,
+    pub otherwise: AtomicUsize,
 }
 
 /// Callers who order one after the other, and come again when they are told to.
-struct Callers {
-    told: Arc<Told>,
+pub(super) struct Callers {
+    pub told: Arc<Told>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Callers {
-    fn start(count: usize, url: &str) -> Self {
+    pub fn start(count: usize, url: &str) -> Self {
         let told = Arc::new(Told::default());
         let addr = url.trim_start_matches("http://");
         let call = |_| tokio::spawn(orders(addr.to_owned(), Arc::clone(&told)));
         Self { tasks: (0..count).map(call).collect(), told }
     }
 
-    async fn stop(self) -> Arc<Told> {
+    pub async fn stop(self) -> Arc<Told> {
         self.told.stop.store(true, Ordering::SeqCst);
         for task in self.tasks {
             task.await.unwrap();
@@ -182,12 +186,12 @@ async fn probe(url: String, until: Duration) -> (Duration, Vec<String>) {
 }
 
 /// How long it takes until three orders in a row are accepted, each within a second.
-async fn recovery(url: &str) -> Duration {
+pub(super) async fn recovery(url: &str) -> Duration {
     let client = Client::builder().timeout(Duration::from_secs(1)).no_proxy().build().unwrap();
     let body = json!({"userId": "1", "items": [{"sku": SKU, "quantity": 1}]});
     let (started, mut row) = (Instant::now(), 0);
     while row < 3 {
-        assert!(started.elapsed() < RECOVERY, "the crowd has gone, and orders are not accepted");
+        assert!(started.elapsed() < RECOVERY, "orders are not accepted");
         let answer = client.post(format!("{url}/orders")).json(&body).send().await;
         row = if answer.is_ok_and(|answer| answer.status() == StatusCode::CREATED) { row + 1 } else { 0 };
     }

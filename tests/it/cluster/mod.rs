@@ -2,4 +2,5 @@
 
 mod campaign;
 mod crowd;
+mod full_disk;
 mod survival;

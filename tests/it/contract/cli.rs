@@ -7,15 +7,15 @@ use assert_cmd::assert::Assert;
 use ruyi::output::{Format, Output};
 use serde::Serialize;
 
+use crate::support::program::settings_of_tests;
+
 /// ruyi in an empty directory, with none of our environment.
 fn ruyi(dir: &tempfile::TempDir, args: &[&str]) -> Command {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("ruyi");
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("RUYI_") {
-            command.env_remove(name);
-        }
+    for name in settings_of_tests() {
+        command.env_remove(name);
     }
-    command.current_dir(dir).env_remove("RUST_LOG").env("NO_COLOR", "1").env("COLUMNS", "100").args(args);
+    command.current_dir(dir).env("NO_COLOR", "1").env("COLUMNS", "100").args(args);
     command
 }
 

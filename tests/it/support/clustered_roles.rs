@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sqlx::{AnyConnection, Connection};
 
+use crate::support::program::{plain_environment, program};
 use crate::support::servers::child::{ChildProcess, free_port};
 use crate::support::servers::mariadb::MariaDb;
 use crate::support::servers::redis::{Redis, redis};
@@ -116,12 +117,16 @@ impl RolePlan {
 
     /// On a MariaDB of its own, with the databases of [`database_of`]; `None` where it is not installed.
     pub async fn on_mariadb() -> Option<Self> {
-        let mariadb = MariaDb::start()?;
+        Some(Self::with(MariaDb::start()?).await)
+    }
+
+    /// A database for each role on this server.
+    pub async fn with(mariadb: MariaDb) -> Self {
         let mut databases = Vec::new();
         for role in ROLES {
             databases.push(mariadb.create(&database_of(role)).await);
         }
-        Some(Self { mariadb: Some(mariadb), ..Self::on(databases) })
+        Self { mariadb: Some(mariadb), ..Self::on(databases) }
     }
 }
 
@@ -188,17 +193,11 @@ impl RoleCluster {
         self.dir.path().join("ruyi.toml")
     }
 
-    /// The program, or the one that `RUYI_TEST_PROGRAM` names, with the configuration of these roles, and of the
-    /// environment's settings only `environment`.
+    /// The program with the configuration of these roles, and of the environment's settings only `environment`.
     fn command(&self, environment: &[OsString], args: &[&str]) -> Vec<OsString> {
-        let mut command = vec![OsString::from("env")];
-        let ours = std::env::vars_os().filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            name.starts_with("RUYI_") || name == "RUST_LOG"
-        });
-        command.extend(ours.flat_map(|(name, _)| ["-u".into(), name]));
+        let mut command = plain_environment();
         command.extend_from_slice(environment);
-        command.push(std::env::var_os("RUYI_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_ruyi").into()));
+        command.push(program());
         command.extend(["--config".into(), self.config().into()]);
         command.extend(args.iter().map(OsString::from));
         command

@@ -12,6 +12,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::support::program::settings_of_tests;
+
 /// Nothing here takes so long, on however slow a machine.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 /// Between two looks.
@@ -98,12 +100,10 @@ impl CrashedProcess {
 
     fn ruyi(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ruyi"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("RUYI_") {
-                command.env_remove(name);
-            }
+        for name in settings_of_tests() {
+            command.env_remove(name);
         }
-        command.current_dir(self.0.dir.path()).env_remove("RUST_LOG").args(args);
+        command.current_dir(self.0.dir.path()).args(args);
         command.arg("--set").arg(format!("data_dir={}", self.0.dir.path().join("data").display()));
         for setting in &self.0.settings {
             command.args(["--set", setting]);

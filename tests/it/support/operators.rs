@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::support::program::settings_of_tests;
+
 /// Somebody who runs ruyi against a cluster, from a data directory of their own.
 pub struct Operator {
     dir: tempfile::TempDir,
@@ -42,15 +44,10 @@ impl Operator {
     /// The command, not started: none of our environment, no terminal.
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ruyi"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RUYI_")) {
+        for name in settings_of_tests() {
             command.env_remove(name);
         }
-        command
-            .args(args)
-            .current_dir(self.dir.path())
-            .env_remove("RUST_LOG")
-            .env("NO_COLOR", "1")
-            .env("COLUMNS", "100");
+        command.args(args).current_dir(self.dir.path()).env("NO_COLOR", "1").env("COLUMNS", "100");
         command.arg("--set").arg(format!("data_dir={}", self.data_dir().display()));
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -10,6 +10,7 @@ use ruyi::db::{Db, Options, migrate};
 use ruyi::domain::event::Role;
 use ruyi::fault::Faults;
 
+use crate::support::program::plain_environment;
 use crate::support::servers::child::{ChildProcess, free_port};
 
 /// Short waits.
@@ -67,10 +68,7 @@ impl SharedBroker {
     }
 
     fn command(&self, args: &[&str]) -> Vec<OsString> {
-        let mut command: Vec<OsString> = vec!["env".into(), "-u".into(), "RUST_LOG".into()];
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RUYI_")) {
-            command.extend(["-u".into(), name]);
-        }
+        let mut command = plain_environment();
         command.push(env!("CARGO_BIN_EXE_ruyi").into());
         command.extend(args.iter().map(OsString::from));
         for setting in &self.settings {

@@ -13,6 +13,7 @@ use ruyi::roles::payment::transaction::GROUP;
 use serde_json::Value;
 
 use crate::support::operators::as_promised;
+use crate::support::program::settings_of_tests;
 use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
 use crate::support::servers::{TestDb, sqlite, write_tx};
 
@@ -28,7 +29,7 @@ struct Tool {
 impl Tool {
     async fn run(&self, args: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_ruyi"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RUYI_")) {
+        for name in settings_of_tests() {
             command.env_remove(name);
         }
         command.args(["mq", "tx"]).args(args).args(["--output", "json"]);

@@ -146,10 +146,15 @@ impl ChildProcess {
         running.shell.wait().unwrap();
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.running.lock().unwrap().as_ref().expect("it runs").pid
+    }
+
     /// Sends it a signal that does not end it (STOP, CONT, HUP).
     pub fn signal(&self, signal: &str) {
-        let pid = self.running.lock().unwrap().as_ref().expect("it runs").pid;
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(pid).status().unwrap();
         assert!(status.success(), "kill -{signal} {}", self.name);
     }
 

@@ -1,6 +1,7 @@
 //! MariaDB: one server shared by the tests of this process, or one of their own for those that stop it.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +12,7 @@ use sqlx::{AnyConnection, Connection};
 
 use super::child::{ChildProcess, free_port};
 use super::installed;
+use super::small_disk::{SmallDisk, on_small_disk};
 
 pub struct MariaDb {
     server: ChildProcess,
@@ -26,6 +28,26 @@ impl MariaDb {
 
     /// With further options of the server.
     pub fn start_with(more: &str) -> Option<Self> {
+        Self::start_as(more, "exec mariadbd", |_, command| Some(command))
+    }
+
+    /// All of its data is on a disk of so many megabytes, and that disk; `None` where there cannot be one. It ends itself
+    /// when a rollback finds no room, and is started anew, as by a service manager.
+    pub fn start_on_small_disk(megabytes: usize) -> Option<(Self, SmallDisk)> {
+        let place = |dir: &Path| dir.join("disk");
+        // What is written first is as small as may be.
+        let more = "--innodb-log-file-size=8M";
+        let again = "again() { until mariadbd \"$@\"; do sleep 1; done; }; again";
+        let mariadb = Self::start_as(more, again, |dir, command| on_small_disk(megabytes, &place(dir), command))?;
+        let disk = SmallDisk::of(&mariadb.server, place(mariadb.server.dir()));
+        Some((mariadb, disk))
+    }
+
+    fn start_as(
+        more: &str,
+        run: &str,
+        wrap: impl FnOnce(&Path, Vec<OsString>) -> Option<Vec<OsString>>,
+    ) -> Option<Self> {
         if !installed("mariadbd") || !installed("mariadb-install-db") {
             return None;
         }
@@ -37,16 +59,16 @@ impl MariaDb {
         // A server that starts removes all temporary tables from its tmpdir, those of other running servers as well.
         // The shell becomes the server, so that its process id is the server's.
         let script = format!(
-            r#"set -eu; cd "{dir}"; mkdir -p tmp
-            [ -d data ] || mariadb-install-db --no-defaults --datadir="{dir}/data" --auth-root-authentication-method=normal \
+            r#"set -eu; cd "{dir}"; mkdir -p tmp disk
+            [ -d disk/data ] || mariadb-install-db --no-defaults --datadir="{dir}/disk/data" --auth-root-authentication-method=normal \
                 --tmpdir="{dir}/tmp" --skip-test-db {user}
-            exec mariadbd --no-defaults --datadir="{dir}/data" --socket="{dir}/sock" --pid-file="{dir}/pid" \
+            {run} --no-defaults --datadir="{dir}/disk/data" --socket="{dir}/sock" --pid-file="{dir}/pid" \
                 --tmpdir="{dir}/tmp" \
                 --bind-address=127.0.0.1 --port={port} --innodb-buffer-pool-size=64M \
                 --innodb-flush-log-at-trx-commit=2 --max-connections=500 --skip-log-bin {more} {user}"#,
             dir = dir.display()
         );
-        let command = ["sh", "-c", &script].map(OsString::from).to_vec();
+        let command = wrap(&dir, ["sh", "-c", &script].map(OsString::from).to_vec())?;
         Some(Self { server: ChildProcess::start("MariaDB", dir, command), port, databases: AtomicU32::new(0) })
     }
 

@@ -7,6 +7,7 @@ pub mod mariadb;
 pub mod redis;
 pub mod remoting;
 pub mod rocketmq;
+pub mod small_disk;
 pub mod tidb;
 
 use std::io::{ErrorKind, Write};
