@@ -7,8 +7,8 @@ use super::{installed, skipped};
 
 const VERSION: &str = "5.4.0";
 
-/// Small and quick to start rather than fast. Each start of a server would make a certificate of its own otherwise, which
-/// takes most of its time; a plan that wants TLS says so after these.
+/// Small and quick to start rather than fast. Each start of a server would make a certificate of its own otherwise,
+/// which takes most of its time; a plan that wants TLS says so after these.
 const JVM: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dtls.server.mode=disabled"];
 
 /// What `scripts/fetch-rocketmq` has put into a cache folder.

@@ -31,8 +31,8 @@ impl MariaDb {
         Self::start_as(more, "exec mariadbd", |_, command| Some(command))
     }
 
-    /// All of its data is on a disk of so many megabytes, and that disk; `None` where there cannot be one. It ends itself
-    /// when a rollback finds no room, and is started anew, as by a service manager.
+    /// All of its data is on a disk of so many megabytes, and that disk; `None` where there cannot be one. It ends
+    /// itself when a rollback finds no room, and is started anew, as by a service manager.
     pub fn start_on_small_disk(megabytes: usize) -> Option<(Self, SmallDisk)> {
         let place = |dir: &Path| dir.join("disk");
         // What is written first is as small as may be.

@@ -19,8 +19,8 @@ use super::remoting::ask;
 const MQADMIN_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Of every broker: files that are small enough to have dozens, timers, and no refusal only because the machine is busy.
-/// Each flush of the timers walks over their whole wheel of 38 MB: every second, that is a tenth of a processor. Until the
-/// first flush of the counters of transactions, 10 s after the start unless it is told otherwise, a thread spins.
+/// Each flush of the timers walks over their whole wheel of 38 MB: every second, that is a tenth of a processor. Until
+/// the first flush of the counters of transactions, 10 s after the start unless it is told otherwise, a thread spins.
 const BROKER_CONF: &str = "\
 brokerId=0
 brokerRole=ASYNC_MASTER

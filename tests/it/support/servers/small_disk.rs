@@ -26,8 +26,8 @@ fn is_allowed() -> bool {
     tried.status.success()
 }
 
-/// `command` with a disk of `megabytes` on the folder `place`; `None` where that cannot be. All that it starts ends with
-/// it.
+/// `command` with a disk of `megabytes` on the folder `place`; `None` where that cannot be. All that it starts ends
+/// with it.
 pub fn on_small_disk(megabytes: usize, place: &Path, command: Vec<OsString>) -> Option<Vec<OsString>> {
     if !is_allowed() {
         return None;
