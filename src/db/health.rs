@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::DbError;
 
@@ -12,6 +12,8 @@ use super::DbError;
 pub(super) struct Health {
     failing: Mutex<Option<Failing>>,
     bell: Notify,
+    /// Grows when something is written after a failure.
+    ends: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,13 @@ impl Health {
         if let Some(failing) = self.failing().take() {
             let seconds = failing.since.elapsed().as_secs();
             tracing::info!(seconds, "the database takes what is written again");
+            self.ends.send_modify(|ends| *ends += 1);
         }
+    }
+
+    /// Changes when a failure has ended.
+    pub fn ends(&self) -> watch::Receiver<u64> {
+        self.ends.subscribe()
     }
 
     /// Rings when a transaction has failed.

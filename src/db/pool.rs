@@ -377,6 +377,13 @@ impl Db {
         self.0.health.until_failing().await;
     }
 
+    /// Changes when something is written again after transactions had failed for a reason of the session or the server:
+    /// whoever waits between two attempts need wait no longer.
+    #[must_use]
+    pub fn writes_again(&self) -> watch::Receiver<u64> {
+        self.0.health.ends()
+    }
+
     /// A row was written and committed.
     pub fn can_write(&self) {
         self.0.health.wrote();

@@ -146,7 +146,9 @@ impl ClusterLane {
 /// Handles messages, however long the database stays away; false when the process stops before.
 async fn until_handled(consumer: &Consumer, messages: Vec<Incoming>, token: &CancellationToken) -> bool {
     let mut wait = BACKOFF.0;
+    let mut writes_again = consumer.db().writes_again();
     loop {
+        writes_again.mark_unchanged();
         match consumer.process(messages.clone()).await {
             Ok(()) => return true,
             Err(error) => {
@@ -154,11 +156,11 @@ async fn until_handled(consumer: &Consumer, messages: Vec<Incoming>, token: &Can
                 tracing::warn!(group, %error, wait_ms = wait.as_millis(), "consumer waits for the database");
             }
         }
-        tokio::select! {
+        wait = tokio::select! {
             () = token.cancelled() => return false,
-            () = tokio::time::sleep(wait) => {}
-        }
-        wait = (wait * 2).min(BACKOFF.1);
+            _ = writes_again.changed() => BACKOFF.0,
+            () = tokio::time::sleep(wait) => (wait * 2).min(BACKOFF.1),
+        };
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::crowd::{Callers, RECOVERY, recovery, stock_up};
+use super::crowd::{Callers, RECOVERY, SKU, recovery, stock_up};
 use crate::support::clustered_roles::{RoleCluster, RolePlan};
 use crate::support::program::{plain_environment, program};
 use crate::support::servers::child::{ChildProcess, free_port};
@@ -22,9 +22,26 @@ const ROUNDS: usize = 3;
 const CALLERS: usize = 8;
 /// How long orders come before, and without, room.
 const LOAD: Duration = Duration::from_secs(5);
+/// What was accepted meanwhile has been reserved within so long.
+const FLOWS: Duration = Duration::from_secs(120);
 
 async fn readiness(client: &Client, url: &str) -> StatusCode {
     client.get(format!("{url}/readyz")).send().await.unwrap().status()
+}
+
+/// How long it takes from `freed` until an order has its pieces, behind all that have waited.
+async fn reserved(client: &Client, url: &str, freed: Instant) -> Duration {
+    let body = json!({"userId": "1", "items": [{"sku": SKU, "quantity": 1}]});
+    let placed: Value = client.post(format!("{url}/orders")).json(&body).send().await.unwrap().json().await.unwrap();
+    let order = format!("{url}/orders/{}", placed["orderId"].as_str().expect("it is accepted"));
+    loop {
+        let seen: Value = client.get(&order).send().await.unwrap().json().await.unwrap();
+        if seen["status"] == "RESERVED" {
+            return freed.elapsed();
+        }
+        assert!(freed.elapsed() < FLOWS, "there is room again, and an order is {}", seen["status"]);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Fills the disk and frees it under load; how many orders were accepted in all.
@@ -53,10 +70,12 @@ async fn full_and_freed(what: &str, url: &str, disk: &SmallDisk) -> usize {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let ready_after = freed.elapsed();
+        let reserved_after = reserved(&client, url, freed).await;
         let load = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::SeqCst);
         eprintln!(
             "{what}, round {round}: {:.0} orders/s before; {} more until nothing could be written, {} refused, {} left, \
-             {} otherwise; accepts {accepts_after:.1?} and ready {ready_after:.1?} after there was room",
+             {} otherwise; accepts {accepts_after:.1?}, ready {ready_after:.1?} and reserves {reserved_after:.1?} after \
+             there was room",
             before as f64 / LOAD.as_secs_f64(),
             load(&told.accepted) - before,
             load(&told.refused),
@@ -65,7 +84,7 @@ async fn full_and_freed(what: &str, url: &str, disk: &SmallDisk) -> usize {
         );
         assert!(load(&told.refused) > 0, "who comes while there is no room is told to come again");
         assert_eq!(load(&told.otherwise), 0, "nobody is told otherwise");
-        accepted += load(&told.accepted) + 3;
+        accepted += load(&told.accepted) + 4;
     }
     accepted
 }

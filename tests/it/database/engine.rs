@@ -268,6 +268,7 @@ fn migrations_have_only_types_that_both_databases_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_an_outage_that_ends() {
     let test = sqlite().await;
+    let mut writes_again = test.db.writes_again();
     for _ in 0..3 {
         let filled = write_tx!(test.db, [], |tx| {
             let pages = sql::fetch_one(tx, "PRAGMA page_count", vec![]).await?.unwrap().int(0)?;
@@ -284,8 +285,11 @@ async fn a_full_disk_is_an_outage_that_ends() {
             sql::execute(tx, "DELETE FROM orders", vec![]).await
         })
         .unwrap();
+        assert!(!writes_again.has_changed().unwrap());
         test.db.can_write();
         assert_eq!(test.db.writes_fail(), None);
+        assert!(writes_again.has_changed().unwrap(), "whoever waits for it goes on");
+        writes_again.mark_unchanged();
     }
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 0);
 }
