@@ -36,6 +36,10 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     fn stands(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= STANDS)
     }
@@ -54,7 +58,7 @@ impl Waiting {
     fn pop(&mut self) -> Option<Vec<Incoming>> {
         let part = self.parts.pop_front()?;
         self.bytes -= bytes_of(&part);
-        self.since = (!self.parts.is_empty()).then(Instant::now);
+        self.since = (!self.is_empty()).then(Instant::now);
         Some(part)
     }
 }
@@ -83,7 +87,7 @@ impl<'m> Spread<'m> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let is_full = self.bytes_of_busy() >= WAITING_BYTES;
-            let waits = self.waiting.iter().any(|waiting| waiting.since.is_some());
+            let waits = self.waiting.iter().any(|waiting| !waiting.is_empty());
             tokio::select! {
                 messages = member.poll(batch, POLL), if !is_full => {
                     if !self.hand_out(messages) {
@@ -113,7 +117,7 @@ impl<'m> Spread<'m> {
         for (lane, part) in parts {
             let (Some(sender), Some(waiting)) = (self.lanes.get(lane), self.waiting.get_mut(lane)) else { continue };
             // What waits already goes first.
-            if !waiting.parts.is_empty() {
+            if !waiting.is_empty() {
                 waiting.push(part);
                 continue;
             }
@@ -132,7 +136,7 @@ impl<'m> Spread<'m> {
         if let Some(part) = waiting.pop() {
             room.send(part);
         }
-        if waiting.parts.is_empty() {
+        if waiting.is_empty() {
             let done = std::mem::take(waiting);
             if done.is_paused {
                 tracing::debug!(group = self.member.group(), lane, "the lane goes on");
@@ -154,14 +158,11 @@ impl<'m> Spread<'m> {
     }
 }
 
-/// Room in one of the lanes that something waits for, as soon as there is some; `None` when the lane is gone.
+/// Room in one of the lanes that something waits for, of which there is one at least, as soon as there is some; `None`
+/// when the lane is gone.
 async fn room_in<'m>(lanes: &'m [Lane], waiting: &[Waiting]) -> Option<(usize, Permit<'m, Vec<Incoming>>)> {
-    let full = lanes.iter().enumerate().zip(waiting).filter(|(_, waiting)| waiting.since.is_some());
-    let rooms: Vec<_> =
-        full.map(|((lane, sender), _)| Box::pin(async move { (lane, sender.reserve().await) })).collect();
-    if rooms.is_empty() {
-        return std::future::pending().await;
-    }
+    let full = lanes.iter().enumerate().zip(waiting).filter(|(_, waiting)| !waiting.is_empty());
+    let rooms = full.map(|((lane, sender), _)| Box::pin(async move { (lane, sender.reserve().await) }));
     let ((lane, room), _, _) = select_all(rooms).await;
     room.ok().map(|room| (lane, room))
 }

@@ -57,7 +57,7 @@ impl MariaDb {
         let user = if id.stdout == b"0\n" { "--user=root" } else { "--skip-symbolic-links" };
         // Commits are written, not flushed: they outlive a kill of the server, not one of the machine.
         // A server that starts removes all temporary tables from its tmpdir, those of other running servers as well.
-        // The shell becomes the server, so that its process id is the server's.
+        // With exec the shell becomes the server, so that its process id is the server's.
         let script = format!(
             r#"set -eu; cd "{dir}"; mkdir -p tmp disk
             [ -d disk/data ] || mariadb-install-db --no-defaults --datadir="{dir}/disk/data" --auth-root-authentication-method=normal \

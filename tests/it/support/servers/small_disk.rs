@@ -8,7 +8,6 @@ use std::process::{Command, Output};
 
 use super::child::ChildProcess;
 use super::{installed, skipped};
-
 use crate::support::program::settings_of_tests;
 
 /// Mounts a disk of so many megabytes on the folder, in a space that only the command which follows sees.
