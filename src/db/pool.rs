@@ -384,6 +384,16 @@ impl Db {
         self.0.health.ends()
     }
 
+    /// Waits before work is tried again, or looked for: so long, or until something is written again that could not be.
+    pub async fn rest(&self, wait: Duration) {
+        let mut writes_again = self.writes_again();
+        tokio::select! {
+            // The database outlives who waits for it: the sender is never gone.
+            _ = writes_again.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+
     /// A row was written and committed.
     pub fn can_write(&self) {
         self.0.health.wrote();

@@ -205,7 +205,7 @@ impl Engine {
                     self.look = true;
                     tokio::select! {
                         () = token.cancelled() => {}
-                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+                        () = self.db.rest(pause) => pause = (pause * 2).min(BACKOFF.1),
                     }
                 }
             }

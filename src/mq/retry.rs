@@ -219,7 +219,7 @@ impl RetryLane {
         let wait = Duration::from_millis(LOOK_MS.unsigned_abs());
         tokio::select! {
             () = token.cancelled() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = self.consumer.db().rest(wait) => {}
         }
     }
 }

@@ -173,7 +173,7 @@ impl Sweep {
             tokio::select! {
                 () = token.cancelled() => {}
                 () = broker::changed(&mut changes) => {}
-                () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
+                () = self.relay.db().rest(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
     }

@@ -98,7 +98,7 @@ impl Timeouts {
             };
             tokio::select! {
                 () = token.cancelled() => {}
-                () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
+                () = self.db.rest(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
     }

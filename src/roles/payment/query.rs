@@ -123,7 +123,7 @@ impl Queries {
             }
             tokio::select! {
                 () = token.cancelled() => {}
-                () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
+                () = self.db.rest(Duration::from_millis(wait_ms.unsigned_abs())) => {}
             }
         }
     }

@@ -80,7 +80,7 @@ impl StockSync {
             }
             tokio::select! {
                 () = token.cancelled() => {}
-                () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+                () = self.db.rest(Duration::from_millis(pause_ms)) => {}
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use ruyi::db::group::{Batch, Bounds, Group, GroupError};
 use ruyi::db::sql::{self, Columns, Val};
 use ruyi::db::{DbError, Dialect, products};
@@ -286,7 +287,10 @@ async fn a_full_disk_is_an_outage_that_ends() {
         })
         .unwrap();
         assert!(!writes_again.has_changed().unwrap());
+        let mut rest = Box::pin(test.db.rest(Duration::from_secs(3_600)));
+        assert_eq!(rest.as_mut().now_or_never(), None);
         test.db.can_write();
+        assert_eq!(rest.now_or_never(), Some(()));
         assert_eq!(test.db.writes_fail(), None);
         assert!(writes_again.has_changed().unwrap(), "whoever waits for it goes on");
         writes_again.mark_unchanged();
