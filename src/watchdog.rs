@@ -102,16 +102,20 @@ impl Part {
     pub async fn step<T, E: Display>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let begun = Instant::now();
         let done = self.during(work).await;
+        self.tried(begun, &done);
+        done
+    }
+
+    /// A piece of work that was begun at `begun` has ended, and is tried again where it failed.
+    pub fn tried<T, E: Display>(&self, begun: Instant, done: &Result<T, E>) {
         let mut state = self.state();
-        state.failing = match &done {
+        state.failing = match done {
             Ok(_) => None,
             Err(error) => {
                 let since = state.failing.take().map_or(begun, |(since, _)| since);
                 Some((since, error.to_string()))
             }
         };
-        drop(state);
-        done
     }
 
     fn begin(&self) -> Busy<'_> {
@@ -181,6 +185,9 @@ mod tests {
         let wanted = [("hangs".to_owned(), None), ("fails".to_owned(), Some("another".to_owned()))];
         assert_eq!(standing(&watchdog), wanted);
         assert_eq!(watchdog.standing(PATIENCE), [], "not for so long");
+
+        let outage = watchdog.standing(Duration::ZERO).remove(1);
+        assert!(!Standing { since: HOPELESS * 2, ..outage }.needs_a_restart(), "it goes on by itself");
 
         assert_eq!(fails.step(ready(Ok::<_, &str>(1))).await, Ok(1));
         drop(hanging);

@@ -61,11 +61,6 @@ impl Consumer {
         &self.reader
     }
 
-    /// Tells when its lanes do not go forward.
-    pub(super) fn part(&self) -> &Part {
-        &self.part
-    }
-
     /// The database that it writes to.
     #[must_use]
     pub fn db(&self) -> &Db {
@@ -112,7 +107,7 @@ impl Consumer {
                 continue;
             }
             let is_alone = batch.len() == 1;
-            match self.hurry.run(is_alone, || self.try_batch(Arc::clone(&batch))).await {
+            match self.hurry.run(is_alone, || self.part.during(self.try_batch(Arc::clone(&batch)))).await {
                 Ok(()) => {}
                 // That there was no answer may be for the size of the batch.
                 Err(error) if error.is_outage() && (is_alone || !error.is_silence()) => return Err(error),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Cluster;
@@ -14,6 +15,7 @@ use super::message::{Incoming, QueueId};
 use super::rocketmq::GroupConsumer;
 use super::spread::Spread;
 use crate::shutdown::Shutdown;
+use crate::watchdog::Part;
 
 /// Batches that wait before a lane; the broker keeps the rest.
 const WAITING: usize = 4;
@@ -90,13 +92,15 @@ async fn serve(
         let (sender, messages) = mpsc::channel(WAITING);
         lanes.push(sender);
         let (consumer, member) = (consumer.clone(), Arc::clone(&member));
-        let lane = ClusterLane { consumer, member, messages, batch: membership.batch };
+        let part = consumer.db().watchdog().part(consumer.handler().group().name());
+        let lane = ClusterLane { consumer, member, messages, batch: membership.batch, part };
         shutdown.run("lane", lane.run(token.clone()));
     }
     tokio::select! {
         () = token.cancelled() => {}
         _ = returns.changed() => {}
         () = Spread::new(&member, &lanes).run(membership.batch) => {}
+        () = member.follow_moves() => {}
     }
     token.cancel();
     // The lanes finish what they hold and commit it before the member leaves; each closes its end when it is done.
@@ -111,6 +115,8 @@ struct ClusterLane {
     member: Arc<GroupConsumer>,
     messages: mpsc::Receiver<Vec<Incoming>>,
     batch: usize,
+    /// Tells when it does not go forward.
+    part: Arc<Part>,
 }
 
 impl ClusterLane {
@@ -132,7 +138,7 @@ impl ClusterLane {
                 let offset = next.entry(message.queue.clone()).or_default();
                 *offset = (*offset).max(message.offset + 1);
             }
-            if !self.consumer.part().during(until_handled(&self.consumer, messages, &token)).await {
+            if !until_handled(&self.consumer, &self.part, messages, &token).await {
                 return;
             }
             if self.consumer.db().fault("consume", "acknowledge").is_err() {
@@ -144,12 +150,15 @@ impl ClusterLane {
 }
 
 /// Handles messages, however long the database stays away; false when the process stops before.
-async fn until_handled(consumer: &Consumer, messages: Vec<Incoming>, token: &CancellationToken) -> bool {
+async fn until_handled(consumer: &Consumer, part: &Part, messages: Vec<Incoming>, token: &CancellationToken) -> bool {
     let mut wait = BACKOFF.0;
     let mut writes_again = consumer.db().writes_again();
     loop {
         writes_again.mark_unchanged();
-        match consumer.process(messages.clone()).await {
+        let begun = Instant::now();
+        let done = consumer.process(messages.clone()).await;
+        part.tried(begun, &done);
+        match done {
             Ok(()) => return true,
             Err(error) => {
                 let group = consumer.handler().group().name();
@@ -191,7 +200,7 @@ async fn local_lane(consumer: Consumer, mut handed: mpsc::Receiver<Handed>, batc
             waiting.push(more.handled);
         }
         // Not tried again here: the outbox row stays pending, and the sweep brings it back.
-        let handled = match consumer.part().during(consumer.process(messages)).await {
+        let handled = match consumer.process(messages).await {
             Ok(()) => consumer.db().fault("consume", "acknowledge").is_ok(),
             Err(error) => {
                 tracing::warn!(group = consumer.handler().group().name(), %error, "left for the sweep");

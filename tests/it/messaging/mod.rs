@@ -6,6 +6,8 @@ mod event_coverage;
 mod foreign_bodies;
 mod java_consumer;
 mod java_services;
+#[cfg(feature = "embedded")]
+mod lanes_without_database;
 mod message_api;
 mod message_kinds;
 mod pay_timeout;

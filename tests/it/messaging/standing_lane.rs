@@ -1,23 +1,14 @@
 //! A lane that does not go on: its queues wait in the broker, those of the other lanes are consumed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use ruyi::config::Config;
 use ruyi::domain::event::Kind;
-use ruyi::mq::broker::Cluster;
-use ruyi::mq::health::Health;
-use ruyi::mq::lanes::{self, Membership};
-use ruyi::mq::local::Local;
 use ruyi::mq::message::{Delay, Outgoing};
-use ruyi::mq::retry::Policy;
-use ruyi::mq::{Consumer, Handler};
-use ruyi::shutdown::Shutdown;
-use ruyi::telemetry::Metrics;
 
 use crate::support::client_bench::EitherBroker;
 use crate::support::holding_handler::HoldingHandler;
+use crate::support::lanes_bench::start_lanes;
 use crate::support::servers::mariadb;
 use crate::support::waiting::eventually_or_show;
 
@@ -52,13 +43,8 @@ async fn a_lane_that_stands_holds_up_only_its_queues() {
     let Some(test) = mariadb().await else { return };
     let bench = EitherBroker::Embedded(tempfile::tempdir().unwrap()).bench(|_| ()).await;
     let topics = bench.topics(&[Kind::InventoryDeduct.name()]).await;
-    let (handler, shutdown) = (HoldingHandler::new(), Shutdown::new());
-    let policy = Policy::of(&Config::example().unwrap().mq.retry);
-    let as_handler = Arc::clone(&handler) as Arc<dyn Handler>;
-    let consumer = Consumer::new(test.db.clone(), as_handler, policy, Arc::new(Metrics::new().unwrap()));
-    let health = Arc::new(Health::new(true, Duration::from_secs(60)));
-    let cluster = Cluster::new(bench.mq.clone(), health, Local::standing_in(HashMap::new()));
-    lanes::start_cluster(&consumer, Membership { cluster, topics, lanes: 8, batch: 8 }, &shutdown);
+    let handler = HoldingHandler::new();
+    let shutdown = start_lanes(&bench, &test.db, &handler, topics, 8);
 
     bench.send(&messages_of("slow")).await;
     for key in 0..KEYS {

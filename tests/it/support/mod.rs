@@ -10,6 +10,8 @@ pub mod event_cases;
 pub mod failing_handler;
 pub mod fake_api;
 pub mod holding_handler;
+#[cfg(feature = "embedded")]
+pub mod lanes_bench;
 pub mod mail_server;
 pub mod merchant_accounts;
 pub mod message_rows;
