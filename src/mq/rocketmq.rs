@@ -9,6 +9,7 @@ mod answers;
 mod consume;
 mod error;
 mod frames;
+mod holes;
 mod operate;
 mod publish;
 mod send;
@@ -38,6 +39,7 @@ use super::runtime::MqRuntime;
 use answers::Answers;
 pub use consume::GroupConsumer;
 pub use error::{MqError, PublishError};
+use holes::Holes;
 pub use publish::is_reserved_property;
 pub use rocketmq_model::topic::is_system_topic;
 pub use send::Sending;
@@ -205,8 +207,11 @@ struct Shared {
     /// Each producer and each consumer gets a client runtime of its own below this, so that it can be stopped by itself.
     clients: ChildServiceContext,
     hook: Arc<dyn RPCHook>,
+    holes: Arc<Holes>,
     sender: RwLock<Arc<Sender>>,
     admin: Mutex<Option<DefaultMQAdminExt>>,
+    /// Held by the one member that looks where its group is.
+    looks: Mutex<()>,
     routes: publish::Routes,
     /// The addresses of the master brokers, as they were last heard of.
     known_masters: std::sync::Mutex<BTreeSet<String>>,
@@ -234,7 +239,8 @@ impl RocketMq {
     /// [`MqError::Config`] for a configuration that can not work, [`MqError::Client`] when the client does not start.
     pub async fn connect(config: RocketMqConfig, runtime: &MqRuntime) -> Result<Self, MqError> {
         let names = TopicNames::new(&config.topics)?;
-        let hook: Arc<dyn RPCHook> = Arc::new(Answers { inner: acl_hook(&config)? });
+        let holes = Arc::new(Holes::default());
+        let hook: Arc<dyn RPCHook> = Arc::new(Answers { inner: acl_hook(&config)?, holes: Arc::clone(&holes) });
         let client_runtime = client_runtime(runtime.component("client"))?;
         let instance =
             format!("{RUYI_INSTANCE}{}-{:x}", std::process::id(), RandomState::new().build_hasher().finish());
@@ -247,10 +253,12 @@ impl RocketMq {
                 client_runtime,
                 clients,
                 hook,
+                holes,
                 sender: RwLock::new(Arc::new(sender)),
                 admin: Mutex::new(None),
                 routes: publish::Routes::default(),
                 known_masters: std::sync::Mutex::default(),
+                looks: Mutex::default(),
                 left_out: std::sync::Mutex::default(),
                 in_flight: Arc::new(Semaphore::new(send::ASYNC_IN_FLIGHT)),
                 instance,

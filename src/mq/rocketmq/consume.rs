@@ -1,8 +1,11 @@
 //! Consuming: one member of a consumer group, offsets committed by the caller.
 
+mod moves;
+mod places;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rocketmq_client_rust::{ClientOptions, ClientRuntime, DefaultLitePullConsumer, DefaultLitePullConsumerBuilder};
@@ -18,6 +21,7 @@ use tokio::time::Instant;
 use super::frames::restored;
 use super::{LIFECYCLE_TIMEOUT, MqError, RocketMq, Shared, client_error, client_runtime, within};
 use crate::mq::message::{Incoming, QueueId};
+use places::Places;
 
 /// A consumer asks for the route of each of its topics, one after the other, before it has started: begun anew it would do
 /// the same on a machine that is as busy.
@@ -43,8 +47,9 @@ pub struct GroupConsumer {
     shared: Arc<Shared>,
     group: String,
     polled: Mutex<Polled>,
-    /// Of each queue, what the broker was last told.
-    told: std::sync::Mutex<HashMap<QueueId, i64>>,
+    /// Held by the one commit that is under way.
+    commits: Mutex<()>,
+    places: std::sync::Mutex<Places>,
     closed: AtomicBool,
 }
 
@@ -118,7 +123,8 @@ impl RocketMq {
             shared,
             group: group.to_owned(),
             polled: Mutex::default(),
-            told: std::sync::Mutex::default(),
+            commits: Mutex::default(),
+            places: std::sync::Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -159,6 +165,11 @@ impl GroupConsumer {
         if self.closed.load(Ordering::Acquire) {
             return Vec::new();
         }
+        // Not while a poll is under way that was given up: it may still be handed what lies elsewhere.
+        if polled.running.is_none() {
+            let gone = self.go_on_errands().await;
+            polled.left.retain(|message| !gone.contains(&message.queue));
+        }
         if polled.left.len() < max {
             let wait = if polled.left.is_empty() { wait } else { Duration::ZERO };
             let wanted = max - polled.left.len();
@@ -173,7 +184,7 @@ impl GroupConsumer {
             }
         }
         let count = polled.left.len().min(max);
-        polled.left.drain(..count).collect()
+        self.accounted(polled.left.drain(..count).collect())
     }
 
     /// Tells the broker the next offset to consume for each queue. Queues that have gone to another member meanwhile
@@ -182,18 +193,22 @@ impl GroupConsumer {
         if next.is_empty() || self.closed.load(Ordering::Acquire) {
             return;
         }
-        let again: Vec<(QueueId, i64)> = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let again = next.iter().filter(|(queue, offset)| told.get(queue) == Some(offset)).cloned().collect();
-            told.extend(next.iter().cloned());
-            again
+        // The last word on each queue is the one that counts.
+        let next: HashMap<&QueueId, i64> = next.iter().map(|(queue, offset)| (queue, *offset)).collect();
+        let again: Vec<(&QueueId, i64)> = {
+            let mut places = self.places();
+            next.iter()
+                .filter(|(queue, offset)| places.tell(queue, **offset))
+                .map(|(queue, at)| (*queue, *at))
+                .collect()
         };
         if !again.is_empty() {
             self.tell_again(&again).await;
         }
-        let queues = self.physical(next.iter().map(|(queue, _)| queue));
-        let offsets: HashMap<MessageQueue, i64> =
-            queues.into_iter().zip(next.iter().map(|(_, offset)| *offset)).collect();
+        let queues = self.physical(next.keys().copied());
+        let offsets: HashMap<MessageQueue, i64> = queues.into_iter().zip(next.into_values()).collect();
+        // The client forgets the queues that a commit does not name, also what another one is about to send of them.
+        let _turn = self.commits.lock().await;
         let call = Box::pin(self.consumer.commit_with_map(offsets, true));
         if tokio::time::timeout(LIFECYCLE_TIMEOUT, call).await.is_err() {
             tracing::warn!(group = self.group, "the broker did not take the offsets in time");
@@ -202,16 +217,30 @@ impl GroupConsumer {
 
     /// An operator moved the group back meanwhile, and it has come to the same place again. The client keeps to itself
     /// what it believes that the broker knows, so the broker is told past it.
-    async fn tell_again(&self, next: &[(QueueId, i64)]) {
-        let mq = RocketMq { shared: Arc::clone(&self.shared) };
+    async fn tell_again(&self, next: &[(&QueueId, i64)]) {
+        let mq = self.mq();
         let own = self.assignment().await.unwrap_or_default();
-        for (queue, offset) in next.iter().filter(|(queue, _)| own.contains(queue)) {
-            let topic = mq.with_namespace(self.shared.names.physical(&queue.topic));
-            let place = QueueId { topic, broker: queue.broker.clone(), queue: queue.queue };
+        for (queue, offset) in next.iter().filter(|(queue, _)| own.contains(*queue)) {
+            let place = self.at_broker(&mq, queue);
             if let Err(error) = mq.set_offset(&mq.with_namespace(&self.group), &place, *offset).await {
                 tracing::warn!(group = self.group, %error, "the broker did not take an offset");
             }
         }
+    }
+
+    fn mq(&self) -> RocketMq {
+        RocketMq { shared: Arc::clone(&self.shared) }
+    }
+
+    /// As brokers know it.
+    fn at_broker(&self, mq: &RocketMq, queue: &QueueId) -> QueueId {
+        let topic = mq.with_namespace(self.shared.names.physical(&queue.topic));
+        QueueId { topic, broker: queue.broker.clone(), queue: queue.queue }
+    }
+
+    /// A panic elsewhere leaves a valid value.
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for nothing more of `queues` until they are resumed, or are given to this member anew; what the client holds

@@ -9,6 +9,8 @@ use std::io::Read;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+/// Where the offset of a message in its queue stands.
+const OFFSET: usize = 20;
 /// Where the flags of a frame stand.
 const FLAGS: usize = 36;
 /// The body is compressed.
@@ -90,6 +92,17 @@ pub(super) fn mark(answer: &Bytes) -> Result<Option<Bytes>, FrameError> {
         at += length;
     }
     Ok(marked.map(BytesMut::freeze))
+}
+
+/// The offsets of the messages of a [checked](mark) answer, in their order.
+pub(super) fn offsets(answer: &Bytes) -> impl Iterator<Item = i64> {
+    let mut rest = &answer[..];
+    std::iter::from_fn(move || {
+        let length = rest.first_chunk().map(|length| i32::from_be_bytes(*length))?;
+        let offset = rest.get(OFFSET..).and_then(<[u8]>::first_chunk).map(|offset| i64::from_be_bytes(*offset))?;
+        rest = rest.get(usize::try_from(length).ok().filter(|length| *length > 0)?..)?;
+        Some(offset)
+    })
 }
 
 /// The length and the flags of the message that begins there.
@@ -225,6 +238,9 @@ mod tests {
             let first = frame(0, b"a", b"T").len();
             assert_eq!((marked.len(), flags_of(&marked), flags_of(&marked[first..])), (answer.len(), 0, hidden));
         }
+        let answer = Bytes::from([frame(0, b"a", b"T"), frame(STORED_V6, b"bcd", b"T")].concat());
+        assert_eq!(offsets(&answer).collect::<Vec<_>>(), [7, 7]);
+        assert_eq!(offsets(&Bytes::new()).count(), 0);
         assert_eq!(mark(&Bytes::from(frame(BORN_V6, b"", b"T"))), Ok(None));
         assert_eq!(mark(&Bytes::new()), Ok(None));
     }

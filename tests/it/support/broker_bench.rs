@@ -1,7 +1,7 @@
 //! An embedded broker with a client of ruyi's beside it, in this process.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
 use ruyi::mq::message::{Delay, Incoming, Outgoing};
@@ -66,23 +66,23 @@ impl BrokerBench {
         }
     }
 
-    /// Waits for `count` messages, and commits them.
+    /// Waits for `count` messages, and commits them, as a member that follows its group.
     pub async fn take(&self, consumer: &GroupConsumer, count: usize) -> Vec<Incoming> {
-        let got = self.take_for(consumer, count, DEADLINE).await;
-        assert!(got.len() >= count, "{} of {count}", got.len());
-        got
-    }
-
-    /// Waits for `count` messages, but not for longer than `limit`, and commits what came.
-    pub async fn take_for(&self, consumer: &GroupConsumer, count: usize, limit: Duration) -> Vec<Incoming> {
-        let started = Instant::now();
         let mut got: Vec<Incoming> = Vec::new();
-        while got.len() < count && started.elapsed() < limit {
-            let more = consumer.poll(256, WAIT).await;
-            let next: Vec<_> = more.iter().map(|message| (message.queue.clone(), message.offset + 1)).collect();
-            consumer.commit(&next).await;
-            got.extend(more);
+        let taken = async {
+            while got.len() < count {
+                let more = consumer.poll(256, WAIT).await;
+                let next: Vec<_> = more.iter().map(|message| (message.queue.clone(), message.offset + 1)).collect();
+                consumer.commit(&next).await;
+                got.extend(more);
+            }
+        };
+        tokio::select! {
+            () = taken => {}
+            () = consumer.follow_moves() => {}
+            () = tokio::time::sleep(DEADLINE) => {}
         }
+        assert!(got.len() >= count, "{} of {count}", got.len());
         got
     }
 

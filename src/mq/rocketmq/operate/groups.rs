@@ -128,7 +128,12 @@ impl RocketMq {
     }
 
     /// What the group has committed in one queue, whoever is online; none where it has committed nothing.
-    async fn committed_in(&self, addr: &str, group: &str, queue: &QueueId) -> Result<Option<i64>, MqError> {
+    pub(in crate::mq::rocketmq) async fn committed_in(
+        &self,
+        addr: &str,
+        group: &str,
+        queue: &QueueId,
+    ) -> Result<Option<i64>, MqError> {
         let found = self
             .ask("read an offset", async |admin| {
                 let (addr, group, topic) = (addr.into(), group.into(), queue.topic.as_str().into());

@@ -6,6 +6,8 @@ mod backlog;
 mod client;
 mod compressed;
 #[cfg(feature = "embedded")]
+mod moved;
+#[cfg(feature = "embedded")]
 mod outage;
 mod rejoin;
 mod secured;

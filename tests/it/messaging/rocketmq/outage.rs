@@ -14,6 +14,16 @@ use crate::support::client_bench::{
     ClientBench, DEADLINE, WAIT, bodies, client, collect, embedded, next_offsets, numbered, on_ports_of, runtime,
 };
 use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
+use crate::support::waiting::eventually;
+
+/// A commit is not confirmed by its broker, and is lost where the process ends before it has left.
+async fn until_committed(mq: &RocketMq, count: i64) {
+    eventually("the broker has the offsets", async || {
+        let queues = mq.committed("g", "T").await.unwrap();
+        queues.iter().filter_map(|queue| queue.consumer_offset).sum::<i64>() == count
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_and_offsets_outlive_an_orderly_stop() {
@@ -24,6 +34,7 @@ async fn messages_and_offsets_outlive_an_orderly_stop() {
     let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
     let got = collect(&consumer, 50).await;
     consumer.commit(&next_offsets(&got[..20])).await;
+    until_committed(&bench.mq, 20).await;
     consumer.shutdown().await;
     let same_ports = on_ports_of(bench.broker.as_ref().unwrap(), dir.path());
     bench.stop().await;
@@ -114,6 +125,7 @@ async fn messages_and_offsets_outlive_stop_and_kill_of_apache() {
     let consumer = mq.subscribe("g", &topics).await.unwrap();
     let got = collect(&consumer, batch.len()).await;
     consumer.commit(&next_offsets(&got[..200])).await;
+    until_committed(&mq, 200).await;
     consumer.shutdown().await;
     mq.shutdown().await;
     cluster.stop_broker("a");
