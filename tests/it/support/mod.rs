@@ -11,6 +11,7 @@ pub mod failing_handler;
 pub mod fake_api;
 pub mod holding_handler;
 pub mod mail_server;
+pub mod meeting;
 pub mod merchant_accounts;
 pub mod message_rows;
 pub mod notice_shop;
