@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
-use super::answer::{self, Reading};
+use super::answer::{self, Answer, End, Reading};
 use super::call::Made;
 use super::schedule::{Outcome, Schedules};
 use super::target::{Endpoint, Targets};
@@ -151,7 +151,7 @@ pub struct Answered {
     pub status: StatusCode,
     /// Headers of the answer.
     pub headers: HeaderMap,
-    /// Its text.
+    /// Its text, all of it.
     pub text: String,
 }
 
@@ -169,7 +169,7 @@ pub async fn record_answers(
 ) -> Result<(), DbError> {
     let now_ms = db.clock().now_ms();
     let made = answers.into_iter().map(|one| {
-        let answer = (one.status, &one.headers, one.text.as_str());
+        let answer = Answer { status: one.status, headers: &one.headers, text: &one.text, end: End::Whole };
         let Reading { outcome, said, unsure } = answer::read(targets, &one.call, answer, now_ms);
         let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
         let Answered { call, started_at, .. } = one;

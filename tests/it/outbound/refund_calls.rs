@@ -45,6 +45,14 @@ async fn only_an_answered_history_ends_a_refund() {
     }
 }
 
+/// What is read of an answer is blank, and behind that it says no.
+#[tokio::test]
+async fn the_beginning_of_a_long_answer_is_no_yes() {
+    let body: &'static str = format!("{}{}", " ".repeat(64 * 1024), NO.body).leak();
+    let long = Answer { body, ..Answer::status(200) };
+    assert_eq!(answered(Faults::none(), &[long, NO]).await.1, Status::Dead as i64);
+}
+
 /// The process dies after the call, and before it has recorded what was answered.
 #[tokio::test]
 async fn an_answer_lost_with_its_process_leaves_doubt() {

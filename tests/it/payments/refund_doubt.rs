@@ -8,7 +8,7 @@ use ruyi::audit::repair::{Plan, Repair};
 use serde_json::{Value, json};
 
 use crate::support::operators::Operator;
-use crate::support::parties::{Act, Party, body, is_consistent, money_comes, shop_with, signed, violations};
+use crate::support::parties::{Act, LOST, Party, body, is_consistent, money_comes, shop_with, signed, violations};
 use crate::support::role_books::STRICT;
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
@@ -57,6 +57,20 @@ async fn a_refusal_after_silence_leaves_money_in_doubt() {
         let found = violations(&serving).await;
         assert!(found.iter().any(|one| one.evidence.contains("in doubt")), "{no:?}: {found:#?}");
         assert_eq!(given_back(&bank), [json!(30)], "{no:?}");
+        serving.stop().await;
+    }
+}
+
+/// The bank says no, and its words are lost behind a head that says 200: nobody may take that for a yes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_its_body_gives_nothing_back() {
+    for lost in LOST {
+        let bank = Party::start("/refund", vec![vec![lost]], Act::Say(422, NO)).await;
+        let serving = shop_with(&bank, &[r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+        let id = signed(&serving).await;
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+        until(&serving, &id, "IN_DOUBT").await;
+        assert!(given_back(&bank).is_empty(), "{lost:?}");
         serving.stop().await;
     }
 }

@@ -43,6 +43,8 @@ pub enum Act {
     Cut,
     /// Breaks off in the middle of an answer with this status; with 2xx it does it.
     Torn(u16),
+    /// Does nothing. Of its no only the head comes, a 200, and then this.
+    Lost(After),
     /// Does it, and says so when the caller has given up.
     Late,
     /// Does it, and says so twice.
@@ -51,12 +53,26 @@ pub enum Act {
     Hold(u16),
 }
 
+/// What comes instead of the body of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The end of the connection.
+    Close,
+    /// Nothing, until the caller has given up.
+    Hang,
+    /// The end of the connection, of which the head says that it will be that of the body.
+    End,
+}
+
+/// All heads without a body.
+pub const LOST: [Act; 3] = [Act::Lost(After::Close), Act::Lost(After::Hang), Act::Lost(After::End)];
+
 impl Act {
     fn does(self) -> bool {
         match self {
             Self::Say(status, _) | Self::Torn(status) => (200..300).contains(&status),
             Self::Do | Self::Cut | Self::Late | Self::Twice | Self::Hold(_) => true,
-            Self::NotNow | Self::Hang | Self::Close => false,
+            Self::NotNow | Self::Hang | Self::Close | Self::Lost(_) => false,
         }
     }
 }
@@ -214,6 +230,8 @@ impl Party {
                 Act::Close => return None,
                 Act::Cut => fine[..20].to_owned(),
                 Act::Torn(status) => answer(status, "", "{\"result\": \"no\"}").replace("\"no\"}", ""),
+                Act::Lost(After::End) => "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned(),
+                Act::Lost(_) => "HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n".to_owned(),
                 Act::Hang | Act::Late => {
                     let _ = stream.read_to_end(&mut Vec::new()).await;
                     fine
@@ -225,7 +243,10 @@ impl Party {
                 }
             };
             stream.get_mut().write_all(text.as_bytes()).await.ok()?;
-            if matches!(act, Act::Hang | Act::Late | Act::Cut | Act::Torn(_)) {
+            if act == Act::Lost(After::Hang) {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+            if matches!(act, Act::Hang | Act::Late | Act::Cut | Act::Torn(_) | Act::Lost(_)) {
                 return None;
             }
         }
