@@ -240,7 +240,7 @@ pub struct Attempt {
     pub status: Status,
     /// When to try again.
     pub next_at: Option<i64>,
-    /// How often it may have been made without an answer, with this attempt.
+    /// How often it may have been carried out without a word of it, with this attempt.
     pub unanswered: i64,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Reading {
     pub outcome: Outcome,
     /// What the answer says beyond that.
     pub said: Option<Said>,
-    /// It leaves open whether the other side did what it was asked to.
+    /// It leaves open whether the other side did what it was asked to: it neither says so, nor proves that it did not.
     pub unsure: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Answer<'a> {
 pub(super) fn read(targets: &Targets, call: &Delivery, answer: Answer<'_>, now_ms: i64) -> Reading {
     let Answer { status, headers, text, .. } = answer;
     let outcome = judge(call.kind, status, headers, now_ms, &excerpt(text));
-    let unsure = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+    let unsure = outcome != Outcome::Delivered && !is_proof_of_nothing(status);
     if matches!(call.kind, Kind::ChannelQuery | Kind::RefundQuery) && outcome == Outcome::Delivered {
         let (outcome, said) = query::read(targets, call, headers, text, now_ms);
         return Reading { outcome, said, unsure };
@@ -70,7 +70,7 @@ pub(super) fn read(targets: &Targets, call: &Delivery, answer: Answer<'_>, now_m
         Some(Word::No(why)) => {
             let who = if call.kind.is_refund() { "channel" } else { "warehouse" };
             let outcome = Outcome::Refused(format!("the {who} refuses it: {}", excerpt(&why)));
-            Reading { outcome, said: Some(Said::Declined(why)), unsure }
+            Reading { outcome, said: Some(Said::Declined(why)), unsure: false }
         }
         Some(Word::Unclear(what)) => {
             let error = format!("HTTP {status} and {what}, which is neither a yes nor a no: {}", excerpt(text));
@@ -106,6 +106,23 @@ fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms: i64, excer
         // Redirects are not followed, they could lead anywhere: the address has to be set right first.
         Outcome::Again { error, retry_after_ms: None }
     }
+}
+
+/// Whether a status says by itself that nothing was done: whoever answers with it has looked at the request, and did not
+/// take it in. These few are given before a request is passed on, and for every repetition of it: 401 (RFC 9110, 15.5.2:
+/// the request "has not been applied"), 407, 425 (RFC 8470: "unwilling to risk processing") and 429.
+///
+/// Others may come from between, after the other side has done it: a proxy turns its timeout into a redirect or an error
+/// page (3xx, 404, 405, 5xx), a filter looks at the answer and gives a 403, a gateway repeats the request and passes on
+/// what is said to the repetition (400, 409 and 422 without the other side's own word).
+fn is_proof_of_nothing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS
+    )
 }
 
 /// The other side's own word about what it was asked for.
@@ -297,6 +314,18 @@ mod tests {
         let why = r#"{"refused": true, "reason": {"code": "E1"}}"#;
         for (status, text) in [(200, why.to_owned()), (202, why.to_owned()), (200, format!("\u{feff}{why}"))] {
             assert_eq!(read(status, &text).said, Some(Said::Declined(r#"{"code":"E1"}"#.to_owned())), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_few_statuses_prove_that_nothing_was_done() {
+        let (targets, call) = to_bank();
+        let is_unsure = |status: &u16| read(&targets, &call, answer(*status, ""), 0).unsure;
+        let sure: Vec<u16> = (300..600).filter(|status| !is_unsure(status)).collect();
+        assert_eq!(sure, [401, 407, 425, 429]);
+        assert!(!is_unsure(&200) && is_unsure(&202));
+        for status in [200, 409, 422] {
+            assert!(!read(&targets, &call, answer(status, r#"{"refused": true}"#), 0).unsure, "{status}");
         }
     }
 

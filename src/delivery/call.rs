@@ -63,7 +63,7 @@ pub(super) struct Made {
     pub answer: Option<String>,
     /// What the answer says beyond that.
     pub said: Option<Said>,
-    /// It was sent, and nothing says whether the other side did what it was asked to.
+    /// It was sent, and nothing that came back says, or proves, whether the other side did what it was asked to.
     pub unsure: bool,
 }
 

@@ -293,7 +293,7 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         Outcome::Again { retry_after_ms, .. } => later(*retry_after_ms, Status::Dead),
         Outcome::NotYet(_) => later(None, Status::Done),
     };
-    // Only the channel's own word ends a refund, and only where no request before has stayed without an answer.
+    // Only the channel's own word ends a refund, and only where no request before may have been carried out.
     let (says_no, unanswered) = (matches!(made.said, Some(Said::Declined(_))), unanswered(made, open));
     let in_doubt = made.call.kind.is_refund() && status == Status::Refused && !refusal_is_final(says_no, unanswered);
     let status = if in_doubt { Status::Dead } else { status };
@@ -302,8 +302,8 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
     (Recorded { call, status, error: row.error.clone() }, row)
 }
 
-/// How often the call may have been made without an answer: this claim is answered for, unless the request may have been
-/// carried out in silence.
+/// How often the call may have been carried out without a word of it: this claim is answered for, unless its request may
+/// have been.
 fn unanswered(made: &Made, open: Open) -> i64 {
     open.unanswered.saturating_sub(i64::from(!made.unsure)).max(0)
 }

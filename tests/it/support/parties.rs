@@ -47,6 +47,8 @@ pub enum Act {
     Lost(After),
     /// Does it, and says so when the caller has given up.
     Late,
+    /// Does it, and somebody in between answers with this status.
+    Masked(u16, &'static str),
     /// Does it, and says so twice.
     Twice,
     /// Does it, and says this once [`Party::open`] lets it.
@@ -71,7 +73,7 @@ impl Act {
     fn does(self) -> bool {
         match self {
             Self::Say(status, _) | Self::Torn(status) => (200..300).contains(&status),
-            Self::Do | Self::Cut | Self::Late | Self::Twice | Self::Hold(_) => true,
+            Self::Do | Self::Cut | Self::Masked(..) | Self::Late | Self::Twice | Self::Hold(_) => true,
             Self::NotNow | Self::Hang | Self::Close | Self::Lost(_) => false,
         }
     }
@@ -224,7 +226,7 @@ impl Party {
             let fine = answer(200, "", "{}");
             let text = match act {
                 Act::Do => fine,
-                Act::Say(status, text) => answer(status, "", text),
+                Act::Say(status, text) | Act::Masked(status, text) => answer(status, "", text),
                 Act::NotNow => answer(429, "retry-after: 1\r\n", ""),
                 Act::Twice => fine.repeat(2),
                 Act::Close => return None,
