@@ -31,9 +31,11 @@ pub async fn learn(tx: &mut Tx, told: &[InventorySync]) -> Result<BTreeMap<Strin
         }
     }
     let now_ms = tx.now_ms();
-    // A row that is not there cannot be locked: so it is made first, older than anything that is told.
+    // A row that is not there cannot be locked: so it is made first, older than anything that is told. One that is there
+    // is locked as well.
     let rows = newest.keys().map(|sku| vals![*sku, 0_i64, 0_i64, 0_i64, -1_i64, now_ms]).collect();
-    sql::insert_ignore(tx, "sku_availability (sku, available, frozen, sold, version, updated_at)", rows).await?;
+    let columns = "sku_availability (sku, available, frozen, sold, version, updated_at)";
+    sql::insert_ignore(tx, columns, rows).await?.or_known();
     let keys = newest.keys().map(|sku| Val::from(*sku)).collect();
     let after = format!(" ORDER BY sku{}", tx.dialect().for_update());
     for row in sql::select_in(tx, "SELECT sku, version FROM sku_availability WHERE sku", &after, &[], keys).await? {

@@ -10,7 +10,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::claim::{self, Claim};
-use super::sql::{self, Column, Columns, Val};
+use super::sql::{self, Column, Columns, Inserted, Val};
 use super::walk::{self, Walk};
 use super::{DbError, Tx};
 use crate::vals;
@@ -65,7 +65,7 @@ pub struct Delivery {
 ///
 /// # Errors
 /// The database's.
-pub async fn insert(tx: &mut Tx, deliveries: &[Delivery]) -> Result<u64, DbError> {
+pub async fn insert(tx: &mut Tx, deliveries: &[Delivery]) -> Result<Inserted, DbError> {
     let now_ms = tx.now_ms();
     let rows = deliveries
         .iter()
@@ -240,12 +240,12 @@ pub struct Attempt {
     pub status: Status,
     /// When to try again.
     pub next_at: Option<i64>,
-    /// How often it may have been made without an answer, with this attempt.
+    /// How often it may have been carried out without a word of it, with this attempt.
     pub unanswered: i64,
 }
 
 /// Numbers of attempts come from a locked call, so no two have the same.
-async fn log_attempts(tx: &mut Tx, attempts: &[Attempt]) -> Result<u64, DbError> {
+async fn log_attempts(tx: &mut Tx, attempts: &[Attempt]) -> Result<(), DbError> {
     // Number 0 is no attempt: the call was given up without one.
     let made = attempts.iter().filter(|one| one.attempt > 0);
     let rows = made
@@ -266,8 +266,9 @@ async fn log_attempts(tx: &mut Tx, attempts: &[Attempt]) -> Result<u64, DbError>
         .collect();
     let columns =
         "delivery_attempt (delivery_id, attempt, started_at, duration_ms, http_status, error, request, answer)";
-    // Ignored where it exists: a call that was not tried keeps the number of its last attempt.
-    sql::insert_ignore(tx, columns, rows).await
+    // A call that was not tried has the number of its last attempt, which is on record.
+    sql::insert_ignore(tx, columns, rows).await?.or_known();
+    Ok(())
 }
 
 /// Logs attempts and moves their calls.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
-use super::sql::{self, Columns, Val};
+use super::sql::{self, Columns, Inserted, Val};
 use super::{DbError, Tx};
 use crate::vals;
 
@@ -47,7 +47,7 @@ fn from_row(row: &AnyRow) -> Result<GatewayRow, DbError> {
 ///
 /// # Errors
 /// The database's.
-pub async fn take(tx: &mut Tx, payments: &[GatewayRow]) -> Result<u64, DbError> {
+pub async fn take(tx: &mut Tx, payments: &[GatewayRow]) -> Result<Inserted, DbError> {
     let mut rows: Vec<&GatewayRow> = payments.iter().collect();
     // In one order, so that two batches never wait for each other.
     rows.sort_by(|a, b| (a.merchant_id, &a.out_order_no).cmp(&(b.merchant_id, &b.out_order_no)));

@@ -72,12 +72,12 @@ pub async fn claim(
         .collect();
     let columns = "message_process_log (consumer_group, message_id, batch_id, topic, msg_key, outcome, consumed_at)";
     let inserted = sql::insert_ignore(conn, columns, rows).await?;
-    if inserted == claims.len() as u64 {
+    if inserted.is_all() {
         let ids = claims.iter().map(|claim| claim.message_id.to_owned()).collect();
         return Ok(Claimed { ids, revived: vec![] });
     }
     let revived = revive(conn, group, batch_id, claims, now_ms).await?;
-    if inserted == 0 {
+    if inserted.count() == 0 {
         return Ok(Claimed { ids: revived.iter().cloned().collect(), revived });
     }
     let keys = claims.iter().map(|claim| Val::from(claim.message_id)).collect();

@@ -34,7 +34,9 @@ pub async fn insert(tx: &mut Tx, notifications: &[Notification]) -> Result<(), D
         .map(|one| vals![tx.next_id(), &one.event_id, one.user_id, one.order_id, &one.template, &one.params, now_ms])
         .collect();
     let columns = "notification (id, event_id, user_id, order_id, template, params, created_at)";
-    sql::insert_ignore(tx, columns, rows).await.map(|_| ())
+    // An event tells its user one thing, whoever was first to write it.
+    sql::insert_ignore(tx, columns, rows).await?.or_known();
+    Ok(())
 }
 
 /// Whose these orders are, as far as their users were told anything yet.

@@ -102,7 +102,8 @@ pub async fn learn(tx: &mut Tx, told: &[OrderDataSync]) -> Result<HashMap<i64, i
     let rows = newest.values().map(|one| values(one)).collect();
     sql::insert(tx, &format!("INSERT INTO order_view ({COLUMNS})"), rows, &tail).await?;
     let terms = told.iter().flat_map(terms).collect();
-    sql::insert_ignore(tx, "order_view_term (term, order_id)", terms).await?;
+    // Such a row is nothing but its key.
+    sql::insert_ignore(tx, "order_view_term (term, order_id)", terms).await?.or_known();
     versions(tx, newest.into_keys().collect()).await
 }
 

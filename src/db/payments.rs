@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
-use super::sql::{self, Column, Columns, Val};
+use super::sql::{self, Column, Columns, Inserted, Val};
 use super::{DbError, Tx};
 use crate::domain::call::Kind as Call;
 use crate::domain::event::RefundKind;
@@ -314,11 +314,11 @@ impl RefundRow {
     }
 }
 
-/// Writes refunds whose key is not being refunded already; the number written.
+/// Writes refunds whose number is free, and whose key is not being refunded already.
 ///
 /// # Errors
 /// The database's.
-pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, DbError> {
+pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<Inserted, DbError> {
     let rows: Vec<(String, &RefundRow)> = refunds.iter().map(|refund| (refund.key(), refund)).collect();
     insert_refunds_as(tx, &rows).await
 }
@@ -327,7 +327,7 @@ pub async fn insert_refunds(tx: &mut Tx, refunds: &[RefundRow]) -> Result<u64, D
 ///
 /// # Errors
 /// The database's.
-pub async fn insert_refunds_as(tx: &mut Tx, refunds: &[(String, &RefundRow)]) -> Result<u64, DbError> {
+pub async fn insert_refunds_as(tx: &mut Tx, refunds: &[(String, &RefundRow)]) -> Result<Inserted, DbError> {
     let now_ms = tx.now_ms();
     let rows = refunds
         .iter()

@@ -169,8 +169,8 @@ async fn lock_standings(tx: &mut Tx, users: Vec<i64>) -> Result<BTreeMap<i64, St
     if !missing.is_empty() {
         let now_ms = tx.now_ms();
         let rows = missing.iter().map(|user| vals![*user, 0_i64, 0_i64, now_ms]).collect();
-        sql::insert_ignore(tx, "user_points (user_id, balance, shortfall, updated_at)", rows).await?;
-        // Another one may have been faster, and added something.
+        // Another one may have been faster, and added something: what counts is what is locked below.
+        sql::insert_ignore(tx, "user_points (user_id, balance, shortfall, updated_at)", rows).await?.or_known();
         found.extend(locked(tx, missing).await?);
     }
     Ok(found)

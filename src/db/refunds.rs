@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
-use super::sql::{self, Columns, Val};
+use super::sql::{self, Columns, Inserted, Val};
 use super::{DbError, Tx};
 use crate::domain::money::Money;
 use crate::vals;
@@ -68,11 +68,11 @@ fn from_row(row: &AnyRow) -> Result<OrderRefund, DbError> {
     })
 }
 
-/// Writes refunds that are not there yet, by id; the number written.
+/// Writes refunds that are not there yet, by id and by number.
 ///
 /// # Errors
 /// The database's.
-pub async fn insert(tx: &mut Tx, refunds: &[OrderRefund]) -> Result<u64, DbError> {
+pub async fn insert(tx: &mut Tx, refunds: &[OrderRefund]) -> Result<Inserted, DbError> {
     let row = |refund: &OrderRefund| {
         vals![
             refund.id,

@@ -51,7 +51,7 @@ impl RequestKey {
 pub async fn claim(tx: &mut Tx, key: &RequestKey) -> Result<Known, DbError> {
     let now_ms = tx.now_ms();
     let row = vals![&key.id, &key.request_hash, "", now_ms];
-    if sql::insert_ignore(tx, "request_key (id, request_hash, answer, created_at)", vec![row]).await? == 1 {
+    if sql::insert_ignore(tx, "request_key (id, request_hash, answer, created_at)", vec![row]).await?.is_all() {
         forget(tx, now_ms - KEPT_MS).await?;
         return Ok(Known::New);
     }

@@ -163,8 +163,43 @@ pub async fn insert(conn: &mut AnyConnection, head: &str, rows: Vec<Vec<Val>>, t
     Ok(touched)
 }
 
-/// Inserts the rows whose key does not exist yet; the number of rows inserted. The caller has checked lengths and
-/// NULLs: MySQL's IGNORE would bend them silently.
+/// What became of rows that were to be inserted where their key did not exist yet. Some may have been left out, without
+/// a word: so whoever inserts them says what that means.
+#[must_use = "rows may have been left out: `all()` where each had to be new, `or_known()` where that is right"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inserted {
+    count: u64,
+    wanted: u64,
+}
+
+impl Inserted {
+    /// How many rows are new.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.count
+    }
+
+    /// Each row is new.
+    #[must_use]
+    pub fn is_all(self) -> bool {
+        self.count == self.wanted
+    }
+
+    /// Each row had to be new: this transaction has found its key to be free.
+    ///
+    /// # Errors
+    /// [`DbError::Overtaken`]: another transaction has taken one of the keys since, and has committed. This one is run
+    /// again then, and sees it.
+    pub fn all(self) -> Result<(), DbError> {
+        if self.is_all() { Ok(()) } else { Err(DbError::Overtaken) }
+    }
+
+    /// A row that was there already is as good as the new one. Whoever says so says why.
+    pub fn or_known(self) {}
+}
+
+/// Inserts the rows whose key does not exist yet. The caller has checked lengths and NULLs: MySQL's IGNORE would bend
+/// them silently.
 ///
 /// # Errors
 /// The database's.
@@ -172,9 +207,11 @@ pub async fn insert_ignore(
     conn: &mut AnyConnection,
     table_and_columns: &str,
     rows: Vec<Vec<Val>>,
-) -> Result<u64, DbError> {
+) -> Result<Inserted, DbError> {
     let (head, tail) = Dialect::of(conn).insert_ignore();
-    insert(conn, &format!("{head} INTO {table_and_columns}"), rows, tail).await
+    let wanted = rows.len() as u64;
+    let count = insert(conn, &format!("{head} INTO {table_and_columns}"), rows, tail).await?;
+    Ok(Inserted { count, wanted })
 }
 
 /// The largest chunk that `left` rows fill.

@@ -88,7 +88,9 @@ fn from_row(row: &AnyRow) -> Result<(String, Stocked), DbError> {
 /// The database's.
 pub async fn create(conn: &mut AnyConnection, skus: &[String], now_ms: i64) -> Result<(), DbError> {
     let rows = skus.iter().map(|sku| vals![sku, 0_i64, 0_i64, 0_i64, 0_i64, now_ms]).collect();
-    sql::insert_ignore(conn, "stock (sku, available, frozen, sold, version, updated_at)", rows).await.map(|_| ())
+    // Only that there is a row to lock is wanted: its pieces are counted under that lock.
+    sql::insert_ignore(conn, "stock (sku, available, frozen, sold, version, updated_at)", rows).await?.or_known();
+    Ok(())
 }
 
 /// Writes levels back, each SKU once; they were read with [`lock`] in this transaction.

@@ -229,7 +229,8 @@ impl Tx {
             });
         }
         if !calls.is_empty() {
-            delivery::insert(self, &calls).await?;
+            // A second alert of one occasion is not sent.
+            delivery::insert(self, &calls).await?.or_known();
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ pub async fn decide(tx: &mut Tx, attempts: &[Attempt], state: TxState) -> Result
         .map(|attempt| vals![&attempt.tx_id, &attempt.event_id, &attempt.key, state as i64, now_ms])
         .collect();
     let columns = "message_tx_state (tx_id, event_id, msg_key, state, created_at)";
-    if sql::insert_ignore(tx, columns, rows).await? == attempts.len() as u64 {
+    if sql::insert_ignore(tx, columns, rows).await?.is_all() {
         return Ok(attempts.iter().map(|attempt| (attempt.tx_id.clone(), state)).collect());
     }
     let found = find(tx, sorted.iter().map(|attempt| attempt.tx_id.clone()).collect()).await?;

@@ -23,24 +23,41 @@ pub(super) struct Reading {
     pub outcome: Outcome,
     /// What the answer says beyond that.
     pub said: Option<Said>,
-    /// It leaves open whether the other side did what it was asked to.
+    /// It leaves open whether the other side did what it was asked to: it neither says so, nor proves that it did not.
     pub unsure: bool,
 }
 
-/// What an answer (its status, headers and text) means for its call.
-pub(super) fn read(
-    targets: &Targets,
-    call: &Delivery,
-    (status, headers, text): (StatusCode, &HeaderMap, &str),
-    now_ms: i64,
-) -> Reading {
+/// How the body of an answer came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Where its length, or its last chunk, says so.
+    Whole,
+    /// With the connection, which may have broken off before.
+    Connection,
+    /// Before that, or behind all that is read of a body.
+    Torn,
+}
+
+/// An answer as it came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer<'a> {
+    pub status: StatusCode,
+    pub headers: &'a HeaderMap,
+    /// What came of its body.
+    pub text: &'a str,
+    pub end: End,
+}
+
+/// What an answer means for its call.
+pub(super) fn read(targets: &Targets, call: &Delivery, answer: Answer<'_>, now_ms: i64) -> Reading {
+    let Answer { status, headers, text, .. } = answer;
     let outcome = judge(call.kind, status, headers, now_ms, &excerpt(text));
-    let unsure = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+    let unsure = outcome != Outcome::Delivered && !is_proof_of_nothing(status);
     if matches!(call.kind, Kind::ChannelQuery | Kind::RefundQuery) && outcome == Outcome::Delivered {
         let (outcome, said) = query::read(targets, call, headers, text, now_ms);
         return Reading { outcome, said, unsure };
     }
-    match word(call.kind, status, text) {
+    match word(call.kind, answer) {
         None => Reading { outcome, said: None, unsure },
         // What a proxy, a gateway or a missing key answers is no word about the money: it is asked for again.
         Some(Word::None) => {
@@ -53,7 +70,7 @@ pub(super) fn read(
         Some(Word::No(why)) => {
             let who = if call.kind.is_refund() { "channel" } else { "warehouse" };
             let outcome = Outcome::Refused(format!("the {who} refuses it: {}", excerpt(&why)));
-            Reading { outcome, said: Some(Said::Declined(why)), unsure }
+            Reading { outcome, said: Some(Said::Declined(why)), unsure: false }
         }
         Some(Word::Unclear(what)) => {
             let error = format!("HTTP {status} and {what}, which is neither a yes nor a no: {}", excerpt(text));
@@ -91,6 +108,23 @@ fn judge(kind: Kind, status: StatusCode, headers: &HeaderMap, now_ms: i64, excer
     }
 }
 
+/// Whether a status says by itself that nothing was done: whoever answers with it has looked at the request, and did not
+/// take it in. These few are given before a request is passed on, and for every repetition of it: 401 (RFC 9110, 15.5.2:
+/// the request "has not been applied"), 407, 425 (RFC 8470: "unwilling to risk processing") and 429.
+///
+/// Others may come from between, after the other side has done it: a proxy turns its timeout into a redirect or an error
+/// page (3xx, 404, 405, 5xx), a filter looks at the answer and gives a 403, a gateway repeats the request and passes on
+/// what is said to the repetition (400, 409 and 422 without the other side's own word).
+fn is_proof_of_nothing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
 /// The other side's own word about what it was asked for.
 enum Word {
     /// Nothing in it speaks of that, so the status alone counts.
@@ -106,8 +140,10 @@ enum Word {
 ///
 /// A no is `{"refused": true, "reason": ...}` with 409, 422 or a 2xx. Money that counts as given back is told to
 /// everybody, and money that counts as refused may be asked for again. So a channel's 2xx is a yes only where it says so:
-/// an empty body, `ok` or `success`, or an object in which nothing says otherwise.
-fn word(kind: Kind, status: StatusCode, text: &str) -> Option<Word> {
+/// an empty body, `ok` or `success`, or an object in which nothing says otherwise. A body that did not come whole says
+/// nothing: what is missing may be the no.
+fn word(kind: Kind, answer: Answer<'_>) -> Option<Word> {
+    let Answer { status, text, end, .. } = answer;
     let is_refund = match kind {
         Kind::ChannelRefund => true,
         Kind::Warehouse => false,
@@ -121,6 +157,10 @@ fn word(kind: Kind, status: StatusCode, text: &str) -> Option<Word> {
 
     let text = text.trim_start_matches('\u{feff}').trim();
     let said = text.starts_with('{').then(|| serde_json::from_str::<Own>(text));
+    // An object has an end of its own.
+    if end == End::Torn || (end == End::Connection && !matches!(said, Some(Ok(_)))) {
+        return Some(Word::Unclear("a body that may not have come whole".to_owned()));
+    }
     let word = match said {
         Some(Ok(own)) if own.refused == Some(Value::Bool(true)) => return Some(Word::No(own.why())),
         _ if may_refuse => return nothing,
@@ -188,6 +228,29 @@ fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<i64> {
 mod tests {
     use super::*;
 
+    static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
+
+    /// One that came whole.
+    fn answer(status: u16, text: &str) -> Answer<'_> {
+        Answer { status: StatusCode::from_u16(status).unwrap(), headers: &NO_HEADERS, text, end: End::Whole }
+    }
+
+    fn to_bank() -> (Targets, Delivery) {
+        let targets = Targets::new(std::collections::BTreeMap::new(), "s".to_owned().into());
+        let call = Delivery {
+            id: 1,
+            kind: Kind::ChannelRefund,
+            reference: "2".to_owned(),
+            order_id: 3,
+            url: "http://bank/refund".to_owned(),
+            body: "{}".to_owned(),
+            attempts: 0,
+            next_at: 0,
+            trace: None,
+        };
+        (targets, call)
+    }
+
     #[test]
     fn statuses() {
         let judge =
@@ -213,21 +276,8 @@ mod tests {
     #[test]
     fn only_the_word_of_the_channel_refuses_a_refund() {
         let no = r#"{"refused": true, "reason": "the card is closed"}"#;
-        let targets = Targets::new(std::collections::BTreeMap::new(), "s".to_owned().into());
-        let call = Delivery {
-            id: 1,
-            kind: Kind::ChannelRefund,
-            reference: "2".to_owned(),
-            order_id: 3,
-            url: "http://bank/refund".to_owned(),
-            body: "{}".to_owned(),
-            attempts: 0,
-            next_at: 0,
-            trace: None,
-        };
-        let read = |status: u16, text: &str| {
-            read(&targets, &call, (StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), text), 0)
-        };
+        let (targets, call) = to_bank();
+        let read = |status: u16, text: &str| read(&targets, &call, answer(status, text), 0);
         for status in [200, 409, 422] {
             let read = read(status, no);
             assert!(matches!((read.outcome, read.said), (Outcome::Refused(_), Some(Said::Declined(_)))), "{status}");
@@ -268,8 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn only_few_statuses_prove_that_nothing_was_done() {
+        let (targets, call) = to_bank();
+        let is_unsure = |status: &u16| read(&targets, &call, answer(*status, ""), 0).unsure;
+        let sure: Vec<u16> = (300..600).filter(|status| !is_unsure(status)).collect();
+        assert_eq!(sure, [401, 407, 425, 429]);
+        assert!(!is_unsure(&200) && is_unsure(&202));
+        for status in [200, 409, 422] {
+            assert!(!read(&targets, &call, answer(status, r#"{"refused": true}"#), 0).unsure, "{status}");
+        }
+    }
+
+    #[test]
     fn a_warehouse_refuses_with_any_of_three_statuses() {
-        let own = |status: u16, text: &str| word(Kind::Warehouse, StatusCode::from_u16(status).unwrap(), text);
+        let own = |status: u16, text: &str| word(Kind::Warehouse, answer(status, text));
         for status in [200, 202, 409, 422] {
             assert!(matches!(own(status, r#"{"refused": true}"#), Some(Word::No(_))), "{status}");
         }
@@ -279,6 +341,42 @@ mod tests {
         for text in [r#"{"refused": 1}"#, "<html>", "{"] {
             assert!(matches!(own(200, text), Some(Word::Unclear(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn what_did_not_come_whole_says_nothing() {
+        let (targets, call) = to_bank();
+        let no = r#"{"refused": true}"#;
+        for kind in [Kind::ChannelRefund, Kind::Warehouse] {
+            let call = Delivery { kind, ..call.clone() };
+            let read = |status: u16, text: &str, end| read(&targets, &call, Answer { end, ..answer(status, text) }, 0);
+            for (status, text, end) in [
+                (200, "", End::Torn),
+                (200, "", End::Connection),
+                (200, "\u{feff} ", End::Connection),
+                (200, "ok", End::Connection),
+                (200, "{}", End::Torn),
+                (200, no, End::Torn),
+                (422, no, End::Torn),
+                (422, "{", End::Connection),
+                (409, "", End::Torn),
+            ] {
+                let read = read(status, text, end);
+                assert!(
+                    matches!(read.outcome, Outcome::Again { .. }) && read.unsure,
+                    "{kind:?} {status} {text} {end:?}"
+                );
+            }
+            // An object ends by itself.
+            assert!(matches!(read(422, no, End::Connection).said, Some(Said::Declined(_))), "{kind:?}");
+            assert_eq!(read(200, "{}", End::Connection).outcome, Outcome::Delivered, "{kind:?}");
+            // What is no word does not need its body.
+            assert_eq!(read(503, "", End::Torn), read(503, "", End::Whole), "{kind:?}");
+        }
+
+        let merchant = Delivery { kind: Kind::Merchant, ..call };
+        let torn = Answer { end: End::Torn, ..answer(200, "") };
+        assert_eq!(super::read(&targets, &merchant, torn, 0).outcome, Outcome::Delivered);
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::answer::{self, Reading};
+use super::answer::{self, Answer, End, Reading};
 use super::mask;
 use super::notice::{self, Ready, Sent};
 use super::query;
@@ -63,7 +63,7 @@ pub(super) struct Made {
     pub answer: Option<String>,
     /// What the answer says beyond that.
     pub said: Option<Said>,
-    /// It was sent, and nothing says whether the other side did what it was asked to.
+    /// It was sent, and nothing that came back says, or proves, whether the other side did what it was asked to.
     pub unsure: bool,
 }
 
@@ -153,15 +153,15 @@ impl Caller {
         }
         match sending.send().await {
             Ok(mut response) => {
-                let text = read(&mut response).await;
+                let (text, end) = read(&mut response).await;
                 let hide = |text: String| match &prepared.hidden {
                     Some(hidden) => mask::without(&text, hidden),
                     None => text,
                 };
                 let (text, status, headers) = (hide(text), response.status(), response.headers());
                 let now_ms = self.db.clock().now_ms();
-                let Reading { outcome, said, unsure } =
-                    answer::read(&self.targets, call, (status, headers, &text), now_ms);
+                let came = Answer { status, headers, text: &text, end };
+                let Reading { outcome, said, unsure } = answer::read(&self.targets, call, came, now_ms);
                 let answer = Some(hide(mask::answer(status, headers, &text)));
                 Attempt { http_status: Some(i64::from(status.as_u16())), outcome, request, answer, said, unsure }
             }
@@ -225,19 +225,36 @@ fn again(error: String) -> Outcome {
     Outcome::Again { error, retry_after_ms: None }
 }
 
-/// Reads the answer, so that its connection can be used again. The status has said all that counts: an answer that
-/// breaks off is still an answer.
-async fn read(response: &mut Response) -> String {
+/// Reads the answer, so that its connection can be used again, and how it ended. Where the status says all that counts,
+/// an answer that breaks off is still an answer.
+async fn read(response: &mut Response) -> (String, End) {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = ANSWER_MAX_BYTES - body.len();
-        if chunk.len() >= room {
-            body.extend_from_slice(chunk.get(..room).unwrap_or_default());
-            break;
+    let end = loop {
+        match response.chunk().await {
+            Ok(None) if is_measured(response) => break End::Whole,
+            Ok(None) => break End::Connection,
+            Err(_) => break End::Torn,
+            Ok(Some(chunk)) => {
+                let room = ANSWER_MAX_BYTES - body.len();
+                body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                if chunk.len() > room {
+                    break End::Torn;
+                }
+            }
         }
-        body.extend_from_slice(&chunk);
-    }
-    String::from_utf8_lossy(&body).into_owned()
+    };
+    (String::from_utf8_lossy(&body).into_owned(), end)
+}
+
+/// Whether an answer says where its body ends (RFC 9112, 6.3). If not, the end of the connection is its end, and cannot be
+/// told from a connection that breaks off.
+fn is_measured(response: &Response) -> bool {
+    let chunked = response.headers().get_all(header::TRANSFER_ENCODING).iter().next_back();
+    let chunked = chunked.and_then(|value| value.to_str().ok()?.rsplit(',').next());
+    response.status() == StatusCode::NO_CONTENT
+        || response.headers().contains_key(header::CONTENT_LENGTH)
+        || chunked.is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked"))
+        || response.version() > Version::HTTP_11
 }
 
 /// The error with its causes, without the URL: that is in the row, and may carry a password.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
-use super::answer::{self, Reading};
+use super::answer::{self, Answer, End, Reading};
 use super::call::Made;
 use super::schedule::{Outcome, Schedules};
 use super::target::{Endpoint, Targets};
@@ -151,7 +151,7 @@ pub struct Answered {
     pub status: StatusCode,
     /// Headers of the answer.
     pub headers: HeaderMap,
-    /// Its text.
+    /// Its text, all of it.
     pub text: String,
 }
 
@@ -169,7 +169,7 @@ pub async fn record_answers(
 ) -> Result<(), DbError> {
     let now_ms = db.clock().now_ms();
     let made = answers.into_iter().map(|one| {
-        let answer = (one.status, &one.headers, one.text.as_str());
+        let answer = Answer { status: one.status, headers: &one.headers, text: &one.text, end: End::Whole };
         let Reading { outcome, said, unsure } = answer::read(targets, &one.call, answer, now_ms);
         let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
         let Answered { call, started_at, .. } = one;
@@ -293,7 +293,7 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
         Outcome::Again { retry_after_ms, .. } => later(*retry_after_ms, Status::Dead),
         Outcome::NotYet(_) => later(None, Status::Done),
     };
-    // Only the channel's own word ends a refund, and only where no request before has stayed without an answer.
+    // Only the channel's own word ends a refund, and only where no request before may have been carried out.
     let (says_no, unanswered) = (matches!(made.said, Some(Said::Declined(_))), unanswered(made, open));
     let in_doubt = made.call.kind.is_refund() && status == Status::Refused && !refusal_is_final(says_no, unanswered);
     let status = if in_doubt { Status::Dead } else { status };
@@ -302,8 +302,8 @@ fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Record
     (Recorded { call, status, error: row.error.clone() }, row)
 }
 
-/// How often the call may have been made without an answer: this claim is answered for, unless the request may have been
-/// carried out in silence.
+/// How often the call may have been carried out without a word of it: this claim is answered for, unless its request may
+/// have been.
 fn unanswered(made: &Made, open: Open) -> i64 {
     open.unanswered.saturating_sub(i64::from(!made.unsure)).max(0)
 }

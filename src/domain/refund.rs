@@ -19,8 +19,8 @@ pub fn left(paid: Money, promised: impl IntoIterator<Item = Money>) -> Money {
     Money::from_minor(paid.minor().saturating_sub(promised.minor())).unwrap_or(Money::ZERO)
 }
 
-/// Whether a no ends a refund, so that its money is free again. It does where the channel itself `says_no`, and none of
-/// the requests before has stayed without an answer: one of those may have been carried out.
+/// Whether a no ends a refund, so that its money is free again. It does where the channel itself `says_no`, and each of
+/// the requests before had an answer that proves that it was not carried out.
 #[must_use]
 pub fn refusal_is_final(says_no: bool, unanswered: i64) -> bool {
     says_no && unanswered == 0

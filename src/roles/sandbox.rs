@@ -122,7 +122,7 @@ async fn write_in(tx: &mut Tx, requests: &[Request]) -> Result<Vec<u64>, DbError
         }
     }
     // Calls of a repeated request are there already, and are left out.
-    delivery::insert(tx, &calls).await?;
+    delivery::insert(tx, &calls).await?.or_known();
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
         answers.push(match request {

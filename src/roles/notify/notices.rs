@@ -157,7 +157,8 @@ impl Handler for NoticeEvents {
                 });
             }
             if !calls.is_empty() {
-                delivery::insert(tx, &calls).await?;
+                // One message for each event, however often that comes.
+                delivery::insert(tx, &calls).await?.or_known();
             }
             Ok(outcomes)
         })

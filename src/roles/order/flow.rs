@@ -137,7 +137,8 @@ async fn write(
         orders::tell_version(tx, &order.synced(order.version + 1, tx.now_ms(), None), trace)?;
     }
     if !calls.is_empty() {
-        delivery::insert(tx, calls).await?;
+        // An order is handed over by one call, which people make once more where it failed.
+        delivery::insert(tx, calls).await?.or_known();
     }
     Ok(())
 }

@@ -102,7 +102,8 @@ async fn ask_all(tx: &mut Tx, wishes: &[Wish]) -> Result<Vec<Asked>, DbError> {
         new.push(refund.clone());
         answers.push(Asked::Taken(Box::new(refund)));
     }
-    refunds::insert(tx, &new).await?;
+    // Payment is asked for each of them: a row that is missing would be money that the order does not know of.
+    refunds::insert(tx, &new).await?.all()?;
     Ok(answers)
 }
 
@@ -148,12 +149,14 @@ pub async fn note(tx: &mut Tx, events: &[Event]) -> Result<Back, DbError> {
     // Those of a canceled order payment has made by itself.
     let row = |body: &&RefundSuccess| noted(body.order_id, body.refund_id, body.amount, now_ms);
     let rows: Vec<OrderRefund> = done.iter().map(row).collect();
-    refunds::insert(tx, &rows).await?;
+    // Most were asked for, and are known by that.
+    refunds::insert(tx, &rows).await?.or_known();
     refunds::succeeded(tx, rows.iter().map(|refund| refund.id).collect()).await?;
     for body in failed.iter().filter(|body| found.contains_key(&body.order_id.0)) {
         // Should nothing be known of it, it is worth a note.
         let row = OrderRefund { status: Standing::Failed, ..noted(body.order_id, body.refund_id, body.amount, now_ms) };
-        refunds::insert(tx, &[OrderRefund { error: Some(body.reason.chars().take(500).collect()), ..row }]).await?;
+        let row = OrderRefund { error: Some(body.reason.chars().take(500).collect()), ..row };
+        refunds::insert(tx, &[row]).await?.or_known();
         refunds::failed(tx, body.refund_id.0, &body.reason).await?;
     }
     let ids: HashSet<i64> = found.keys().copied().collect();

@@ -418,8 +418,8 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
     }
     if !calls.is_empty() {
         let references = calls.iter().map(|call| call.reference.clone()).collect();
-        delivery::insert(tx, &calls).await?;
         // A payer who tries again after the channel could not be reached is submitted again, under the same key.
+        delivery::insert(tx, &calls).await?.or_known();
         let again = delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;
         if again > 0 {
             let payments = found.values().map(|payment| payment.id.to_string()).collect();

@@ -67,8 +67,8 @@ pub(super) async fn open(
         next_at: tx.now_ms(),
         trace: given_up.trace.clone(),
     };
-    delivery::insert(tx, &[call]).await?;
-    // It was in doubt before, and was sent again: the question is asked anew.
+    // Where it was in doubt before, and was sent again, the same question is asked anew.
+    delivery::insert(tx, &[call]).await?.or_known();
     delivery::ask_again(tx, Kind::RefundQuery, reference).await
 }
 

@@ -283,7 +283,8 @@ impl Handler for CallbackSubmits {
                     },
                 });
             }
-            delivery::insert(tx, &calls).await?;
+            // Its payer may have had it submitted already.
+            delivery::insert(tx, &calls).await?.or_known();
             Ok(outcomes)
         })
     }

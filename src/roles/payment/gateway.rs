@@ -106,8 +106,8 @@ async fn open_all(tx: &mut Tx, channels: &Channels, wishes: &[Open]) -> Result<V
             Err(answer) => drop(refused.insert(at, answer)),
         }
     }
-    gateway::take(tx, &new.values().cloned().collect::<Vec<_>>()).await?;
-    // Whoever has the number now: this transaction, or one that was faster.
+    // Whoever has the number now: this transaction, or one that was faster. Only the owner's payment is opened.
+    gateway::take(tx, &new.values().cloned().collect::<Vec<_>>()).await?.or_known();
     let owners = gateway::by_number(tx, &numbers).await?;
     let mine: HashSet<i64> = new.values().map(|row| row.payment_id).collect();
     let others = owners.values().map(|row| row.payment_id).filter(|id| !mine.contains(id)).collect();

@@ -146,7 +146,8 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[PaymentRow]) -> Result
         });
     }
     // Whoever walks as well has asked the same: one question for each payment.
-    delivery::insert(tx, &calls).await.map(drop)
+    delivery::insert(tx, &calls).await?.or_known();
+    Ok(())
 }
 
 /// Takes the word of channels that were asked: the money is there. Through the outbox however PAYMENT_SUCCESS leaves

@@ -1,7 +1,8 @@
 //! Giving money back: recorded with what caused it, called outside, settled with the channel's answer.
 //!
 //! Of what a payment took, all that went back and all that is on its way is never more than that: whoever adds to it has
-//! locked the payment.
+//! locked the payment. That lock is no lock on the number of a refund, which another payment may take at the same moment:
+//! then the transaction is run again. So each refund that is decided has its row and its call.
 
 use std::collections::{HashMap, HashSet};
 
@@ -137,7 +138,7 @@ pub async fn by_key(
     let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
     let id = number(tx, payment, &key).await?;
     let refund = row(payment, id, RefundKind::Part, amount, &transaction_no, wish);
-    payments::insert_refunds_as(tx, &[(key, &refund)]).await?;
+    payments::insert_refunds_as(tx, &[(key, &refund)]).await?.all()?;
     call(tx, channels, payment, &refund, wish).await?;
     Ok(None)
 }
@@ -147,7 +148,8 @@ pub async fn by_key(
 async fn number(tx: &mut Tx, payment: &PaymentRow, cause: &str) -> Result<i64, DbError> {
     let digest = Sha256::digest(format!("{}:{cause}", payment.id).as_bytes());
     let first = u16::from_be_bytes([digest[0], digest[1]]);
-    // Another payment of the same millisecond may have a refund under this number.
+    // Another payment of the same millisecond may have a refund under this number. One that is not committed yet is not
+    // seen here: whoever writes the refund finds out.
     for step in 0..NUMBERS_TRIED {
         let id = derived_id(payment.id, first.wrapping_add(step));
         if payments::refund(tx, id).await?.is_none() {
@@ -187,7 +189,7 @@ async fn record(
     refund: RefundRow,
     wish: &Wish,
 ) -> Result<(), DbError> {
-    payments::insert_refunds(tx, std::slice::from_ref(&refund)).await?;
+    payments::insert_refunds(tx, std::slice::from_ref(&refund)).await?.all()?;
     call(tx, channels, payment, &refund, wish).await
 }
 
@@ -209,7 +211,7 @@ async fn call(
         next_at: tx.now_ms(),
         trace: wish.trace.clone().or_else(|| payment.trace.clone()),
     };
-    delivery::insert(tx, &[call]).await.map(|_| ())
+    delivery::insert(tx, &[call]).await?.all()
 }
 
 /// The channel gave the money of these refunds back; with each, the trace of the call that asked for it.

@@ -193,8 +193,8 @@ pub(super) async fn payments_and_refunds(test: TestDb) {
         one.payment_method = Some("card".into());
         one.pay_time = Some(3);
         payments::update(tx, &[&one]).await?;
-        assert_eq!(payments::insert_refunds(tx, &refunds).await?, 2);
-        assert_eq!(payments::insert_refunds(tx, &again).await?, 1);
+        assert_eq!(payments::insert_refunds(tx, &refunds).await?.count(), 2);
+        assert_eq!(payments::insert_refunds(tx, &again).await?.count(), 1);
         payments::set_refund_status(tx, &[1, 4], RefundStatus::Success).await?;
         let locked = payments::lock_refunds(tx, vec![4, 2, 3]).await?;
         assert_eq!(

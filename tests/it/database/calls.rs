@@ -45,7 +45,7 @@ pub(super) async fn next_call_of_order_waits_for_the_one_before(test: TestDb) {
         call(5, 2, now_ms),
         Delivery { kind: Kind::Warehouse, ..call(6, 1, now_ms) },
     ];
-    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await?.all() }).unwrap();
     let claim = async || {
         let claimed =
             write_tx!(test.db, [], |tx| { delivery::claim(tx, &[Kind::Merchant, Kind::Warehouse], 2, 1_000).await });
@@ -84,7 +84,7 @@ pub(super) async fn asked_for_once_more_its_schedule_begins_anew(test: TestDb) {
     let now_ms = test.clock.now_ms();
     let (calls, dead) = ([call(1, 1, now_ms), call(2, 2, now_ms)], [attempt(1, Status::Dead, None)]);
     let done = write_tx!(test.db, [calls, dead], |tx| {
-        delivery::insert(tx, &calls).await?;
+        delivery::insert(tx, &calls).await?.all()?;
         delivery::record(tx, &dead).await
     });
     done.unwrap();

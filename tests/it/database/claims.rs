@@ -30,7 +30,7 @@ async fn filled(test: &TestDb) {
     let done = write_tx!(test.db, [rows, waiting, calls], |tx| {
         outbox::insert(tx, &rows, START_MS).await?;
         retry::park(tx, "g", &waiting, START_MS).await?;
-        delivery::insert(tx, &calls).await
+        delivery::insert(tx, &calls).await?.all()
     });
     done.unwrap();
     test.clock.advance_ms(HEAD_START_MS);

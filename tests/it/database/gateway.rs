@@ -97,8 +97,8 @@ pub(super) async fn numbers_(test: TestDb) {
     let first = [row(1, 9, "A"), row(2, 8, "A"), row(3, 9, "a")];
     let again = [row(4, 9, "A"), row(5, 9, "B")];
     let taken = write_tx!(test.db, [first, again], |tx| {
-        let taken = gateway::take(tx, &first).await?;
-        Ok::<_, ruyi::db::DbError>((taken, gateway::take(tx, &again).await?))
+        let taken = gateway::take(tx, &first).await?.count();
+        Ok::<_, ruyi::db::DbError>((taken, gateway::take(tx, &again).await?.count()))
     });
     assert_eq!(taken.unwrap(), (3, 1));
     let mut conn = test.db.read().await.unwrap();

@@ -117,7 +117,7 @@ pub(super) async fn what_is_late_or_given_up_is_counted(test: TestDb) {
     let attempts =
         [attempt(2, delivery::Status::Dead), attempt(3, delivery::Status::Refused), attempt(4, delivery::Status::Done)];
     let done = write_tx!(test.db, [calls, attempts], |tx| {
-        delivery::insert(tx, &calls).await?;
+        delivery::insert(tx, &calls).await?.all()?;
         delivery::record(tx, &attempts).await
     });
     done.unwrap();
@@ -490,7 +490,7 @@ pub(super) async fn delivery_(test: TestDb) {
     };
     let calls = vec![call(1, "a"), call(2, "b"), call(3, "a")];
     let inserted = write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
-    assert_eq!(inserted, 2);
+    assert_eq!((inserted.count(), inserted.is_all()), (2, false));
     let mut conn = test.db.read().await.unwrap();
     assert_eq!(delivery::next_due(&mut conn, &[delivery::Kind::Warehouse]).await.unwrap(), Some(START_MS + 1));
     let claim = async || {

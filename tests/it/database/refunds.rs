@@ -35,9 +35,9 @@ pub(super) async fn refunds_of_orders(test: TestDb) {
     let rows = vec![refund(1, 7, Some("a")), refund(2, 7, None), refund(3, 7, None), refund(4, 8, Some("a"))];
     let again = vec![refund(2, 7, None), refund(9, 7, Some("a"))];
     let done = write_tx!(test.db, [rows, again], |tx| {
-        assert_eq!(refunds::insert(tx, &rows).await?, 4);
+        assert_eq!(refunds::insert(tx, &rows).await?.count(), 4);
         // A known id, and a known number of the order.
-        assert_eq!(refunds::insert(tx, &again).await?, 0);
+        assert_eq!(refunds::insert(tx, &again).await?.count(), 0);
         refunds::failed(tx, 1, &"x".repeat(900)).await?;
         refunds::failed(tx, 3, "no").await?;
         refunds::succeeded(tx, vec![2, 3, 99]).await?;
@@ -67,8 +67,8 @@ pub(super) async fn parts_of_a_payment_go_back_beside_each_other(test: TestDb) {
     let rows = vec![refund(1, RefundKind::Part), refund(2, RefundKind::Part), refund(3, RefundKind::Order)];
     let again = vec![refund(2, RefundKind::Part), refund(4, RefundKind::Order)];
     let done = write_tx!(test.db, [rows, again], |tx| {
-        assert_eq!(payments::insert_refunds(tx, &rows).await?, 3);
-        assert_eq!(payments::insert_refunds(tx, &again).await?, 0);
+        assert_eq!(payments::insert_refunds(tx, &rows).await?.count(), 3);
+        assert_eq!(payments::insert_refunds(tx, &again).await?.count(), 0);
         payments::fail_refund(tx, 2, &"é".repeat(900)).await?;
         payments::set_refund_status(tx, &[1], RefundStatus::Success).await
     });

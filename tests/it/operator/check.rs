@@ -249,7 +249,7 @@ async fn late_and_lost_rows_are_told() {
         outbox::insert(tx, &[row(1), row(2)], now_ms).await?;
         outbox::mark_failed(tx, vec![lost]).await?;
         retry::park(tx, "stock-consumer-group", &[parked], now_ms).await?;
-        delivery::insert(tx, &calls).await?;
+        delivery::insert(tx, &calls).await?.all()?;
         delivery::record(tx, &[dead]).await
     });
     written.unwrap();

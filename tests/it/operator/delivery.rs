@@ -40,7 +40,7 @@ async fn filled(now_ms: i64) -> (TestDb, Vec<String>) {
     let attempts =
         [attempt(ids[0], Status::Dead, 500), attempt(ids[1], Status::Done, 200), attempt(ids[3], Status::Refused, 404)];
     let done = write_tx!(test.db, [calls, attempts], |tx| {
-        delivery::insert(tx, &calls).await?;
+        delivery::insert(tx, &calls).await?.all()?;
         delivery::record(tx, &attempts).await
     });
     done.unwrap();

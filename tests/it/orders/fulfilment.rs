@@ -9,7 +9,7 @@ use ruyi::domain::event::{Group, Kind};
 use ruyi::mq::message::{Incoming, QueueId};
 use serde_json::json;
 
-use crate::support::parties::{Act, Party, WRONGS, body, impatient, is_consistent, key, scripts};
+use crate::support::parties::{Act, LOST, Party, WRONGS, body, impatient, is_consistent, key, scripts};
 use crate::support::serving::Serving;
 use crate::support::shop::Shop;
 
@@ -56,8 +56,8 @@ async fn is_refunded(serving: &Serving, id: &str, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_refuses_the_order() {
-    // Whatever came before it.
-    let acts: Vec<Act> = WRONGS.into_iter().filter(|act| *act != Act::Twice).collect();
+    // Whatever came before it, also a no of which only the head came.
+    let acts: Vec<Act> = WRONGS.into_iter().chain(LOST).filter(|act| *act != Act::Twice).collect();
     let (warehouse, serving) = with_warehouse(vec![acts], NO).await;
     let id = paid(&serving).await;
     is_refunded(&serving, &id, "no road leads there").await;

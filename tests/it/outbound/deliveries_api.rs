@@ -26,7 +26,7 @@ async fn record(process: &Process, kind: Kind, reference: &str, url: &str, wait_
     };
     let write = db.write("delivery_again", move |tx| {
         let call = call.clone();
-        Box::pin(async move { delivery::insert(tx, &[call]).await })
+        Box::pin(async move { delivery::insert(tx, &[call]).await?.all() })
     });
     write.await.unwrap();
     id.to_string()

@@ -35,7 +35,15 @@ async fn only_an_answered_history_ends_a_refund() {
     for (answers, wanted) in [
         (vec![NO], refused),
         (vec![Answer::status(429), NO], refused),
-        (vec![Answer::status(404), NO], refused),
+        (vec![Answer::status(401), NO], refused),
+        (vec![Answer::status(401), Answer::status(429), NO], refused),
+        // A proxy may have said this after the channel had paid.
+        (vec![Answer::status(302), NO], dead),
+        (vec![Answer::status(303), NO], dead),
+        (vec![Answer::status(400), NO], dead),
+        (vec![Answer::status(403), NO], dead),
+        (vec![Answer::status(404), NO], dead),
+        (vec![Answer::status(409), NO], dead),
         (vec![Answer::status(500), NO], dead),
         (vec![Answer::status(408), NO], dead),
         (vec![Answer::status(404), Answer::status(401), Answer::status(409)], dead),
@@ -43,6 +51,14 @@ async fn only_an_answered_history_ends_a_refund() {
         let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         assert_eq!(answered(Faults::none(), &answers).await.1, wanted, "{statuses:?}");
     }
+}
+
+/// What is read of an answer is blank, and behind that it says no.
+#[tokio::test]
+async fn the_beginning_of_a_long_answer_is_no_yes() {
+    let body: &'static str = format!("{}{}", " ".repeat(64 * 1024), NO.body).leak();
+    let long = Answer { body, ..Answer::status(200) };
+    assert_eq!(answered(Faults::none(), &[long, NO]).await.1, Status::Dead as i64);
 }
 
 /// The process dies after the call, and before it has recorded what was answered.
@@ -68,7 +84,7 @@ async fn waiting_for_the_endpoint_leaves_no_doubt() {
     for reference in ["0", "1"] {
         calls.insert(Kind::ChannelRefund, reference, &server.url("/"), "{}").await;
     }
-    server.script([Answer::status(404), NO]);
+    server.script([Answer::status(401), NO]);
     let mut engine = calls.engine_with(no_effects(), |config| {
         (config.per_target, config.delivery.breaker.failures) = (1, 1);
         config.delivery.schedule = vec![Millis::new(100 * LEASE_MS); 3];

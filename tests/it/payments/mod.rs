@@ -1,5 +1,6 @@
 //! Payments and refunds: channels, the gateway of merchants, statements.
 
+mod at_once;
 mod channel_faults;
 mod channel_query;
 mod gateway;

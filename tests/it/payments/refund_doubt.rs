@@ -8,7 +8,7 @@ use ruyi::audit::repair::{Plan, Repair};
 use serde_json::{Value, json};
 
 use crate::support::operators::Operator;
-use crate::support::parties::{Act, Party, body, is_consistent, money_comes, shop_with, signed, violations};
+use crate::support::parties::{Act, LOST, Party, body, is_consistent, money_comes, shop_with, signed, violations};
 use crate::support::role_books::STRICT;
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
@@ -44,7 +44,9 @@ fn given_back(bank: &Party) -> Vec<Value> {
 /// The bank pays, its answer is lost, and whatever it says to the repetition is no end of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_after_silence_leaves_money_in_doubt() {
-    for no in [(409, "{}"), (401, ""), (403, ""), (404, "not here"), (409, NO), (422, NO), (200, NO)] {
+    let nos =
+        [(302, ""), (303, ""), (409, "{}"), (401, ""), (403, ""), (404, "not here"), (409, NO), (422, NO), (200, NO)];
+    for no in nos {
         let bank = Party::start("/refund", vec![vec![Act::Cut]], Act::Say(no.0, no.1)).await;
         let few = r#"delivery.schedule=["10ms","10ms","10ms"]"#;
         let serving = shop_with(&bank, &[few, r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
@@ -57,6 +59,38 @@ async fn a_refusal_after_silence_leaves_money_in_doubt() {
         let found = violations(&serving).await;
         assert!(found.iter().any(|one| one.evidence.contains("in doubt")), "{no:?}: {found:#?}");
         assert_eq!(given_back(&bank), [json!(30)], "{no:?}");
+        serving.stop().await;
+    }
+}
+
+/// The bank pays, a proxy in front of it says something else, and the bank will not pay the same refund once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_hide_a_yes_leaves_money_in_doubt() {
+    for first in [(302, ""), (303, ""), (400, "{}"), (403, "no"), (404, "not here"), (405, ""), (409, "{}"), (502, "")]
+    {
+        let bank = Party::start("/refund", vec![vec![Act::Masked(first.0, first.1)]], Act::Say(409, NO)).await;
+        let serving = shop_with(&bank, &[r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+        let id = signed(&serving).await;
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+        until(&serving, &id, "IN_DOUBT").await;
+
+        // Nobody may ask for it under another number.
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::CONFLICT, "{first:?}");
+        assert_eq!(given_back(&bank), [json!(30)], "{first:?}");
+        serving.stop().await;
+    }
+}
+
+/// The bank says no, and its words are lost behind a head that says 200: nobody may take that for a yes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_its_body_gives_nothing_back() {
+    for lost in LOST {
+        let bank = Party::start("/refund", vec![vec![lost]], Act::Say(422, NO)).await;
+        let serving = shop_with(&bank, &[r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+        let id = signed(&serving).await;
+        assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+        until(&serving, &id, "IN_DOUBT").await;
+        assert!(given_back(&bank).is_empty(), "{lost:?}");
         serving.stop().await;
     }
 }
@@ -103,10 +137,11 @@ async fn the_channel_ends_the_doubt() {
     }
 }
 
-/// Without silence before it the channel's own no is the end, and the money is free again.
+/// Where each request before it has proved that it was not carried out, the channel's own no is the end, and the money is
+/// free again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_refusal_frees_the_money() {
-    let bank = Party::start("/refund", vec![vec![Act::NotNow, Act::Say(422, NO)]], Act::Do).await;
+    let bank = Party::start("/refund", vec![vec![Act::NotNow, Act::Say(401, ""), Act::Say(422, NO)]], Act::Do).await;
     let serving = shop_with(&bank, &["delivery.timeout=10s"]).await;
     let id = signed(&serving).await;
     assert_eq!(ask(&serving, &id, 59.8).await.0, StatusCode::ACCEPTED);

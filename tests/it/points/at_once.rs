@@ -1,71 +1,17 @@
 //! A grant and a refund of one order that are handled at the same moment, by two processes on MariaDB: neither sees a row
 //! of the other when it looks, and nothing locks a row that is not there.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use ruyi::config::{Config, Sources};
-use ruyi::db::{DbError, Tx};
-use ruyi::domain::event::{Group, Kind, Role};
-use ruyi::mq::message::{Incoming, QueueId};
-use ruyi::mq::retry::Policy;
-use ruyi::mq::{Consumer, Event, Handler, Outcome};
-use ruyi::process;
-use ruyi::telemetry::Metrics;
-use serde_json::{Value, json};
+use ruyi::domain::event::{Group, Kind};
+use serde_json::json;
 use tokio::sync::Barrier;
 
-use crate::support::servers::{TestDb, count, mariadb};
+use crate::support::meeting::{handled, message};
+use crate::support::servers::{count, mariadb};
 
 /// Pairs of a grant and a refund; without the second look one in a few of them goes wrong.
 const ORDERS: i64 = 60;
-
-/// A handler whose first transaction begins when that of the other side does.
-struct Meeting {
-    handler: Arc<dyn Handler>,
-    place: Mutex<Option<Arc<Barrier>>>,
-}
-
-impl Handler for Meeting {
-    fn group(&self) -> Group {
-        self.handler.group()
-    }
-
-    fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
-        let place = self.place.lock().unwrap().take();
-        Box::pin(async move {
-            if let Some(place) = place {
-                place.wait().await;
-            }
-            self.handler.handle(tx, events).await
-        })
-    }
-}
-
-fn message(kind: Kind, order_id: i64, body: &Value) -> Incoming {
-    Incoming {
-        queue: QueueId { topic: kind.name().to_owned(), broker: "a".to_owned(), queue: 0 },
-        offset: order_id,
-        tag: String::new(),
-        key: order_id.to_string(),
-        body: Bytes::from(body.to_string()),
-        unreadable: None,
-        properties: vec![("eventId".to_owned(), format!("{order_id}:{}", kind.name()))],
-        born_ms: 0,
-    }
-}
-
-/// Handles one message, beginning with whoever else waits at this place.
-async fn handled(test: &TestDb, place: &Arc<Barrier>, message: Incoming) {
-    let config = Config::load(&Sources::default()).unwrap();
-    let handlers = process::handlers(&config, &[Role::Notify]);
-    let handler = handlers.into_iter().find(|handler| handler.group() == Group::Points).unwrap();
-    let meeting = Meeting { handler, place: Mutex::new(Some(Arc::clone(place))) };
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let consumer = Consumer::new(test.db.clone(), Arc::new(meeting), Policy::of(&config.mq.retry), metrics);
-    consumer.process(vec![message]).await.unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_and_its_refund_see_each_other() {
@@ -76,8 +22,8 @@ async fn a_grant_and_its_refund_see_each_other() {
             "userId": 7});
         let place = Arc::new(Barrier::new(2));
         tokio::join!(
-            handled(&test, &place, message(Kind::PaidOrderSuccess, order_id, &grant)),
-            handled(&test, &place, message(Kind::RefundSuccess, order_id, &refund)),
+            handled(&test, Group::Points, &place, message(Kind::PaidOrderSuccess, order_id, &grant)),
+            handled(&test, Group::Points, &place, message(Kind::RefundSuccess, order_id, &refund)),
         );
     }
 

@@ -13,6 +13,7 @@ pub mod holding_handler;
 #[cfg(feature = "embedded")]
 pub mod lanes_bench;
 pub mod mail_server;
+pub mod meeting;
 pub mod merchant_accounts;
 pub mod message_rows;
 pub mod notice_shop;

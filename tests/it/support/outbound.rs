@@ -86,7 +86,7 @@ impl OutboundCalls {
         };
         let record = self.db.write("create_order", move |tx| {
             let call = call.clone();
-            Box::pin(async move { delivery::insert(tx, &[call]).await })
+            Box::pin(async move { delivery::insert(tx, &[call]).await.map(|inserted| inserted.or_known()) })
         });
         record.await.unwrap();
     }

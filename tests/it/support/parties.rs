@@ -43,20 +43,38 @@ pub enum Act {
     Cut,
     /// Breaks off in the middle of an answer with this status; with 2xx it does it.
     Torn(u16),
+    /// Does nothing. Of its no only the head comes, a 200, and then this.
+    Lost(After),
     /// Does it, and says so when the caller has given up.
     Late,
+    /// Does it, and somebody in between answers with this status.
+    Masked(u16, &'static str),
     /// Does it, and says so twice.
     Twice,
     /// Does it, and says this once [`Party::open`] lets it.
     Hold(u16),
 }
 
+/// What comes instead of the body of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The end of the connection.
+    Close,
+    /// Nothing, until the caller has given up.
+    Hang,
+    /// The end of the connection, of which the head says that it will be that of the body.
+    End,
+}
+
+/// All heads without a body.
+pub const LOST: [Act; 3] = [Act::Lost(After::Close), Act::Lost(After::Hang), Act::Lost(After::End)];
+
 impl Act {
     fn does(self) -> bool {
         match self {
             Self::Say(status, _) | Self::Torn(status) => (200..300).contains(&status),
-            Self::Do | Self::Cut | Self::Late | Self::Twice | Self::Hold(_) => true,
-            Self::NotNow | Self::Hang | Self::Close => false,
+            Self::Do | Self::Cut | Self::Masked(..) | Self::Late | Self::Twice | Self::Hold(_) => true,
+            Self::NotNow | Self::Hang | Self::Close | Self::Lost(_) => false,
         }
     }
 }
@@ -208,12 +226,14 @@ impl Party {
             let fine = answer(200, "", "{}");
             let text = match act {
                 Act::Do => fine,
-                Act::Say(status, text) => answer(status, "", text),
+                Act::Say(status, text) | Act::Masked(status, text) => answer(status, "", text),
                 Act::NotNow => answer(429, "retry-after: 1\r\n", ""),
                 Act::Twice => fine.repeat(2),
                 Act::Close => return None,
                 Act::Cut => fine[..20].to_owned(),
                 Act::Torn(status) => answer(status, "", "{\"result\": \"no\"}").replace("\"no\"}", ""),
+                Act::Lost(After::End) => "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned(),
+                Act::Lost(_) => "HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n".to_owned(),
                 Act::Hang | Act::Late => {
                     let _ = stream.read_to_end(&mut Vec::new()).await;
                     fine
@@ -225,7 +245,10 @@ impl Party {
                 }
             };
             stream.get_mut().write_all(text.as_bytes()).await.ok()?;
-            if matches!(act, Act::Hang | Act::Late | Act::Cut | Act::Torn(_)) {
+            if act == Act::Lost(After::Hang) {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+            if matches!(act, Act::Hang | Act::Late | Act::Cut | Act::Torn(_) | Act::Lost(_)) {
                 return None;
             }
         }

@@ -276,7 +276,7 @@ async fn write_payment(tx: &mut Tx, case: &Case, status: payment::Status) -> Res
             transaction_no: format!("T{}", case.id),
             error: None,
         };
-        payments::insert_refunds(tx, &[refund]).await?;
+        payments::insert_refunds(tx, &[refund]).await?.all()?;
     }
     Ok(())
 }
@@ -301,7 +301,7 @@ async fn tell_merchant(tx: &mut Tx) -> Result<(), DbError> {
         next_at: START_MS,
         trace: None,
     };
-    delivery::insert(tx, &[call]).await.map(drop)
+    delivery::insert(tx, &[call]).await?.all()
 }
 
 /// A merchant's own payment, and the statistics of it and of the others.
@@ -339,7 +339,8 @@ async fn write_gateway(tx: &mut Tx) -> Result<(), DbError> {
             extra_arg: empty(),
         }],
     )
-    .await?;
+    .await?
+    .all()?;
     tell_merchant(tx).await?;
     let mut sums = BTreeMap::new();
     for (product, kind, count) in
