@@ -145,7 +145,11 @@ fn of_order(
                 return Some(format!("{}, but no refund", status.name()));
             }
             let back = sum(refunds.iter().copied(), is_done);
-            (status == PaymentStatus::Refunded && back != payment.amount).then(|| {
+            if status == PaymentStatus::Refunding {
+                let since = rfc3339(payment.updated_at);
+                return (late && back == payment.amount).then(|| format!("REFUNDING since {since}, but all went back"));
+            }
+            (back != payment.amount).then(|| {
                 let money = |minor| amount(minor, &payment.currency);
                 format!("REFUNDED, but {} of {} went back", money(back), money(payment.amount))
             })

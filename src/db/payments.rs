@@ -13,6 +13,7 @@ use crate::domain::call::Kind as Call;
 use crate::domain::event::RefundKind;
 use crate::domain::money::Money;
 use crate::domain::payment::{PaymentState, Status};
+use crate::domain::refund::left;
 use crate::vals;
 
 /// `payment_record.kind` of a payment of a shop order, and of the gateway.
@@ -302,6 +303,15 @@ pub struct RefundRow {
     pub transaction_no: String,
     /// Why it did not.
     pub error: Option<String>,
+}
+
+impl PaymentRow {
+    /// All of the money that paid it went back, by these refunds of it.
+    #[must_use]
+    pub fn is_back(&self, refunds: &[RefundRow]) -> bool {
+        let back = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status == RefundStatus::Success);
+        left(self.state.amount, back.map(|refund| refund.amount)) == Money::ZERO
+    }
 }
 
 impl RefundRow {
