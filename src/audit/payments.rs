@@ -171,8 +171,8 @@ fn of_refunds(payment: &PaymentFact, refunds: &[&RefundFact]) -> Option<String> 
         return Some(format!("{} goes back, {} came in", money(back), money(came)));
     }
     let own = payment.transaction_no.as_deref();
-    let wrong = extra
-        .find(|refund| refund.amount > payment.amount || (own == Some(refund.transaction_no.as_str()) && back > 0))?;
+    // What came a second time came in another transaction than what paid it.
+    let wrong = extra.find(|refund| refund.amount > payment.amount || own == Some(refund.transaction_no.as_str()))?;
     let money = amount(wrong.amount, &payment.currency);
     Some(format!("{money} of transaction {} goes back, too", wrong.transaction_no))
 }

@@ -224,8 +224,9 @@ async fn confirm(tx: &mut Tx, order_id: i64, body: &[u8]) -> Result<Mended, DbEr
         return Ok(Mended::Healed);
     }
     let told: PaymentSuccess = serde_json::from_slice(body)?;
+    let Ok(transaction_no) = told.transaction_no.parse() else { return Ok(Mended::Healed) };
     let input = Input::Confirmed(Confirmation {
-        transaction_no: told.transaction_no,
+        transaction_no,
         amount: told.amount,
         currency: payment.state.currency.clone(),
         merchant_id: payment.state.merchant_id,

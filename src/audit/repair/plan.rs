@@ -10,7 +10,7 @@ use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::refunds::{self, Standing};
 use crate::db::{DbError, delivery, points as points_rows, stock as stock_rows};
 use crate::domain::event::{Group, Kind, PaymentSuccess, RefundKind};
-use crate::domain::id::PaymentId;
+use crate::domain::id::{PaymentId, TransactionNo};
 use crate::domain::money::Money;
 use crate::domain::order::{RefundState, Status};
 use crate::domain::payment::Status as Pay;
@@ -288,7 +288,7 @@ pub(super) fn confirms(payment: &PaymentRow, body: &[u8]) -> bool {
     serde_json::from_slice::<PaymentSuccess>(body).is_ok_and(|told| {
         told.payment_id == PaymentId(payment.id)
             && told.amount == payment.state.amount
-            && !told.transaction_no.is_empty()
+            && told.transaction_no.parse::<TransactionNo>().is_ok()
     })
 }
 
@@ -312,6 +312,14 @@ async fn money(dbs: &RoleDbs, order_id: i64) -> Planned {
             "{sum} goes back, {} came in: the channel's statement says what went back",
             payment.state.amount
         ));
+    }
+    let own = payment.state.transaction_no.as_deref();
+    let is_own = |one: &RefundRow| one.kind == RefundKind::Extra && own == Some(one.transaction_no.as_str());
+    if refunds.iter().any(|one| is_own(one) && !is_failed(one)) {
+        return leave(
+            "the money that paid it goes back as if it had come twice: stop the order at the warehouse, or charge the \
+             customer again",
+        );
     }
     if let Some(planned) = parts(dbs, &order, &payment, &refunds).await? {
         return Ok(planned);
