@@ -145,7 +145,11 @@ fn of_order(
                 return Some(format!("{}, but no refund", status.name()));
             }
             let back = sum(refunds.iter().copied(), is_done);
-            (status == PaymentStatus::Refunded && back != payment.amount).then(|| {
+            if status == PaymentStatus::Refunding {
+                let since = rfc3339(payment.updated_at);
+                return (late && back == payment.amount).then(|| format!("REFUNDING since {since}, but all went back"));
+            }
+            (back != payment.amount).then(|| {
                 let money = |minor| amount(minor, &payment.currency);
                 format!("REFUNDED, but {} of {} went back", money(back), money(payment.amount))
             })
@@ -167,8 +171,8 @@ fn of_refunds(payment: &PaymentFact, refunds: &[&RefundFact]) -> Option<String> 
         return Some(format!("{} goes back, {} came in", money(back), money(came)));
     }
     let own = payment.transaction_no.as_deref();
-    let wrong = extra
-        .find(|refund| refund.amount > payment.amount || (own == Some(refund.transaction_no.as_str()) && back > 0))?;
+    // What came a second time came in another transaction than what paid it.
+    let wrong = extra.find(|refund| refund.amount > payment.amount || own == Some(refund.transaction_no.as_str()))?;
     let money = amount(wrong.amount, &payment.currency);
     Some(format!("{money} of transaction {} goes back, too", wrong.transaction_no))
 }

@@ -57,6 +57,8 @@ pub enum Action {
     Balance(i64),
     /// A payment whose success was told: write it.
     Paid(i64),
+    /// The payment of an order whose money all went back in parts: it is refunded.
+    AllBack(i64),
     /// The payment that an order names: the one that paid it.
     PaymentOf(i64, PaymentId),
     /// Ask the channel again to give the money of a refund back, with the same number.
@@ -105,6 +107,9 @@ impl Action {
             }
             Self::Balance(user_id) => format!("make the balance of user {user_id} the sum of its records"),
             Self::Paid(order_id) => format!("mark the payment of order {order_id} as successful, as its event says"),
+            Self::AllBack(order_id) => {
+                format!("mark the payment of order {order_id} as refunded: all of it went back in parts")
+            }
             Self::PaymentOf(order_id, payment) => format!("let order {order_id} name its payment {}", payment.0),
             Self::Refund(id) => format!("ask the channel for refund {id} again, with the same number"),
             Self::Call(id) => format!("make call {id} to the warehouse again, with the same number"),

@@ -14,6 +14,7 @@ use sqlx::any::AnyRow;
 use super::DbError;
 use super::delivery::Kind as Call;
 use super::sql::{self, Columns, Val};
+use crate::domain::id::unpadded;
 use crate::domain::points::Standing;
 use crate::domain::stock::{Kind, Level, Lines};
 use crate::vals;
@@ -328,7 +329,7 @@ pub async fn payments(
             status: row.int(2)?,
             amount: row.int(3)?,
             currency: row.text(4)?,
-            transaction_no: row.maybe_text(5)?,
+            transaction_no: row.maybe_text(5)?.map(|number| unpadded(&number).to_owned()),
             updated_at: row.int(6)?,
         })
     };
@@ -378,7 +379,7 @@ pub async fn refunds(conn: &mut AnyConnection, order_ids: &[i64]) -> Result<Hash
             kind: row.int(2)?,
             amount: row.int(3)?,
             status: row.int(4)?,
-            transaction_no: row.text(5)?,
+            transaction_no: unpadded(&row.text(5)?).to_owned(),
             id: row.int(6)?,
             updated_at: row.int(7)?,
         });

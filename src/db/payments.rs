@@ -11,8 +11,10 @@ use super::sql::{self, Column, Columns, Inserted, Val};
 use super::{DbError, Tx};
 use crate::domain::call::Kind as Call;
 use crate::domain::event::RefundKind;
+use crate::domain::id::unpadded;
 use crate::domain::money::Money;
 use crate::domain::payment::{PaymentState, Status};
+use crate::domain::refund::left;
 use crate::vals;
 
 /// `payment_record.kind` of a payment of a shop order, and of the gateway.
@@ -81,7 +83,7 @@ fn from_row(row: &AnyRow) -> Result<PaymentRow, DbError> {
             amount: Money::from_minor(row.int(6)?).map_err(|error| broken(error.to_string()))?,
             currency: row.text(7)?,
             merchant_id: row.int(4)?,
-            transaction_no: row.maybe_text(10)?,
+            transaction_no: row.maybe_text(10)?.map(|number| unpadded(&number).to_owned()),
         },
         channel_id: row.text(5)?,
         expire_time: row.int(9)?,
@@ -304,6 +306,15 @@ pub struct RefundRow {
     pub error: Option<String>,
 }
 
+impl PaymentRow {
+    /// All of the money that paid it went back, by these refunds of it.
+    #[must_use]
+    pub fn is_back(&self, refunds: &[RefundRow]) -> bool {
+        let back = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status == RefundStatus::Success);
+        left(self.state.amount, back.map(|refund| refund.amount)) == Money::ZERO
+    }
+}
+
 impl RefundRow {
     /// Of its key nothing goes back twice: the transaction, or, of a part of it, the refund.
     fn key(&self) -> String {
@@ -365,13 +376,23 @@ pub async fn lock_refunds(tx: &mut Tx, mut ids: Vec<i64>) -> Result<HashMap<i64,
     rows.iter().map(|row| refund_from_row(row).map(|refund| (refund.id, refund))).collect()
 }
 
-/// Whether this transaction of this payment is being refunded already.
+/// Whether this transaction of this payment is being refunded already. Keys of before may have blanks around the number,
+/// and databases do not agree on whether these count: they are compared here.
 ///
 /// # Errors
 /// The database's.
 pub async fn has_refund(conn: &mut AnyConnection, payment_id: i64, transaction_no: &str) -> Result<bool, DbError> {
-    let text = "SELECT id FROM refund_record WHERE refund_key = ?";
-    Ok(sql::fetch_one(conn, text, vals![format!("{payment_id}:{transaction_no}")]).await?.is_some())
+    // All keys of the payment: the character behind the colon ends them.
+    let text = "SELECT refund_key FROM refund_record WHERE refund_key >= ? AND refund_key < ?";
+    let of_payment = format!("{payment_id}:");
+    let rows = sql::fetch(conn, text, vals![of_payment.as_str(), format!("{payment_id};")]).await?;
+    for row in &rows {
+        let key = row.text(0)?;
+        if key.strip_prefix(&of_payment).is_some_and(|number| unpadded(number) == unpadded(transaction_no)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A refund.
@@ -444,7 +465,7 @@ fn refund_from_row(row: &AnyRow) -> Result<RefundRow, DbError> {
             1 => RefundStatus::Success,
             _ => RefundStatus::Failed,
         },
-        transaction_no: row.text(7)?,
+        transaction_no: unpadded(&row.text(7)?).to_owned(),
         error: row.maybe_text(8)?,
     })
 }

@@ -15,7 +15,7 @@ mod sync;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::id::{MerchantId, OrderId, PaymentId, UserId};
+use super::id::{MerchantId, OrderId, PaymentId, UserId, unpadded_text};
 use super::money::Money;
 use super::order::CancelType;
 use super::time::epoch_ms;
@@ -425,7 +425,7 @@ pub struct PaymentSuccess {
     #[serde(default)]
     pub payment_method: String,
     /// The channel's number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unpadded_text")]
     pub transaction_no: String,
     /// Epoch ms.
     #[serde(deserialize_with = "epoch_ms")]

@@ -32,6 +32,9 @@ pub enum ParseError {
     /// Not the name of a coupon template.
     #[error("the name of a coupon template is 1 to 64 characters out of A-Z a-z 0-9 . _ -; got {0:?}")]
     Template(String),
+    /// Not the number of a transaction.
+    #[error("must have 1 to 64 characters besides the blanks around it, none of them a control character; got {0:?}")]
+    TransactionNo(String),
     /// Not an amount of money.
     #[error("{0}")]
     Money(&'static str),
@@ -40,6 +43,22 @@ pub enum ParseError {
 /// At most 40 characters of what was refused, so that an error never echoes a megabyte.
 fn shorten(text: &str) -> String {
     text.chars().take(40).collect()
+}
+
+/// A text that identifies, as it is compared and as it becomes a key: without the blanks around it. MariaDB does not count
+/// blanks at the end when it compares, SQLite does, and whoever repeats a text may have padded it. This is the one rule for
+/// all of them, so that what a database thinks of blanks does not matter.
+#[must_use]
+pub fn unpadded(text: &str) -> &str {
+    text.trim()
+}
+
+/// Reads an [`unpadded`] text.
+///
+/// # Errors
+/// It is no text.
+pub fn unpadded_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(|text| unpadded(&text).to_owned())
 }
 
 /// Parses a positive 64-bit integer.
@@ -189,6 +208,51 @@ impl<'de> Deserialize<'de> for Sku {
     }
 }
 
+/// A channel's own number of a transaction: 1 to 64 characters, none of them a control character, [`unpadded`]. Money that
+/// comes under another number is other money, and goes back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct TransactionNo(String);
+
+impl TransactionNo {
+    /// Most characters, which is what its column holds.
+    pub const MAX: usize = 64;
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a text that was kept names this transaction; rows of before may have blanks around it.
+    #[must_use]
+    pub fn is(&self, kept: &str) -> bool {
+        self.0 == unpadded(kept)
+    }
+}
+
+impl FromStr for TransactionNo {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let number = unpadded(text);
+        let fits = (1..=Self::MAX).contains(&number.chars().count()) && !number.chars().any(char::is_control);
+        if fits { Ok(Self(number.to_owned())) } else { Err(ParseError::TransactionNo(shorten(text))) }
+    }
+}
+
+impl fmt::Display for TransactionNo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TransactionNo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// Pieces of one SKU in one order line: 1 to [`Quantity::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -313,6 +377,30 @@ mod tests {
         for bad in ["0", "-1", "\"\"", "\"+5\"", "\"1e3\"", "1.5", "null", "\"99999999999999999999\""] {
             assert!(serde_json::from_str::<OrderId>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn blanks_around_a_transaction_number_do_not_count() {
+        let number: TransactionNo = "T1".parse().unwrap();
+        for same in ["T1", "T1 ", " T1", "  T1\t", "T1\u{a0}"] {
+            assert_eq!(same.parse::<TransactionNo>().unwrap(), number, "{same:?}");
+            assert_eq!(serde_json::from_value::<TransactionNo>(same.into()).unwrap(), number, "{same:?}");
+            assert!(number.is(same), "{same:?}");
+        }
+        assert_eq!(serde_json::to_string(&number).unwrap(), "\"T1\"");
+        for other in ["T2", "t1", "T 1", "T1."] {
+            assert!(other.parse::<TransactionNo>().unwrap() != number && !number.is(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_transaction_number_is_refused() {
+        let longest = "é".repeat(TransactionNo::MAX);
+        assert_eq!(format!(" {longest} ").parse::<TransactionNo>().unwrap().as_str(), longest);
+        for bad in ["", " ", "\t \n", "T\u{7}1", "T\n1", &"t".repeat(65)] {
+            assert!(bad.parse::<TransactionNo>().is_err(), "{bad:?}");
+        }
+        assert!(serde_json::from_str::<TransactionNo>("12").is_err());
     }
 
     #[test]

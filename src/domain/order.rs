@@ -272,6 +272,19 @@ pub fn decide(order: &OrderState, input: &Input) -> Decision<OrderState, Effect>
     }
 }
 
+/// The same decision about an order all of whose money went back before, in parts: a cancel has nothing to ask for, and
+/// ends it at once. Nobody would tell of a rest that there is not.
+#[must_use]
+pub fn with_all_back(decision: Decision<OrderState, Effect>) -> Decision<OrderState, Effect> {
+    match decision {
+        Decision::Apply(next, effects) if next.refund == RefundState::Requested => {
+            let effects = effects.into_iter().filter(|effect| *effect != Effect::AskRefund).collect();
+            Decision::Apply(OrderState { refund: RefundState::Done, ..next }, effects)
+        }
+        other => other,
+    }
+}
+
 fn stock_frozen(order: &OrderState) -> Decision<OrderState, Effect> {
     match order.status {
         Status::Created => Decision::Apply(OrderState { status: Status::Reserved, ..order.clone() }, vec![]),
@@ -486,6 +499,21 @@ mod tests {
         }
         for status in [Status::Fulfill, Status::OutStock, Status::Delivery, Status::Signed] {
             assert!(matches!(decide(&order(status), &Input::Declined), Decision::Refuse(_)), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_cancel_without_money_left_ends_the_order() {
+        let handed = OrderState { handed_over: true, ..order(Status::Paid) };
+        for (paid, input) in [(handed, Input::Declined), (order(Status::Paid), Input::Cancel(CancelType::User))] {
+            let Decision::Apply(next, effects) = with_all_back(decide(&paid, &input)) else { panic!() };
+            assert_eq!(next.outcome(), Outcome::Refunded);
+            assert_eq!(effects, [Effect::TellCanceled, Effect::AskRelease]);
+        }
+        // What asks for no money stays as it is.
+        for status in [Status::Reserved, Status::Signed, Status::Canceled] {
+            let decision = decide(&order(status), &Input::Cancel(CancelType::User));
+            assert_eq!(with_all_back(decision.clone()), decision);
         }
     }
 

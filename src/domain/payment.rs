@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::id::TransactionNo;
 use super::money::Money;
 use super::order::Decision;
 
@@ -75,7 +76,7 @@ pub struct PaymentState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
     /// The channel's transaction number.
-    pub transaction_no: String,
+    pub transaction_no: TransactionNo,
     /// Amount that it took.
     pub amount: Money,
     /// ISO 4217.
@@ -110,7 +111,7 @@ pub enum Effect {
     /// Give the money of this payment back.
     Refund,
     /// The payer paid a second time, in this transaction: give that money back.
-    RefundExtra(String),
+    RefundExtra(TransactionNo),
 }
 
 /// Decides what `input` does to a payment.
@@ -152,7 +153,7 @@ fn confirmed(payment: &PaymentState, confirmation: &Confirmation) -> Decision<Pa
         return Decision::Refuse("the merchant is not the merchant of this payment");
     }
     if payment.status.has_money() {
-        return if payment.transaction_no.as_deref() == Some(confirmation.transaction_no.as_str()) {
+        return if payment.transaction_no.as_deref().is_some_and(|own| confirmation.transaction_no.is(own)) {
             Decision::Ignore("already confirmed by this transaction")
         } else {
             Decision::Apply(payment.clone(), vec![Effect::RefundExtra(confirmation.transaction_no.clone())])
@@ -161,7 +162,7 @@ fn confirmed(payment: &PaymentState, confirmation: &Confirmation) -> Decision<Pa
     // From CLOSED as well: the money is there, and the order, being canceled, will ask for it to go back.
     let next = PaymentState {
         status: Status::Success,
-        transaction_no: Some(confirmation.transaction_no.clone()),
+        transaction_no: Some(confirmation.transaction_no.to_string()),
         ..payment.clone()
     };
     Decision::Apply(next, vec![Effect::TellSuccess])
@@ -183,7 +184,7 @@ mod tests {
 
     fn confirmation(transaction: &str) -> Confirmation {
         Confirmation {
-            transaction_no: transaction.into(),
+            transaction_no: transaction.parse().unwrap(),
             amount: Money::from_minor(500).unwrap(),
             currency: "CNY".into(),
             merchant_id: 1,
@@ -199,7 +200,18 @@ mod tests {
         assert_eq!(effects, [Effect::TellSuccess]);
         assert!(matches!(decide(&paid, &Input::Confirmed(confirmation("T1"))), Decision::Ignore(_)));
         let Decision::Apply(same, effects) = decide(&paid, &Input::Confirmed(confirmation("T2"))) else { panic!() };
-        assert_eq!((same, effects), (paid, vec![Effect::RefundExtra("T2".into())]));
+        assert_eq!((same, effects), (paid, vec![Effect::RefundExtra("T2".parse().unwrap())]));
+    }
+
+    #[test]
+    fn blanks_make_no_second_transaction() {
+        for kept in ["T1", "T1 ", " T1"] {
+            let paid = PaymentState { transaction_no: Some(kept.into()), ..payment(Status::Success) };
+            for said in ["T1", "T1 ", " T1"] {
+                let decision = decide(&paid, &Input::Confirmed(confirmation(said)));
+                assert!(matches!(decision, Decision::Ignore(_)), "{kept:?} {said:?}");
+            }
+        }
     }
 
     #[test]

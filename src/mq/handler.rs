@@ -10,6 +10,7 @@ use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut};
 use super::reader::Reader;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{Group, Kind};
+use crate::domain::id::unpadded;
 use crate::domain::loose;
 use crate::domain::order::Decision;
 
@@ -89,7 +90,7 @@ impl Event {
             trace: message.property("traceparent").map(str::to_owned),
             resent_at: if inlet { Some(message.born_ms) } else { resent_at },
             topic,
-            key: cut(&key, NAME_MAX),
+            key: unpadded(&cut(&key, NAME_MAX)).to_owned(),
             body: message.body,
             properties: message.properties,
             reader: reader.clone(),
@@ -144,7 +145,7 @@ fn spelled_out(body: &[u8], name: &str) -> Option<Value> {
 /// whether these count.
 fn identifying(value: &Value) -> Option<String> {
     let text = match value {
-        Value::String(text) => text.trim().to_owned(),
+        Value::String(text) => unpadded(text).to_owned(),
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
@@ -156,7 +157,7 @@ fn identifying(value: &Value) -> Option<String> {
 /// The key is the first of KEYS, which is a list between blanks, else what the body names.
 #[must_use]
 pub fn identity(property: Option<&str>, keys: &str, body: &[u8], kind: Kind) -> (Option<String>, String) {
-    let property = property.map(str::trim).filter(|id| !id.is_empty());
+    let property = property.map(unpadded).filter(|id| !id.is_empty());
     let key = keys.split_whitespace().next();
     if let (Some(id), Some(key)) = (property, key) {
         return (Some(id.to_owned()), key.to_owned());

@@ -12,7 +12,7 @@ use crate::db::requests::RequestKey;
 use crate::db::{Db, DbError};
 use crate::delivery::sign;
 use crate::domain::event::CacheKind;
-use crate::domain::id::{ParseError, parse_id};
+use crate::domain::id::{ParseError, parse_id, unpadded};
 use crate::http::{Caller, Problem, read_body};
 
 /// Requests that may wait for a group writer before it refuses.
@@ -105,7 +105,7 @@ pub fn trace(headers: &HeaderMap) -> Option<String> {
 /// A 400 problem for one that is none.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().unwrap_or_default().trim();
+    let key = unpadded(value.to_str().unwrap_or_default());
     if key.is_empty() || key.len() > 128 {
         let detail = "Idempotency-Key must have 1 to 128 visible ASCII characters";
         return Err(Problem::bad_request(detail).field("Idempotency-Key", detail));

@@ -105,6 +105,7 @@ pub(super) async fn apply(dbs: &RoleDbs, action: &Action) -> Result<Mended, DbEr
             let Some(event) = events::find(dbs, &id).await? else { return Ok(Mended::Healed) };
             write!(dbs.payment, [event], |tx| confirm(tx, order_id, &event.body).await)
         }
+        Action::AllBack(order_id) => write!(dbs.payment, [], |tx| all_back(tx, order_id).await),
         Action::PaymentOf(order_id, payment_id) => {
             write!(dbs.order, [], |tx| name_payment(tx, order_id, payment_id).await)
         }
@@ -223,8 +224,9 @@ async fn confirm(tx: &mut Tx, order_id: i64, body: &[u8]) -> Result<Mended, DbEr
         return Ok(Mended::Healed);
     }
     let told: PaymentSuccess = serde_json::from_slice(body)?;
+    let Ok(transaction_no) = told.transaction_no.parse() else { return Ok(Mended::Healed) };
     let input = Input::Confirmed(Confirmation {
-        transaction_no: told.transaction_no,
+        transaction_no,
         amount: told.amount,
         currency: payment.state.currency.clone(),
         merchant_id: payment.state.merchant_id,
@@ -235,6 +237,19 @@ async fn confirm(tx: &mut Tx, order_id: i64, body: &[u8]) -> Result<Mended, DbEr
     payment.payment_method = Some(told.payment_method.chars().take(32).collect());
     payments::update(tx, &[&payment]).await?;
     done(format!("payment {} is SUCCESS", payment.id))
+}
+
+/// A payment that waits for a rest of its money to go back, of which there is none.
+async fn all_back(tx: &mut Tx, order_id: i64) -> Result<Mended, DbError> {
+    let Some(mut payment) = payments::lock_by_order(tx, vec![order_id]).await?.remove(&order_id) else {
+        return Ok(Mended::Healed);
+    };
+    let refunds = payments::refunds_of_order(tx, order_id).await?;
+    let input = Input::RefundDone { all: payment.is_back(&refunds) };
+    let Decision::Apply(next, _) = payment::decide(&payment.state, &input) else { return Ok(Mended::Healed) };
+    payment.state = next;
+    payments::update(tx, &[&payment]).await?;
+    done(format!("payment {} is REFUNDED", payment.id))
 }
 
 async fn name_payment(tx: &mut Tx, order_id: i64, payment_id: PaymentId) -> Result<Mended, DbError> {

@@ -10,7 +10,7 @@ use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
 use crate::db::refunds::{self, Standing};
 use crate::db::{DbError, delivery, points as points_rows, stock as stock_rows};
 use crate::domain::event::{Group, Kind, PaymentSuccess, RefundKind};
-use crate::domain::id::PaymentId;
+use crate::domain::id::{PaymentId, TransactionNo};
 use crate::domain::money::Money;
 use crate::domain::order::{RefundState, Status};
 use crate::domain::payment::Status as Pay;
@@ -288,7 +288,7 @@ pub(super) fn confirms(payment: &PaymentRow, body: &[u8]) -> bool {
     serde_json::from_slice::<PaymentSuccess>(body).is_ok_and(|told| {
         told.payment_id == PaymentId(payment.id)
             && told.amount == payment.state.amount
-            && !told.transaction_no.is_empty()
+            && told.transaction_no.parse::<TransactionNo>().is_ok()
     })
 }
 
@@ -313,6 +313,14 @@ async fn money(dbs: &RoleDbs, order_id: i64) -> Planned {
             payment.state.amount
         ));
     }
+    let own = payment.state.transaction_no.as_deref();
+    let is_own = |one: &RefundRow| one.kind == RefundKind::Extra && own == Some(one.transaction_no.as_str());
+    if refunds.iter().any(|one| is_own(one) && !is_failed(one)) {
+        return leave(
+            "the money that paid it goes back as if it had come twice: stop the order at the warehouse, or charge the \
+             customer again",
+        );
+    }
     if let Some(planned) = parts(dbs, &order, &payment, &refunds).await? {
         return Ok(planned);
     }
@@ -329,13 +337,16 @@ async fn money(dbs: &RoleDbs, order_id: i64) -> Planned {
         Pay::Success => match order.state.refund {
             RefundState::None => again(dbs, Kind::PaymentSuccess, order_id, Group::Order).await,
             RefundState::Requested => again(dbs, Kind::RefundRequested, order_id, Group::Payment).await,
+            RefundState::Done if payment.is_back(&refunds) => {
+                again(dbs, Kind::OrderCanceled, order_id, Group::Payment).await
+            }
             RefundState::Done => leave(
                 "the order says that its money is back, and there is no refund: the channel's statement says whether it \
                  is; a tool must not pay twice",
             ),
         },
         Pay::Pending if canceled => again(dbs, Kind::OrderCanceled, order_id, Group::Payment).await,
-        Pay::Refunding | Pay::Refunded => refunded(dbs, &order, &payment, refund).await,
+        Pay::Refunding | Pay::Refunded => refunded(dbs, &order, &payment, &refunds).await,
         Pay::Pending | Pay::Closed if order.state.refund == RefundState::None => Ok(Plan::Healed),
         Pay::Pending | Pay::Closed => {
             leave("the order wants its money back, but the payment has none: the channel's statement says who is right")
@@ -387,12 +398,9 @@ async fn parts(
 }
 
 /// Money that is going back, or is back.
-async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund: Option<&RefundRow>) -> Planned {
-    let Some(refund) = refund else {
-        return leave(
-            "the record of the refund is gone: whether the channel has paid it back only its statement says; a tool \
-             must not pay twice",
-        );
+async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refunds: &[RefundRow]) -> Planned {
+    let Some(refund) = refunds.iter().find(|refund| refund.kind == RefundKind::Order) else {
+        return in_parts(dbs, order, payment, refunds).await;
     };
     match refund.status {
         RefundStatus::Failed => mend(Action::Refund(refund.id)),
@@ -412,6 +420,40 @@ async fn refunded(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refund:
             mend(Action::Redeliver { group: Group::Order, event, anew: true })
         }
     }
+}
+
+/// Money that is going back, or is back, without a refund of a rest: in parts, or its record is gone.
+async fn in_parts(dbs: &RoleDbs, order: &OrderRow, payment: &PaymentRow, refunds: &[RefundRow]) -> Planned {
+    let is_open = |one: &&RefundRow| one.kind == RefundKind::Part && one.status.is_open();
+    let alive = refunds.iter().filter(|one| one.kind != RefundKind::Extra && !is_failed(one));
+    let promised: Money = alive.map(|refund| refund.amount).sum();
+    match refunds.iter().find(is_open) {
+        Some(part) if promised == payment.state.amount && part.status == RefundStatus::InDoubt => {
+            return mend(Action::Refund(part.id));
+        }
+        Some(_) if promised == payment.state.amount => {
+            return leave("the channel is being asked to give the money back: look at the call with `ruyi trace`");
+        }
+        _ => {}
+    }
+    let last = refunds.iter().rfind(|one| one.kind == RefundKind::Part && one.status == RefundStatus::Success);
+    let Some(last) = last.filter(|_| payment.is_back(refunds)) else {
+        return leave(
+            "the record of the refund is gone: whether the channel has paid it back only its statement says; a tool \
+             must not pay twice",
+        );
+    };
+    if order.state.status != Status::Canceled {
+        return leave("all of its money went back in parts, and the order goes on: cancel it, or charge again");
+    }
+    if payment.state.status == Pay::Refunding {
+        return mend(Action::AllBack(order.id));
+    }
+    if order.state.refund == RefundState::Done {
+        return Ok(Plan::Healed);
+    }
+    let event = Box::new(events::of_refund(dbs, last).await?);
+    mend(Action::Redeliver { group: Group::Order, event, anew: true })
 }
 
 async fn points(dbs: &RoleDbs, order_id: i64) -> Planned {

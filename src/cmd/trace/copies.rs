@@ -10,6 +10,7 @@ use crate::cmd::mq::cluster::{Cluster, Where};
 use crate::cmd::mq::messages::Scan;
 use crate::cmd::mq::offsets::Position;
 use crate::domain::event::Kind;
+use crate::domain::id::unpadded;
 use crate::mq::handler::identity;
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{RocketMq, RocketMqConfig};
@@ -111,7 +112,7 @@ fn event_of(topic: &str, message: &StoredMessage) -> Option<String> {
     let property = message.property("eventId");
     match Kind::from_name(topic) {
         Some(kind) => identity(property, &message.key, &message.body, kind.repeats().unwrap_or(kind)).0,
-        None => property.map(str::to_owned),
+        None => property.map(|id| unpadded(id).to_owned()),
     }
 }
 

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use super::coupons::{self, Settled};
+use super::refunds;
 use crate::db::delivery::{self, Delivery};
 use crate::db::orders::{self, OrderRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Inventory, Kind, Line, TriggerOrderFulfill};
 use crate::domain::id::{OrderId, UserId};
+use crate::domain::money::Money;
 use crate::domain::order::{self, CancelType, Decision, Effect, Input, Status};
 use crate::mq::Outcome;
 
@@ -90,6 +92,7 @@ impl Moved {
 /// The database's.
 pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError> {
     let mut found = orders::lock(tx, steps.iter().map(|step| step.order_id).collect()).await?;
+    let all_back = refunds::all_back(tx, &paid_and_canceled(&found, steps)).await?;
     let mut changed = BTreeMap::new();
     let (mut calls, mut coupons) = (Vec::new(), Vec::new());
     let mut answers = Vec::with_capacity(steps.len());
@@ -98,7 +101,9 @@ pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError>
             answers.push(Moved::Unknown);
             continue;
         };
-        let decision = match order::decide(&order.state, &step.input) {
+        let decided = order::decide(&order.state, &step.input);
+        let decided = if all_back.contains(&order.id) { order::with_all_back(decided) } else { decided };
+        let decision = match decided {
             Decision::Apply(next, effects) => {
                 take_back_trigger(tx, order, next.status).await?;
                 if step.input == Input::Declined && order.state.handed_over {
@@ -122,6 +127,13 @@ pub async fn advance(tx: &mut Tx, steps: &[Step]) -> Result<Vec<Moved>, DbError>
     write(tx, &found, &changed, &calls).await?;
     coupons::settle(tx, &coupons).await?;
     Ok(answers)
+}
+
+/// The paid orders that are to be canceled, and what was to be paid: their money may have gone back in parts by now.
+fn paid_and_canceled(found: &HashMap<i64, OrderRow>, steps: &[Step]) -> HashMap<i64, Money> {
+    let cancels = steps.iter().filter(|step| matches!(step.input, Input::Cancel(_) | Input::Declined));
+    let orders = cancels.filter_map(|step| found.get(&step.order_id));
+    orders.filter(|order| order.state.status.is_paid()).map(|order| (order.id, order.state.total)).collect()
 }
 
 async fn write(

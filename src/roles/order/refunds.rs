@@ -119,6 +119,16 @@ pub fn back(refunds: &[OrderRefund]) -> Money {
     refunds.iter().filter(|refund| refund.status == Standing::Success).map(|refund| refund.amount).sum()
 }
 
+/// Those of these orders, given with what was to be paid, all of whose money went back. They are locked.
+///
+/// # Errors
+/// The database's.
+pub async fn all_back(tx: &mut Tx, totals: &HashMap<i64, Money>) -> Result<HashSet<i64>, DbError> {
+    let known = refunds::of_orders(tx, totals.keys().copied().collect()).await?;
+    let is_back = |id: &i64, total: Money| known.get(id).is_some_and(|rows| left(total, [back(rows)]) == Money::ZERO);
+    Ok(totals.iter().filter(|(id, total)| is_back(id, **total)).map(|(id, _)| *id).collect())
+}
+
 /// The orders of a batch that payment told something of, and whether all of their money is back.
 pub type Back = HashMap<i64, bool>;
 
@@ -159,13 +169,9 @@ pub async fn note(tx: &mut Tx, events: &[Event]) -> Result<Back, DbError> {
         refunds::insert(tx, &[row]).await?.or_known();
         refunds::failed(tx, body.refund_id.0, &body.reason).await?;
     }
-    let ids: HashSet<i64> = found.keys().copied().collect();
-    let all = refunds::of_orders(tx, ids.iter().copied().collect()).await?;
-    let is_back = |id: &i64| {
-        let back = all.get(id).map_or(Money::ZERO, |refunds| back(refunds));
-        found.get(id).is_some_and(|order| left(order.state.total, [back]) == Money::ZERO)
-    };
-    Ok(ids.into_iter().map(|id| (id, is_back(&id))).collect())
+    let totals: HashMap<i64, Money> = found.values().map(|order| (order.id, order.state.total)).collect();
+    let back = all_back(tx, &totals).await?;
+    Ok(totals.into_keys().map(|id| (id, back.contains(&id))).collect())
 }
 
 fn noted(order_id: OrderId, refund_id: RefundId, amount: Money, now_ms: i64) -> OrderRefund {

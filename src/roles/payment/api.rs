@@ -270,11 +270,6 @@ async fn pay(
     if body.method.chars().count() > 32 {
         return Err(Problem::invalid("method has more than 32 characters").field("method", "at most 32 characters"));
     }
-    let transaction = body.sandbox.as_ref().and_then(|wish| wish.transaction_no.as_deref());
-    if transaction.is_some_and(|no| no.is_empty() || no.len() > 64) {
-        return Err(Problem::invalid("transactionNo must have 1 to 64 characters")
-            .field("sandbox.transactionNo", "1 to 64 characters"));
-    }
     let trace = reply::trace(&headers);
     let request = PayRequest { order_id, method: body.method, sandbox: body.sandbox, trace };
     match state.pay.submit(request).await.map_err(|error| not_written(&error))? {
@@ -326,7 +321,7 @@ async fn confirm(
     let mut callback: Callback = match parse_json(&body) {
         Ok(callback) => callback,
         Err(problem) => {
-            report(&state, Untaken::unreadable(&channel, &body)).await?;
+            report(&state, Untaken::unreadable(&channel, &body, problem.detail.as_deref().unwrap_or_default())).await?;
             return Err(problem);
         }
     };

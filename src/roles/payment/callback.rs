@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::channels::{Channels, SandboxWish};
@@ -16,7 +17,7 @@ use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{Db, DbError, Tx};
 use crate::domain::event::{Kind, PaymentSuccess};
-use crate::domain::id::{MerchantId, OrderId, PaymentId, UserId};
+use crate::domain::id::{MerchantId, OrderId, PaymentId, TransactionNo, UserId};
 use crate::domain::money::Money;
 use crate::domain::order::Decision;
 use crate::domain::payment::{self, Confirmation, Effect, Input, PaymentState, Status};
@@ -30,7 +31,8 @@ pub struct Callback {
     #[schema(value_type = String)]
     pub payment_id: PaymentId,
     /// The channel's number.
-    pub transaction_no: String,
+    #[schema(value_type = String)]
+    pub transaction_no: TransactionNo,
     /// What it took.
     #[schema(value_type = f64)]
     pub amount: Money,
@@ -58,10 +60,6 @@ impl Callback {
     /// # Errors
     /// See above.
     pub fn check(&self, now_ms: i64) -> Result<(), (&'static str, &'static str)> {
-        let number = &self.transaction_no;
-        if number.trim().is_empty() || number.len() > TRANSACTION_NO || number.chars().any(char::is_control) {
-            return Err(("transactionNo", "must have 1 to 64 characters, none of them a control character"));
-        }
         // Money is counted by the day of its time: seconds, or a wrong clock, would count it decades away.
         if !(EARLIEST_MS..=now_ms.saturating_add(AHEAD_MS)).contains(&self.pay_time) {
             return Err(("payTime", "must be in epoch milliseconds, after 2001, and not more than a day ahead"));
@@ -70,8 +68,10 @@ impl Callback {
     }
 }
 
-/// What the column of a transaction number holds.
-const TRANSACTION_NO: usize = 64;
+/// Characters of what a channel names in a statement that cannot be read.
+const NAMED: usize = 64;
+/// Characters of why it cannot.
+const WHY: usize = 200;
 /// No money was taken before: 2001-09-09, epoch ms.
 const EARLIEST_MS: i64 = 1_000_000_000_000;
 /// Clocks of channels may be wrong by so much.
@@ -146,21 +146,30 @@ impl Untaken {
         Self {
             channel_id: callback.channel_id.clone(),
             payment_id: callback.payment_id.to_string(),
-            transaction_no: callback.transaction_no.chars().take(TRANSACTION_NO).collect(),
+            transaction_no: callback.transaction_no.to_string(),
             amount: format!("{} {}", callback.amount, callback.currency.chars().take(8).collect::<String>()),
             why: why.to_owned(),
             apart: String::new(),
         }
     }
 
-    /// A statement that cannot be read.
-    pub fn unreadable(channel_id: &str, body: &[u8]) -> Self {
+    /// A statement that cannot be read, and why; what it names all the same helps whoever looks for the money.
+    pub fn unreadable(channel_id: &str, body: &[u8], why: &str) -> Self {
+        let said: Value = serde_json::from_slice(body).unwrap_or_default();
+        let named = |field: &str| {
+            let text = match &said[field] {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => String::new(),
+            };
+            text.chars().take(NAMED).collect()
+        };
         Self {
             channel_id: channel_id.to_owned(),
-            payment_id: String::new(),
-            transaction_no: String::new(),
-            amount: String::new(),
-            why: "what the channel says cannot be read".to_owned(),
+            payment_id: named("paymentId"),
+            transaction_no: named("transactionNo"),
+            amount: named("amount"),
+            why: format!("what the channel says cannot be read: {}", why.chars().take(WHY).collect::<String>()),
             apart: hex::encode(Sha256::digest(body)),
         }
     }
@@ -231,7 +240,7 @@ pub(super) fn success(payment: &PaymentRow, callback: &Callback) -> PaymentSucce
         user_id: UserId(payment.user_id),
         amount: callback.amount,
         payment_method: callback.method.clone(),
-        transaction_no: callback.transaction_no.clone(),
+        transaction_no: callback.transaction_no.to_string(),
         pay_time: callback.pay_time,
     }
 }
@@ -306,7 +315,7 @@ where
 #[derive(Default)]
 struct Back {
     /// It came a second time, in this transaction.
-    extra: Vec<(i64, String, Option<String>)>,
+    extra: Vec<(i64, TransactionNo, Option<String>)>,
     /// Its merchant had closed the payment.
     late: Vec<(i64, Option<String>)>,
 }
@@ -328,7 +337,7 @@ async fn write(
     for (payment_id, transaction_no, trace) in back.extra {
         let Some(payment) = found.get(&payment_id) else { continue };
         let wish = refund::Wish { reason: "paid more than once".to_owned(), trace };
-        refund::extra(tx, channels, payment, &transaction_no, &wish).await?;
+        refund::extra(tx, channels, payment, transaction_no.as_str(), &wish).await?;
     }
     Ok(())
 }
@@ -399,7 +408,7 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
             }
             Some(_) => {}
         }
-        let transaction = wish.and_then(|wish| wish.transaction_no.as_deref());
+        let transaction = wish.and_then(|wish| wish.transaction_no.as_ref());
         // A payment that has its money is not submitted again, unless the sandbox is to be paid in another transaction.
         if payment.state.status == Status::Pending || transaction.is_some() {
             calls.push(Delivery {

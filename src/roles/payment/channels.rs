@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, SubmitWhen};
 use crate::db::payments::{PaymentRow, RefundRow};
-use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId};
+use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, TransactionNo};
 use crate::domain::money::Money;
 
 /// The channels of a process, and the time zone of the days in which their payments are counted. A cheap clone.
@@ -36,7 +36,8 @@ pub struct SandboxWish {
     pub bad_signature: Option<bool>,
     /// Use this transaction number: another one is another payment of the same order.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub transaction_no: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub transaction_no: Option<TransactionNo>,
 }
 
 /// What a channel is told when a payment is submitted.

@@ -75,12 +75,26 @@ pub async fn extra(
 pub async fn rest(tx: &mut Tx, channels: &Channels, payment: &PaymentRow, wish: &Wish) -> Result<(), DbError> {
     let transaction_no = payment.state.transaction_no.clone().unwrap_or_default();
     let amount = left_of(tx, payment).await?;
-    if amount == Money::ZERO || payments::has_refund(tx, payment.id, &transaction_no).await? {
+    if amount == Money::ZERO {
+        return end(tx, payment).await;
+    }
+    if payments::has_refund(tx, payment.id, &transaction_no).await? {
         return Ok(());
     }
     let id = number(tx, payment, &transaction_no).await?;
     let refund = row(payment, id, RefundKind::Order, amount, &transaction_no, wish);
     record(tx, channels, payment, refund, wish).await
+}
+
+/// Nothing is left to give back. Where all of it went in parts the payment ends here, since no refund will end it any
+/// more; what is still on its way, or in doubt, ends it when its channel answers.
+async fn end(tx: &mut Tx, payment: &PaymentRow) -> Result<(), DbError> {
+    let refunds = payments::refunds_of_orders(tx, vec![payment.order_id]).await?;
+    let is_back = payment.is_back(refunds.get(&payment.id).map_or(&[][..], Vec::as_slice));
+    match payment::decide(&payment.state, &Input::RefundDone { all: is_back }) {
+        Decision::Apply(state, _) => payments::update(tx, &[&PaymentRow { state, ..payment.clone() }]).await,
+        _ => Ok(()),
+    }
 }
 
 /// Gives a part of the money back, or tells the order why not.
@@ -235,7 +249,7 @@ pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Resul
         // Of several that went back at once the last one says that it was all.
         let last = open.iter().filter(|one| one.payment_id == refund.payment_id && one.kind != RefundKind::Extra);
         let is_last = last.map(|one| one.id).max() == Some(refund.id);
-        let is_back = is_back(payment, all.get(&payment.id).map_or(&[][..], Vec::as_slice));
+        let is_back = payment.is_back(all.get(&payment.id).map_or(&[][..], Vec::as_slice));
         if let Some(gateway) = gateways.get(&payment.id) {
             // No order goes on: what is all back is refunded, whichever way it went.
             if is_back && refund.kind != RefundKind::Extra && payment.state.status != Status::Refunded {
@@ -262,12 +276,6 @@ pub async fn settle(tx: &mut Tx, traces: &HashMap<i64, Option<String>>) -> Resul
     }
     let changed: Vec<&PaymentRow> = found.values().filter(|payment| changed.contains(&payment.id)).collect();
     payments::update(tx, &changed).await
-}
-
-/// All of the money that paid the order is back.
-fn is_back(payment: &PaymentRow, refunds: &[RefundRow]) -> bool {
-    let back = refunds.iter().filter(|one| one.kind != RefundKind::Extra && one.status == RefundStatus::Success);
-    left(payment.state.amount, back.map(|refund| refund.amount)) == Money::ZERO
 }
 
 /// A call that was given up, or refused: why, and its trace.

@@ -219,6 +219,17 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "all back in parts, and still waited for",
+        needs: Needs::Refunded,
+        check: "payments_have_order",
+        mended: true,
+        breaks: &[
+            (Role::Payment, "UPDATE refund_record SET kind = 2 WHERE order_id = $"),
+            (Role::Payment, "UPDATE payment_record SET status = 3 WHERE order_id = $"),
+            (Role::Order, "UPDATE orders SET refund_status = 1 WHERE id = $"),
+        ],
+    },
+    Case {
         name: "record of a refund gone",
         needs: Needs::Refunded,
         check: "payments_have_order",

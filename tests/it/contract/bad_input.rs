@@ -274,6 +274,8 @@ async fn wrong_callbacks_of_channels_are_refused() {
         ("paymentId", json!("x"), 422, "paymentId"),
         ("transactionNo", json!(""), 422, "transactionNo"),
         ("transactionNo", json!("t".repeat(65)), 422, "transactionNo"),
+        ("transactionNo", json!("  "), 422, "transactionNo"),
+        ("transactionNo", json!("T\n1"), 422, "transactionNo"),
         ("payTime", json!("now"), 422, "payTime"),
         ("payTime", json!(1_700_000_000), 422, "milliseconds"),
     ] {

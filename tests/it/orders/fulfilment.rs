@@ -13,7 +13,7 @@ use crate::support::parties::{Act, LOST, Party, WRONGS, body, impatient, is_cons
 use crate::support::serving::Serving;
 use crate::support::shop::Shop;
 
-const SOON_MS: i64 = 60_000;
+pub(super) const SOON_MS: i64 = 60_000;
 
 /// A no to the order.
 const NO: Act = Act::Say(422, r#"{"refused": true, "reason": "no road leads there"}"#);
@@ -133,7 +133,7 @@ async fn a_call_back_refuses_the_order() {
 }
 
 /// A paid order that was handed over, in a shop that is driven by hand.
-async fn handed_over(shop: &mut Shop) -> String {
+pub(super) async fn handed_over(shop: &mut Shop) -> String {
     shop.sell("TEA", 2_990, 5).await;
     let order = shop.place_order(7, &[("TEA", 2)], json!({"address": "there"})).await;
     shop.settle_within(1_000).await;
@@ -146,7 +146,7 @@ async fn handed_over(shop: &mut Shop) -> String {
 }
 
 /// As the warehouse itself publishes it.
-fn message(kind: Kind, order: &str) -> Incoming {
+pub(super) fn message(kind: Kind, order: &str) -> Incoming {
     Incoming {
         queue: QueueId { topic: kind.name().to_owned(), broker: "outside".to_owned(), queue: 0 },
         offset: 0,

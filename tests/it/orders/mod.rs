@@ -3,5 +3,6 @@
 mod flow;
 mod fulfilment;
 mod late_news;
+mod nothing_left;
 mod pay_timeout;
 mod search;

@@ -7,4 +7,5 @@ mod gateway;
 mod refund_doubt;
 mod refunds;
 mod statement;
+mod transaction_numbers;
 mod untaken_money;

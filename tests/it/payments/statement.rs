@@ -86,11 +86,15 @@ impl Statement {
 
     /// This refund was asked for before the day began, and done on it.
     async fn asked_on_the_day_before(&self, refund_id: i64) {
+        let asked_at = START_MS - 86_400_000;
+        self.change(format!("UPDATE refund_record SET created_at = {asked_at} WHERE id = {refund_id}")).await;
+    }
+
+    /// Changes one row.
+    async fn change(&self, text: String) {
         let url = format!("sqlite://{}", self.dir.path().join("ruyi.db").display());
         let (clock, faults) = (Clock::manual(START_MS), Faults::none());
         let db = Db::open(&Options { url, max_connections: 2, clock, faults }).await.unwrap();
-        let asked_at = START_MS - 86_400_000;
-        let text = format!("UPDATE refund_record SET created_at = {asked_at} WHERE id = {refund_id}");
         assert_eq!(execute(&db, text).await, 1);
         db.close().await;
     }
@@ -171,6 +175,20 @@ async fn every_difference_is_named() {
     assert_eq!(rows[0]["statement"], "59.81 CNY");
     assert_eq!(rows[7]["record"], "refund PENDING 1.00 CNY");
     assert_eq!(rows[10]["paymentId"], (statement.first + 4).to_string());
+}
+
+/// Numbers are the same with blanks around them, whether the statement has these or a row of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blanks_around_numbers_do_not_differ() {
+    let statement = Statement::new().await;
+    statement.change("UPDATE payment_record SET transaction_no = 'T1 ' WHERE transaction_no = 'T1'".to_owned()).await;
+    statement.change("UPDATE refund_record SET transaction_no = ' T99' WHERE transaction_no = 'T99'".to_owned()).await;
+    let padded = "type,transactionNo,paymentId,refundId,amount,currency\nPAYMENT, `T1 , #1,,59.80,CNY\n\
+        PAYMENT,T2\t,'#2 ,,5,CNY\nPAYMENT,T4 ,#4,,1.00,CNY\nREFUND,T4,#4, 41,1,CNY\nPAYMENT, T5,#5,,8.0,CNY\n\
+        PAYMENT,T99 ,#1,,59.80,CNY\nREFUND,T99,#1,43,1.00,CNY\n";
+    assert_eq!(statement.differences(padded), (Some(0), vec![]));
+    let twice = statement.differences(&format!("{padded}PAYMENT,T1,#1,,59.80,CNY\n"));
+    assert_eq!((twice.0, named(&twice.1)), (Some(1), vec![("repeated", json!(9))]));
 }
 
 const HEADER: &str = "type,transactionNo,paymentId,refundId,amount,currency,remark";

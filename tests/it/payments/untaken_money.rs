@@ -37,6 +37,7 @@ async fn signed_money_that_is_not_taken_is_told() {
         ("merchantId", json!("7"), "the merchant is not"),
         ("payTime", json!(serving.now_s()), "payTime must be"),
         ("amount", json!("much"), "cannot be read"),
+        ("transactionNo", json!("t".repeat(65)), "must have 1 to 64 characters"),
     ] {
         let mut body = right.clone();
         body[field] = wrong;
@@ -49,6 +50,7 @@ async fn signed_money_that_is_not_taken_is_told() {
         let last = told.last().unwrap_or_else(|| panic!("{field}: nobody was told"));
         assert_eq!((told.len(), &last["channelId"]), (number, &json!("bank")), "{field}: {told:#?}");
         assert!(last["errorMessage"].as_str().unwrap().contains(why), "{field}: {last}");
+        assert_eq!(last["paymentId"], body["paymentId"], "{field}: {last}");
     }
     // What is not signed is no word of the channel, and what is right is no alarm.
     let forged = serving.signed("/payments/callback/bank", "another", serving.now_s(), &right.to_string());

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::event::Kind;
+use crate::domain::id::unpadded;
 use crate::mq::handler::identity;
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
@@ -70,7 +71,7 @@ impl Letter {
         let property = message.property("eventId");
         let known = match self.kind() {
             Some(kind) => identity(property, &message.key, &message.body, kind.repeats().unwrap_or(kind)).0,
-            None => property.filter(|id| !id.is_empty()).map(str::to_owned),
+            None => property.map(unpadded).filter(|id| !id.is_empty()).map(str::to_owned),
         };
         known.unwrap_or_else(|| message.unique_id.clone())
     }

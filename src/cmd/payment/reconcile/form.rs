@@ -6,6 +6,7 @@ use std::io::Read;
 use encoding_rs::Encoding;
 
 use crate::cmd::csv_file::{Record, Records, guess};
+use crate::domain::id::unpadded;
 
 /// Lines in front of the header, at most.
 const PREAMBLE_MAX: usize = 50;
@@ -246,5 +247,5 @@ impl Layout {
 
 /// A number without the mark in front of it that keeps a spreadsheet from changing it.
 pub(super) fn bare(text: &str) -> &str {
-    text.trim_start_matches(['`', '\'']).trim()
+    unpadded(unpadded(text).trim_start_matches(['`', '\'']))
 }

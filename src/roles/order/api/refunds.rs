@@ -11,7 +11,7 @@ use super::State;
 use super::orders::unknown;
 use crate::db::orders;
 use crate::db::refunds::{self as rows, OrderRefund, Standing};
-use crate::domain::id::{OrderId, RefundId};
+use crate::domain::id::{OrderId, RefundId, unpadded};
 use crate::domain::money::Money;
 use crate::domain::refund::{Refusal, left};
 use crate::http::{ApiJson, Problem};
@@ -122,7 +122,7 @@ pub(super) async fn refund(
     }
     let refund_no = match (reply::idempotency_key(&headers)?, body.refund_no) {
         (Some(key), _) => Some(key),
-        (None, Some(number)) if (1..=128).contains(&number.len()) && number.trim() == number => Some(number),
+        (None, Some(number)) if (1..=128).contains(&number.len()) && unpadded(&number) == number => Some(number),
         (None, Some(_)) => {
             let detail = "1 to 128 characters, without spaces around them";
             return Err(Problem::invalid(format!("refundNo must have {detail}")).field("refundNo", detail));

@@ -182,7 +182,9 @@ pub(super) async fn open(
 
 fn number(merchant_id: &str, out_order_no: String) -> Result<(i64, String), Problem> {
     let merchant_id: MerchantId = reply::path("merchantId", merchant_id)?;
-    Ok((merchant_id.0, out_order_no))
+    let number = (merchant_id.0, out_order_no);
+    // What was never a name has no payment, whatever a database takes for equal.
+    if is_name(&number.1) { Ok(number) } else { Err(unknown(&number)) }
 }
 
 fn unknown((merchant_id, out_order_no): &(i64, String)) -> Problem {

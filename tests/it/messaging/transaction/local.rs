@@ -47,7 +47,7 @@ fn payment(id: i64) -> PaymentRow {
 fn callback(payment: i64, transaction: &str) -> Callback {
     Callback {
         payment_id: PaymentId(payment),
-        transaction_no: transaction.into(),
+        transaction_no: transaction.parse().unwrap(),
         amount: money(500),
         currency: "CNY".into(),
         merchant_id: MerchantId(1),
