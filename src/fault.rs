@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const CRASH_AT: &str = "RUYI_CRASH_AT";
 
 /// Transactions of the program: each has the points `<name>.before_commit` and `<name>.after_commit`.
-pub const TRANSACTIONS: [&str; 28] = [
+pub const TRANSACTIONS: [&str; 27] = [
     "node",
     "product_set",
     "coupon_template_set",
@@ -39,8 +39,10 @@ pub const TRANSACTIONS: [&str; 28] = [
     "gateway_pay",
     "gateway_act",
     "contact_set",
-    "channel_query",
 ];
+
+/// Transactions for what a version before has left behind.
+pub const TRANSACTIONS_OF_UPGRADES: [&str; 1] = ["channel_query"];
 
 /// Transactions that only `payment.publish = "transaction"` has.
 pub const TRANSACTIONS_OF_CHECKS: [&str; 2] = ["check_back", "tx_resume"];

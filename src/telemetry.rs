@@ -1,6 +1,7 @@
 //! Logs and metrics. Neither ever blocks or fails a business transaction.
 
 mod metrics;
+mod seldom;
 
 use std::io::{self, IsTerminal};
 
@@ -8,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 pub use metrics::Metrics;
+pub use seldom::Seldom;
 
 use crate::config::{Log, LogFormat};
 

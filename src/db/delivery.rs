@@ -127,6 +127,17 @@ pub async fn revive(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<
     Ok(revived)
 }
 
+/// Deletes calls that are no longer wanted, and that nobody has begun to make.
+///
+/// # Errors
+/// The database's.
+pub async fn delete_unbegun(tx: &mut Tx, kind: Kind, references: Vec<String>) -> Result<u64, DbError> {
+    let before = "DELETE FROM delivery WHERE kind = ? AND status = 0 AND attempts = 0 \
+                  AND COALESCE(unanswered, 0) = 0 AND ref";
+    let keys = references.into_iter().map(Val::Text).collect();
+    sql::execute_in(tx, before, "", &[Val::Int(kind as i64)], keys).await
+}
+
 /// A question that has had its answer, or was given up, is asked again from now on.
 ///
 /// # Errors

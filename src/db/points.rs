@@ -35,11 +35,26 @@ fn kind_of(order_id: i64, code: i64) -> Result<Kind, DbError> {
     })
 }
 
-/// Records of orders, by order, locked until the commit.
+/// Records of orders, by order. Whoever asks for them as well, to change what these orders earned or lost, waits until the
+/// commit, also of an order that has no record yet.
 ///
 /// # Errors
 /// The database's.
 pub async fn lock_of_orders(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<HashMap<i64, Vec<Record>>, DbError> {
+    order_ids.sort_unstable();
+    order_ids.dedup();
+    // Counted up, so that the row changes each time: one that stays as it is may stay unlocked.
+    let rows = order_ids.iter().map(|order_id| vals![*order_id, 1_i64]).collect();
+    let tail = Dialect::of(tx).on_conflict("order_id", &[], &["taken"]);
+    sql::insert(tx, "INSERT INTO points_order (order_id, taken)", rows, &tail).await?;
+    records_of_orders(tx, order_ids).await
+}
+
+/// Records of orders, by order, as far as they are there; these are locked until the commit.
+///
+/// # Errors
+/// The database's.
+pub async fn records_of_orders(tx: &mut Tx, mut order_ids: Vec<i64>) -> Result<HashMap<i64, Vec<Record>>, DbError> {
     order_ids.sort_unstable();
     order_ids.dedup();
     let before = "SELECT order_id, kind, user_id, points FROM points_record WHERE order_id";

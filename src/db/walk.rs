@@ -30,7 +30,7 @@ pub enum Walk {
     Timeouts,
     /// Levels of stock that are to be told.
     StockSync,
-    /// Payments about which channels are asked.
+    /// Payments whose submission came without a question to the channel.
     ChannelQueries,
 }
 

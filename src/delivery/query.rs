@@ -16,6 +16,9 @@ use crate::db::{Db, DbError};
 
 /// A question waits so much longer than the submission that it is about, ms.
 const AFTER_SUBMISSION_MS: i64 = 1_000;
+/// It looks again so much later at the latest, ms: a submission that waits for its endpoint is not due for days, and
+/// released long before that.
+const LOOK_MS: i64 = 300_000;
 
 /// The part of a channel's answer that says what it means.
 #[derive(Deserialize)]
@@ -76,7 +79,8 @@ async fn payment(db: &Db, call: &Delivery, id: i64) -> Option<Outcome> {
             if status == Standing::Pending as i64 =>
         {
             let why = "the channel has not been told of the payment yet".to_owned();
-            let told_at = next_at.max(db.clock().now_ms());
+            let now_ms = db.clock().now_ms();
+            let told_at = next_at.clamp(now_ms, now_ms.saturating_add(LOOK_MS));
             Some(Outcome::Wait { why, until_ms: told_at.saturating_add(AFTER_SUBMISSION_MS) })
         }
         Ok((Some(_), _)) => None,

@@ -15,7 +15,7 @@ use crate::mq::sweep::Sweep;
 use crate::mq::{Broker, Consumer};
 use crate::roles::order::timeout::Timeouts;
 use crate::roles::payment::channels::Channels;
-use crate::roles::payment::query::Queries;
+use crate::roles::payment::unasked::Unasked;
 use crate::roles::stock::sync::StockSync;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -46,10 +46,9 @@ pub(super) fn start(shared: &Shared<'_>, database: &Database, consumers: Vec<Con
     if plan.work.timeouts && database.roles.contains(&Role::Order) {
         shutdown.run("timeouts", Timeouts::new(db.clone(), config).run(token.clone()));
     }
-    let query_after_ms = config.payment.query_after.ms();
-    if plan.work.deliveries && query_after_ms > 0 && database.roles.contains(&Role::Payment) {
-        let queries = Queries::new(db.clone(), Channels::of(config), query_after_ms);
-        shutdown.run("channel queries", queries.run(token.clone()));
+    let channels = Channels::of(config);
+    if plan.work.deliveries && channels.query_after_ms().is_some() && database.roles.contains(&Role::Payment) {
+        shutdown.run("channel queries", Unasked::new(db.clone(), channels).run(token.clone()));
     }
     if plan.work.consume && database.roles.contains(&Role::Stock) {
         shutdown.run("stock sync", StockSync::new(db.clone(), config.stock.sync_interval.ms()).run(token.clone()));

@@ -13,3 +13,4 @@ pub mod refund;
 pub mod stuck;
 mod tell;
 pub mod transaction;
+pub mod unasked;

@@ -30,10 +30,11 @@ enum Change {
 }
 
 impl Change {
-    fn order_id(&self) -> i64 {
+    /// The order that earned or loses them; a gift is tied to none.
+    fn order_id(&self) -> Option<i64> {
         match self {
-            Self::Grant { order_id, .. } | Self::Reverse { order_id, .. } => *order_id,
-            Self::Gift(_) => 0,
+            Self::Grant { order_id, .. } | Self::Reverse { order_id, .. } => Some(*order_id),
+            Self::Gift(_) => None,
         }
     }
 }
@@ -68,7 +69,8 @@ impl Handler for PointsEvents {
     fn handle<'a>(&'a self, tx: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
             let changes: Vec<Result<Change, Outcome>> = events.iter().map(change).collect();
-            let ids: Vec<i64> = changes.iter().flatten().map(Change::order_id).collect();
+            let ids: Vec<i64> = changes.iter().flatten().filter_map(Change::order_id).collect();
+            // A grant and a refund that are handled at the same moment end as if one had come after the other.
             let records = points::lock_of_orders(tx, ids.clone()).await?;
             let reversals = points::reversals(tx, ids).await?;
             let mut batch = points_of::Batch::new(records, reversals);

@@ -130,9 +130,9 @@ impl Batch {
         points::note_reversals(tx, &self.reversals).await?;
         let new: Vec<Record> = self.new.into_values().collect();
         points::apply(tx, &new).await?;
-        // Nothing locks a row that is not there: a grant and a refund of one order that are handled at the same moment
-        // see neither of them the other. What was just written is locked, so this look waits for whoever else writes.
-        let now_there = points::lock_of_orders(tx, new.iter().map(|record| record.order_id).collect()).await?;
+        // A process of the version before has not taken the order, and sees nothing of what is written here. What was
+        // just written is locked, so that on MySQL this look waits for it.
+        let now_there = points::records_of_orders(tx, new.iter().map(|record| record.order_id).collect()).await?;
         let as_known = |(id, found): (&i64, &Vec<Record>)| {
             self.orders.get(id).is_some_and(|order| order.known.len() == found.len())
         };

@@ -2,6 +2,8 @@
 
 mod gateway;
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -26,9 +28,14 @@ use crate::domain::payment::Status;
 use crate::http::{ApiJson, Auth, Caller, Problem, guarded, parse_json, require};
 use crate::roles::order::api::Writers;
 use crate::roles::reply::{self, from_db, not_written};
+use crate::telemetry::Seldom;
 
 /// Requests written in one transaction at most.
 const BATCH: usize = 256;
+/// Callbacks for channels that are not configured are a line in the log at most so often, ms: anybody can send them.
+const UNKNOWN_MS: i64 = 60_000;
+/// So much of the name of such a channel is logged.
+const NAME_CHARS: usize = 64;
 
 /// What the handlers need. A cheap clone.
 #[derive(Clone)]
@@ -40,6 +47,8 @@ pub struct State {
     pay: Group<PayRequest, PayAnswer>,
     open: Group<Open, Opened>,
     targets: Targets,
+    /// Callbacks for channels that are not configured.
+    unknown: Arc<Seldom>,
 }
 
 impl State {
@@ -61,7 +70,8 @@ impl State {
             super::gateway::open(for_open.0.clone(), for_open.1.clone(), batch)
         });
         let tolerance_ms = config.payment.callback_tolerance.ms();
-        let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay, open, targets: targets.clone() };
+        let (targets, unknown) = (targets.clone(), Arc::new(Seldom::every(UNKNOWN_MS)));
+        let state = Self { db: db.clone(), channels, tolerance_ms, confirm, pay, open, targets, unknown };
         (state, vec![Box::pin(confirming), Box::pin(paying), Box::pin(opening)])
     }
 }
@@ -311,10 +321,18 @@ async fn confirm(
     Path(channel): Path<String>,
     request: Request,
 ) -> Result<Json<CallbackReply>, Problem> {
+    let now_ms = state.db.clock().now_ms();
     let Some(known) = state.channels.get(&channel) else {
+        if let Some(unsaid) = state.unknown.say(now_ms) {
+            let channel: String = channel.chars().take(NAME_CHARS).collect();
+            tracing::warn!(
+                channel,
+                unsaid,
+                "callbacks come for a channel that is not configured: none of them is taken"
+            );
+        }
         return Err(Problem::not_found(format!("there is no channel {channel:?}")));
     };
-    let now_ms = state.db.clock().now_ms();
     let (headers, body) = reply::signed_body(request, now_ms, state.tolerance_ms).await?;
     sign::verify_any(known.secrets(), &headers, &body, now_ms, state.tolerance_ms)
         .map_err(|error| Problem::unauthorized(error.to_string()))?;

@@ -7,8 +7,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::channels::{Channels, SandboxWish};
-use super::refund;
 use super::tell::{self, News};
+use super::{query, refund};
 use crate::alert::Alert;
 use crate::config::ChannelKind;
 use crate::db::delivery::{self, Delivery};
@@ -329,6 +329,7 @@ async fn write(
 ) -> Result<(), DbError> {
     let rows: Vec<&PaymentRow> = changed.iter().filter_map(|id| found.get(id)).collect();
     payments::update(tx, &rows).await?;
+    query::take_back(tx, changed.iter().copied()).await?;
     for (payment_id, trace) in back.late {
         let Some(payment) = found.get(&payment_id) else { continue };
         refund::rest(tx, channels, payment, &refund::Wish { reason: "paid after it was closed".to_owned(), trace })
@@ -384,7 +385,7 @@ pub async fn pay(db: Db, channels: Channels, batch: Batch<PayRequest>) -> Result
 
 async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> Result<Vec<PayAnswer>, DbError> {
     let found = payments::lock_by_order(tx, requests.iter().map(|request| request.order_id.0).collect()).await?;
-    let mut calls = Vec::new();
+    let (mut calls, mut questions) = (Vec::new(), Vec::new());
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
         let Some(payment) = found.get(&request.order_id.0) else {
@@ -423,10 +424,14 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
                 trace: request.trace.clone().or_else(|| payment.trace.clone()),
             });
         }
+        if payment.state.status == Status::Pending {
+            questions.extend(query::question(tx, channels, payment)?);
+        }
         answers.push(PayAnswer::Submitted(Box::new(payment.clone())));
     }
     if !calls.is_empty() {
         let references = calls.iter().map(|call| call.reference.clone()).collect();
+        calls.append(&mut questions);
         // A payer who tries again after the channel could not be reached is submitted again, under the same key.
         delivery::insert(tx, &calls).await?.or_known();
         let again = delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;

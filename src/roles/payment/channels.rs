@@ -11,9 +11,15 @@ use crate::db::payments::{PaymentRow, RefundRow};
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, TransactionNo};
 use crate::domain::money::Money;
 
-/// The channels of a process, and the time zone of the days in which their payments are counted. A cheap clone.
+/// The channels of a process, and what is the same for all of them. A cheap clone.
 #[derive(Clone, Debug)]
-pub struct Channels(Arc<BTreeMap<String, config::Channel>>, TimeZone);
+pub struct Channels {
+    by_id: Arc<BTreeMap<String, config::Channel>>,
+    /// Of the days in which their payments are counted.
+    zone: TimeZone,
+    /// So long after a submission a channel that has not called back is asked; 0: never.
+    query_after_ms: i64,
+}
 
 /// How a payer's attempt is to go at a sandbox channel; for other channels it is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -69,28 +75,29 @@ struct RefundCall<'a> {
 }
 
 impl Channels {
-    /// As configured.
+    /// These channels, with days of UTC, and never asked.
     #[must_use]
     pub fn new(channels: BTreeMap<String, config::Channel>) -> Self {
-        Self(Arc::new(channels), TimeZone::UTC)
+        Self { by_id: Arc::new(channels), zone: TimeZone::UTC, query_after_ms: 0 }
     }
 
-    /// With days of this zone; UTC without.
-    #[must_use]
-    pub fn with_days_of(self, zone: TimeZone) -> Self {
-        Self(self.0, zone)
-    }
-
-    /// Channels and zone as configured.
+    /// As configured.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self::new(config.payment.channels.clone()).with_days_of(config.statistics.zone())
+        let (zone, query_after_ms) = (config.statistics.zone(), config.payment.query_after.ms());
+        Self { zone, query_after_ms, ..Self::new(config.payment.channels.clone()) }
     }
 
     /// Where a day begins.
     #[must_use]
     pub fn zone(&self) -> &TimeZone {
-        &self.1
+        &self.zone
+    }
+
+    /// How long after a submission a channel that has not called back is asked, ms; none: never.
+    #[must_use]
+    pub fn query_after_ms(&self) -> Option<i64> {
+        Some(self.query_after_ms).filter(|after_ms| *after_ms > 0)
     }
 
     /// Which protocol a channel speaks; empty for one that is not configured.
@@ -102,7 +109,7 @@ impl Channels {
     /// One channel.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&config::Channel> {
-        self.0.get(id)
+        self.by_id.get(id)
     }
 
     /// Payments of this channel are submitted as soon as they are open.
@@ -111,7 +118,7 @@ impl Channels {
         self.get(id).is_some_and(|channel| channel.submit == SubmitWhen::OnOpen)
     }
 
-    /// Where a channel takes `what` ("pay", "refund"); a path is this process's own sandbox.
+    /// Where a channel takes `what` ("pay", "refund", "query"); a path is this process's own sandbox.
     #[must_use]
     pub fn url(&self, id: &str, what: &str) -> String {
         match self.get(id).map(|channel| channel.endpoint.trim_end_matches('/')) {

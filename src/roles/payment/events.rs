@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::channels::Channels;
 use super::refund::{self, Part, Wish};
-use super::{close, gateway, tell};
+use super::{close, gateway, query, tell};
 use crate::db::delivery::{self, Delivery};
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
@@ -278,6 +278,7 @@ impl Handler for CallbackSubmits {
                         }
                         Some(payment) => {
                             calls.push(submit_call(tx, &self.channels, payment)?);
+                            calls.extend(query::question(tx, &self.channels, payment)?);
                             Outcome::Done
                         }
                     },

@@ -1,38 +1,18 @@
 //! Payments whose callback stays away: their channels are asked what became of them.
 //!
-//! A walk goes behind the submissions, `payment.query_after` later, and records a question for each whose payment has no
-//! money by then. The engine asks it on the schedule of its kind until the channel gives a final answer, or the callback
-//! comes after all.
+//! The question is recorded with the submission, in its transaction, and falls due `payment.query_after` later: whatever
+//! stops meanwhile, and for however long, it is there. The engine asks it on the schedule of its kind until the channel
+//! gives a final answer, or the callback comes after all. Money that comes before takes it back.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::FutureExt;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use super::callback::{self, Callback, Confirmed};
 use super::channels::Channels;
-use crate::db::delivery::{self, Delivery};
-use crate::db::pace::Hurry;
-use crate::db::payments::{self, PaymentRow};
-use crate::db::sql::Val;
-use crate::db::walk::{self, Walk};
-use crate::db::{Db, DbError, Tx};
+use crate::db::delivery::{self, Delivery, Kind};
+use crate::db::payments::PaymentRow;
+use crate::db::{DbError, Tx};
 use crate::delivery::{Said, Settled, channel_of};
-use crate::domain::id::{PaymentId, first_id_of, millisecond_of};
-use crate::progress::Progress;
-
-/// So much of the submissions is looked at in one step, ms.
-const WINDOW_MS: i64 = 60_000;
-/// A submission may be written so much later than its id says, ms: what is younger is looked at once more.
-const LATE_MS: i64 = 10_000;
-/// Questions recorded in one transaction.
-const BATCH: usize = 256;
-/// A walk begins so far back: submissions of a time when no process of this role was running.
-const LOOK_BACK_MS: i64 = 86_400_000;
-/// The longest wait between two looks.
-const LOOK_MS: i64 = 5_000;
+use crate::domain::id::PaymentId;
 
 /// What a channel is asked.
 #[derive(Serialize)]
@@ -42,112 +22,35 @@ struct Question<'a> {
     payment_id: PaymentId,
 }
 
-/// The walk behind the submissions of one database.
-pub struct Queries {
-    db: Db,
-    channels: Channels,
-    after_ms: i64,
-    /// Submissions before this id have been looked at for the last time.
-    from: i64,
-    /// Those before this one, once.
-    seen: i64,
-    hurry: Hurry,
+/// The question about a payment that is submitted now, to be recorded with its submission; one for each payment. None
+/// where channels are never asked. Nobody can ask a channel that is not configured: that ends the call, and people are
+/// told.
+///
+/// # Errors
+/// Never in practice: every field is plain.
+pub(super) fn question(tx: &Tx, channels: &Channels, payment: &PaymentRow) -> Result<Option<Delivery>, DbError> {
+    let Some(after_ms) = channels.query_after_ms() else { return Ok(None) };
+    let question = Question { channel_id: &payment.channel_id, payment_id: PaymentId(payment.id) };
+    Ok(Some(Delivery {
+        id: tx.next_id(),
+        kind: Kind::ChannelQuery,
+        reference: payment.id.to_string(),
+        order_id: payment.business_id(),
+        url: channels.url(&payment.channel_id, "query"),
+        body: serde_json::to_string(&question)?,
+        attempts: 0,
+        next_at: tx.now_ms().saturating_add(after_ms),
+        trace: payment.trace.clone(),
+    }))
 }
 
-impl Queries {
-    /// Asks `after_ms` after a submission.
-    #[must_use]
-    pub fn new(db: Db, channels: Channels, after_ms: i64) -> Self {
-        let from = first_id_of(db.clock().now_ms() - after_ms - LOOK_BACK_MS, 0);
-        Self { db, channels, after_ms, from, seen: from, hurry: Hurry::default() }
-    }
-
-    /// Goes on by one window, or up to the submissions that are too young.
-    ///
-    /// # Errors
-    /// The database's: the same window is looked at again.
-    pub async fn step(&mut self) -> Result<Progress, DbError> {
-        let newest_ms = self.db.clock().now_ms() - self.after_ms;
-        let newest = first_id_of(newest_ms, 0);
-        if newest <= self.seen {
-            return Ok(Progress::Idle);
-        }
-        let mut conn = self.db.read().await?;
-        // Over the time in which nobody paid.
-        let Some(first) = payments::first_submission(&mut conn, self.from, newest).await? else {
-            self.looked_until(newest_ms);
-            return Ok(Progress::Idle);
-        };
-        let until_ms = newest_ms.min(millisecond_of(first) + WINDOW_MS);
-        let until = first_id_of(until_ms, 0);
-        let waiting = payments::submitted_without_money(&mut conn, first, until).await?;
-        drop(conn);
-        for (id, why) in waiting.unreadable {
-            walk::put_aside(&self.db, Walk::ChannelQueries, (Val::Int(id), String::new()), why).await?;
-        }
-        for some in waiting.payments.chunks(BATCH) {
-            self.ask_all(some.to_vec()).await?;
-        }
-        self.looked_until(until_ms);
-        Ok(if until_ms < newest_ms { Progress::Did(waiting.payments.len()) } else { Progress::Idle })
-    }
-
-    /// Records a question for each; one for which none can be recorded is left out, and people are told.
-    async fn ask_all(&self, payments: Vec<PaymentRow>) -> Result<(), DbError> {
-        let row = |one: &PaymentRow| (Val::Int(one.id), one.business_id().to_string());
-        let (by, channels) = ((&self.db, &self.hurry), self.channels.clone());
-        let asked = walk::over(by, Walk::ChannelQueries, payments, row, move |tx, some: Arc<Vec<PaymentRow>>| {
-            let channels = channels.clone();
-            async move { ask(tx, &channels, &some).await }.boxed()
-        });
-        // This walk comes by once: what is left for later is looked at with the same window again.
-        asked.await?.left.map_or(Ok(()), Err)
-    }
-
-    fn looked_until(&mut self, until_ms: i64) {
-        self.seen = first_id_of(until_ms, 0);
-        // What is far back in time is complete.
-        let complete_ms = self.db.clock().now_ms() - self.after_ms - LATE_MS;
-        self.from = first_id_of(until_ms.min(complete_ms), 0).max(self.from);
-    }
-
-    /// Runs until `token` is cancelled.
-    pub async fn run(mut self, token: CancellationToken) {
-        let part = self.db.watchdog().part(Walk::ChannelQueries.name());
-        let wait_ms = LOOK_MS.min(self.after_ms);
-        while !token.is_cancelled() {
-            match part.step(self.step()).await {
-                Ok(Progress::Did(_)) => continue,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "channels are asked later what became of payments"),
-            }
-            tokio::select! {
-                () = token.cancelled() => {}
-                () = self.db.rest(Duration::from_millis(wait_ms.unsigned_abs())) => {}
-            }
-        }
-    }
-}
-
-async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[PaymentRow]) -> Result<(), DbError> {
-    let mut calls = Vec::with_capacity(waiting.len());
-    for payment in waiting.iter().filter(|payment| channels.get(&payment.channel_id).is_some()) {
-        let question = Question { channel_id: &payment.channel_id, payment_id: PaymentId(payment.id) };
-        calls.push(Delivery {
-            id: tx.next_id(),
-            kind: delivery::Kind::ChannelQuery,
-            reference: payment.id.to_string(),
-            order_id: payment.business_id(),
-            url: channels.url(&payment.channel_id, "query"),
-            body: serde_json::to_string(&question)?,
-            attempts: 0,
-            next_at: tx.now_ms(),
-            trace: payment.trace.clone(),
-        });
-    }
-    // Whoever walks as well has asked the same: one question for each payment.
-    delivery::insert(tx, &calls).await?.or_known();
-    Ok(())
+/// The money of these payments is there. Questions that nobody has begun to ask are taken back, as one for nearly every
+/// payment is; of the others the engine sees that there is nothing left to ask.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn take_back(tx: &mut Tx, payment_ids: impl Iterator<Item = i64>) -> Result<(), DbError> {
+    delivery::delete_unbegun(tx, Kind::ChannelQuery, payment_ids.map(|id| id.to_string()).collect()).await.map(drop)
 }
 
 /// Takes the word of channels that were asked: the money is there. Through the outbox however PAYMENT_SUCCESS leaves
@@ -159,7 +62,7 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[PaymentRow]) -> Result
 pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
     let (mut answered, mut callbacks) = (Vec::new(), Vec::new());
     for one in settled {
-        let (delivery::Kind::ChannelQuery, Some(Said::Paid(text))) = (one.delivery.kind, &one.said) else { continue };
+        let (Kind::ChannelQuery, Some(Said::Paid(text))) = (one.delivery.kind, &one.said) else { continue };
         match serde_json::from_str::<Callback>(text) {
             Ok(callback) if callback.payment_id.0.to_string() == one.delivery.reference => {
                 let channel_id = channel_of(&one.delivery.body)?;

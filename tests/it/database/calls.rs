@@ -100,3 +100,24 @@ pub(super) async fn asked_for_once_more_its_schedule_begins_anew(test: TestDb) {
     let read = delivery::by_ids(&mut conn, vec![2, 1, 9]).await.unwrap();
     assert_eq!(read.iter().map(|call| (call.id, call.attempts)).collect::<Vec<_>>(), [(1, 1), (2, 0)]);
 }
+
+/// What somebody has begun to make stays: its answer counts.
+pub(super) async fn only_calls_that_nobody_has_begun_are_deleted(test: TestDb) {
+    let now_ms = test.clock.now_ms();
+    let question = |id, next_at| Delivery { kind: Kind::ChannelQuery, ..call(id, 1, next_at) };
+    let calls = [question(1, now_ms), question(2, now_ms), question(3, now_ms), question(4, now_ms + 1), call(5, 1, 0)];
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
+    let claimed = write_tx!(test.db, [], |tx| { delivery::claim(tx, &[Kind::ChannelQuery], 9, 1_000).await }).unwrap();
+    assert_eq!(claimed.len(), 3);
+    // 1 is being asked, 2 was asked before, and 3 was given back.
+    let attempts = [attempt(2, Status::Pending, Some(now_ms + 5_000))];
+    write_tx!(test.db, [attempts], |tx| { delivery::record(tx, &attempts).await }).unwrap();
+    write_tx!(test.db, [], |tx| { delivery::postpone(tx, vec![3], now_ms).await }).unwrap();
+
+    let references: Vec<String> = (1..=9).map(|id: i64| id.to_string()).collect();
+    let deleted =
+        write_tx!(test.db, [references], |tx| { delivery::delete_unbegun(tx, Kind::ChannelQuery, references).await });
+    assert_eq!(deleted.unwrap(), 2);
+    let left = delivery::by_ids(&mut test.db.read().await.unwrap(), (1..=9).collect()).await.unwrap();
+    assert_eq!(left.iter().map(|call| call.id).collect::<Vec<_>>(), [1, 2, 5]);
+}

@@ -88,6 +88,7 @@ on_each! {
     messages::tx_state_,
     calls::next_call_of_order_waits_for_the_one_before,
     calls::asked_for_once_more_its_schedule_begins_anew,
+    calls::only_calls_that_nobody_has_begun_are_deleted,
     contacts::the_last_contact_counts,
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,

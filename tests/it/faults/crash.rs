@@ -204,7 +204,7 @@ fn every_transaction_is_a_point() {
         }
     }
     let own = fault::TRANSACTIONS.iter().chain(&fault::TRANSACTIONS_OF_CHECKS);
-    let all = own.chain(&fault::TRANSACTIONS_OF_TOOLS);
+    let all = own.chain(&fault::TRANSACTIONS_OF_TOOLS).chain(&fault::TRANSACTIONS_OF_UPGRADES);
     let listed = all.map(|name| (*name).to_owned()).collect();
     assert_eq!(found, listed);
 }

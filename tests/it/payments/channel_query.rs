@@ -11,22 +11,28 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use reqwest::Method;
 use ruyi::clock::Clock;
-use ruyi::config::Config;
+use ruyi::config::{Config, Sources};
 use ruyi::db::delivery::{GIVEN_UP, Kind};
 use ruyi::db::payments::{self, PaymentRow};
 use ruyi::db::sql;
 use ruyi::delivery::{EngineConfig, no_effects, sign};
 use ruyi::domain::money::Money;
 use ruyi::domain::payment::{PaymentState, Status};
+use ruyi::progress::Progress;
+use ruyi::roles::payment::channels::Channels;
+use ruyi::roles::payment::unasked::Unasked;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::outbound::{OutboundCalls, OutboundServer, START_MS as WORLD_MS};
-use crate::support::servers::{mariadb_url, write_tx};
+use crate::support::servers::{START_MS, mariadb_url, write_tx};
 use crate::support::serving::Serving;
 use crate::support::shop::{Setup, Shop};
+use crate::support::waiting::eventually;
 
 const SOON_MS: i64 = 60_000;
+/// Longer than a day.
+const WEEKEND_MS: i64 = 60 * 3_600_000;
 const SECRET: &str = "a secret of the bank";
 
 /// What one question is answered.
@@ -292,16 +298,14 @@ async fn is_found(mut shop: Shop) {
     for order in [&paid, &canceled] {
         shop.pay(order, json!({ "silent": true })).await;
     }
-    shop.settle_within(SOON_MS).await;
+    // Too early, and the payer asks once more.
+    shop.settle_within(SOON_MS / 2).await;
+    shop.pay(&paid, json!({})).await;
+    shop.settle_within(SOON_MS / 4).await;
     assert_eq!((shop.status(&paid).await, shop.status(&canceled).await), ("RESERVED".into(), "RESERVED".into()));
+    assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND attempts = 0").await, 2);
     shop.cancel(&canceled).await;
     shop.settle_within(SOON_MS).await;
-    // Too early, in time, and once more.
-    for _ in 0..3 {
-        shop.ask_channels().await;
-        shop.settle_within(1_000).await;
-        shop.clock.advance_ms(SOON_MS);
-    }
     shop.settle().await;
     for (order, outcome) in [(&paid, "SIGNED"), (&canceled, "REFUNDED"), (&unpaid, "CANCELED")] {
         assert_eq!(shop.outcome(order).await, outcome);
@@ -371,9 +375,134 @@ async fn a_question_follows_the_submission() {
     engine.drain().await.unwrap();
     let waits = calls.state(Kind::ChannelQuery, "9").await;
     assert_eq!((server.seen().len(), waits.attempts, waits.next_at), (0, 0, Some(WORLD_MS + 1_000)));
-    let given_up = format!("UPDATE delivery SET status = 2, next_at = {GIVEN_UP} WHERE kind = 1");
-    write_tx!(calls.db, [given_up], |tx| { sql::execute(tx, given_up, vec![]).await }).unwrap();
+    // One that waits for its endpoint may be released long before its time.
+    let parked = format!("UPDATE delivery SET next_at = {WORLD_MS} + 86400000 WHERE kind = 1");
+    write_tx!(calls.db, [parked], |tx| { sql::execute(tx, parked, vec![]).await }).unwrap();
     calls.clock.advance_ms(1_000);
     engine.drain().await.unwrap();
+    let waits = calls.state(Kind::ChannelQuery, "9").await;
+    assert_eq!((server.seen().len(), waits.attempts, waits.next_at), (0, 0, Some(WORLD_MS + 302_000)));
+    let given_up = format!("UPDATE delivery SET status = 2, next_at = {GIVEN_UP} WHERE kind = 1");
+    write_tx!(calls.db, [given_up], |tx| { sql::execute(tx, given_up, vec![]).await }).unwrap();
+    calls.clock.advance_ms(301_000);
+    engine.drain().await.unwrap();
     assert_eq!((server.only().path, calls.state(Kind::ChannelQuery, "9").await.attempts), ("/query".to_owned(), 1));
+}
+
+/// Most payers' money comes at once: what would have been asked is taken back with it.
+#[tokio::test]
+async fn money_that_comes_at_once_leaves_no_question() {
+    let mut shop = Shop::open().await;
+    shop.sell("TEA", 2_990, 10).await;
+    let order = shop.place_order(7, &[("TEA", 2)], json!({})).await;
+    shop.settle_within(1_000).await;
+    shop.pay(&order, json!({ "delayMs": 5_000 })).await;
+    shop.settle_within(4_000).await;
+    assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND status = 0").await, 1);
+    shop.settle_within(6_000).await;
+    assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10").await, 0);
+    // Whoever pays once more asks nothing either.
+    shop.pay(&order, json!({})).await;
+    shop.settle().await;
+    assert_eq!(shop.outcome(&order).await, "SIGNED");
+    assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10").await, 0);
+}
+
+/// The version before recorded no question with a submission: a process that starts makes up for it, however many do.
+async fn is_made_up_for(mut shop: Shop) {
+    shop.sell("TEA", 2_990, 10).await;
+    let mut orders = Vec::new();
+    for _ in 0..4 {
+        orders.push(shop.place_order(7, &[("TEA", 1)], json!({ "payWithinSeconds": 7 * 86_400 })).await);
+    }
+    shop.settle_within(1_000).await;
+    let [old, paid, young, unpaid] = &orders[..] else { panic!() };
+    let forget = async |shop: &Shop| {
+        let text = "DELETE FROM delivery WHERE kind = 10";
+        write_tx!(shop.db, [], |tx| { sql::execute(tx, text, vec![]).await }).unwrap();
+    };
+    shop.pay(old, json!({ "silent": true })).await;
+    shop.settle_within(1_000).await;
+    forget(&shop).await;
+    shop.clock.advance_ms(WEEKEND_MS);
+    shop.pay(paid, json!({})).await;
+    shop.pay(young, json!({ "silent": true })).await;
+    shop.settle_within(1_000).await;
+    forget(&shop).await;
+
+    for _ in 0..2 {
+        let mut unasked = Unasked::new(shop.db.clone(), Channels::of(&Config::load(&Sources::default()).unwrap()));
+        while unasked.step().await.unwrap() != Progress::Idle {}
+        assert_eq!(shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND attempts = 0").await, 2);
+    }
+    shop.settle().await;
+    for (order, outcome) in [(old, "SIGNED"), (paid, "SIGNED"), (young, "SIGNED"), (unpaid, "CANCELED")] {
+        assert_eq!(shop.outcome(order).await, outcome);
+    }
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn submissions_of_before_are_asked_about() {
+    is_made_up_for(Shop::open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn submissions_of_before_are_asked_about_on_mariadb() {
+    let Some(url) = mariadb_url().await else { return };
+    is_made_up_for(Shop::with(Setup { url: Some(url), ..Setup::default() }, 1).await).await;
+}
+
+/// The payer pays in the minute before a weekend in which no process of the role runs: the bank is asked all the same.
+#[tokio::test]
+async fn a_submission_before_a_long_stop_is_asked_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = || Some(format!("sqlite://{}", dir.path().join("shop.db").display()));
+    let mut shop = Shop::with(Setup { url: url(), ..Setup::default() }, 1).await;
+    shop.sell("TEA", 2_990, 10).await;
+    let in_time = shop.place_order(7, &[("TEA", 2)], json!({ "payWithinSeconds": 7 * 86_400 })).await;
+    let too_late = shop.place_order(7, &[("TEA", 1)], json!({})).await;
+    shop.settle_within(1_000).await;
+    for order in [&in_time, &too_late] {
+        shop.pay(order, json!({ "silent": true })).await;
+    }
+    shop.settle_within(1_000).await;
+    drop(shop);
+
+    let clock = Clock::manual(WEEKEND_MS + START_MS);
+    let mut shop = Shop::with(Setup { url: url(), clock: Some(clock), ..Setup::default() }, 1).await;
+    shop.settle().await;
+    assert_eq!((shop.outcome(&in_time).await, shop.outcome(&too_late).await), ("SIGNED".into(), "REFUNDED".into()));
+    shop.audit().await;
+}
+
+/// A channel that is no longer configured cannot be asked about what was submitted to it before: people are told, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_gone_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("data_dir={}", dir.path().display());
+    let (bank, url) = Bank::open(&[], Say::Paid).await;
+    let serving = shop_with(&url, &[&data, "payment.query_after=1h"]).await;
+    let id = submitted(&serving).await;
+    eventually("it is submitted", async || {
+        serving.number("SELECT COUNT(*) FROM delivery WHERE kind = 1 AND status = 1").await == 1
+    })
+    .await;
+    serving.stop().await;
+
+    let (hook, at) = Bank::open(&[], Say::Paid).await;
+    let webhook = format!("alerts.webhook={at}/pay");
+    let serving = Serving::start(&[&data, &webhook, "payment.query_after=1s"]).await;
+    let due = "UPDATE delivery SET next_at = 0 WHERE kind = 10";
+    write_tx!(serving.db(), [], |tx| { sql::execute(tx, due, vec![]).await }).unwrap();
+    eventually("people are told", async || !hook.submitted.lock().unwrap().is_empty()).await;
+    serving.settled().await;
+    let told = hook.submitted.lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["alert"], &told[0]["kind"]), (&json!("CALL_GIVEN_UP"), &json!("channel_query")));
+    assert!(told[0]["errorMessage"].as_str().unwrap().contains("no channel"), "{told:?}");
+    assert_eq!((bank.asked(), serving.get(&format!("/payments/{id}")).await["status"].clone()), (0, json!("PENDING")));
+    // What it calls back with is not taken: nobody can say whether it is the channel.
+    assert_eq!(call_back(&serving, &bank).await, StatusCode::NOT_FOUND);
+    serving.stop().await;
 }

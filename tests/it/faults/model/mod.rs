@@ -78,8 +78,6 @@ async fn one_seed(seed: u64) {
     for _ in 0..STEPS {
         if shop.chance.random_bool(0.25) {
             run.one_command(&mut shop).await;
-        } else if shop.chance.random_bool(0.02) {
-            shop.ask_channels().await;
         } else {
             shop.chance_turn().await;
         }
@@ -88,14 +86,8 @@ async fn one_seed(seed: u64) {
     finish(&mut shop, &mut run).await;
 }
 
-/// A channel that says nothing is asked after this.
-const ASKED_AFTER_MS: i64 = 61_000;
-
 /// Lets everything come to rest that does not wait for the payer; channels that say nothing are asked.
 async fn settled(shop: &mut Shop) {
-    shop.settle_within(plan::SOON_MS).await;
-    shop.clock.advance_ms(ASKED_AFTER_MS);
-    shop.ask_channels().await;
     shop.settle_within(plan::SOON_MS).await;
 }
 

@@ -9,12 +9,11 @@ use ruyi::delivery::{Answered, SandboxCall, record_answers};
 use ruyi::domain::event::Kind as Event;
 use ruyi::mq::message::{Incoming, QueueId};
 use ruyi::process;
-use ruyi::progress::Progress;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{LEASE_MS, Shop, TURNS};
+use super::{LEASE_MS, Shop};
 
 /// The calls that a shop carries itself.
 pub fn carried() -> Vec<Kind> {
@@ -165,18 +164,6 @@ impl Shop {
         let body = json!({ "orderId": order, "event": step, "occurredAt": now_ms }).to_string();
         let secret = self.targets.warehouse_secret().expose_secret().to_owned();
         self.signed("/fulfil/callback", &secret, now_ms / 1_000, &body).await
-    }
-
-    /// Walks behind the submissions as a process does, up to those that are too young.
-    pub async fn ask_channels(&mut self) {
-        for _ in 0..TURNS {
-            match self.queries.step().await {
-                // A transaction that fails is made again.
-                Ok(Progress::Did(_)) | Err(_) => {}
-                Ok(_) => return,
-            }
-        }
-        panic!("the walk does not come to its end");
     }
 
     /// Makes the calls that are due, up to `limit`, one after the other; how many were claimed.

@@ -31,8 +31,6 @@ use ruyi::mq::{Consumer, Handler};
 use ruyi::process;
 use ruyi::progress::Progress;
 use ruyi::roles::order::timeout::Timeouts;
-use ruyi::roles::payment::channels::Channels;
-use ruyi::roles::payment::query::Queries;
 use ruyi::roles::stock::sync::StockSync;
 use ruyi::roles::{notify, order, payment, sandbox, stock};
 use ruyi::telemetry::Metrics;
@@ -57,6 +55,8 @@ pub type Wrap = Box<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler>>;
 pub struct Setup {
     /// Where; `None`: a SQLite file of its own.
     pub url: Option<String>,
+    /// Its time; `None`: a clock of its own that begins at [`START_MS`].
+    pub clock: Option<Clock>,
     /// Failures of transactions.
     pub faults: Faults,
     /// Changes of the default configuration.
@@ -70,7 +70,8 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let settings = Vec::new();
-        Self { url: None, faults: Faults::none(), change: |_| {}, settings, wrap: Box::new(|handler| handler) }
+        let wrap: Wrap = Box::new(|handler| handler);
+        Self { url: None, clock: None, faults: Faults::none(), change: |_| {}, settings, wrap }
     }
 }
 
@@ -111,7 +112,6 @@ pub struct Shop {
     targets: Targets,
     consumers: BTreeMap<Group, Consumer>,
     timeouts: Timeouts,
-    queries: Queries,
     sync: StockSync,
     /// What the relay is told after each commit.
     committed: Arc<Mutex<Vec<OutboxRow>>>,
@@ -179,7 +179,7 @@ impl Shop {
         let mut config = Config::load(&Sources { sets: setup.settings, ..Sources::default() }).unwrap();
         config.mq.retry.jitter = 0.0;
         (setup.change)(&mut config);
-        let clock = Clock::manual(START_MS);
+        let clock = setup.clock.unwrap_or_else(|| Clock::manual(START_MS));
         let options = Options { url, max_connections: 1, clock: clock.clone(), faults: setup.faults };
         let db = Db::open(&options).await.unwrap();
         if !config.order.data_sync {
@@ -200,7 +200,6 @@ impl Shop {
         let targets = Targets::from_config(&config);
         Self {
             router: router(&db, &config, &targets),
-            queries: Queries::new(db.clone(), Channels::of(&config), config.payment.query_after.ms()),
             timeouts: Timeouts::new(db.clone(), &config),
             sync: StockSync::new(db.clone(), config.stock.sync_interval.ms()),
             queues: BTreeMap::new(),
