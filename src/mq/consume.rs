@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
-use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut};
+use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use super::retry::Policy;
 use crate::alert::{self, Alert};
@@ -250,10 +250,10 @@ impl Consumer {
         properties.retain(|(name, _)| of_this_death.iter().all(|(told, _)| told != name));
         properties.extend(of_this_death);
         let id = tx.next_id();
-        let mut event_id = cut(&format!("{}@{group}", letter.event_id), 128);
+        let mut event_id = known_by(&format!("{}@{group}", letter.event_id), 128);
         if !outbox::existing(tx, vec![event_id.clone()]).await?.is_empty() {
             // It was sent again, and died again.
-            event_id = format!("{}:{id}", event_id.chars().take(100).collect::<String>());
+            event_id = format!("{}:{id}", known_by(&event_id, 100));
         }
         let alert = Alert::DeadLetter {
             original_topic: letter.topic.to_owned(),
@@ -270,7 +270,7 @@ impl Consumer {
             event_id,
             topic: format!("%DLQ%{group}"),
             tag: letter.tag.to_owned(),
-            key: cut(letter.key, NAME_MAX),
+            key: keys_of(letter.key),
             body: letter.body.clone(),
             properties,
             deliver_at_ms: now_ms,
@@ -284,11 +284,7 @@ impl Consumer {
     async fn refuse(&self, message: Incoming, reason: String) -> Result<(), DbError> {
         let consumer = self.clone();
         let group = self.handler.group().name();
-        let id = message.property("eventId").map_or_else(
-            || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset),
-            str::to_owned,
-        );
-        let id = cut(&id, 96);
+        let id = handler::refused_id(&message);
         self.db
             .write("consume", move |tx| {
                 let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
@@ -359,6 +355,12 @@ impl Consumer {
             })
             .await
     }
+}
+
+/// KEYS of a letter: all of them where the column holds them, else the first, by which its event is known.
+fn keys_of(keys: &str) -> String {
+    let is_short = keys.chars().count() <= NAME_MAX;
+    if is_short { keys.to_owned() } else { known_by(keys.split_whitespace().next().unwrap_or_default(), NAME_MAX) }
 }
 
 /// Writes the inbox rows; the events that are new to the group, or alive again, each once, in their order.

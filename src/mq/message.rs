@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A message on its way to a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,11 +156,21 @@ const PROPERTIES_MAX: usize = 60_000;
 /// Property with the names of the properties that did not fit.
 const LEFT_OUT: &str = "propertiesLeftOut";
 /// Property with all KEYS, where they did not fit.
-const ALL_KEYS: &str = "originKeys";
+pub const ALL_KEYS: &str = "originKeys";
 
-/// The first `max` characters of a text.
+/// The first `max` characters of a text, for people to read: two that differ may be the same then.
 pub(super) fn cut(text: &str, max: usize) -> String {
     text.chars().take(max).collect()
+}
+
+/// A text by which something is known, in at most `max` characters: of a longer one the beginning, and half of `max` of
+/// the SHA-256 of all of it, so that two that differ stay two.
+pub(super) fn known_by(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    let digest = cut(&hex::encode(Sha256::digest(text)), max / 2);
+    format!("{}~{digest}", cut(text, max.saturating_sub(digest.len() + 1)))
 }
 
 impl Incoming {
@@ -210,6 +221,15 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_by_a_long_text_stays_two() {
+        let [one, other] = ["a", "b"].map(|end| known_by(&format!("{}{end}", "\u{e9}".repeat(96)), 96));
+        assert_eq!((one.chars().count(), other.chars().count()), (96, 96));
+        assert_ne!(one, other);
+        assert_eq!(known_by(&"e".repeat(96), 96), "e".repeat(96));
+        assert_eq!(known_by(&one, 96), one);
+    }
 
     #[test]
     fn levels_are_those_of_the_brokers() {

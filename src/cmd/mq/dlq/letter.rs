@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::event::Kind;
 use crate::mq::handler::identity;
+use crate::mq::message::ALL_KEYS;
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -69,7 +70,10 @@ impl Letter {
         let message = &self.message;
         let property = message.property("eventId");
         let known = match self.kind() {
-            Some(kind) => identity(property, &message.key, &message.body, kind.repeats().unwrap_or(kind)).0,
+            Some(kind) => {
+                let keys = message.property(ALL_KEYS).unwrap_or(&message.key);
+                identity(property, keys, &message.body, kind.repeats().unwrap_or(kind)).0
+            }
             None => property.filter(|id| !id.is_empty()).map(str::to_owned),
         };
         known.unwrap_or_else(|| message.unique_id.clone())
