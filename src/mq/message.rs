@@ -157,6 +157,8 @@ const PROPERTIES_MAX: usize = 60_000;
 const LEFT_OUT: &str = "propertiesLeftOut";
 /// Property with all KEYS, where they did not fit.
 pub const ALL_KEYS: &str = "originKeys";
+/// Property of a message that was sent again: where the dead letter lay that it is a copy of.
+pub const LETTER: &str = "dlqLetter";
 
 /// The first `max` characters of a text, for people to read: two that differ may be the same then.
 pub(super) fn cut(text: &str, max: usize) -> String {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::domain::event::Kind;
 use crate::mq::handler::identity;
 use crate::mq::message::ALL_KEYS;
+pub use crate::mq::message::LETTER;
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -164,10 +165,8 @@ pub fn topics_of_pop(group: &str, topic: &str) -> [String; 2] {
     POP_SEPARATORS.map(|separator| format!("{RETRY_PREFIX}{group}{separator}{topic}"))
 }
 
-/// Property that counts replays; it travels with the message, as do the next two.
+/// Property that counts replays; it travels with the message, as do [`LETTER`] and the next one.
 pub const REPLAYS: &str = "dlqReplays";
-/// Property of a replayed message: where the dead letter lay that it is a copy of.
-pub const LETTER: &str = "dlqLetter";
 /// Property of a replayed or imported message: when its producer made it, epoch ms.
 pub const BORN: &str = "dlqBorn";
 
