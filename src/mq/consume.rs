@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
+use super::left_behind::{self, REQUEST_MAX};
 use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use super::retry::Policy;
@@ -239,9 +240,13 @@ impl Consumer {
         let group = self.handler.group().name();
         let now_ms = tx.now_ms();
         inbox::bury(tx, group, letter.event_id, letter.reason, now_ms).await?;
-        let mut properties = letter.properties.to_vec();
+        let (mut body, mut properties) = (letter.body.clone(), letter.properties.to_vec());
+        if body.len() > REQUEST_MAX {
+            left_behind::leave(&mut body, &mut properties, "larger than what is sent to any broker");
+        }
         let of_this_death = [
-            ("dlqReason".to_owned(), retry::shorten(letter.reason)),
+            // Which characters no property can have, only the wire knows.
+            ("dlqReason".to_owned(), retry::shorten(letter.reason).replace(['\u{1}', '\u{2}'], " ")),
             (DLQ_ORIGIN.to_owned(), letter.topic.to_owned()),
             (DLQ_FIRST_FAILURE.to_owned(), letter.first_failed_at.to_string()),
             ("dlqAttempts".to_owned(), letter.attempts.to_string()),
@@ -271,7 +276,7 @@ impl Consumer {
             topic: format!("%DLQ%{group}"),
             tag: letter.tag.to_owned(),
             key: keys_of(letter.key),
-            body: letter.body.clone(),
+            body,
             properties,
             deliver_at_ms: now_ms,
             attempts: 0,

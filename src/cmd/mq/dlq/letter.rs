@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::event::Kind;
 use crate::mq::handler::identity;
-use crate::mq::message::ALL_KEYS;
+use crate::mq::left_behind::LeftBehind;
 pub use crate::mq::message::LETTER;
+use crate::mq::message::{ALL_KEYS, LEFT_OUT};
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -115,6 +116,26 @@ impl Letter {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.message.property("dlqReason")
+    }
+
+    /// The body of its message, where that was left behind.
+    #[must_use]
+    pub fn left_behind(&self) -> Option<LeftBehind> {
+        LeftBehind::read(&self.message.body, &self.message.properties)
+    }
+
+    /// Its body again, and the properties of its message that it could not keep.
+    pub fn take_back(&mut self, original: StoredMessage) {
+        self.message.body = original.body;
+        if self.message.property(LEFT_OUT) == Some("*") {
+            self.message.properties.retain(|(name, _)| name != LEFT_OUT);
+            for (name, value) in original.properties {
+                if self.message.property(&name).is_none() {
+                    self.message.properties.push((name, value));
+                }
+            }
+            self.message.key = original.key;
+        }
     }
 
     /// How often it was tried.
