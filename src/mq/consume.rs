@@ -1,8 +1,11 @@
 //! Consuming with exactly-once effects: inbox rows, effects and next events of a batch are one transaction.
 
+mod last_resort;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use self::last_resort::Lost;
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
 use super::left_behind::{self, REQUEST_MAX};
 use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
@@ -94,21 +97,23 @@ impl Consumer {
     /// that needs a row that somebody else has locked is parked, and the others go on.
     ///
     /// # Errors
-    /// Only when the database is away, or takes not even the record of a failure: then nothing may be acknowledged, and
-    /// the same messages are to come again.
+    /// Only when the database is away, takes no row of anybody, or somebody else has locked the very row that says what
+    /// became of a message: then nothing may be acknowledged, and the same messages are to come again.
     pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
         let group = self.handler.group();
         let mut events = Vec::with_capacity(messages.len());
         let body_max = self.db.body_max();
+        let mut behind = BehindLock::default();
         for message in messages {
             match Event::of(message.fitted(body_max), group, &self.reader) {
                 Ok(event) => events.push(event),
-                Err(refused) => self.refuse(refused.0, refused.1).await?,
+                Err(refused) => behind.unless_locked(None, self.refuse(refused.0, refused.1).await)?,
             }
         }
         // The halves of a failing batch, first half on top.
         let mut todo = vec![Arc::new(events)];
-        while let Some(batch) = todo.pop() {
+        while let Some(mut batch) = todo.pop() {
+            behind.leave_out(&mut batch);
             if batch.is_empty() {
                 continue;
             }
@@ -117,10 +122,10 @@ impl Consumer {
                 Ok(()) => {}
                 // That there was no answer may be for the size of the batch.
                 Err(error) if error.is_outage() && (is_alone || !error.is_silence()) => return Err(error),
-                Err(error) if is_alone && error.is_permanent() => {
-                    self.reject_alone(Arc::clone(&batch), error.to_string()).await?;
+                Err(error) if is_alone => {
+                    let recorded = self.fail_alone(Arc::clone(&batch), error).await;
+                    behind.unless_locked(batch.first(), recorded)?;
                 }
-                Err(error) if is_alone => self.park_failed(Arc::clone(&batch), Arc::new(error)).await?,
                 Err(error) => {
                     tracing::debug!(group = group.name(), messages = batch.len(), %error, "halving a failing batch");
                     let (first, second) = batch.split_at(batch.len() / 2);
@@ -129,7 +134,7 @@ impl Consumer {
                 }
             }
         }
-        Ok(())
+        behind.locked.map_or(Ok(()), Err)
     }
 
     async fn try_batch(&self, batch: Arc<Vec<Event>>) -> Result<(), DbError> {
@@ -289,32 +294,47 @@ impl Consumer {
     async fn refuse(&self, message: Incoming, reason: String) -> Result<(), DbError> {
         let consumer = self.clone();
         let group = self.handler.group().name();
-        let id = handler::refused_id(&message);
-        self.db
-            .write("consume", move |tx| {
-                let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
-                Box::pin(async move {
-                    let (topic, resent_at) = (cut(handler::origin(&message), TOPIC_MAX), handler::resent_at(&message));
-                    let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
-                    let (batch, now_ms) = (tx.next_id(), tx.now_ms());
-                    if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
-                        return Ok(());
-                    }
-                    let letter = DeadLetter {
-                        event_id: &id,
-                        topic: &topic,
-                        tag: &message.tag,
-                        key: &message.key,
-                        body: message.body.clone(),
-                        properties: &message.properties,
-                        reason: &reason,
-                        attempts: 1,
-                        first_failed_at: first_failure(&message.properties, tx.now_ms()),
-                    };
-                    consumer.bury(tx, &letter).await
-                })
+        let (message, reason) = (Arc::new(message), Arc::new(reason));
+        let (of_message, why) = (Arc::clone(&message), Arc::clone(&reason));
+        let recorded = self.db.write("consume", move |tx| {
+            let (consumer, message, reason) = (consumer.clone(), Arc::clone(&message), Arc::clone(&reason));
+            Box::pin(async move {
+                let (id, topic) = (handler::refused_id(&message), cut(handler::origin(&message), TOPIC_MAX));
+                let resent_at = handler::resent_at(&message);
+                let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
+                let (batch, now_ms) = (tx.next_id(), tx.now_ms());
+                if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
+                    return Ok(());
+                }
+                let letter = DeadLetter {
+                    event_id: &id,
+                    topic: &topic,
+                    tag: &message.tag,
+                    key: &message.key,
+                    body: message.body.clone(),
+                    properties: &message.properties,
+                    reason: &reason,
+                    attempts: 1,
+                    first_failed_at: first_failure(&message.properties, tx.now_ms()),
+                };
+                consumer.bury(tx, &letter).await
             })
-            .await
+        });
+        self.or_last_resort(recorded.await, || Lost::of_message(&of_message, &why)).await
+    }
+
+    /// An event whose transaction fails even alone.
+    async fn fail_alone(&self, batch: Arc<Vec<Event>>, error: DbError) -> Result<(), DbError> {
+        let (events, why) = (Arc::clone(&batch), error.to_string());
+        let recorded = if error.is_permanent() {
+            self.reject_alone(batch, why.clone()).await
+        } else {
+            self.park_failed(batch, Arc::new(error)).await
+        };
+        match events.first() {
+            Some(event) => self.or_last_resort(recorded, || Lost::of_event(event, &why)).await,
+            None => recorded,
+        }
     }
 
     /// An event whose effects can never be written: to the dead letters at once.
@@ -359,6 +379,32 @@ impl Consumer {
                 })
             })
             .await
+    }
+}
+
+/// Messages whose very rows somebody has locked: the others go on, but none of their keys.
+#[derive(Default)]
+struct BehindLock {
+    locked: Option<DbError>,
+    keys: HashSet<String>,
+}
+
+impl BehindLock {
+    /// What became of a message, unless its row is locked: that is kept for the end.
+    fn unless_locked(&mut self, event: Option<&Event>, recorded: Result<(), DbError>) -> Result<(), DbError> {
+        match recorded {
+            Err(error) if error.is_locked() => self.locked = Some(error),
+            recorded => return recorded,
+        }
+        self.keys.extend(event.map(|event| event.key.clone()));
+        Ok(())
+    }
+
+    /// These come again as well, in their order.
+    fn leave_out(&self, batch: &mut Arc<Vec<Event>>) {
+        if !self.keys.is_empty() {
+            Arc::make_mut(batch).retain(|event| !self.keys.contains(&event.key));
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::left_behind::Place;
 use super::message::{ALL_KEYS, Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use crate::db::{DbError, Tx};
@@ -28,6 +29,8 @@ pub struct Event {
     pub trace: Option<String>,
     /// Topic that it came from.
     pub topic: String,
+    /// Where the broker has it.
+    pub place: Place,
     /// User properties as they came.
     pub properties: Vec<(String, String)>,
     /// Somebody sent it again on purpose, by `%RETRY%<group>`, an inlet or as a copy of a dead letter: when, epoch ms.
@@ -93,6 +96,7 @@ impl Event {
             trace: message.property("traceparent").map(str::to_owned),
             resent_at: if inlet { Some(message.born_ms) } else { resent_at },
             topic,
+            place: message.place(),
             key: known_by(&key, NAME_MAX),
             body: message.body,
             properties: message.properties,

@@ -6,6 +6,7 @@ mod event_coverage;
 mod foreign_bodies;
 mod java_consumer;
 mod java_services;
+mod last_resort;
 mod message_api;
 mod message_kinds;
 mod pay_timeout;
