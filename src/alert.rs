@@ -10,7 +10,7 @@ const ERROR_CHARS: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "alert", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
 pub enum Alert {
-    /// A group gave a message up: it is in `%DLQ%<consumerGroup>` now.
+    /// A group gave a message up: it is in `%DLQ%<consumerGroup>` now, unless the error says that no letter can be written.
     DeadLetter {
         /// Topic that it came from.
         original_topic: String,

@@ -8,6 +8,7 @@ pub mod embedded;
 pub mod handler;
 pub mod health;
 pub mod lanes;
+pub mod left_behind;
 pub mod local;
 pub mod message;
 pub mod operate;

@@ -162,3 +162,15 @@ pub async fn bury(
     let reason = super::retry::shorten(reason);
     sql::execute(conn, text, vals![Outcome::Dead as i64, reason, now_ms, group, message_id]).await.map(|_| ())
 }
+
+/// Writes a row that comes from no message, and takes it away again: where that works, what the inbox refuses is refused
+/// for what is in it.
+///
+/// # Errors
+/// The database's: it takes no row of anybody.
+pub async fn probe(tx: &mut Tx, group: &str) -> Result<(), DbError> {
+    let (batch, now_ms, id) = (tx.next_id(), tx.now_ms(), format!("probe:{}", tx.next_id()));
+    claim(tx, group, batch, &[Claim { message_id: &id, topic: "", key: "", resent_at: None }], now_ms).await?;
+    let text = "DELETE FROM message_process_log WHERE consumer_group = ? AND message_id = ?";
+    sql::execute(tx, text, vals![group, &id]).await.map(|_| ())
+}

@@ -288,6 +288,16 @@ pub async fn mark_failed(conn: &mut AnyConnection, failures: Vec<Failure>) -> Re
     Ok(())
 }
 
+/// A row that was too large for the brokers has become this smaller one, and is due at once.
+///
+/// # Errors
+/// The database's.
+pub async fn make_smaller(tx: &mut Tx, row: &OutboxRow) -> Result<(), DbError> {
+    let text = "UPDATE message_record SET body = ?, properties = ?, next_at = ? WHERE id = ? AND status = 0";
+    let (properties, now_ms) = (serde_json::to_string(&row.properties)?, tx.now_ms());
+    sql::execute(tx, text, vals![row.body.to_vec(), properties, now_ms, row.id]).await.map(|_| ())
+}
+
 /// Rows that the groups of this process have handled while no broker was there: they stay pending, and wait until
 /// [`release`].
 ///

@@ -134,6 +134,8 @@ fn dlq_properties() -> Value {
             "dlqOriginTopic": text("Where it came from."),
             "dlqFirstFailure": text("When it failed first, epoch ms."),
             "dlqAttempts": text("How often it was tried."),
+            "dlqBodyAt": text("Of a large message, where the broker has it: BROKER:QUEUE:OFFSET of TOPIC."),
+            "dlqBodyLeft": text("The letter has no body: the SHA-256 of the one that its message has at dlqBodyAt."),
         },
     })
 }

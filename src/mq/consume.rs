@@ -1,10 +1,14 @@
 //! Consuming with exactly-once effects: inbox rows, effects and next events of a batch are one transaction.
 
+mod last_resort;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use self::last_resort::Lost;
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
-use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut};
+use super::left_behind::{self, REQUEST_MAX};
+use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use super::retry::Policy;
 use crate::alert::{self, Alert};
@@ -88,21 +92,23 @@ impl Consumer {
     /// that needs a row that somebody else has locked is parked, and the others go on.
     ///
     /// # Errors
-    /// Only when the database is away, or takes not even the record of a failure: then nothing may be acknowledged, and
-    /// the same messages are to come again.
+    /// Only when the database is away, takes no row of anybody, or somebody else has locked the very row that says what
+    /// became of a message: then nothing may be acknowledged, and the same messages are to come again.
     pub async fn process(&self, messages: Vec<Incoming>) -> Result<(), DbError> {
         let group = self.handler.group();
         let mut events = Vec::with_capacity(messages.len());
         let body_max = self.db.body_max();
+        let mut behind = BehindLock::default();
         for message in messages {
             match Event::of(message.fitted(body_max), group, &self.reader) {
                 Ok(event) => events.push(event),
-                Err(refused) => self.refuse(refused.0, refused.1).await?,
+                Err(refused) => behind.unless_locked(None, self.refuse(refused.0, refused.1).await)?,
             }
         }
         // The halves of a failing batch, first half on top.
         let mut todo = vec![Arc::new(events)];
-        while let Some(batch) = todo.pop() {
+        while let Some(mut batch) = todo.pop() {
+            behind.leave_out(&mut batch);
             if batch.is_empty() {
                 continue;
             }
@@ -111,10 +117,10 @@ impl Consumer {
                 Ok(()) => {}
                 // That there was no answer may be for the size of the batch.
                 Err(error) if error.is_outage() && (is_alone || !error.is_silence()) => return Err(error),
-                Err(error) if is_alone && error.is_permanent() => {
-                    self.reject_alone(Arc::clone(&batch), error.to_string()).await?;
+                Err(error) if is_alone => {
+                    let recorded = self.fail_alone(Arc::clone(&batch), error).await;
+                    behind.unless_locked(batch.first(), recorded)?;
                 }
-                Err(error) if is_alone => self.park_failed(Arc::clone(&batch), Arc::new(error)).await?,
                 Err(error) => {
                     tracing::debug!(group = group.name(), messages = batch.len(), %error, "halving a failing batch");
                     let (first, second) = batch.split_at(batch.len() / 2);
@@ -123,7 +129,7 @@ impl Consumer {
                 }
             }
         }
-        Ok(())
+        behind.locked.map_or(Ok(()), Err)
     }
 
     async fn try_batch(&self, batch: Arc<Vec<Event>>) -> Result<(), DbError> {
@@ -234,9 +240,13 @@ impl Consumer {
         let group = self.handler.group().name();
         let now_ms = tx.now_ms();
         inbox::bury(tx, group, letter.event_id, letter.reason, now_ms).await?;
-        let mut properties = letter.properties.to_vec();
+        let (mut body, mut properties) = (letter.body.clone(), letter.properties.to_vec());
+        if body.len() > REQUEST_MAX {
+            left_behind::leave(&mut body, &mut properties, "larger than what is sent to any broker");
+        }
         let of_this_death = [
-            ("dlqReason".to_owned(), retry::shorten(letter.reason)),
+            // Which characters no property can have, only the wire knows.
+            ("dlqReason".to_owned(), retry::shorten(letter.reason).replace(['\u{1}', '\u{2}'], " ")),
             (DLQ_ORIGIN.to_owned(), letter.topic.to_owned()),
             (DLQ_FIRST_FAILURE.to_owned(), letter.first_failed_at.to_string()),
             ("dlqAttempts".to_owned(), letter.attempts.to_string()),
@@ -245,10 +255,10 @@ impl Consumer {
         properties.retain(|(name, _)| of_this_death.iter().all(|(told, _)| told != name));
         properties.extend(of_this_death);
         let id = tx.next_id();
-        let mut event_id = cut(&format!("{}@{group}", letter.event_id), 128);
+        let mut event_id = known_by(&format!("{}@{group}", letter.event_id), 128);
         if !outbox::existing(tx, vec![event_id.clone()]).await?.is_empty() {
             // It was sent again, and died again.
-            event_id = format!("{}:{id}", event_id.chars().take(100).collect::<String>());
+            event_id = format!("{}:{id}", known_by(&event_id, 100));
         }
         let alert = Alert::DeadLetter {
             original_topic: letter.topic.to_owned(),
@@ -265,8 +275,8 @@ impl Consumer {
             event_id,
             topic: format!("%DLQ%{group}"),
             tag: letter.tag.to_owned(),
-            key: cut(letter.key, NAME_MAX),
-            body: letter.body.clone(),
+            key: keys_of(letter.key),
+            body,
             properties,
             deliver_at_ms: now_ms,
             attempts: 0,
@@ -279,36 +289,47 @@ impl Consumer {
     async fn refuse(&self, message: Incoming, reason: String) -> Result<(), DbError> {
         let consumer = self.clone();
         let group = self.handler.group().name();
-        let id = message.property("eventId").map_or_else(
-            || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset),
-            str::to_owned,
-        );
-        let id = cut(&id, 96);
-        self.db
-            .write("consume", move |tx| {
-                let (consumer, message, reason, id) = (consumer.clone(), message.clone(), reason.clone(), id.clone());
-                Box::pin(async move {
-                    let (topic, resent_at) = (cut(handler::origin(&message), TOPIC_MAX), handler::resent_at(&message));
-                    let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
-                    let (batch, now_ms) = (tx.next_id(), tx.now_ms());
-                    if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
-                        return Ok(());
-                    }
-                    let letter = DeadLetter {
-                        event_id: &id,
-                        topic: &topic,
-                        tag: &message.tag,
-                        key: &message.key,
-                        body: message.body.clone(),
-                        properties: &message.properties,
-                        reason: &reason,
-                        attempts: 1,
-                        first_failed_at: first_failure(&message.properties, tx.now_ms()),
-                    };
-                    consumer.bury(tx, &letter).await
-                })
+        let (message, reason) = (Arc::new(message), Arc::new(reason));
+        let (of_message, why) = (Arc::clone(&message), Arc::clone(&reason));
+        let recorded = self.db.write("consume", move |tx| {
+            let (consumer, message, reason) = (consumer.clone(), Arc::clone(&message), Arc::clone(&reason));
+            Box::pin(async move {
+                let (id, topic) = (handler::refused_id(&message), cut(handler::origin(&message), TOPIC_MAX));
+                let resent_at = handler::resent_at(&message);
+                let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
+                let (batch, now_ms) = (tx.next_id(), tx.now_ms());
+                if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
+                    return Ok(());
+                }
+                let letter = DeadLetter {
+                    event_id: &id,
+                    topic: &topic,
+                    tag: &message.tag,
+                    key: &message.key,
+                    body: message.body.clone(),
+                    properties: &message.properties,
+                    reason: &reason,
+                    attempts: 1,
+                    first_failed_at: first_failure(&message.properties, tx.now_ms()),
+                };
+                consumer.bury(tx, &letter).await
             })
-            .await
+        });
+        self.or_last_resort(recorded.await, || Lost::of_message(&of_message, &why)).await
+    }
+
+    /// An event whose transaction fails even alone.
+    async fn fail_alone(&self, batch: Arc<Vec<Event>>, error: DbError) -> Result<(), DbError> {
+        let (events, why) = (Arc::clone(&batch), error.to_string());
+        let recorded = if error.is_permanent() {
+            self.reject_alone(batch, why.clone()).await
+        } else {
+            self.park_failed(batch, Arc::new(error)).await
+        };
+        match events.first() {
+            Some(event) => self.or_last_resort(recorded, || Lost::of_event(event, &why)).await,
+            None => recorded,
+        }
     }
 
     /// An event whose effects can never be written: to the dead letters at once.
@@ -354,6 +375,38 @@ impl Consumer {
             })
             .await
     }
+}
+
+/// Messages whose very rows somebody has locked: the others go on, but none of their keys.
+#[derive(Default)]
+struct BehindLock {
+    locked: Option<DbError>,
+    keys: HashSet<String>,
+}
+
+impl BehindLock {
+    /// What became of a message, unless its row is locked: that is kept for the end.
+    fn unless_locked(&mut self, event: Option<&Event>, recorded: Result<(), DbError>) -> Result<(), DbError> {
+        match recorded {
+            Err(error) if error.is_locked() => self.locked = Some(error),
+            recorded => return recorded,
+        }
+        self.keys.extend(event.map(|event| event.key.clone()));
+        Ok(())
+    }
+
+    /// These come again as well, in their order.
+    fn leave_out(&self, batch: &mut Arc<Vec<Event>>) {
+        if !self.keys.is_empty() {
+            Arc::make_mut(batch).retain(|event| !self.keys.contains(&event.key));
+        }
+    }
+}
+
+/// KEYS of a letter: all of them where the column holds them, else the first, by which its event is known.
+fn keys_of(keys: &str) -> String {
+    let is_short = keys.chars().count() <= NAME_MAX;
+    if is_short { keys.to_owned() } else { known_by(keys.split_whitespace().next().unwrap_or_default(), NAME_MAX) }
 }
 
 /// Writes the inbox rows; the events that are new to the group, or alive again, each once, in their order.

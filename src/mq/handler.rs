@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut};
+use super::left_behind::Place;
+use super::message::{ALL_KEYS, Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{Group, Kind};
@@ -29,6 +30,8 @@ pub struct Event {
     pub trace: Option<String>,
     /// Topic that it came from.
     pub topic: String,
+    /// Where the broker has it.
+    pub place: Place,
     /// User properties as they came.
     pub properties: Vec<(String, String)>,
     /// Somebody sent it again on purpose, by `%RETRY%<group>`, an inlet or as a copy of a dead letter: when, epoch ms.
@@ -43,6 +46,8 @@ pub(super) const DLQ_ORIGIN: &str = "dlqOriginTopic";
 pub(super) const DLQ_FIRST_FAILURE: &str = "dlqFirstFailure";
 /// RocketMQ's own words for the same: on a message that a group sent back, and on one that it gave up.
 const ORIGINS: [&str; 3] = [DLQ_ORIGIN, "RETRY_TOPIC", "DLQ_ORIGIN_TOPIC"];
+/// Bytes of an event id at most.
+const ID_MAX: usize = 96;
 
 impl Event {
     /// Reads the body.
@@ -75,9 +80,11 @@ impl Event {
         let resent_at = resent_at(&message);
         // The event, and whether this is an inlet for it.
         let (inlet, kind) = (kind.repeats().is_some(), kind.repeats().unwrap_or(kind));
-        let (id, key) = identity(message.property("eventId"), &message.key, &message.body, kind);
+        // A letter that was sent again may have no more than the beginning of its KEYS.
+        let keys = message.property(ALL_KEYS).unwrap_or(&message.key);
+        let (id, key) = identity(message.property("eventId"), keys, &message.body, kind);
         let id = match id {
-            Some(id) if id.len() <= 96 => id,
+            Some(id) if id.len() <= ID_MAX => id,
             Some(_) => return Err(Box::new((message, "eventId is longer than 96 characters".to_owned()))),
             None => {
                 let reason = "neither an eventId nor a key: it cannot be told apart from its duplicates".to_owned();
@@ -90,12 +97,21 @@ impl Event {
             trace: message.property("traceparent").map(str::to_owned),
             resent_at: if inlet { Some(message.born_ms) } else { resent_at },
             topic,
-            key: unpadded(&cut(&key, NAME_MAX)).to_owned(),
+            place: message.place(),
+            key: known_by(&key, NAME_MAX),
             body: message.body,
             properties: message.properties,
             reader: reader.clone(),
         })
     }
+}
+
+/// What a message is known by that is no event of the group: its property `eventId`, else its place.
+pub(super) fn refused_id(message: &Incoming) -> String {
+    let named = message.property("eventId").map(str::trim).filter(|id| !id.is_empty());
+    let place =
+        || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset);
+    known_by(&named.map_or_else(place, str::to_owned), ID_MAX)
 }
 
 /// The topic that a message was first sent to. A group's own topics (`%RETRY%...`) say it in a property, or not at all.

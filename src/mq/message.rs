@@ -4,6 +4,9 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::left_behind::{BODY_AT, BODY_LEFT, LeftBehind, PLACED_OVER, Place};
 
 /// A message on its way to a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,31 +155,35 @@ pub(super) const NAME_MAX: usize = 64;
 pub(super) const TOPIC_MAX: usize = 128;
 /// What the columns of properties hold, in bytes of JSON, with room for what ruyi adds.
 const PROPERTIES_MAX: usize = 60_000;
-/// Property with the names of the properties that did not fit.
-const LEFT_OUT: &str = "propertiesLeftOut";
+/// Property with the names of the properties that did not fit; `*` for all but a few.
+pub const LEFT_OUT: &str = "propertiesLeftOut";
 /// Property with all KEYS, where they did not fit.
-const ALL_KEYS: &str = "originKeys";
+pub const ALL_KEYS: &str = "originKeys";
+/// Property of a message that was sent again: where the dead letter lay that it is a copy of.
+pub const LETTER: &str = "dlqLetter";
 
-/// The first `max` characters of a text.
+/// The first `max` characters of a text, for people to read: two that differ may be the same then.
 pub(super) fn cut(text: &str, max: usize) -> String {
     text.chars().take(max).collect()
 }
 
+/// A text by which something is known, in at most `max` characters: of a longer one the beginning, and half of `max` of
+/// the SHA-256 of all of it, so that two that differ stay two.
+pub(super) fn known_by(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    let digest = cut(&hex::encode(Sha256::digest(text)), max / 2);
+    format!("{}~{digest}", cut(text, max.saturating_sub(digest.len() + 1)))
+}
+
 impl Incoming {
     /// The message as the tables can hold it, whatever its sender made of it. Its KEYS stay whole: what it is known by
-    /// may be anywhere in them. A body over `body_max` bytes is left where it is: the broker has it.
+    /// may be anywhere in them. A body over `body_max` bytes is left where it is, as is an empty one, which no client of
+    /// RocketMQ sends on: the broker has it.
     #[must_use]
     pub fn fitted(mut self, body_max: usize) -> Self {
-        if self.body.len() > body_max {
-            let QueueId { topic, broker, queue } = &self.queue;
-            self.unreadable = Some(format!(
-                "a body of {} bytes, and the database takes {body_max} (max_allowed_packet); it is at {broker}:{queue}:{} \
-                 of {topic}",
-                self.body.len(),
-                self.offset
-            ));
-            self.body = Bytes::new();
-        }
+        let place = self.place();
         self.tag = cut(&self.tag, NAME_MAX);
         self.queue.topic = cut(&self.queue.topic, TOPIC_MAX);
         if self.key.chars().count() > NAME_MAX && self.property(ALL_KEYS).is_none() {
@@ -197,7 +204,40 @@ impl Incoming {
         if !left_out.is_empty() {
             self.properties.push((LEFT_OUT.to_owned(), cut(&left_out.join(" "), 500)));
         }
+        // What this adds is never left out.
+        self.leave_body(body_max, place);
         self
+    }
+
+    fn leave_body(&mut self, body_max: usize, place: Place) {
+        if self.property(BODY_LEFT).is_some() {
+            // The note of a body, sent as if it were one.
+            let why = "its body was left behind: `ruyi mq dlq replay` sends it".to_owned();
+            self.unreadable = Some(self.unreadable.take().unwrap_or(why));
+            return;
+        }
+        let why = match self.body.len() {
+            0 => "an empty body, which no letter can have".to_owned(),
+            bytes if bytes > body_max => {
+                format!("a body of {bytes} bytes, and the database takes {body_max} (max_allowed_packet)")
+            }
+            bytes => {
+                self.properties.retain(|(name, _)| name != BODY_AT);
+                // Without a broker the outbox has it, and nobody else.
+                if bytes > PLACED_OVER && !place.queue.broker.is_empty() {
+                    self.properties.push((BODY_AT.to_owned(), place.to_string()));
+                }
+                return;
+            }
+        };
+        self.unreadable = Some(format!("{why}; it is at {place}"));
+        LeftBehind::of(&self.body, place, &why).put_into(&mut self.body, &mut self.properties);
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { queue: self.queue.clone(), offset: self.offset }
     }
 
     /// The value of a user property.
@@ -210,6 +250,15 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_by_a_long_text_stays_two() {
+        let [one, other] = ["a", "b"].map(|end| known_by(&format!("{}{end}", "\u{e9}".repeat(96)), 96));
+        assert_eq!((one.chars().count(), other.chars().count()), (96, 96));
+        assert_ne!(one, other);
+        assert_eq!(known_by(&"e".repeat(96), 96), "e".repeat(96));
+        assert_eq!(known_by(&one, 96), one);
+    }
 
     #[test]
     fn levels_are_those_of_the_brokers() {

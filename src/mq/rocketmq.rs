@@ -97,7 +97,7 @@ pub struct RocketMqConfig {
     pub send_timeout_ms: u32,
     /// Further attempts after a failed one, on another broker if there is one.
     pub retries: u32,
-    /// Largest message, body and properties as encoded.
+    /// Largest message, body and properties as encoded; not of what was on a broker before, as dead letters were.
     pub max_message_bytes: usize,
     /// Messages per broker request.
     pub batch_max_messages: usize,
@@ -406,14 +406,16 @@ fn build_producer(
     hook: Arc<dyn RPCHook>,
     instance: &str,
 ) -> Result<DefaultMQProducer, MqError> {
-    let max_message_bytes = u32::try_from(config.max_message_bytes)
-        .map_err(|_| MqError::Config(String::from("max_message_bytes is over 4 GiB")))?;
+    if u32::try_from(config.max_message_bytes).is_err() {
+        return Err(MqError::Config(String::from("max_message_bytes is over 4 GiB")));
+    }
     let builder = DefaultMQProducer::builder(Arc::clone(runtime))
         .client_config(client_config(config, instance))
         .producer_group(PRODUCER_GROUP)
         .send_msg_timeout(config.send_timeout_ms)
         .compress_msg_body_over_howmuch(config.compress_over_bytes)
-        .max_message_size(max_message_bytes)
+        // What has a limit of ours is checked before (`publish::check`).
+        .max_message_size(u32::MAX)
         .rpc_hook(hook);
     Ok(builder.build())
 }

@@ -1,13 +1,15 @@
 //! The sweep: claims outbox rows that were left behind or that waited for their time, and publishes them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::broker;
 use super::health::{Reach, State};
+use super::left_behind;
 use super::relay::{Relay, outgoing};
-use super::rocketmq::PublishError;
+use super::rocketmq::{DLQ_PREFIX, PublishError};
 use crate::alert::{self, Alert};
 use crate::config;
 use crate::db::DbError;
@@ -99,21 +101,26 @@ impl Sweep {
         db.fault("relay", "published")?;
         let now_ms = db.clock().now_ms();
         let (mut sent, mut held, mut failures, mut alerts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut smaller = Vec::new();
         for (row, result) in rows.iter().zip(results) {
             match result {
                 Ok(()) => sent.push(row.id),
                 Err(PublishError::HandledHere) => held.push(row.id),
-                Err(error) => {
-                    let failure = self.failure(row, &error, now_ms);
-                    alerts.extend(given_up_alert(row, &failure, now_ms));
-                    failures.push(failure);
-                }
+                Err(error) => match without_body(row, &error) {
+                    Some(row) => smaller.push(row),
+                    None => {
+                        let failure = self.failure(row, &error, now_ms);
+                        alerts.extend(given_up_alert(row, &failure, now_ms));
+                        failures.push(failure);
+                    }
+                },
             }
         }
         let count = sent.len() + held.len();
         self.relay.hold(held).await?;
         sent.sort_unstable();
         self.relay.mark_sent(sent).await?;
+        self.make_smaller(smaller).await?;
         if !failures.is_empty() {
             db.write("outbox_mark", move |tx| {
                 let (failures, alerts) = (failures.clone(), alerts.clone());
@@ -134,6 +141,24 @@ impl Sweep {
             self.relay.caught_up(state);
         }
         Ok(Progress::Did(count))
+    }
+
+    /// Letters that are sent without their bodies next time.
+    async fn make_smaller(&self, letters: Vec<OutboxRow>) -> Result<(), DbError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let letters = Arc::new(letters);
+        let work = self.relay.db().write("outbox_mark", move |tx| {
+            let letters = Arc::clone(&letters);
+            Box::pin(async move {
+                for letter in letters.iter() {
+                    outbox::make_smaller(tx, letter).await?;
+                }
+                Ok(())
+            })
+        });
+        work.await
     }
 
     /// When to try a row again. Only what a broker has said about it counts as an attempt: an outage, however long,
@@ -177,6 +202,14 @@ impl Sweep {
             }
         }
     }
+}
+
+/// A letter that is too large for the brokers, as one that says where the body of its message is.
+fn without_body(row: &OutboxRow, error: &PublishError) -> Option<OutboxRow> {
+    let mut letter = row.clone();
+    let is_too_large = row.topic.starts_with(DLQ_PREFIX) && error.is_for_its_size();
+    let is_smaller = is_too_large && left_behind::leave(&mut letter.body, &mut letter.properties, &error.to_string());
+    is_smaller.then_some(letter)
 }
 
 /// That a row is given up, if it is, and the name of the occasion: driven again by hand, it may be given up again.

@@ -7,6 +7,8 @@ use super::said;
 /// Response codes of a broker that takes nothing at the moment.
 const SYSTEM_BUSY: i32 = 2;
 const SERVICE_NOT_AVAILABLE: i32 = 14;
+/// Response code of a broker, and of the client, to a message that is too large or malformed.
+const MESSAGE_ILLEGAL: i32 = 13;
 
 /// Why something other than a send failed.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +118,12 @@ impl PublishError {
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Illegal(_))
+    }
+
+    /// True when a smaller message may be taken.
+    #[must_use]
+    pub const fn is_for_its_size(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Refused { code: MESSAGE_ILLEGAL, .. })
     }
 
     /// True when it may be that no broker was there to answer.

@@ -18,7 +18,7 @@ use super::{
     explain,
 };
 use crate::db::outbox::{MAX_PROPERTIES_BYTES, encoded_bytes, properties_bytes};
-use crate::mq::message::{Delay, Outgoing};
+use crate::mq::message::{Delay, LETTER, Outgoing};
 
 /// Requests to brokers at the same time.
 const IN_FLIGHT: usize = 16;
@@ -308,10 +308,16 @@ fn bytes_of(message: &Outgoing) -> usize {
     encoded_bytes(&message.tag, &message.key, &message.properties, message.body.len())
 }
 
+/// The limit is for what is made here. What came from a broker is a letter, a replay or a copy of one, and goes to a broker
+/// again: how large it may be is for that to say.
+fn was_on_a_broker(message: &Outgoing) -> bool {
+    is_group_topic(&message.topic) || message.properties.iter().any(|(name, _)| name == LETTER)
+}
+
 /// Refuses what no broker could store.
 pub(super) fn check(message: &Outgoing, config: &RocketMqConfig) -> Result<(), PublishError> {
     let bytes = bytes_of(message);
-    if bytes > config.max_message_bytes {
+    if bytes > config.max_message_bytes && !was_on_a_broker(message) {
         return Err(PublishError::TooLarge { bytes, max_bytes: config.max_message_bytes });
     }
     let properties = properties_bytes(&message.tag, &message.key, &message.properties);
@@ -439,6 +445,10 @@ mod tests {
     fn check_refuses_what_can_not_be_carried() {
         let config = RocketMqConfig { max_message_bytes: 1000, ..RocketMqConfig::default() };
         assert!(matches!(check(&message("k", 2000), &config), Err(PublishError::TooLarge { max_bytes: 1000, .. })));
+        let letter = Outgoing { topic: "%DLQ%g".to_owned(), ..message("k", 2000) };
+        let mut replay = message("k", 2000);
+        replay.properties.push((LETTER.to_owned(), "a:0:1".to_owned()));
+        assert_eq!((check(&letter, &config), check(&replay, &config)), (Ok(()), Ok(())));
         assert!(matches!(check(&message("a\u{1}b", 10), &config), Err(PublishError::Illegal(_))));
         assert_eq!(check(&message("k", 10), &config), Ok(()));
     }

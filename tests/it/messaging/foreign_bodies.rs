@@ -4,9 +4,10 @@ use ruyi::db::migrate;
 use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
+use crate::support::failing_handler::FailingHandler;
 use crate::support::merchant_accounts::{merchant, told};
-use crate::support::servers::mariadb::MariaDb;
-use crate::support::shop::{Setup, Shop};
+use crate::support::servers::mariadb::{MariaDb, mariadb_url};
+use crate::support::shop::{Fault, Setup, Shop};
 
 const SOON_MS: i64 = 60_000;
 
@@ -105,4 +106,78 @@ async fn what_no_column_holds_stops_nobody_on_mariadb() {
     migrate::run(&url).await.unwrap();
     let setup = Setup { url: Some(url), ..Setup::default() };
     goes_on_behind_what_no_column_holds(Shop::with(setup, 0).await).await;
+}
+
+/// POINTS_GRANT of five points without an id in its body, with this property `eventId`.
+async fn grant_known_as(shop: &mut Shop, keys: &str, event_id: &str) {
+    shop.outside_text("POINTS_GRANT", keys, &json!({ "userId": "1001", "points": 5 }).to_string());
+    let message = shop.queue(Group::Points).last_mut().unwrap();
+    message.properties.push(("eventId".to_owned(), event_id.to_owned()));
+    shop.settle_within(SOON_MS).await;
+}
+
+/// What is too long to be told apart by its beginning is told apart all the same.
+#[tokio::test]
+async fn long_ids_that_differ_late_are_two_letters() {
+    let mut shop = Shop::open().await;
+    let [one, other] = ["a", "b"].map(|end| format!("{}{end}", "e".repeat(96)));
+    for id in [one.as_str(), &other, &one, &format!(" {other} ")] {
+        grant_known_as(&mut shop, "7", id).await;
+    }
+    assert_eq!((ends(&shop, 3).await, shop.dead_letters().await), (2, 2));
+
+    // Without an id they are known by their places: those of a topic with a long name as well.
+    for _ in 0..2 {
+        shop.outside_text("POINTS_GRANT", "7", "{}");
+        shop.queue(Group::Points).last_mut().unwrap().queue.topic = "T".repeat(120);
+        shop.settle_within(SOON_MS).await;
+    }
+    assert_eq!((ends(&shop, 3).await, shop.dead_letters().await), (4, 4));
+}
+
+#[tokio::test]
+async fn long_keys_that_differ_late_are_two_keys() {
+    let mut shop = Shop::open().await;
+    for end in ["a", "b"] {
+        let keys = format!("{}{end} second", "k".repeat(64));
+        grant_known_as(&mut shop, &keys, end).await;
+    }
+    let keys = "SELECT COUNT(DISTINCT msg_key) FROM message_process_log WHERE topic = 'POINTS_GRANT' AND outcome = 0";
+    assert_eq!(shop.count(keys).await, 2);
+}
+
+/// Events that the group knows, with a tag or properties that no column holds: handled at once, and after a retry.
+async fn handles_known_events_that_no_column_holds(mut setup: Setup) {
+    let bad = FailingHandler::default();
+    setup.wrap = bad.setup().wrap;
+    let mut shop = Shop::with(setup, 0).await;
+    for (key, fails) in [("1", false), ("2", true)] {
+        shop.outside_text("POINTS_GRANT", key, &json!({ "userId": "1001", "points": 5 }).to_string());
+        shop.queue(Group::Points).last_mut().unwrap().tag = "t".repeat(100);
+        let key = format!("{key}-properties");
+        shop.outside_text("POINTS_GRANT", &key, &json!({ "userId": "1001", "points": 7 }).to_string());
+        let properties = (0..70).map(|number| (format!("note{number}"), "é".repeat(500)));
+        shop.queue(Group::Points).last_mut().unwrap().properties.extend(properties);
+        if fails {
+            bad.set(Group::Points, &key, Fault::Error);
+        }
+        shop.settle_within(0).await;
+    }
+    let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
+    assert_eq!((&points["balance"], shop.parked().await), (&Value::from(17), 1));
+    bad.heal();
+    shop.settle_within(SOON_MS).await;
+    let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
+    assert_eq!((&points["balance"], shop.parked().await, ends(&shop, 3).await), (&Value::from(24), 0, 0));
+}
+
+#[tokio::test]
+async fn known_events_no_column_holds_are_handled_on_mariadb() {
+    let Some(url) = mariadb_url().await else { return };
+    handles_known_events_that_no_column_holds(Setup { url: Some(url), ..Setup::default() }).await;
+}
+
+#[tokio::test]
+async fn known_events_no_column_holds_are_handled() {
+    handles_known_events_that_no_column_holds(Setup::default()).await;
 }

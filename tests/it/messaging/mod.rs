@@ -8,6 +8,7 @@ mod java_consumer;
 mod java_services;
 #[cfg(feature = "embedded")]
 mod lanes_without_database;
+mod last_resort;
 mod message_api;
 mod message_kinds;
 mod pay_timeout;

@@ -108,6 +108,10 @@ impl Args {
         if let Some(edited) = state.edited(letter) {
             return Ok(edited.to_owned());
         }
+        if let (Some(left), None) = (letter.left_behind(), &self.body) {
+            let text = anyhow::anyhow!("the letter has no body: that of its message is at {}", left.place);
+            return Err(text).help("a replay sends that; to send another one, replace it whole: --body FILE");
+        }
         if self.body.is_some() {
             return Ok(String::from_utf8_lossy(&letter.message.body).into_owned());
         }

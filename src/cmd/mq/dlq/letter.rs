@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::domain::event::Kind;
 use crate::domain::id::unpadded;
 use crate::mq::handler::identity;
+use crate::mq::left_behind::LeftBehind;
+pub use crate::mq::message::LETTER;
+use crate::mq::message::{ALL_KEYS, LEFT_OUT};
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -70,7 +73,10 @@ impl Letter {
         let message = &self.message;
         let property = message.property("eventId");
         let known = match self.kind() {
-            Some(kind) => identity(property, &message.key, &message.body, kind.repeats().unwrap_or(kind)).0,
+            Some(kind) => {
+                let keys = message.property(ALL_KEYS).unwrap_or(&message.key);
+                identity(property, keys, &message.body, kind.repeats().unwrap_or(kind)).0
+            }
             None => property.map(unpadded).filter(|id| !id.is_empty()).map(str::to_owned),
         };
         known.unwrap_or_else(|| message.unique_id.clone())
@@ -111,6 +117,26 @@ impl Letter {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.message.property("dlqReason")
+    }
+
+    /// The body of its message, where that was left behind.
+    #[must_use]
+    pub fn left_behind(&self) -> Option<LeftBehind> {
+        LeftBehind::read(&self.message.body, &self.message.properties)
+    }
+
+    /// Its body again, and the properties of its message that it could not keep.
+    pub fn take_back(&mut self, original: StoredMessage) {
+        self.message.body = original.body;
+        if self.message.property(LEFT_OUT) == Some("*") {
+            self.message.properties.retain(|(name, _)| name != LEFT_OUT);
+            for (name, value) in original.properties {
+                if self.message.property(&name).is_none() {
+                    self.message.properties.push((name, value));
+                }
+            }
+            self.message.key = original.key;
+        }
     }
 
     /// How often it was tried.
@@ -161,10 +187,8 @@ pub fn topics_of_pop(group: &str, topic: &str) -> [String; 2] {
     POP_SEPARATORS.map(|separator| format!("{RETRY_PREFIX}{group}{separator}{topic}"))
 }
 
-/// Property that counts replays; it travels with the message, as do the next two.
+/// Property that counts replays; it travels with the message, as do [`LETTER`] and the next one.
 pub const REPLAYS: &str = "dlqReplays";
-/// Property of a replayed message: where the dead letter lay that it is a copy of.
-pub const LETTER: &str = "dlqLetter";
 /// Property of a replayed or imported message: when its producer made it, epoch ms.
 pub const BORN: &str = "dlqBorn";
 

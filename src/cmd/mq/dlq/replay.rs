@@ -25,8 +25,9 @@ use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::progress;
 use crate::config::Millis;
+use crate::mq::left_behind::{BODY_AT, BODY_LEFT};
 use crate::mq::message::{Delay, Outgoing};
-use crate::mq::rocketmq::{PublishError, RocketMq};
+use crate::mq::rocketmq::{MqError, PublishError, RocketMq};
 use crate::shutdown::Shutdown;
 
 /// How often it is looked whether letters come back.
@@ -281,12 +282,17 @@ impl Run<'_> {
     async fn round(&mut self, shelf: &mut Shelf<'_>, ids: &[LetterId]) -> anyhow::Result<()> {
         let mut letters = Vec::with_capacity(ids.len());
         for id in ids {
-            match shelf.get(id).await? {
-                Some(letter) if self.held.contains(&letter.message.key) => {
-                    self.failed(id, &"held back: an earlier letter of its key was not sent")?;
-                }
-                Some(letter) => letters.push(letter),
-                None => self.failed(id, &"it is not there any more")?,
+            let Some(letter) = shelf.get(id).await? else {
+                self.failed(id, &"it is not there any more")?;
+                continue;
+            };
+            if self.held.contains(&letter.message.key) {
+                self.failed(id, &"held back: an earlier letter of its key was not sent")?;
+                continue;
+            }
+            match self.whole(letter).await {
+                (letter, None) => letters.push(letter),
+                (letter, Some(why)) => self.not_sent(&letter, &why)?,
             }
         }
         let mut messages = Vec::with_capacity(letters.len());
@@ -318,10 +324,7 @@ impl Run<'_> {
                         if let PublishError::NoRoute { topic, .. } = &error {
                             unknown = Some(topic.clone());
                         }
-                        self.failed(&letter.id, &error)?;
-                        if self.args.in_order && !letter.message.key.is_empty() {
-                            self.held.insert(letter.message.key.clone());
-                        }
+                        self.not_sent(letter, &error)?;
                     }
                 }
             }
@@ -337,6 +340,36 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The letter with the body of its message, where that was left behind; or why it cannot be had.
+    async fn whole(&self, mut letter: Letter) -> (Letter, Option<String>) {
+        let Some(left) = letter.left_behind().filter(|_| self.state.edited(&letter).is_none()) else {
+            return (letter, None);
+        };
+        let place = &left.place;
+        let why = match self.mq.message_at(place).await {
+            Ok(Some(message)) if message.body.is_empty() && left.bytes == 0 => String::from(
+                "its message has no body, which RocketMQ cannot carry: give it one with `ruyi mq dlq edit --body`",
+            ),
+            Ok(Some(message)) if left.is_of(&message.body) => {
+                letter.take_back(message);
+                return (letter, None);
+            }
+            Ok(Some(_)) => format!("what is at {place} now is not its message: the SHA-256 is another one"),
+            Ok(None) | Err(MqError::NoBroker) => {
+                format!("its message is not at {place} any more, and the letter has no body")
+            }
+            Err(error) => format!("its message at {place} cannot be read: {error}"),
+        };
+        (letter, Some(why))
+    }
+
+    fn not_sent(&mut self, letter: &Letter, why: &(impl std::fmt::Display + ?Sized)) -> anyhow::Result<()> {
+        if self.args.in_order && !letter.message.key.is_empty() {
+            self.held.insert(letter.message.key.clone());
+        }
+        self.failed(&letter.id, why)
+    }
+
     fn failed(&mut self, id: &LetterId, why: &(impl std::fmt::Display + ?Sized)) -> anyhow::Result<()> {
         self.summary.failed += 1;
         Ok(writeln!(std::io::stderr(), "{id}: {why}")?)
@@ -345,7 +378,7 @@ impl Run<'_> {
     /// The letter as it is, with its event id and all that its producer gave it, and one replay more, to this topic.
     fn outgoing(&self, letter: &Letter, topic: String) -> Outgoing {
         let mut properties = letter.message.properties.clone();
-        properties.retain(|(name, _)| ![REPLAYS, LETTER, BORN].contains(&name.as_str()));
+        properties.retain(|(name, _)| ![REPLAYS, LETTER, BORN, BODY_AT, BODY_LEFT].contains(&name.as_str()));
         properties.push((REPLAYS.to_owned(), (letter.replays() + 1).to_string()));
         properties.push((LETTER.to_owned(), letter.id.to_string()));
         properties.push((BORN.to_owned(), letter.born_ms().to_string()));

@@ -114,6 +114,9 @@ pub(in crate::cmd) struct Whole<'a> {
     properties: BTreeMap<&'a str, &'a str>,
     /// Why the groups of its event cannot read what would be sent; none: they can, or nobody knows the event.
     fault: Option<String>,
+    /// Where the body of its message is, BROKER:QUEUE:OFFSET of TOPIC: a replay sends that, and `body` describes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_at: Option<String>,
     #[schema(value_type = serde_json::Value)]
     body: Body<'a>,
     /// What a replay sends instead.
@@ -258,6 +261,8 @@ pub(super) async fn one(context: &Context, mq: &RocketMq, args: &Show) -> anyhow
     let letter = read::one(mq, &args.group, &args.id).await?;
     let edited = state.edited(&letter).map(str::as_bytes);
     let sent = edited.unwrap_or(&letter.message.body);
+    let left = letter.left_behind();
+    let is_left = left.is_some() && edited.is_none();
     let reader = reader::Reader::of(&context.config);
     let whole = Whole {
         group: &args.group,
@@ -276,7 +281,9 @@ pub(super) async fn one(context: &Context, mq: &RocketMq, args: &Show) -> anyhow
         died: rfc3339(letter.message.stored_ms),
         unique_id: &letter.message.unique_id,
         properties: letter.message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-        fault: letter.kind().and_then(|kind| reader.check(kind, sent).err()),
+        // What would be sent is not here to be read.
+        fault: letter.kind().filter(|_| !is_left).and_then(|kind| reader.check(kind, sent).err()),
+        body_at: left.map(|left| left.place.to_string()),
         body: Body::of(&letter.message.body),
         edited_body: edited.map(Body::of),
     };

@@ -7,6 +7,7 @@ use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_protocol::common::message::message_decoder::decode_message_id;
 
 use super::message_queue;
+use crate::mq::left_behind::Place;
 use crate::mq::message::QueueId;
 use crate::mq::operate::{Page, StoredMessage};
 use crate::mq::rocketmq::frames::restored;
@@ -44,6 +45,17 @@ impl RocketMq {
             _ => next >= end || next <= offset,
         };
         Ok(Page { messages, next, is_end })
+    }
+
+    /// The message that a group of ruyi had from this place; none when it is not there (any more).
+    ///
+    /// # Errors
+    /// [`MqError`] when its broker is away or refuses.
+    pub async fn message_at(&self, place: &Place) -> Result<Option<StoredMessage>, MqError> {
+        let queue = QueueId { topic: self.on_brokers(&place.queue.topic), ..place.queue.clone() };
+        let addr = self.master_of(&queue).await?;
+        let page = self.read_queue(&addr, &queue, place.offset, 1).await?;
+        Ok(page.messages.into_iter().find(|message| message.offset == place.offset))
     }
 
     /// When the first message of a queue at or after `offset` was stored; none when there is none.

@@ -53,14 +53,27 @@ async fn impossible_commands_are_refused_with_their_exit_code() {
     assert!(String::from_utf8_lossy(&bad_line.stderr).contains("line 1 of -"), "{bad_line:?}");
     assert_eq!(journal(&operator).len(), lines, "a refusal is no change");
 
-    // One of three is too large to be sent: the others go, and the exit code tells.
+    // What was on a broker goes there again, whatever is the limit of what is made here.
     let replay = ["mq", "dlq", "replay", &group, "--yes", "--ramp", "0s", "--watch", "0s"];
     let small = [&replay[..], &["--set", "mq.producer.max_message=100KiB"]].concat();
-    let (code, items, stderr) = operator.items_and_code(&small).await;
-    assert_eq!((code, &items[0]["sent"], &items[0]["failed"]), (1, &json!(2), &json!(1)), "{stderr}");
-    assert!(stderr.contains("over the limit"), "{stderr}");
-    let rest = operator.items(&replay).await;
-    assert_eq!((&rest[0]["already"], &rest[0]["sent"]), (&json!(2), &json!(1)));
+    let items = operator.items(&small).await;
+    assert_eq!((&items[0]["sent"], &items[0]["failed"]), (&json!(3), &json!(0)));
+}
+
+/// What the broker does not take is told in its own words: the others go, and the exit code says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_refuses_is_told_as_it_says() {
+    let Some(apache) = apache().await else { return };
+    let plain = Operator::with(&[&format!("mq.namesrv={}", apache.namesrv()), "mq.producer.compress_over=100MiB"]);
+    let group = unique("large-letters");
+    let large = "x".repeat((4 << 20) + 1);
+    let lines = [letter(&group, 1, "one"), letter(&group, 2, &large), letter(&group, 3, "three")].concat();
+    let import = ["mq", "dlq", "import", "-", "--yes", "--output", "json"];
+    let output = plain.run_with(&import, lines.as_bytes()).await;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    assert!(stderr.contains("line 2: the broker refused it (13)"), "{stderr}");
+    assert_eq!(exported(&plain, &group).await.len(), 2);
 }
 
 /// The most memory that a command had, in KiB.

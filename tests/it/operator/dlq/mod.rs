@@ -3,6 +3,7 @@
 mod commands;
 mod edit;
 mod java;
+mod left_behind;
 mod picked;
 mod pop;
 mod replay;
