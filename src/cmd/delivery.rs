@@ -16,6 +16,7 @@ use super::Context;
 use super::parts::{self, Since};
 use crate::db::delivery::log::Filter;
 use crate::db::delivery::{Kind, Status};
+use crate::delivery::Providers;
 use crate::domain::event::Role;
 
 /// Arguments of `ruyi delivery`.
@@ -29,7 +30,8 @@ pub struct Args {
 enum Command {
     /// List outgoing calls, newest first
     ///
-    /// Of every role's database, or of one.
+    /// Of every role's database, or of one. Messages to users (sms, email) go where notices.sms and notices.email say when
+    /// they are sent: shown is where that is by the configuration of this command.
     #[command(
         after_help = "Examples:\n  ruyi delivery list --state dead\n  ruyi delivery list --kind merchant --target shop.example:443 --since 1h --output jsonl\n  ruyi delivery list --order 382402245859213314"
     )]
@@ -94,11 +96,12 @@ struct Which {
 }
 
 impl Which {
-    fn filter(&self, now_ms: i64) -> Filter {
+    fn filter(&self, now_ms: i64, providers: &Providers) -> Filter {
         Filter {
             kinds: self.kind.map(|kind| vec![kind]),
             status: self.state,
             target: self.target.clone(),
+            elsewhere: self.target.as_deref().map(|target| providers.going_to(target)).unwrap_or_default(),
             since_ms: self.since.map(|since| since.at_ms(now_ms)),
             order_id: self.order,
         }

@@ -1,9 +1,10 @@
-//! The statements that loops run all the time, whether there is work or not: a test looks at what they read over a long
-//! history.
+//! The statements that loops run all the time, whether there is work or not, and those that a request or a message runs:
+//! a test looks at what they read over a long history.
 
 use super::delivery::{self, Kind, held};
 use super::sql::Val;
-use super::{orders, outbox, retry};
+use super::{merchants, node, order_view, orders, outbox, payments, retry, stock};
+use crate::domain::id::first_id_of;
 use crate::vals;
 
 /// A statement as it is run.
@@ -22,6 +23,9 @@ pub struct Hot {
 pub fn statements(now_ms: i64) -> Vec<Hot> {
     let hot = |name, text: &str, vals| Hot { name, text: text.to_owned(), vals };
     let kinds = [Kind::ChannelSubmit, Kind::ChannelRefund, Kind::ChannelQuery, Kind::Merchant];
+    let (of_user, of_user_vals) = order_view::of_user(1, 16);
+    let of_term = format!("{} IN (?)", order_view::OF_TERM);
+    let submit = Kind::ChannelSubmit as i64;
     vec![
         hot("calls that are due", &delivery::due_text(&kinds), vals![now_ms, 256_i64]),
         hot("the next call", &delivery::next_due_text(&kinds), vals![delivery::GIVEN_UP]),
@@ -33,5 +37,18 @@ pub fn statements(now_ms: i64) -> Vec<Hot> {
         hot("the next message", retry::NEXT_DUE, vals!["g"]),
         hot("orders that are due", orders::DUE, vals![now_ms, 256_i64]),
         hot("the next order", orders::NEXT_DUE, vals![]),
+        hot("rows that wait for a broker", outbox::OF_TIME, vals![outbox::HELD, 256_i64]),
+        hot("the count of rows that are due", outbox::COUNT_DUE, vals![now_ms, outbox::COUNTED]),
+        hot("the count of rows that wait for a broker", outbox::COUNT_OF_TIME, vals![outbox::HELD, outbox::COUNTED]),
+        hot("groups with parked messages", retry::NEXT_GROUP, vals![""]),
+        hot("the count of parked messages", retry::COUNT_OPEN, vals!["g", outbox::COUNTED]),
+        hot("levels that are to be told", stock::SYNC_DUE, vals!["", now_ms, 256_i64]),
+        hot("the level that waits the longest", stock::SYNC_OLDEST, vals![]),
+        hot("the next submission", payments::FIRST_SUBMISSION, vals![first_id_of(now_ms, 0), i64::MAX, submit]),
+        hot("the lease of a node number", node::RENEW, vals![now_ms, 1_i64, "nobody"]),
+        hot("orders of a user", &of_user, of_user_vals),
+        hot("orders with a SKU", order_view::WITH_TERM, vals!["sku:tea", i64::MAX, 8_i64]),
+        hot("which orders have a SKU", &of_term, vals!["sku:tea", 1_i64]),
+        hot("who is told at an address", merchants::WITH_URL, vals!["https://shop.example/1"]),
     ]
 }

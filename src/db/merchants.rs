@@ -172,12 +172,15 @@ pub async fn page(conn: &mut AnyConnection, after: i64, limit: i64) -> Result<Ve
     sql::fetch(conn, text, vals![after, limit]).await?.iter().map(from_row).collect()
 }
 
-/// The merchants that are told at this address.
+/// Who is told at an address, two of them at most: binds the address.
+pub(super) const WITH_URL: &str = "SELECT id FROM merchant WHERE notify_url = ? ORDER BY id LIMIT 2";
+
+/// The merchants that are told at this address; of several only two.
 ///
 /// # Errors
 /// The database's.
 pub async fn with_url(conn: &mut AnyConnection, url: &str) -> Result<Vec<i64>, DbError> {
-    let rows = sql::fetch(conn, "SELECT id FROM merchant WHERE notify_url = ? ORDER BY id LIMIT 2", vals![url]).await?;
+    let rows = sql::fetch(conn, WITH_URL, vals![url]).await?;
     rows.iter().map(|row| row.int(0)).collect()
 }
 

@@ -67,6 +67,9 @@ async fn take(tx: &mut Tx, owner: &str, first: i64) -> Result<(i64, i64), DbErro
     Ok((node, now_ms))
 }
 
+/// Renews a lease: binds its end, the number and the owner.
+pub(super) const RENEW: &str = "UPDATE node_lease SET lease_until = ? WHERE node = ? AND owner = ?";
+
 /// Renews the lease; false when it was lost to another owner.
 ///
 /// # Errors
@@ -80,8 +83,7 @@ pub async fn renew(db: &Db, owner: &str) -> Result<bool, DbError> {
             Box::pin(async move {
                 // Never earlier than before, whatever the clock does: ids up to then may have been given out.
                 let until_ms = until_ms.max(tx.now_ms() + LEASE_MS);
-                let text = "UPDATE node_lease SET lease_until = ? WHERE node = ? AND owner = ?";
-                Ok((sql::execute(tx, text, vals![until_ms, node, owner]).await? == 1).then_some(until_ms))
+                Ok((sql::execute(tx, RENEW, vals![until_ms, node, owner]).await? == 1).then_some(until_ms))
             })
         })
         .await?;

@@ -1,5 +1,7 @@
 //! `order_view` and `order_view_term`: the newest that ORDER_DATA_SYNC told of each order, to be searched.
 
+mod walk;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::AnyConnection;
@@ -14,15 +16,19 @@ use crate::domain::money::Money;
 use crate::domain::order::{Outcome, Status};
 use crate::vals;
 
+pub(super) use walk::OF_TERM;
+
 /// How many characters of a remark it is found by.
 pub const REMARK_TERM: usize = 64;
 /// So many orders are looked at for one beginning of a remark; for more it has to be said longer.
 pub const MOST: usize = 10_000;
-/// Orders found by a SKU that are read at once.
-const STEP: usize = 256;
-
 const COLUMNS: &str = "id, order_no, user_id, status, outcome, version, total_amount, currency, merchant_id, channel_id, \
     remark, cancel_reason, created_at, updated_at";
+
+/// What reads orders, up to its conditions.
+fn select() -> String {
+    format!("SELECT {COLUMNS} FROM order_view WHERE ")
+}
 
 fn from_row(row: &AnyRow) -> Result<OrderDataSync, DbError> {
     let id = row.int(0)?;
@@ -136,8 +142,8 @@ pub async fn replace(tx: &mut Tx, order: &OrderDataSync, seen: Option<i64>) -> R
 /// # Errors
 /// The database's.
 pub async fn get(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<OrderDataSync>, DbError> {
-    let before = format!("SELECT {COLUMNS} FROM order_view WHERE id");
-    let rows = sql::select_in(conn, &before, "", &[], ids.into_iter().map(Val::Int).collect()).await?;
+    let rows =
+        sql::select_in(conn, &format!("{}id", select()), "", &[], ids.into_iter().map(Val::Int).collect()).await?;
     rows.iter().map(from_row).collect()
 }
 
@@ -171,6 +177,12 @@ impl Search {
     }
 }
 
+/// What reads the newest orders of a user before one of them, and what is bound.
+pub(super) fn of_user(user_id: i64, limit: i64) -> (String, Vec<Val>) {
+    let search = Search { user_id: Some(user_id), ..Search::default() };
+    search.wanted(i64::MAX).statement(&select(), limit)
+}
+
 /// What a search came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -185,49 +197,29 @@ pub enum Found {
 /// # Errors
 /// The database's.
 pub async fn search(conn: &mut AnyConnection, search: &Search) -> Result<Found, DbError> {
-    let select = format!("SELECT {COLUMNS} FROM order_view WHERE ");
     let Some(text) = &search.text else {
-        let found = search.wanted(search.before_id).newest(conn, &select, search.limit, from_row).await?;
+        let found = search.wanted(search.before_id).newest(conn, &select(), search.limit, from_row).await?;
         return Ok(Found::Orders(found));
     };
-    let by_sku = sku_term(text);
+    let term = sku_term(text);
     let remarks = by_remark(conn, text).await?;
-    if remarks.len() > MOST && with_term(conn, &by_sku, search.before_id, 1).await?.is_empty() {
+    if remarks.len() > MOST && with_term(conn, &term, search.before_id, 1).await?.is_empty() {
         return Ok(Found::TooMany);
     }
     let mut others: BTreeSet<i64> = if remarks.len() > MOST { BTreeSet::new() } else { remarks };
     let number = text.to_uppercase();
     others.extend(number.strip_prefix("RY").unwrap_or(&number).parse::<i64>().ok());
-    let (mut found, mut before) = (Vec::new(), search.before_id);
-    let enough = usize::try_from(search.limit).unwrap_or(0);
-    while found.len() < enough {
-        let some = with_term(conn, &by_sku, before, STEP).await?;
-        let more = others.range(..before).rev().take(STEP).copied().collect::<Vec<_>>();
-        // Down to here both are complete.
-        let ends = [&some, &more].map(|ids| if ids.len() == STEP { ids.last().copied().unwrap_or(0) } else { 0 });
-        let floor = ends.into_iter().max().unwrap_or(0);
-        let ids: BTreeSet<i64> = some.into_iter().chain(more).filter(|id| *id >= floor).collect();
-        let filters = search.wanted(before);
-        let head = format!("{select}{} AND id", filters.text);
-        let keys = ids.into_iter().map(Val::Int).collect();
-        let rows = sql::select_in(conn, &head, "", &filters.vals, keys).await?;
-        let mut rows = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
-        rows.sort_by_key(|row| std::cmp::Reverse(row.order_id));
-        found.extend(rows);
-        before = floor;
-        if floor == 0 {
-            break;
-        }
-    }
-    found.truncate(enough);
-    Ok(Found::Orders(found))
+    walk::both_ways(conn, search, &walk::Matching { term, others }).await.map(Found::Orders)
 }
+
+/// Orders with a term, newest first: binds the term, the order that is not reached any more, and how many.
+pub(super) const WITH_TERM: &str =
+    "SELECT order_id FROM order_view_term WHERE term = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?";
 
 /// Orders with a term, newest first.
 async fn with_term(conn: &mut AnyConnection, term: &str, before: i64, limit: usize) -> Result<Vec<i64>, DbError> {
-    let text = "SELECT order_id FROM order_view_term WHERE term = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    sql::fetch(conn, text, vals![term, before, limit]).await?.iter().map(|row| row.int(0)).collect()
+    sql::fetch(conn, WITH_TERM, vals![term, before, limit]).await?.iter().map(|row| row.int(0)).collect()
 }
 
 /// Orders whose remark begins so; one more than [`MOST`]: there are too many.

@@ -309,6 +309,9 @@ pub async fn hold(conn: &mut AnyConnection, ids: &[i64]) -> Result<(), DbError> 
     sql::execute_in(conn, set, " AND status = 0", &[Val::Int(HELD)], keys).await.map(|_| ())
 }
 
+/// Rows of one time, as they lie in the index, which is as they were written: binds the time and how many.
+pub(super) const OF_TIME: &str = "SELECT id FROM message_record WHERE next_at = ? LIMIT ?";
+
 /// Rows that one [`release`] makes due.
 pub const RELEASED: u64 = 1024;
 
@@ -318,9 +321,7 @@ pub const RELEASED: u64 = 1024;
 /// # Errors
 /// The database's.
 pub async fn release(conn: &mut AnyConnection) -> Result<u64, DbError> {
-    // Rows of one time lie in the index as they were written.
-    let text = "SELECT id FROM message_record WHERE next_at = ? LIMIT ?";
-    let rows = sql::fetch(conn, text, vals![HELD, RELEASED.cast_signed()]).await?;
+    let rows = sql::fetch(conn, OF_TIME, vals![HELD, RELEASED.cast_signed()]).await?;
     let ids = rows.iter().map(|row| row.int(0).map(Val::Int)).collect::<Result<Vec<_>, _>>()?;
     let set = "UPDATE message_record SET next_at = created_at WHERE next_at = ? AND id";
     sql::execute_in(conn, set, "", &[Val::Int(HELD)], ids).await
@@ -340,8 +341,7 @@ pub async fn oldest_held(conn: &mut AnyConnection) -> Result<Option<OutboxRow>, 
 /// # Errors
 /// The database's.
 pub async fn any_held(conn: &mut AnyConnection) -> Result<bool, DbError> {
-    let text = "SELECT id FROM message_record WHERE next_at = ? LIMIT 1";
-    Ok(sql::fetch_one(conn, text, vals![HELD]).await?.is_some())
+    Ok(sql::fetch_one(conn, OF_TIME, vals![HELD, 1_i64]).await?.is_some())
 }
 
 /// Takes an event back that has not been sent yet.
@@ -373,16 +373,34 @@ pub async fn cancel_by_key(conn: &mut AnyConnection, topic: &str, keys: Vec<Stri
     sql::execute_in(conn, before, " AND status = 0", &[Val::from(topic)], keys).await
 }
 
-/// Rows that wait to be sent and are due or held, and when the oldest of them was written.
+/// So many rows that wait are counted, in a database: a gauge that read a whole backlog every few seconds would slow down
+/// what clears it.
+pub const COUNTED: i64 = 10_000;
+
+/// How many rows are due, and when the oldest of them was written: binds the time and how many are counted.
+pub(super) const COUNT_DUE: &str = "SELECT COUNT(*), MIN(created_at) FROM (SELECT created_at FROM message_record \
+                                    WHERE next_at <= ? ORDER BY next_at LIMIT ?) AS counted";
+
+/// As [`COUNT_DUE`], of one time.
+pub(super) const COUNT_OF_TIME: &str = "SELECT COUNT(*), MIN(created_at) FROM (SELECT created_at FROM message_record \
+                                        WHERE next_at = ? LIMIT ?) AS counted";
+
+/// Rows that wait to be sent and are due or held, up to [`COUNTED`], and when the oldest of those that were counted was
+/// written: they are counted in the order in which they fall due.
 ///
 /// # Errors
 /// The database's.
 pub async fn pending(conn: &mut AnyConnection, now_ms: i64) -> Result<(i64, Option<i64>), DbError> {
-    let text = "SELECT COUNT(*), MIN(created_at) FROM message_record WHERE next_at <= ? OR next_at = ?";
-    match sql::fetch_one(conn, text, vals![now_ms + HEAD_START_MS, HELD]).await? {
-        Some(row) => Ok((row.int(0)?, row.maybe_int(1)?)),
-        None => Ok((0, None)),
+    let (mut rows, mut oldest): (i64, Option<i64>) = (0, None);
+    for (text, at_ms) in [(COUNT_DUE, now_ms + HEAD_START_MS), (COUNT_OF_TIME, HELD)] {
+        // The first one that is held is the oldest of them, so it is looked at in any case.
+        let left = (COUNTED - rows).max(1);
+        if let Some(row) = sql::fetch_one(conn, text, vals![at_ms, left]).await? {
+            rows += row.int(0)?;
+            oldest = oldest.into_iter().chain(row.maybe_int(1)?).min();
+        }
     }
+    Ok((rows.min(COUNTED), oldest))
 }
 
 /// Rows that should have been sent by now, and since when the first of them should have been: a delayed one since it

@@ -177,14 +177,17 @@ pub async fn of_order(conn: &mut AnyConnection, order_id: i64) -> Result<Option<
     sql::fetch_one(conn, text, vals![order_id]).await?.as_ref().map(from_row).transpose()
 }
 
+/// The first call of a kind in a range of ids: binds its beginning, its end and the kind. The sign keeps SQLite from the
+/// index by kind, by which it would read every submission there ever was.
+pub(super) const FIRST_SUBMISSION: &str =
+    "SELECT id FROM delivery WHERE id >= ? AND id < ? AND +kind = ? ORDER BY id LIMIT 1";
+
 /// The first submission to a channel with an id in this range, its end excluded.
 ///
 /// # Errors
 /// The database's.
 pub async fn first_submission(conn: &mut AnyConnection, from: i64, until: i64) -> Result<Option<i64>, DbError> {
-    // The sign keeps SQLite from the index by kind, by which it would read every submission there ever was.
-    let text = "SELECT id FROM delivery WHERE id >= ? AND id < ? AND +kind = ? ORDER BY id LIMIT 1";
-    let row = sql::fetch_one(conn, text, vals![from, until, Call::ChannelSubmit as i64]).await?;
+    let row = sql::fetch_one(conn, FIRST_SUBMISSION, vals![from, until, Call::ChannelSubmit as i64]).await?;
     row.map(|row| row.int(0)).transpose()
 }
 

@@ -7,6 +7,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::claim::{self, Claim};
+use super::outbox::COUNTED;
 use super::sql::{self, Columns, Val};
 use super::walk::{self, Walk};
 use super::{DbError, Dialect, Tx};
@@ -294,11 +295,26 @@ pub async fn waiting_of(conn: &mut AnyConnection, group: &str) -> Result<(i64, O
     }
 }
 
-/// Messages that wait, over all groups.
+/// The next group: binds the one before.
+pub(super) const NEXT_GROUP: &str = "SELECT MIN(consumer_group) FROM message_retry_log WHERE consumer_group > ?";
+
+/// How many messages of a group wait: binds the group and how many are counted. A key is never smaller than no text.
+pub(super) const COUNT_OPEN: &str = "SELECT COUNT(*) FROM (SELECT open_key FROM message_retry_log \
+                                     WHERE consumer_group = ? AND open_key >= '' LIMIT ?) AS counted";
+
+/// Messages that wait, over all groups, up to [`COUNTED`].
 ///
 /// # Errors
 /// The database's.
 pub async fn waiting(conn: &mut AnyConnection) -> Result<i64, DbError> {
-    let text = "SELECT COUNT(*) FROM message_retry_log WHERE open_key IS NOT NULL";
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(0), |row| row.int(0))
+    let (mut group, mut waiting) = (String::new(), 0);
+    // From one group to the next in the index, over all that they have handled.
+    while waiting < COUNTED {
+        let next = sql::fetch_one(conn, NEXT_GROUP, vals![&group]).await?;
+        let Some(next) = next.map_or(Ok(None), |row| row.maybe_text(0))? else { break };
+        let row = sql::fetch_one(conn, COUNT_OPEN, vals![&next, COUNTED - waiting]).await?;
+        waiting += row.map_or(Ok(0), |row| row.int(0))?;
+        group = next;
+    }
+    Ok(waiting)
 }

@@ -131,6 +131,13 @@ pub async fn step_over(tx: &mut Tx, sku: &str, version: i64) -> Result<(), DbErr
     sql::execute(tx, text, vals![version, now_ms, sku]).await.map(|_| ())
 }
 
+/// What is to be told: binds the SKU before, the time of being told last, and how many.
+pub(super) const SYNC_DUE: &str =
+    "SELECT sku FROM stock WHERE sync_due = 1 AND sku > ? AND synced_at < ? ORDER BY sku LIMIT ?";
+
+/// What waits the longest to be told again.
+pub(super) const SYNC_OLDEST: &str = "SELECT MIN(synced_at) FROM stock WHERE sync_due = 1";
+
 /// SKUs whose level has changed since it was told, and was told last before `told_before`, epoch ms; in SKU order, the
 /// first `limit` after `after`.
 ///
@@ -142,8 +149,7 @@ pub async fn sync_due(
     after: &str,
     limit: i64,
 ) -> Result<Vec<String>, DbError> {
-    let text = "SELECT sku FROM stock WHERE sync_due = 1 AND sku > ? AND synced_at < ? ORDER BY sku LIMIT ?";
-    sql::fetch(conn, text, vals![after, told_before, limit]).await?.iter().map(|row| row.text(0)).collect()
+    sql::fetch(conn, SYNC_DUE, vals![after, told_before, limit]).await?.iter().map(|row| row.text(0)).collect()
 }
 
 /// When the level that waits the longest to be told again was told last, epoch ms; `None` when none has changed.
@@ -151,8 +157,7 @@ pub async fn sync_due(
 /// # Errors
 /// The database's.
 pub async fn sync_oldest(conn: &mut AnyConnection) -> Result<Option<i64>, DbError> {
-    let text = "SELECT MIN(synced_at) FROM stock WHERE sync_due = 1";
-    sql::fetch_one(conn, text, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
+    sql::fetch_one(conn, SYNC_OLDEST, vec![]).await?.map_or(Ok(None), |row| row.maybe_int(0))
 }
 
 /// Those of `skus` that nobody has told of since they were found by [`sync_due`], locked, and marked as told now.

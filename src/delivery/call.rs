@@ -53,6 +53,8 @@ pub(super) struct Caller {
 #[derive(Clone, Debug)]
 pub(super) struct Made {
     pub call: Delivery,
+    /// Host and port that it went to.
+    pub target: Arc<str>,
     pub started_at: i64,
     pub duration_ms: i64,
     pub http_status: Option<i64>,
@@ -93,10 +95,16 @@ impl Caller {
     /// Makes one attempt.
     pub async fn make(self, call: Delivery) -> Made {
         let (started_at, started) = (self.db.clock().now_ms(), Instant::now());
+        let target = self.targets.of(&call);
         let attempt = self.attempt(&call).await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let Attempt { http_status, outcome, request, answer, said, unsure } = attempt;
-        Made { call, started_at, duration_ms, http_status, outcome, request, answer, said, unsure }
+        Made { call, target, started_at, duration_ms, http_status, outcome, request, answer, said, unsure }
+    }
+
+    /// Where it makes them.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
     }
 
     async fn attempt(&self, call: &Delivery) -> Attempt {

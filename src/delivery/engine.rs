@@ -337,7 +337,7 @@ impl Engine {
     /// What a call says about its endpoint. This process itself is never left alone.
     fn learn(&mut self, made: &Made) {
         let (endpoint, now_ms) = (Endpoint::of(&made.call), self.db.clock().now_ms());
-        let (number, target) = (endpoint.number, &endpoint.target);
+        let (number, target) = (endpoint.number, &made.target);
         if made.outcome.is_answer() {
             if self.breakers.answered(number) {
                 tracing::info!(%target, reference = made.call.reference, "an endpoint answers again");

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::record::{Effects, Settled, Verdict};
-use crate::db::delivery::log;
+use super::target::Targets;
+use crate::db::delivery::{Delivery, log};
 use crate::db::{Db, DbError};
 
 /// Makes these calls due now; which ones there were. What was delivered already is sent with the same idempotency key:
@@ -30,8 +31,13 @@ pub async fn cancel(db: &Db, ids: Vec<i64>, why: &str, effects: Effects) -> Resu
         let (ids, why, effects) = (ids.to_vec(), why.clone(), Arc::clone(&effects));
         Box::pin(async move {
             let calls = log::cancel(tx, ids, &why).await?;
-            let settled =
-                |call| Settled { delivery: call, verdict: Verdict::Canceled, error: Some(why.clone()), said: None };
+            let settled = |call: Delivery| Settled {
+                target: Targets::name(&call.url),
+                delivery: call,
+                verdict: Verdict::Canceled,
+                error: Some(why.clone()),
+                said: None,
+            };
             let settled: Vec<Settled> = calls.into_iter().map(settled).collect();
             if !settled.is_empty() {
                 effects(tx, &settled).await?;

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use url::Url;
 
+use super::target::Targets;
 use crate::domain::call::Kind;
 
 /// What stands for a secret.
@@ -59,6 +60,13 @@ const SECRET_NAMES: [&str; 15] = [
 /// A request as people may see it.
 pub(super) fn request(kind: Kind, address: &str, headers: &HeaderMap, text: &str) -> String {
     format!("POST {}\n{}\n{}", url(kind, address), self::headers(headers), body(text))
+}
+
+/// Host and port that a [`request`] on record went to; none where the record does not say.
+#[must_use]
+pub fn sent_to(request: &str) -> Option<String> {
+    let (_, address) = request.lines().next()?.split_once(' ')?;
+    Some(Targets::name(address).to_string())
 }
 
 /// An answer as people may see it.
@@ -217,5 +225,8 @@ mod tests {
         let text = request(Kind::Merchant, "http://a.example/n", &sent, "{}");
         assert!(text.contains("webhook-id: m1\n") && text.contains("webhook-signature: ***\n"), "{text}");
         assert!(!text.contains("abc"), "{text}");
+        assert_eq!(sent_to(&text).as_deref(), Some("a.example:80"));
+        assert_eq!(sent_to("MAIL smtp://mail.example:25\nto: ***").as_deref(), Some("mail.example:25"));
+        assert_eq!(sent_to(MASK), None);
     }
 }

@@ -48,6 +48,8 @@ pub enum Said {
 pub struct Settled {
     /// The call; `attempts` counts the last one as well.
     pub delivery: Delivery,
+    /// Host and port that it went to.
+    pub target: Arc<str>,
     /// How it ended.
     pub verdict: Verdict,
     /// Why, unless it was delivered.
@@ -64,7 +66,7 @@ impl Settled {
             kind: call.kind.name().to_owned(),
             reference: call.reference.clone(),
             business_id: call.order_id.to_string(),
-            target: Targets::name(&call.url).to_string(),
+            target: self.target.to_string(),
             retry_count: call.attempts,
             error_message: why,
             alert_time: tx.now_ms(),
@@ -173,7 +175,8 @@ pub async fn record_answers(
         let Reading { outcome, said, unsure } = answer::read(targets, &one.call, answer, now_ms);
         let (duration_ms, http_status) = (now_ms - one.started_at, Some(i64::from(one.status.as_u16())));
         let Answered { call, started_at, .. } = one;
-        Made { call, started_at, duration_ms, http_status, outcome, request: None, answer: None, said, unsure }
+        let (target, request, answer) = (targets.of(&call), None, None);
+        Made { call, target, started_at, duration_ms, http_status, outcome, request, answer, said, unsure }
     });
     let schedules = Arc::new(Schedules::of(config));
     record(db, Arc::new(made.collect()), schedules, effects).await.map(|_| ())
@@ -206,6 +209,7 @@ async fn record_in(
         };
         settled.extend(verdict.map(|verdict| Settled {
             delivery: one.call.clone(),
+            target: Arc::clone(&made.target),
             verdict,
             error: one.error.clone(),
             said: made.said.clone(),

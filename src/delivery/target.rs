@@ -181,6 +181,11 @@ impl Targets {
         &self.0.senders
     }
 
+    /// Host and port that a call goes to now.
+    pub(super) fn of(&self, call: &Delivery) -> Arc<str> {
+        self.senders().providers().target(call.kind, &call.url)
+    }
+
     /// Judges an address that a user gives, as far as it can be judged without asking for its name.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::databases::Database;
 use super::wiring::effects;
 use super::{Plan, StartError, gauges, standing};
 use crate::config::Config;
-use crate::delivery::Targets;
+use crate::delivery::{Providers, Targets};
 use crate::domain::event::Role;
 use crate::http::{App, Auth, Limits, ReadyCheck};
 use crate::mq::Broker;
@@ -47,7 +47,8 @@ pub(super) fn app(
     }
     if plan.work.api {
         let databases = databases.iter().map(|database| (database.db.clone(), database.roles.clone())).collect();
-        let state = deliveries::State { databases, effects: effects(config) };
+        let providers = Providers::new(&config.notices);
+        let state = deliveries::State { databases, effects: effects(config), providers };
         api = api.merge(deliveries::router(state, &auth));
     }
     Ok(App {

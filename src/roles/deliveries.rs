@@ -12,7 +12,7 @@ use crate::config::Scope;
 use crate::db::delivery::log::{self, Filter, Logged};
 use crate::db::delivery::{self, Kind, Status};
 use crate::db::{Db, DbError};
-use crate::delivery::{Effects, Targets, mask};
+use crate::delivery::{Effects, Providers, mask};
 use crate::domain::event::Role;
 use crate::domain::id::parse_id;
 use crate::http::{ApiJson, Auth, Caller, Problem, guarded, require, require_any};
@@ -27,6 +27,8 @@ pub struct State {
     pub databases: Vec<(Db, Vec<Role>)>,
     /// See [`Effects`].
     pub effects: Effects,
+    /// Where messages to users go.
+    pub providers: Providers,
 }
 
 /// The routes.
@@ -102,7 +104,7 @@ struct CallView {
     reference: String,
     /// The order that it is about; 0: none.
     order_id: String,
-    /// Host and port.
+    /// Host and port that it goes to now.
     target: String,
     /// Attempts made.
     attempts: i64,
@@ -116,13 +118,13 @@ struct CallView {
     created_at: i64,
 }
 
-impl From<Logged> for CallView {
-    fn from(call: Logged) -> Self {
+impl CallView {
+    fn of(call: Logged, providers: &Providers) -> Self {
         Self {
             id: call.id.to_string(),
             kind: call.kind.name(),
             state: call.status.name(),
-            target: Targets::name(&mask::url(call.kind, &call.url)).to_string(),
+            target: providers.target(call.kind, &call.url).to_string(),
             reference: call.reference,
             order_id: call.order_id.to_string(),
             attempts: call.attempts,
@@ -161,6 +163,7 @@ async fn list(
     let filter = Filter {
         kinds: Some(kinds.filter(|kind| may_see(&caller, *kind)).collect()),
         status: self::named("state", query.state.as_deref(), Status::from_name)?,
+        elsewhere: target.as_deref().map(|target| state.providers.going_to(target)).unwrap_or_default(),
         target,
         since_ms: query.since,
         order_id: id("orderId", query.order_id.as_deref())?,
@@ -173,7 +176,8 @@ async fn list(
     calls.sort_unstable_by_key(|call| std::cmp::Reverse(call.id));
     calls.truncate(usize::try_from(limit).unwrap_or(0));
     let next = reply::next(&calls, limit, |call| call.id.to_string());
-    Ok(Json(CallPage { items: calls.into_iter().map(CallView::from).collect(), next }))
+    let items = calls.into_iter().map(|call| CallView::of(call, &state.providers)).collect();
+    Ok(Json(CallPage { items, next }))
 }
 
 fn id(field: &'static str, text: Option<&str>) -> Result<Option<i64>, Problem> {
@@ -196,6 +200,9 @@ struct AttemptView {
     attempt: i64,
     /// When it began, epoch ms.
     started_at: i64,
+    /// Host and port that it went to; missing where nothing was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
     /// How long it took.
     duration_ms: i64,
     /// Status of the answer.
@@ -218,7 +225,7 @@ struct AttemptView {
 struct WholeView {
     #[serde(flatten)]
     call: CallView,
-    /// Where to, without secrets.
+    /// Where it goes now, without secrets.
     url: String,
     /// What is sent, without secrets.
     body: String,
@@ -245,14 +252,16 @@ async fn show(
     let tried = tried.into_iter().map(|one| AttemptView {
         attempt: one.attempt,
         started_at: one.started_at,
+        target: one.request.as_deref().and_then(mask::sent_to),
         duration_ms: one.duration_ms,
         http_status: one.http_status,
         error: one.error,
         request: one.request,
         answer: one.answer,
     });
-    let (url, body) = (mask::url(call.kind, &call.url), mask::body(&body));
-    Ok(Json(WholeView { url, body, tried: tried.collect(), call: call.into() }))
+    let (url, body) = (state.providers.shown(call.kind, &call.url), mask::body(&body));
+    let call = CallView::of(call, &state.providers);
+    Ok(Json(WholeView { url, body, tried: tried.collect(), call }))
 }
 
 /// The call and its database; 404 where the caller may not see it.
@@ -287,7 +296,7 @@ async fn resend(
     if crate::delivery::resend(db, vec![call.id]).await.map_err(|error| from_db(&error))?.is_empty() {
         return Err(Problem::conflict("this refund has failed: ask for it anew"));
     }
-    again(db, call.id).await
+    again(db, call.id, &state.providers).await
 }
 
 /// Why a call is taken back.
@@ -317,11 +326,11 @@ async fn cancel(
         return Err(Problem::conflict(format!("the call is not taken back: {why}")));
     }
     tracing::info!(delivery_id = call.id, by = &*caller.name, "call taken back by hand");
-    again(db, call.id).await
+    again(db, call.id, &state.providers).await
 }
 
-async fn again(db: &Db, id: i64) -> Result<Json<CallView>, Problem> {
+async fn again(db: &Db, id: i64, providers: &Providers) -> Result<Json<CallView>, Problem> {
     let read = async { log::of_ids(&mut *db.read().await?, vec![id]).await };
     let call = read.await.map_err(|error| from_db(&error))?.pop();
-    call.map(|call| Json(call.into())).ok_or_else(|| Problem::not_found("the call is gone"))
+    call.map(|call| Json(CallView::of(call, providers))).ok_or_else(|| Problem::not_found("the call is gone"))
 }

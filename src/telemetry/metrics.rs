@@ -60,9 +60,18 @@ impl Metrics {
                 "One transaction of a lane.",
                 &["topic", "group"],
             )?,
-            outbox_pending: gauge("ruyi_outbox_pending", "Outbox rows not sent yet.")?,
-            outbox_oldest_age: gauge("ruyi_outbox_oldest_age_seconds", "Age of the oldest outbox row not sent yet.")?,
-            retry_pending: gauge("ruyi_retry_pending", "Messages parked for a retry.")?,
+            outbox_pending: gauge(
+                "ruyi_outbox_pending",
+                "Outbox rows not sent yet; of each database 10000 at most are counted.",
+            )?,
+            outbox_oldest_age: gauge(
+                "ruyi_outbox_oldest_age_seconds",
+                "Age of the oldest outbox row not sent yet, of those that are counted.",
+            )?,
+            retry_pending: gauge(
+                "ruyi_retry_pending",
+                "Messages parked for a retry; of each database 10000 at most are counted.",
+            )?,
             clock_skew: gauge(
                 "ruyi_clock_skew_seconds",
                 "How far the clock of the database is ahead of that of this machine; its time counts.",

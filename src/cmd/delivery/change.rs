@@ -15,7 +15,7 @@ use crate::cmd::parts::{Newest, Part, close, open};
 use crate::cmd::{Context, Failed, Usage, journal};
 use crate::db::delivery::Status;
 use crate::db::delivery::log::{self, Logged};
-use crate::delivery::{cancel, resend};
+use crate::delivery::{Providers, cancel, resend};
 use crate::process;
 use crate::shutdown::Shutdown;
 
@@ -168,7 +168,7 @@ async fn plan<'a>(
         }
     };
     if args.ids.is_empty() {
-        let filter = args.which.filter(context.clock.now_ms());
+        let filter = args.which.filter(context.clock.now_ms(), &Providers::new(&context.config.notices));
         let any_status = filter.status.is_none();
         let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, i64::MAX);
         let mut left = args.limit;

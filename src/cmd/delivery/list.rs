@@ -11,7 +11,7 @@ use crate::cmd::Context;
 use crate::cmd::journal::rfc3339;
 use crate::cmd::parts::{Newest, Part, close, open};
 use crate::db::delivery::log::Logged;
-use crate::delivery::{Targets, mask};
+use crate::delivery::Providers;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,7 +39,7 @@ pub(in crate::cmd) struct Row {
     pub reference: String,
     /// The order that it is about; 0: none.
     pub order: String,
-    /// Host and port.
+    /// Host and port that it goes to now; where it went stands at each attempt.
     pub target: String,
     /// Attempts made.
     pub attempts: i64,
@@ -54,14 +54,14 @@ pub(in crate::cmd) struct Row {
 }
 
 impl Row {
-    pub(super) fn of(call: &Logged, roles: &str) -> Self {
+    pub(super) fn of(call: &Logged, roles: &str, providers: &Providers) -> Self {
         Self {
             id: call.id.to_string(),
             kind: call.kind.name(),
             state: call.status.name(),
             reference: call.reference.clone(),
             order: call.order_id.to_string(),
-            target: Targets::name(&mask::url(call.kind, &call.url)).to_string(),
+            target: providers.target(call.kind, &call.url).to_string(),
             attempts: call.attempts,
             created: rfc3339(call.created_at),
             due: call.next_at.map(rfc3339),
@@ -79,7 +79,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCo
 }
 
 async fn list(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Result<ExitCode> {
-    let filter = args.which.filter(context.clock.now_ms());
+    let providers = Providers::new(&context.config.notices);
+    let filter = args.which.filter(context.clock.now_ms(), &providers);
     let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, args.before.unwrap_or(i64::MAX));
     let mut output = context.output();
     let (mut left, mut last) = (args.limit, 0);
@@ -91,7 +92,7 @@ async fn list(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Result<
         left -= 1;
         last = call.id;
         let roles = parts.get(index).map_or("", |part| part.roles.as_str());
-        output.row(&Row::of(&call, roles))?;
+        output.row(&Row::of(&call, roles, &providers))?;
     }
     output.finish()?;
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use crate::cmd::Context;
 use crate::cmd::journal::rfc3339;
 use crate::cmd::parts::{Part, close, open};
 use crate::db::delivery::{self, log};
-use crate::delivery::mask;
+use crate::delivery::{Providers, mask};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -25,7 +25,7 @@ pub(super) struct Args {
 pub(in crate::cmd) struct Whole {
     #[serde(flatten)]
     call: super::Row,
-    /// Where to, without secrets.
+    /// Where it goes now, without secrets.
     url: String,
     /// What is sent, without secrets.
     body: String,
@@ -41,6 +41,8 @@ struct Tried {
     attempt: i64,
     /// When it began.
     at: String,
+    /// Host and port that it went to; none where nothing was sent.
+    target: Option<String>,
     /// How long it took.
     took_ms: i64,
     /// HTTP status of the answer.
@@ -55,14 +57,14 @@ struct Tried {
 
 pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let parts = open(context, None).await?;
-    let found = find(args.id, &parts).await;
+    let found = find(args.id, &parts, &Providers::new(&context.config.notices)).await;
     close(&parts).await;
     let whole = found?.with_context(|| format!("there is no call {}: it may have been pruned", args.id))?;
     context.output().rows([whole])?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn find(id: i64, parts: &[Part]) -> anyhow::Result<Option<Whole>> {
+async fn find(id: i64, parts: &[Part], providers: &Providers) -> anyhow::Result<Option<Whole>> {
     for part in parts {
         let read = async {
             let mut conn = part.db.read().await?;
@@ -75,6 +77,7 @@ async fn find(id: i64, parts: &[Part]) -> anyhow::Result<Option<Whole>> {
         let tried = tried.into_iter().map(|one| Tried {
             attempt: one.attempt,
             at: rfc3339(one.started_at),
+            target: one.request.as_deref().and_then(mask::sent_to),
             took_ms: one.duration_ms,
             status: one.http_status,
             error: one.error,
@@ -82,10 +85,10 @@ async fn find(id: i64, parts: &[Part]) -> anyhow::Result<Option<Whole>> {
             answer: one.answer,
         });
         return Ok(Some(Whole {
-            url: mask::url(call.kind, &call.url),
+            url: providers.shown(call.kind, &call.url),
             body: mask::body(&body),
             tried: tried.collect(),
-            call: super::Row::of(&call, &part.roles),
+            call: super::Row::of(&call, &part.roles, providers),
         }));
     }
     Ok(None)

@@ -34,9 +34,11 @@ enum Command {
     /// For what a broker lost, or for what was given up. The rows become pending again, a batch a transaction, and
     /// whoever sweeps the outbox (every role's process, `ruyi worker retry`) sends them in their order. Consumers drop
     /// what they have handled. Rows that wait to be sent anyway, and events that were taken back, stay as they are; so
-    /// does what was sent less than mq.outbox.lease ago. Stopped half-way, the same command goes on where it was.
+    /// does what was sent less than mq.outbox.lease ago. Stopped half-way, the same command goes on where it was; after
+    /// 10 minutes, unless both its times are absolute, it has to be said whether that is meant (--continue) or a new run
+    /// (--anew).
     #[command(
-        after_help = "Examples:\n  ruyi mq outbox redrive --since 2h --dry-run\n  ruyi mq outbox redrive --since @2024-01-15T08:00 --event ORDER_CREATED --reason 'broker a lost its disk' --yes\n  ruyi mq outbox redrive --since 1h --status failed --yes\n  ruyi mq outbox redrive --ids 1001:ORDER_CREATED,1002:ORDER_CREATED --yes"
+        after_help = "Examples:\n  ruyi mq outbox redrive --since 2h --dry-run\n  ruyi mq outbox redrive --since @2024-01-15T08:00 --event ORDER_CREATED --reason 'broker a lost its disk' --yes\n  ruyi mq outbox redrive --since 1h --status failed --yes\n  ruyi mq outbox redrive --since 1h --status failed --continue --yes\n  ruyi mq outbox redrive --ids 1001:ORDER_CREATED,1002:ORDER_CREATED --yes"
     )]
     Redrive(again::Args),
 }

@@ -95,6 +95,8 @@ pub struct Filter {
     pub status: Option<Status>,
     /// To this `host` or `host:port`; `own` for this process.
     pub target: Option<String>,
+    /// Kinds whose rows do not say where they go, and whether that is `target`.
+    pub elsewhere: Vec<(Kind, bool)>,
     /// Recorded at or after this, epoch ms.
     pub since_ms: Option<i64>,
     /// About this order.
@@ -102,6 +104,18 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// A condition on the URL, but for the kinds that do not go there.
+    fn among_elsewhere(&self, by_url: &str) -> String {
+        let kinds = |wanted: &dyn Fn(bool) -> bool| {
+            let of = self.elsewhere.iter().filter(|(_, goes)| wanted(*goes)).map(|(kind, _)| *kind);
+            of.collect::<Vec<_>>()
+        };
+        let (all, there) = (kinds(&|_| true), kinds(&|goes| goes));
+        let by_url =
+            if all.is_empty() { format!("({by_url})") } else { format!("(({by_url}) AND NOT {})", among(&all)) };
+        if there.is_empty() { by_url } else { format!("({by_url} OR {})", among(&there)) }
+    }
+
     fn put(&self, wanted: &mut Wanted) {
         match self.kinds.as_deref() {
             None => {}
@@ -121,7 +135,8 @@ impl Filter {
                     .iter()
                     .flat_map(|scheme| ends.map(|end| format!("{scheme}://{target}{end}")));
                 let patterns: Vec<Val> = patterns.map(Val::Text).collect();
-                wanted.text.push_str(&format!(" AND ({})", vec!["url LIKE ?"; patterns.len()].join(" OR ")));
+                let by_url = vec!["url LIKE ?"; patterns.len()].join(" OR ");
+                wanted.text.push_str(&format!(" AND {}", self.among_elsewhere(&by_url)));
                 wanted.vals.extend(patterns);
             }
         }

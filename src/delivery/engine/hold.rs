@@ -77,7 +77,9 @@ impl Engine {
         });
         let started_at = self.db.clock().now_ms();
         let why = "the target has not answered for too long";
+        let targets = self.caller.targets().clone();
         let expired = write.await?.into_iter().map(|call| Made {
+            target: targets.of(&call),
             call,
             started_at,
             duration_ms: 0,

@@ -10,6 +10,7 @@ use crate::config::{Notices, Texts};
 use crate::db::delivery::{self, Delivery, Kind as Call};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, contacts, outbox};
+use crate::delivery::Providers;
 use crate::domain::event::{Group, OrderNotification};
 use crate::domain::notice::Way;
 use crate::mq::{Event, Handler, Outcome};
@@ -21,8 +22,7 @@ const EVENT_ID_MAX: usize = 96;
 #[derive(Clone, Debug)]
 pub struct Outlets {
     texts: Texts,
-    sms: Option<Arc<str>>,
-    email: Option<Arc<str>>,
+    providers: Providers,
 }
 
 /// A message to a user that is in the application now.
@@ -38,12 +38,7 @@ impl Outlets {
     /// As configured: without a provider nothing leaves.
     #[must_use]
     pub fn new(notices: &Notices) -> Self {
-        let (sms, email) = (&notices.sms, &notices.email);
-        Self {
-            texts: Texts::new(notices),
-            sms: (!sms.endpoint.is_empty()).then(|| sms.endpoint.as_str().into()),
-            email: (!email.host.is_empty()).then(|| format!("smtp://{}:{}", email.host, email.port).into()),
-        }
+        Self { texts: Texts::new(notices), providers: Providers::new(notices) }
     }
 
     /// The consumer group of a way.
@@ -52,19 +47,11 @@ impl Outlets {
         Arc::new(NoticeEvents { outlets: self.clone(), way })
     }
 
-    /// The provider.
-    fn url(&self, way: Way) -> Option<&str> {
-        match way {
-            Way::Sms => self.sms.as_deref(),
-            Way::Email => self.email.as_deref(),
-        }
-    }
-
     /// Emits an event for each way by which a message is to leave: there is a provider and a text, and the user is known
     /// and has not switched it off.
     pub(super) async fn pass_on(&self, tx: &mut Tx, told: Vec<Told<'_>>) -> Result<(), DbError> {
         let mut wanted = Vec::new();
-        for way in Way::ALL.into_iter().filter(|way| self.url(*way).is_some()) {
+        for way in Way::ALL.into_iter().filter(|way| self.providers.url(*way).is_some()) {
             let topic = |one: &Told<'_>| self.texts.topic(&one.body.template, way);
             wanted.extend(told.iter().filter_map(|one| topic(one).map(|topic| (way, topic, one))));
         }
@@ -114,7 +101,12 @@ struct NoticeEvents {
 impl NoticeEvents {
     fn call(&self, tx: &Tx, event: &Event) -> Result<Delivery, Outcome> {
         let body: OrderNotification = event.read()?;
-        let url = self.outlets.url(self.way).ok_or_else(|| Outcome::Ignored("no provider is configured".to_owned()))?;
+        // It says where it would go now; when it is made, the configuration of that time counts.
+        let url = self
+            .outlets
+            .providers
+            .url(self.way)
+            .ok_or_else(|| Outcome::Ignored("no provider is configured".to_owned()))?;
         if self.outlets.texts.topic(&body.template, self.way).is_none() {
             let name: String = body.template.chars().take(64).collect();
             return Err(Outcome::Reject(format!("there is no text {name:?} for it: see notices.templates")));

@@ -110,6 +110,8 @@ on_each! {
     nodes::returned_number_is_not_used_before_its_last_id,
     nodes::a_clock_that_goes_back_shortens_no_lease,
     plans::loops_read_only_what_is_due,
+    plans::search_reads_only_what_is_asked_for,
+    plans::a_backlog_is_counted_up_to_a_bound,
     walks::an_unreadable_row_stops_no_claim,
     walks::a_level_that_cannot_be_told_stops_none,
     engine::in_lists_of_any_length,

@@ -121,4 +121,26 @@ pub(super) async fn orders_are_searched_page_by_page(test: TestDb) {
     }
     assert_eq!(seen, (0..600).rev().collect::<Vec<_>>());
     assert_eq!(found(&test, Search { to_ms: Some(at(3)), ..text("TEA-1") }).await, [2, 0]);
+    // However few of its orders a filter leaves, and however few of a filter's orders have it.
+    for (user_id, status, sku) in
+        [(Some(2), None, "pot"), (None, Some(Status::Paid), "pot"), (Some(1), Some(Status::Created), "cup")]
+    {
+        let (mut before_id, mut seen) = (0, Vec::new());
+        loop {
+            let page = found(&test, Search { before_id, limit: 13, user_id, status, ..text(sku) }).await;
+            let Some(last) = page.last() else { break };
+            before_id = id(*last);
+            seen.extend(page);
+        }
+        let of = |minute: &i64| {
+            user_id.is_none_or(|user| minute % 3 + 1 == user)
+                && status.is_none_or(|wanted| (minute % 4 == 0) == (wanted == Status::Paid))
+                && (sku == "pot" || minute % 2 == 1)
+        };
+        assert_eq!(seen, (0..600).rev().filter(of).collect::<Vec<_>>(), "{sku}");
+    }
+    let day = Search { from_ms: Some(at(500)), to_ms: Some(at(504)), user_id: Some(1), ..text("pot") };
+    assert_eq!(found(&test, day).await, [501]);
+    assert_eq!(found(&test, Search { user_id: Some(2), ..text(&id(43).to_string()) }).await, [43]);
+    assert_eq!(found(&test, Search { user_id: Some(1), ..text(&id(43).to_string()) }).await, Vec::<i64>::new());
 }

@@ -82,6 +82,35 @@ async fn what_the_server_refuses_is_final() {
     }
 }
 
+/// Recorded while another server was configured: who is told of its end is told where it went.
+#[tokio::test]
+async fn the_server_of_today_is_named() {
+    let text = r#"{ sms = "{{ what }}", subject = "Your address", body = "{{ what }}" }"#;
+    let template = format!(r#"notices.templates.NEWS={{ params = ["what"], zh = {text}, en = {text} }}"#);
+    let mut notices = NoticeShop::with(&[template.as_str()], Faults::none()).await;
+    notices.shop.db.alert_by("http://127.0.0.1:1/alerts");
+    notices.contact(json!({ "phone": null })).await;
+    notices.mail.script([Act::Say(At::Data, "554 no valid recipients")]);
+    notices.told(101, "NEWS", json!({ "what": "token" })).await;
+    let moved = notices.shop.db.write("test", |tx| {
+        Box::pin(async move {
+            let text = "UPDATE delivery SET url = 'smtp://old.example:25' WHERE kind = 9";
+            ruyi::db::sql::execute(tx, text, vec![]).await
+        })
+    });
+    assert_eq!(moved.await.unwrap(), 1);
+    notices.send().await;
+
+    let server = format!("127.0.0.1:{}", notices.mail.port);
+    let alerts = notices.shop.rows("SELECT body FROM delivery WHERE kind = 6").await;
+    let alert: serde_json::Value = serde_json::from_str(&alerts[0][0]).unwrap();
+    assert_eq!((&alert["alert"], &alert["target"]), (&"CALL_GIVEN_UP".into(), &server.as_str().into()));
+    // What may be a secret hides the text, and not the server.
+    let attempts = "SELECT request FROM delivery_attempt JOIN delivery ON id = delivery_id WHERE kind = 9";
+    let request = &notices.shop.rows(attempts).await[0][0];
+    assert!(request.starts_with(&format!("MAIL smtp://{server}\n")) && request.ends_with("\n***"), "{request}");
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_is_given_up_on() {
     for at in [At::Greeting, At::Recipient, At::Data, At::End] {

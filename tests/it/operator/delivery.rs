@@ -3,6 +3,7 @@
 use ruyi::clock::Clock;
 use ruyi::db::delivery::{self, Attempt, Delivery, Kind, Status};
 use ruyi::domain::id::first_id_of;
+use serde_json::Value;
 
 use crate::support::operators::Operator;
 use crate::support::servers::{TestDb, sqlite, write_tx};
@@ -71,8 +72,75 @@ async fn calls_are_listed_and_shown_without_secrets() {
     let shown = operator.items(&["delivery", "show", &ids[0]]).await;
     assert_eq!((&shown[0]["reference"], &shown[0]["tried"][0]["status"]), (&"r0".into(), &500.into()));
     assert_eq!(shown[0]["url"], "https://shop.example/n?key=***");
+    assert_eq!(shown[0]["tried"][0]["target"], "shop.example:443");
     assert!(!format!("{all:?}{shown:?}").contains("t0p"), "{shown:?}");
     operator.refuses(&["delivery", "show", "17"], 1).await;
+}
+
+/// The row of a message to a user has the server of the time at which it was recorded; it goes to the one of today.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_shown_where_they_go_now() {
+    let (now_ms, test) = (Clock::system().now_ms(), sqlite().await);
+    let calls = [(Kind::Email, "smtp://old.example:25"), (Kind::Sms, "https://old.example/sms?key=t0p")];
+    let mut ids = Vec::new();
+    for (n, (kind, url)) in (0..).zip(calls) {
+        let call = Delivery {
+            id: first_id_of(now_ms - 60_000 + n, 1),
+            kind,
+            reference: format!("r{n}"),
+            order_id: 7,
+            url: url.to_owned(),
+            body: "{}".into(),
+            attempts: 0,
+            next_at: now_ms + 3_600_000,
+            trace: None,
+        };
+        let attempt = Attempt {
+            delivery_id: call.id,
+            attempt: 1,
+            started_at: now_ms,
+            duration_ms: 12,
+            http_status: None,
+            error: Some("timeout".into()),
+            request: (n == 0).then(|| format!("MAIL {url}\nmessage-id: <1>\nto: ***\n***")),
+            answer: None,
+            status: Status::Pending,
+            next_at: Some(now_ms + 3_600_000),
+            unanswered: 0,
+        };
+        ids.push(call.id.to_string());
+        let (calls, attempts) = ([call], [attempt]);
+        let done = write_tx!(test.db, [calls, attempts], |tx| {
+            delivery::insert(tx, &calls).await?;
+            delivery::record(tx, &attempts).await
+        });
+        done.unwrap();
+    }
+    let database = format!("database.url={}", test.url);
+    let before = Operator::with(&[&database]);
+    let after = Operator::with(&[
+        &database,
+        "notices.email.host=new.example",
+        "notices.email.port=587",
+        "notices.email.from=shop@tea.example",
+        "notices.sms.endpoint=https://sms.example/v2?key=t0p",
+    ]);
+
+    let targets = async |operator: &Operator| column(&operator.items(&["delivery", "list"]).await, "target");
+    assert_eq!(targets(&before).await, ["old.example:443", "old.example:25"], "nothing else is known");
+    assert_eq!(targets(&after).await, ["sms.example:443", "new.example:587"]);
+    let to = async |target: &str| column(&after.items(&["delivery", "list", "--target", target]).await, "reference");
+    assert_eq!((to("new.example").await, to("new.example:587").await), (vec!["r0".to_owned()], vec!["r0".to_owned()]));
+    assert_eq!((to("sms.example").await, to("old.example").await), (vec!["r1".to_owned()], vec![]));
+    let planned = after.items(&["delivery", "cancel", "--target", "new.example", "--dry-run"]).await;
+    assert_eq!(column(&planned, "reference"), ["r0"]);
+    let mail = &after.items(&["delivery", "show", &ids[0]]).await[0];
+    assert_eq!(
+        (&mail["url"], &mail["tried"][0]["target"]),
+        (&"smtp://new.example:587".into(), &"old.example:25".into())
+    );
+    let sms = &after.items(&["delivery", "show", &ids[1]]).await[0];
+    assert_eq!((&sms["url"], &sms["tried"][0]["target"]), (&"https://sms.example/v2?key=***".into(), &Value::Null));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -111,6 +111,66 @@ async fn send_log_is_listed_and_stopped_redrive_goes_on() {
     assert!(away.contains("127.0.0.1:1"), "{away}");
 }
 
+/// What was asked for weeks ago is not what the same words mean today.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_stopped_redrive_is_not_gone_on_unasked() {
+    let test = filled(Clock::system().now_ms()).await;
+    let operator = Operator::with(&[&format!("database.url={}", test.url)]);
+    let file = operator.data_dir().join("outbox-redrive.json");
+    let absolute = ["--since", "@2024-01-15T08:00", "--until", "@2099-01-01T00:00"];
+    let run = async |more: &[&str]| {
+        operator.items_and_code(&[&["mq", "outbox", "redrive", "--since", "1h"], more].concat()).await
+    };
+    // As a run leaves it that was stopped after its second row, `weeks` ago.
+    let left = |asked: &str, weeks: i64| {
+        let saved_ms = Clock::system().now_ms() - weeks * 7 * 86_400_000;
+        let (since_ms, before_ms) = (saved_ms - 3_600_000, saved_ms - 30_000);
+        let progress = serde_json::json!({
+            "asked": asked, "sinceMs": since_ms, "beforeMs": before_ms, "after": {}, "savedMs": saved_ms,
+        });
+        std::fs::create_dir_all(operator.data_dir()).unwrap();
+        std::fs::write(&file, progress.to_string()).unwrap();
+    };
+    let (none, hour) = ("None [] None None None None false", "Some(Ago(3600000))");
+
+    for way in ["--yes", "--dry-run"] {
+        left(&format!("{hour} {none}"), 3);
+        let (code, items, stderr) = run(&[way]).await;
+        assert!(code == 2 && items.is_empty(), "{way}: {stderr}");
+        assert!(stderr.contains("--continue") && stderr.contains("--anew") && stderr.contains("from 20"), "{stderr}");
+    }
+    let (code, items, stderr) = run(&["--anew", "--dry-run"]).await;
+    assert!(code == 0 && items[0]["rows"] == 601 && file.exists(), "{stderr}");
+    // Nothing is left of the old span, and that was the end of it.
+    let (code, items, stderr) = run(&["--continue", "--yes"]).await;
+    assert!(code == 0 && items.is_empty() && stderr.contains("going on") && !file.exists(), "{stderr}");
+    let (code, _, stderr) = run(&["--continue", "--yes"]).await;
+    assert!(code == 2 && stderr.contains("no run"), "{stderr}");
+    // Of a run of an earlier version nobody knows when it was.
+    left(&format!("{hour} {none}"), 3);
+    let without = std::fs::read_to_string(&file).unwrap().replace("savedMs", "other");
+    std::fs::write(&file, without).unwrap();
+    assert_eq!(run(&["--yes"]).await.0, 2);
+    let (code, items, stderr) = run(&["--anew", "--status", "failed", "--yes"]).await;
+    assert!(code == 0 && items[0]["done"] == 1 && stderr.contains("dropped"), "{stderr}");
+    left(&format!("{hour} {none}"), 3);
+    let (code, items, stderr) = run(&["--anew", "--yes"]).await;
+    assert!(code == 0 && items[0]["done"] == 600 && !file.exists(), "{stderr}");
+
+    // Times that stay what they are need no such choice.
+    let args = [&["mq", "outbox", "redrive"], &absolute[..], &["--dry-run"]].concat();
+    let (since, until) = (operator_ms("2024-01-15T08:00"), operator_ms("2099-01-01T00:00"));
+    left(&format!("Some(At({since})) Some(At({until})) [] None None None None false"), 3);
+    let (code, _, stderr) = operator.items_and_code(&args).await;
+    assert!(code == 0 && stderr.contains("going on"), "{stderr}");
+}
+
+/// Local time, as the commands read it.
+fn operator_ms(text: &str) -> i64 {
+    let local: jiff::civil::DateTime = text.parse().unwrap();
+    local.to_zoned(jiff::tz::TimeZone::system()).unwrap().timestamp().as_millisecond()
+}
+
 /// Ten minutes ago, and sent: an event of points, and the dead letter that its group made of another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_and_single_roles_are_sent_again() {

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use futures_util::StreamExt;
@@ -18,6 +19,7 @@ use super::pace::{self, Pace, Rate};
 use super::read::Reader;
 use super::state::{self, State};
 use crate::cmd::confirm::Change;
+use crate::cmd::journal::rfc3339;
 use crate::cmd::{Context, Failed, WithHelp, journal};
 use crate::mq::message::{Delay, Outgoing};
 use crate::mq::rocketmq::RocketMq;
@@ -132,19 +134,27 @@ pub(super) async fn import(context: &Context, mq: &RocketMq, args: &Import) -> a
     }
     let sha256 = source.rewind()?;
     let mut failed = Failed::default();
+    let data_dir = &context.config.data_dir;
+    // Told before anything is asked: what an earlier run has put there may have been replayed since, and be missed now.
+    if let Some((letters, last_ms)) = Progress::earlier(data_dir, &sha256)?.filter(|_| !args.again) {
+        let text = "were put there by an earlier run with this file";
+        let last = rfc3339(last_ms);
+        writeln!(
+            std::io::stderr(),
+            "{letters} of {} {text}, the last one at {last}; --again puts them there once more",
+            summary.read
+        )?;
+        summary.already = if args.change.dry_run { letters } else { 0 };
+    }
     let what = format!("put {} dead letters into the dead letter topics of their groups", summary.read);
     if summary.read > 0 && args.change.approved(&what)? {
         let what = What { file: &args.file, sha256: sha256.clone(), letters: summary.read };
-        let mut progress = Progress::open(&context.config.data_dir, &sha256)?;
+        let mut progress = Progress::open(data_dir, &sha256)?;
         if args.again {
             progress.begin_anew()?;
         }
         journal::record(context, "mq dlq import", args.change.reason.as_deref(), &what)?;
         send(mq, args.rate, &mut source, &mut progress, &mut summary, &mut failed).await?;
-        if summary.already > 0 {
-            let text = "were put there by an earlier run with this file; --again puts them there once more";
-            writeln!(std::io::stderr(), "{} of {} {text}", summary.already, summary.read)?;
-        }
     }
     context.output().rows([summary])?;
     Ok(failed.code())
@@ -267,6 +277,12 @@ fn outgoing(letter: Exported) -> anyhow::Result<Outgoing> {
     Ok(Outgoing { topic, tag: letter.tag, key: letter.key, body: body.into(), properties, delay: Delay::None })
 }
 
+/// The numbers in a file of progress; one that was cut off by a crash has no end.
+fn lines_of(text: &[u8]) -> HashSet<u64> {
+    let whole = text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b";"));
+    whole.filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok()).collect()
+}
+
 /// The lines of a file that are in the cluster already, for a run that goes on after another one died, or that is
 /// repeated by mistake.
 struct Progress {
@@ -276,19 +292,36 @@ struct Progress {
 }
 
 impl Progress {
+    fn path(data_dir: &Path, sha256: &str) -> PathBuf {
+        state::folder(data_dir).join(format!("import-{}.lines", sha256.get(..16).unwrap_or(sha256)))
+    }
+
+    /// How many letters earlier runs with this file have put there, and when the last of these runs was, epoch ms; none
+    /// where there are none.
+    fn earlier(data_dir: &Path, sha256: &str) -> anyhow::Result<Option<(u64, i64)>> {
+        let path = Self::path(data_dir, sha256);
+        let read = || -> std::io::Result<_> { Ok((std::fs::read(&path)?, std::fs::metadata(&path)?.modified()?)) };
+        let (text, last) = match read() {
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let letters = lines_of(&text).len() as u64;
+        let last_ms = last.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        Ok((letters > 0).then(|| (letters, i64::try_from(last_ms).unwrap_or(0))))
+    }
+
     fn open(data_dir: &Path, sha256: &str) -> anyhow::Result<Self> {
         let folder = state::folder(data_dir);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let path = folder.join(format!("import-{}.lines", sha256.get(..16).unwrap_or(sha256)));
+        let path = Self::path(data_dir, sha256);
         let shown = path.display().to_string();
         let open = OpenOptions::new().create(true).append(true).read(true).open(&path);
         let mut file = open.with_context(|| format!("cannot write {shown}"))?;
         file.try_lock().with_context(|| format!("another ruyi imports the same file ({shown} is locked)"))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(|| format!("cannot read {shown}"))?;
-        // A number that was cut off by a crash has no end.
-        let whole = text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b";"));
-        let known = whole.filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok()).collect();
+        let known = lines_of(&text);
         file.write_all(b"\n").with_context(|| format!("cannot write {shown}"))?;
         Ok(Self { path, file, known })
     }

@@ -1,21 +1,22 @@
 //! Sending again what was sent.
 
+mod progress;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
+use self::progress::Progress;
 use crate::cmd::confirm::Change;
 use crate::cmd::journal::{self, rfc3339};
 use crate::cmd::pace::Pace;
 use crate::cmd::parts::{self, Part, Since};
-use crate::cmd::{Context, Failed, Usage, WithHelp};
+use crate::cmd::{Context, Failed, WithHelp};
 use crate::db::outbox::Status;
 use crate::db::outbox::log::{self, Again, Logged, Share};
 use crate::domain::event::Role;
@@ -54,6 +55,12 @@ pub(super) struct Args {
     /// So many a second at most
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     rps: u32,
+    /// Do the rest of a run with these arguments that was stopped half-way, with the times that it had
+    #[arg(long = "continue", conflicts_with = "anew")]
+    go_on: bool,
+    /// Drop what a run with these arguments left half-way, and count times from now
+    #[arg(long)]
+    anew: bool,
     #[command(flatten)]
     change: Change,
 }
@@ -83,72 +90,6 @@ pub(in crate::cmd) struct Redriven {
     done: i64,
 }
 
-/// How far a run is: the same command goes on there.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Progress {
-    /// What was asked for.
-    asked: String,
-    since_ms: i64,
-    before_ms: i64,
-    /// Database → its last row that is due again.
-    after: BTreeMap<String, i64>,
-    #[serde(skip)]
-    path: PathBuf,
-}
-
-impl Progress {
-    /// Of an earlier run of the same command that was stopped; else of a new one.
-    fn open(context: &Context, args: &Args) -> anyhow::Result<Self> {
-        let asked = format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
-            args.since, args.until, args.ids, args.status, args.event, args.key, args.role, args.dead_letters
-        );
-        let path = context.config.data_dir.join("outbox-redrive.json");
-        let stopped = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice::<Self>(&text).ok().filter(|before| before.asked == asked),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        if let Some(mut stopped) = stopped {
-            stopped.path = path;
-            writeln!(std::io::stderr(), "going on where the last run was stopped")?;
-            return Ok(stopped);
-        }
-        let now_ms = context.clock.now_ms();
-        // Whoever sent a row may say so a moment later, and would end what is begun here.
-        let settled = now_ms - context.config.mq.outbox.lease.ms();
-        let before_ms = args.until.map_or(settled, |until| until.at_ms(now_ms).min(settled));
-        let since_ms = args.since.map_or(0, |since| since.at_ms(now_ms));
-        if since_ms >= before_ms && args.ids.is_empty() {
-            return Err(Usage(format!(
-                "nothing lies between {} and {}: what was sent less than {} ago is left alone",
-                rfc3339(since_ms),
-                rfc3339(before_ms),
-                context.config.mq.outbox.lease
-            ))
-            .into());
-        }
-        Ok(Self { asked, since_ms, before_ms, after: BTreeMap::new(), path })
-    }
-
-    fn save(&self) -> anyhow::Result<()> {
-        let write = || {
-            let fresh = self.path.with_extension("new");
-            let mut file = fs::File::create(&fresh)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_data()?;
-            fs::rename(&fresh, &self.path)
-        };
-        write().with_context(|| format!("cannot write {}", self.path.display()))
-    }
-
-    fn end(&self) {
-        // Left behind it would only be gone over once more.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 /// What is to be done in one database.
 struct Task<'a> {
     part: &'a Part,
@@ -172,15 +113,19 @@ async fn redrive(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Resu
     let count: i64 = tasks.iter().flat_map(|task| &task.rows).map(|row| row.rows).sum();
     if count == 0 {
         writeln!(std::io::stderr(), "nothing is to be sent again")?;
+        if !args.change.dry_run {
+            progress.end();
+        }
     }
     let go = count > 0 && args.change.approved(&format!("send {count} events again"))?;
     let mut stopped = false;
     if go {
         record(context, args, &progress, &tasks)?;
-        progress.save()?;
-        stopped = !all(args, &mut tasks, &mut progress).await?;
+        progress.tell_of_dropped()?;
+        progress.save(context.clock.now_ms())?;
+        stopped = !all(context, args, &mut tasks, &mut progress).await?;
         if stopped {
-            writeln!(std::io::stderr(), "stopped half-way: the same command goes on from here")?;
+            writeln!(std::io::stderr(), "stopped half-way: {}", Progress::how_to_go_on(args))?;
         } else {
             progress.end();
         }
@@ -279,7 +224,7 @@ fn record(context: &Context, args: &Args, progress: &Progress, tasks: &[Task<'_>
 }
 
 /// Batch by batch; false when it was told to stop.
-async fn all(args: &Args, tasks: &mut [Task<'_>], progress: &mut Progress) -> anyhow::Result<bool> {
+async fn all(context: &Context, args: &Args, tasks: &mut [Task<'_>], progress: &mut Progress) -> anyhow::Result<bool> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let total = tasks.iter().flat_map(|task| &task.rows).map(|row| row.rows).sum::<i64>();
@@ -301,7 +246,7 @@ async fn all(args: &Args, tasks: &mut [Task<'_>], progress: &mut Progress) -> an
                 }
             }
             progress.after.insert(task.part.shown.clone(), last);
-            progress.save()?;
+            progress.save(context.clock.now_ms())?;
             tokio::select! {
                 () = shutdown.token.cancelled() => {}
                 () = pace.wait(batch.len()) => {}

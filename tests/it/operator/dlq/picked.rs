@@ -56,4 +56,9 @@ async fn files_are_imported_once_unless_told_again() {
         assert_eq!(imported, [json!({"read": 2, "already": already, "sent": sent, "failed": 0})], "{more:?}");
         assert_eq!(exported(&operator, &group).await.len(), depth);
     }
+    // What would be done is told beforehand, and since when it is so.
+    let dry = ["mq", "dlq", "import", file.to_str().unwrap(), "--dry-run"];
+    let (code, planned, stderr) = operator.items_and_code(&dry).await;
+    assert_eq!((code, planned), (0, vec![json!({"read": 2, "already": 2, "sent": 0, "failed": 0})]));
+    assert!(stderr.contains("2 of 2 were put there by an earlier run with this file, the last one at 20"), "{stderr}");
 }
