@@ -106,7 +106,7 @@ pub(super) async fn only_calls_that_nobody_has_begun_are_deleted(test: TestDb) {
     let now_ms = test.clock.now_ms();
     let question = |id, next_at| Delivery { kind: Kind::ChannelQuery, ..call(id, 1, next_at) };
     let calls = [question(1, now_ms), question(2, now_ms), question(3, now_ms), question(4, now_ms + 1), call(5, 1, 0)];
-    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await }).unwrap();
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await?.all() }).unwrap();
     let claimed = write_tx!(test.db, [], |tx| { delivery::claim(tx, &[Kind::ChannelQuery], 9, 1_000).await }).unwrap();
     assert_eq!(claimed.len(), 3);
     // 1 is being asked, 2 was asked before, and 3 was given back.

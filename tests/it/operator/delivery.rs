@@ -111,7 +111,7 @@ async fn messages_are_shown_where_they_go_now() {
         ids.push(call.id.to_string());
         let (calls, attempts) = ([call], [attempt]);
         let done = write_tx!(test.db, [calls, attempts], |tx| {
-            delivery::insert(tx, &calls).await?;
+            delivery::insert(tx, &calls).await?.all()?;
             delivery::record(tx, &attempts).await
         });
         done.unwrap();
