@@ -19,6 +19,8 @@ use crate::watchdog::Part;
 
 /// Batches that wait before a lane; the broker keeps the rest.
 const WAITING: usize = 4;
+/// Bytes of a batch at most, unless what was handed over at once has more.
+const BATCH_BYTES: usize = 4 << 20;
 /// The first and the longest wait while the database is away.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -128,7 +130,7 @@ impl ClusterLane {
                 first = self.messages.recv() => first,
             };
             let Some(mut messages) = first else { return };
-            while messages.len() < self.batch
+            while has_room(&messages, self.batch)
                 && let Ok(more) = self.messages.try_recv()
             {
                 messages.extend(more);
@@ -147,6 +149,11 @@ impl ClusterLane {
             self.member.commit(&next.into_iter().collect::<Vec<_>>()).await;
         }
     }
+}
+
+/// A transaction takes more than these messages.
+fn has_room(messages: &[Incoming], batch: usize) -> bool {
+    messages.len() < batch && messages.iter().map(Incoming::weight).sum::<usize>() < BATCH_BYTES
 }
 
 /// Handles messages, however long the database stays away; false when the process stops before.
@@ -193,7 +200,7 @@ async fn local_lane(consumer: Consumer, mut handed: mpsc::Receiver<Handed>, batc
         };
         let Some(first) = first else { return };
         let (mut messages, mut waiting) = (first.messages, vec![first.handled]);
-        while messages.len() < batch
+        while has_room(&messages, batch)
             && let Ok(more) = handed.try_recv()
         {
             messages.extend(more.messages);

@@ -177,7 +177,16 @@ pub(super) fn known_by(text: &str, max: usize) -> String {
     format!("{}~{digest}", cut(text, max.saturating_sub(digest.len() + 1)))
 }
 
+/// What a message takes in memory beside its body, bytes.
+const BESIDE_BODY: usize = 1 << 10;
+
 impl Incoming {
+    /// What it takes in memory, bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.body.len() + BESIDE_BODY
+    }
+
     /// The message as the tables can hold it, whatever its sender made of it. Its KEYS stay whole: what it is known by
     /// may be anywhere in them. A body over `body_max` bytes is left where it is, as is an empty one, which no client of
     /// RocketMQ sends on: the broker has it.

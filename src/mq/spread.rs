@@ -19,8 +19,8 @@ const POLL: Duration = Duration::from_secs(2);
 const STANDS: Duration = Duration::from_millis(500);
 /// Bytes that may wait for lanes that do not stand; beyond them nothing is asked for.
 const WAITING_BYTES: usize = 16 << 20;
-/// What a message counts beside its body, bytes.
-const MESSAGE_BYTES: usize = 1 << 10;
+/// Bytes of what a lane is handed at once, unless one message has more.
+const PART_BYTES: usize = 1 << 20;
 
 type Lane = Sender<Vec<Incoming>>;
 
@@ -64,7 +64,24 @@ impl Waiting {
 }
 
 fn bytes_of(part: &[Incoming]) -> usize {
-    part.iter().map(|message| message.body.len() + MESSAGE_BYTES).sum()
+    part.iter().map(Incoming::weight).sum()
+}
+
+/// The same in parts of so many bytes at most, or of one message.
+fn in_parts(messages: Vec<Incoming>) -> Vec<Vec<Incoming>> {
+    let (mut parts, mut room): (Vec<Vec<Incoming>>, usize) = (Vec::new(), 0);
+    for message in messages {
+        let weight = message.weight();
+        match parts.last_mut() {
+            Some(part) if weight <= room => part.push(message),
+            _ => {
+                parts.push(vec![message]);
+                room = PART_BYTES;
+            }
+        }
+        room = room.saturating_sub(weight);
+    }
+    parts
 }
 
 /// Hands what comes to a member to its lanes.
@@ -110,10 +127,13 @@ impl<'m> Spread<'m> {
 
     /// Gives each lane its part, or keeps it until there is room; false when a lane is gone.
     fn hand_out(&mut self, messages: Vec<Incoming>) -> bool {
-        let mut parts: HashMap<usize, Vec<Incoming>> = HashMap::new();
+        let mut by_lane: HashMap<usize, Vec<Incoming>> = HashMap::new();
         for message in messages {
-            parts.entry(lane_of(&message.queue, self.lanes.len())).or_default().push(message);
+            by_lane.entry(lane_of(&message.queue, self.lanes.len())).or_default().push(message);
         }
+        let parts = by_lane
+            .into_iter()
+            .flat_map(|(lane, messages)| in_parts(messages).into_iter().map(move |part| (lane, part)));
         for (lane, part) in parts {
             let (Some(sender), Some(waiting)) = (self.lanes.get(lane), self.waiting.get_mut(lane)) else { continue };
             // What waits already goes first.
@@ -165,4 +185,30 @@ async fn room_in<'m>(lanes: &'m [Lane], waiting: &[Waiting]) -> Option<(usize, P
     let rooms = full.map(|((lane, sender), _)| Box::pin(async move { (lane, sender.reserve().await) }));
     let ((lane, room), _, _) = select_all(rooms).await;
     room.ok().map(|room| (lane, room))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_handed_so_many_bytes_at_once() {
+        let message = |offset: i64, bytes: usize| Incoming {
+            queue: QueueId { topic: "T".to_owned(), broker: "b".to_owned(), queue: 0 },
+            offset,
+            tag: String::new(),
+            key: String::new(),
+            body: vec![0; bytes].into(),
+            unreadable: None,
+            properties: vec![],
+            born_ms: 0,
+        };
+        let sizes = [100, 200, PART_BYTES / 2, PART_BYTES / 2, 4 * PART_BYTES, 100, 100];
+        let messages = sizes.iter().zip(0..).map(|(bytes, offset)| message(offset, *bytes)).collect();
+        let parts = in_parts(messages);
+        let offsets: Vec<Vec<i64>> =
+            parts.iter().map(|part| part.iter().map(|message| message.offset).collect()).collect();
+        assert_eq!(offsets, [vec![0, 1, 2], vec![3], vec![4], vec![5, 6]]);
+        assert!(in_parts(vec![]).is_empty());
+    }
 }
