@@ -42,13 +42,14 @@ impl GroupConsumer {
         // The members of a process look one after the other: a broker that hangs is waited for once.
         let _turn = self.shared.looks.lock().await;
         let mut masters = in_time(self.mq().master_addrs()).await?;
-        let mut silent = BTreeSet::new();
-        for queue in own.iter().filter(|queue| !queue.broker.is_empty()) {
+        for queue in &own {
             let Some(addr) = masters.get(&queue.broker) else { continue };
             if let Err(error) = self.look_at(queue, addr).await {
                 tracing::debug!(group = self.group, topic = queue.topic, queue = queue.queue, %error, "not looked at");
-                silent.insert(queue.broker.clone());
-                masters.retain(|broker, _| !silent.contains(broker));
+                // One that hangs is not waited for once for each of its queues.
+                if matches!(error, MqError::Timeout { .. }) {
+                    masters.remove(&queue.broker);
+                }
             }
         }
         Ok(())

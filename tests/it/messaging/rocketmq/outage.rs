@@ -7,20 +7,28 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ruyi::mq::embedded::{EmbeddedBroker, EmbeddedConfig};
-use ruyi::mq::rocketmq::{PublishError, RocketMq, RocketMqConfig};
+use ruyi::mq::message::Incoming;
+use ruyi::mq::rocketmq::{GroupConsumer, PublishError, RocketMq, RocketMqConfig};
 use ruyi::mq::runtime::MqRuntime;
 
 use crate::support::client_bench::{
     ClientBench, DEADLINE, WAIT, bodies, client, collect, embedded, next_offsets, numbered, on_ports_of, runtime,
 };
 use crate::support::servers::rocketmq::{Cluster, ClusterPlan};
-use crate::support::waiting::eventually;
+use crate::support::waiting::eventually_or_show;
 
-/// A commit is not confirmed by its broker, and is lost where the process ends before it has left.
-async fn until_committed(mq: &RocketMq, count: i64) {
-    eventually("the broker has the offsets", async || {
+/// Commits until the broker has it: nobody confirms a commit, and while a member is given its queues anew, as on a busy
+/// machine soon after it has joined, none is made.
+async fn commit_surely(mq: &RocketMq, consumer: &GroupConsumer, got: &[Incoming]) {
+    let next = next_offsets(got);
+    let wanted: i64 = next.iter().map(|(_, offset)| *offset).sum();
+    let seen = std::sync::Mutex::new(String::new());
+    let show = || seen.lock().unwrap().clone();
+    eventually_or_show("the broker has the offsets", show, async || {
+        consumer.commit(&next).await;
         let queues = mq.committed("g", "T").await.unwrap();
-        queues.iter().filter_map(|queue| queue.consumer_offset).sum::<i64>() == count
+        *seen.lock().unwrap() = format!("{wanted}: {queues:?}, of which it has {:?}", consumer.assignment().await);
+        queues.iter().filter_map(|queue| queue.consumer_offset).sum::<i64>() == wanted
     })
     .await;
 }
@@ -33,8 +41,7 @@ async fn messages_and_offsets_outlive_an_orderly_stop() {
     bench.send(&numbered("T", 1, 50)).await;
     let consumer = bench.mq.subscribe("g", &topics).await.unwrap();
     let got = collect(&consumer, 50).await;
-    consumer.commit(&next_offsets(&got[..20])).await;
-    until_committed(&bench.mq, 20).await;
+    commit_surely(&bench.mq, &consumer, &got[..20]).await;
     consumer.shutdown().await;
     let same_ports = on_ports_of(bench.broker.as_ref().unwrap(), dir.path());
     bench.stop().await;
@@ -124,8 +131,7 @@ async fn messages_and_offsets_outlive_stop_and_kill_of_apache() {
     }
     let consumer = mq.subscribe("g", &topics).await.unwrap();
     let got = collect(&consumer, batch.len()).await;
-    consumer.commit(&next_offsets(&got[..200])).await;
-    until_committed(&mq, 200).await;
+    commit_surely(&mq, &consumer, &got[..200]).await;
     consumer.shutdown().await;
     mq.shutdown().await;
     cluster.stop_broker("a");
