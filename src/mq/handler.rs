@@ -108,7 +108,7 @@ impl Event {
 
 /// What a message is known by that is no event of the group: its property `eventId`, else its place.
 pub(super) fn refused_id(message: &Incoming) -> String {
-    let named = message.property("eventId").map(str::trim).filter(|id| !id.is_empty());
+    let named = message.property("eventId").map(unpadded).filter(|id| !id.is_empty());
     let place =
         || format!("{}:{}:{}:{}", message.queue.topic, message.queue.broker, message.queue.queue, message.offset);
     known_by(&named.map_or_else(place, str::to_owned), ID_MAX)

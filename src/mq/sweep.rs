@@ -206,10 +206,11 @@ impl Sweep {
 
 /// A letter that is too large for the brokers, as one that says where the body of its message is.
 fn without_body(row: &OutboxRow, error: &PublishError) -> Option<OutboxRow> {
+    if !row.topic.starts_with(DLQ_PREFIX) || !error.is_for_its_size() {
+        return None;
+    }
     let mut letter = row.clone();
-    let is_too_large = row.topic.starts_with(DLQ_PREFIX) && error.is_for_its_size();
-    let is_smaller = is_too_large && left_behind::leave(&mut letter.body, &mut letter.properties, &error.to_string());
-    is_smaller.then_some(letter)
+    left_behind::leave(&mut letter.body, &mut letter.properties, &error.to_string()).then_some(letter)
 }
 
 /// That a row is given up, if it is, and the name of the occasion: driven again by hand, it may be given up again.

@@ -114,7 +114,7 @@ impl Unasked {
                     tracing::warn!(%error, "submissions are looked at later: is there a question about each?");
                     tokio::select! {
                         () = token.cancelled() => {}
-                        () = tokio::time::sleep(PAUSE) => {}
+                        () = self.db.rest(PAUSE) => {}
                     }
                 }
             }
@@ -128,7 +128,6 @@ async fn ask(tx: &mut Tx, channels: &Channels, waiting: &[PaymentRow]) -> Result
         calls.extend(question(tx, channels, payment)?);
     }
     // Whoever looks as well has recorded the same: one question for each payment.
-    // Whoever has asked meanwhile has asked the same.
     delivery::insert(tx, &calls).await?.or_known();
     Ok(())
 }
