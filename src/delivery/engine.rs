@@ -118,6 +118,9 @@ impl Engine {
     ) -> Result<Self, BuildError> {
         let delivery = &config.delivery;
         let own = delivery.kinds.iter().filter_map(|(name, kind)| Some((Kind::from_name(name)?, kind.timeout?)));
+        // How long the calls of other engines may take is nothing to these: what a crash leaves claimed waits for the
+        // lease.
+        let own = own.filter(|(kind, _)| config.kinds.contains(kind));
         let own: HashMap<Kind, Duration> = own.map(|(kind, timeout)| (kind, timeout.duration())).collect();
         let timeout = own.values().copied().fold(delivery.timeout.duration(), Duration::max);
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);

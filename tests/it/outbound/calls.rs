@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::outbound::{Answer, LEASE_MS, OutboundCalls, OutboundServer, START_MS, counting, secret};
 use http::HeaderMap;
-use ruyi::config::Millis;
+use ruyi::config::{DeliveryKind, Millis};
 use ruyi::db::DbError;
 use ruyi::db::delivery::{Kind, Status};
 use ruyi::db::walk::ASIDE_MS;
@@ -246,6 +246,28 @@ async fn who_comes_after_the_lease_settles_nothing_twice() {
     assert_eq!(settled.texts().await, ["7 Delivered 1"]);
     assert_eq!(calls.attempts().await, [(1, Some(200)), (2, Some(200))], "each request is on record");
     assert_eq!(calls.state(Kind::Warehouse, "7").await.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_lease_follows_the_kinds_of_its_engine_alone() {
+    let (calls, server) = (OutboundCalls::new().await, OutboundServer::start().await);
+    calls.insert(Kind::Warehouse, "7", &server.url("/hold-first"), "{}").await;
+    let engine = || {
+        calls.engine_with(no_effects(), |config| {
+            config.kinds = vec![Kind::Warehouse];
+            config.delivery.lease = Millis::new(5_000);
+            config.delivery.timeout = Millis::new(3_000);
+            let slow = DeliveryKind { schedule: None, timeout: Some(Millis::new(30_000)) };
+            config.delivery.kinds.insert("email".to_owned(), slow);
+        })
+    };
+    let (mut crashed, mut next) = (engine(), engine());
+    assert_eq!(crashed.step().await.unwrap(), Progress::Did(1));
+    server.arrived().await;
+    calls.clock.advance_ms(5_999);
+    assert_eq!(next.drain().await.unwrap(), 0, "twice the timeout of its own kind");
+    calls.clock.advance_ms(1);
+    assert_eq!(next.drain().await.unwrap(), 1);
 }
 
 #[tokio::test]

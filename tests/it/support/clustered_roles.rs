@@ -46,6 +46,12 @@ lease = "10s"
 [delivery.kinds.channel_query]
 schedule = ["500ms", "1s", "1s", "2s", "2s", "2s", "5s", "5s", "5s", "5s", "5s", "5s", "30s", "1m", "1m"]
 
+[delivery.kinds.merchant]
+timeout = "5s"
+
+[delivery.kinds.email]
+timeout = "5s"
+
 [payment]
 query_after = "2s"
 

@@ -23,6 +23,9 @@ const SETTINGS: &[&str] = &[
     r#"delivery.schedule=["200ms", "500ms", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]"#,
     "delivery.breaker.open_for=1s",
     "delivery.lease=12s",
+    "delivery.kinds.merchant.timeout=6s",
+    "delivery.kinds.email.timeout=6s",
+    "delivery.timeout=6s",
     "log.filter=warn",
     "log.format=human",
 ];
