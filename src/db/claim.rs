@@ -5,7 +5,7 @@
 //! only spares claimants the wait for each other.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
 use sqlx::any::AnyRow;
@@ -21,6 +21,33 @@ tokio::task_local! {
 /// For tests: runs `claim` as on a server where the read locks nothing, and `meanwhile` between its read and its change.
 pub async fn unlocked<T>(meanwhile: BoxFuture<'static, ()>, claim: impl Future<Output = T>) -> T {
     MEANWHILE.scope(RefCell::new(Some(meanwhile)), claim).await
+}
+
+/// Bytes of the bodies of one claim at most, unless its first row has more.
+pub const MAX_BYTES: i64 = 16 << 20;
+
+/// Of rows that are due, read as (id, `next_at`, bytes, ...), in their order: as many as one claim may hold, as (id,
+/// `next_at`).
+pub(super) fn affordable(due: &[AnyRow]) -> Result<Vec<(i64, i64)>, DbError> {
+    let (mut held, mut bytes) = (Vec::with_capacity(due.len()), 0);
+    for row in due {
+        bytes += row.int(2)?;
+        if !held.is_empty() && bytes > MAX_BYTES {
+            break;
+        }
+        held.push((row.int(0)?, row.int(1)?));
+    }
+    Ok(held)
+}
+
+/// The rows of a claim in the order in which they fell due, each after the time at which it did.
+pub(super) fn as_due<Row>(
+    due: Vec<(i64, i64)>,
+    claimed: Vec<Row>,
+    id: impl Fn(&Row) -> i64,
+) -> impl Iterator<Item = (i64, Row)> {
+    let mut claimed: HashMap<i64, Row> = claimed.into_iter().map(|row| (id(&row), row)).collect();
+    due.into_iter().filter_map(move |(id, was)| Some((was, claimed.remove(&id)?)))
 }
 
 /// The end of the read of a claim: it leaves out what others are about to take.

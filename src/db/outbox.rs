@@ -2,7 +2,7 @@
 
 pub mod log;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use sqlx::AnyConnection;
@@ -175,12 +175,9 @@ pub(super) const DUE: &str = "SELECT id, next_at, LENGTH(body) FROM message_reco
 /// What falls due next.
 pub(super) const NEXT_DUE: &str = "SELECT MIN(next_at) FROM message_record WHERE next_at IS NOT NULL";
 
-/// Bytes of the bodies of one claim at most, unless one row has more.
-pub const CLAIM_BYTES: i64 = 16 << 20;
-
 const CLAIM: Claim = Claim { table: "message_record", until: &["next_at"], emptied: &[], counted: None };
 
-/// Takes up to `limit` rows that are due, and up to [`CLAIM_BYTES`], and keeps others from taking them for `lease_ms`.
+/// Takes up to `limit` rows that are due, and up to [`claim::MAX_BYTES`], and keeps others from taking them for `lease_ms`.
 /// Rows that cannot be read are set aside.
 ///
 /// # Errors
@@ -188,14 +185,7 @@ const CLAIM: Claim = Claim { table: "message_record", until: &["next_at"], empti
 pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxRow>, DbError> {
     let now_ms = tx.now_ms();
     let text = format!("{DUE}{}", claim::lock_clause(tx.dialect()));
-    let (mut due, mut bytes) = (Vec::new(), 0);
-    for row in &sql::fetch(tx, text, vals![now_ms, limit]).await? {
-        bytes += row.int(2)?;
-        if !due.is_empty() && bytes > CLAIM_BYTES {
-            break;
-        }
-        due.push((row.int(0)?, row.int(1)?));
-    }
+    let due = claim::affordable(&sql::fetch(tx, text, vals![now_ms, limit]).await?)?;
     let taken = claim::take(tx, CLAIM, due.clone(), now_ms + lease_ms).await?;
 
     let before = format!("SELECT {READ} FROM message_record WHERE id");
@@ -204,13 +194,8 @@ pub async fn claim(tx: &mut Tx, limit: i64, lease_ms: i64) -> Result<Vec<OutboxR
     for (row, why) in unreadable {
         walk::set_aside(tx, Walk::Outbox, row.int(0)?.into(), &row.text(4).unwrap_or_default(), &why).await?;
     }
-    let mut claimed: HashMap<i64, OutboxRow> = claimed.into_iter().map(|row| (row.id, row)).collect();
-    // In the order in which they fell due, with that time.
-    let in_order = due.into_iter().filter_map(|(id, was)| {
-        let row = claimed.remove(&id)?;
-        Some(OutboxRow { deliver_at_ms: was, ..row })
-    });
-    Ok(in_order.collect())
+    let claimed = claim::as_due(due, claimed, |row| row.id);
+    Ok(claimed.map(|(deliver_at_ms, row)| OutboxRow { deliver_at_ms, ..row }).collect())
 }
 
 /// Keeps rows of this process from others until `until_ms`: which of them nobody has claimed, sent or taken back since they

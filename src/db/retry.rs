@@ -136,8 +136,7 @@ pub async fn park(conn: &mut AnyConnection, group: &str, rows: &[Parked], now_ms
 }
 
 /// What is due: binds the group, the time and how many.
-pub(super) const DUE: &str = "SELECT id, message_id, topic, tag, msg_key, body, properties, blocks, attempts, next_at, \
-                              first_failed_at, last_error FROM message_retry_log \
+pub(super) const DUE: &str = "SELECT id, next_at, LENGTH(body) FROM message_retry_log \
                               WHERE consumer_group = ? AND next_at <= ? ORDER BY next_at, id LIMIT ?";
 
 /// What falls due next: binds the group.
@@ -147,23 +146,26 @@ pub(super) const NEXT_DUE: &str =
 const CLAIM: Claim =
     Claim { table: "message_retry_log", until: &["next_at", "leased_until"], emptied: &[], counted: None };
 
-/// Takes up to `limit` messages that are due, and keeps others from taking them for `lease_ms`. Messages that cannot be
-/// read are set aside.
+/// Takes up to `limit` messages that are due, and up to [`claim::MAX_BYTES`], and keeps others from taking them for
+/// `lease_ms`. Messages that cannot be read are set aside.
 ///
 /// # Errors
 /// The database's.
 pub async fn claim(tx: &mut Tx, group: &str, limit: i64, lease_ms: i64) -> Result<Vec<Parked>, DbError> {
     let now_ms = tx.now_ms();
     let text = format!("{DUE}{}", claim::lock_clause(tx.dialect()));
-    let rows = sql::fetch(tx, text, vals![group, now_ms, limit]).await?;
-    let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(9)?))).collect::<Result<Vec<_>, DbError>>()?;
-    let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
+    let due = claim::affordable(&sql::fetch(tx, text, vals![group, now_ms, limit]).await?)?;
+    let taken = claim::take(tx, CLAIM, due.clone(), now_ms + lease_ms).await?;
 
-    let (claimed, unreadable) = sql::read_each(claim::of_us(&rows, &taken), from_row);
+    let before = "SELECT id, message_id, topic, tag, msg_key, body, properties, blocks, attempts, next_at, \
+                  first_failed_at, last_error FROM message_retry_log WHERE id";
+    let rows = sql::select_in(tx, before, "", &[], taken.into_iter().map(Val::Int).collect()).await?;
+    let (claimed, unreadable) = sql::read_each(&rows, from_row);
     for (row, why) in unreadable {
         walk::set_aside(tx, Walk::Retries, row.int(0)?.into(), &row.text(4).unwrap_or_default(), &why).await?;
     }
-    Ok(claimed)
+    let claimed = claim::as_due(due, claimed, |row| row.id);
+    Ok(claimed.map(|(next_at, row)| Parked { next_at: Some(next_at), ..row }).collect())
 }
 
 fn from_row(row: &AnyRow) -> Result<Parked, DbError> {

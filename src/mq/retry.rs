@@ -17,7 +17,7 @@ use crate::config;
 use crate::db::retry::{self, Parked, Status};
 use crate::db::sql::Val;
 use crate::db::walk::{self, Walk};
-use crate::db::{DbError, Tx, inbox};
+use crate::db::{DbError, Tx, claim, inbox};
 use crate::progress::Progress;
 
 /// How long a claim on a parked message holds.
@@ -121,9 +121,11 @@ impl Taken {
         Some(result)
     }
 
-    /// A slot is free, and nothing that was taken can fill it.
+    /// A slot is free, nothing that was taken can fill it, and what waits leaves room in memory.
     fn has_room(&self) -> bool {
-        self.running.len() < AT_ONCE && self.ready.len() < BATCH
+        let held: usize = self.ready.iter().map(|(row, _)| row.body.len()).sum();
+        let has_memory = i64::try_from(held).is_ok_and(|held| held < claim::MAX_BYTES);
+        self.running.len() < AT_ONCE && self.ready.len() < BATCH && has_memory
     }
 }
 

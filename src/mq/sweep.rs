@@ -12,9 +12,9 @@ use super::relay::{Relay, outgoing};
 use super::rocketmq::{DLQ_PREFIX, PublishError};
 use crate::alert::{self, Alert};
 use crate::config;
-use crate::db::DbError;
 use crate::db::outbox::{self, Failure, OutboxRow};
 use crate::db::walk::Walk;
+use crate::db::{DbError, claim};
 use crate::progress::Progress;
 
 /// Rows claimed at once, as far as their bytes allow.
@@ -136,7 +136,7 @@ impl Sweep {
         // A claim that took less than it might has left nothing that was due.
         let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
         let is_rest = rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX)
-            && i64::try_from(bytes).unwrap_or(i64::MAX) < outbox::CLAIM_BYTES / 2;
+            && i64::try_from(bytes).unwrap_or(i64::MAX) < claim::MAX_BYTES / 2;
         if is_rest && count == rows.len() {
             self.relay.caught_up(state);
         }

@@ -1,10 +1,12 @@
 //! Layers, precedence, nearest keys, masking, units.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ruyi::config::{ByteSize, Config, ConfigError, Consumer, EXAMPLE, Millis, NOTICES_EXAMPLE, SecretUrl, Sources};
 use secrecy::ExposeSecret;
+
+use crate::support::sources::sources;
 
 fn file(text: &str) -> (tempfile::TempDir, Sources) {
     let dir = tempfile::tempdir().unwrap();
@@ -42,6 +44,26 @@ fn the_example_sets_every_key_and_nothing_else() {
     }
     keys(&toml::Table::try_from(&config).unwrap(), "", &mut known);
     assert_eq!(written, known);
+}
+
+/// A setting that nobody reads does nothing: outside of the checks of the configuration each name is read at least as
+/// often as there are keys of it.
+#[test]
+fn every_key_of_the_example_is_read() {
+    let sources = sources().into_iter().filter(|(path, _)| path != "config/check.rs");
+    let code: String = sources.map(|(_, text)| text.split("#[cfg(test)]").next().unwrap().to_owned()).collect();
+    let mut written = BTreeSet::new();
+    keys(&EXAMPLE.parse().unwrap(), "", &mut written);
+    let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for path in &written {
+        by_name.entry(path.rsplit('.').next().unwrap()).or_default().push(path);
+    }
+    for (name, paths) in by_name {
+        let is_whole = |rest: &&str| !rest.starts_with(|next: char| next.is_alphanumeric() || "_(".contains(next));
+        let field = format!(".{name}");
+        let reads = code.split(field.as_str()).skip(1).filter(is_whole).count();
+        assert!(reads >= paths.len(), "read {reads} times: {paths:?}");
+    }
 }
 
 #[test]

@@ -1,27 +1,13 @@
 //! Claims where the read locks nothing, as on TiDB: what somebody else takes between the read and the change is his.
 //! On SQLite a transaction that writes is alone.
 
-use ruyi::db::delivery::{self, Delivery, Kind};
-use ruyi::db::outbox::{self, HEAD_START_MS};
-use ruyi::db::retry;
+use ruyi::db::delivery::{self, Kind};
+use ruyi::db::outbox::{self, HEAD_START_MS, OutboxRow};
+use ruyi::db::retry::{self, Parked};
 use ruyi::db::{Db, claim};
 
-use crate::support::message_rows::{outbox_row, parked};
+use crate::support::message_rows::{call, outbox_row, parked};
 use crate::support::servers::{START_MS, TestDb, mariadb, write_tx};
-
-fn call(id: i64) -> Delivery {
-    Delivery {
-        id,
-        kind: Kind::Sms,
-        reference: id.to_string(),
-        order_id: 1,
-        url: "http://127.0.0.1:1/".into(),
-        body: "{}".into(),
-        attempts: 0,
-        next_at: START_MS,
-        trace: None,
-    }
-}
 
 /// Six of each, all due.
 async fn filled(test: &TestDb) {
@@ -44,6 +30,25 @@ async fn outbox_ids(db: &Db, limit: i64) -> Vec<i64> {
 async fn retry_ids(db: &Db, limit: i64) -> Vec<i64> {
     let rows = write_tx!(db, [], |tx| { retry::claim(tx, "g", limit, 1_000).await });
     rows.unwrap().iter().map(|row| row.id).collect()
+}
+
+/// Bodies fill memory, not rows: a claim takes as many as it may hold.
+pub(super) async fn a_claim_holds_so_many_bytes(test: TestDb) {
+    const MIB: usize = 1 << 20;
+    for (id, bytes) in [(1, 7), (2, 7), (3, 7), (4, 1), (5, 15), (6, 2)] {
+        let row = OutboxRow { body: vec![b'x'; bytes * MIB].into(), ..outbox_row(id) };
+        let waiting = Parked { body: vec![b'x'; bytes * MIB], ..parked(id) };
+        let done = write_tx!(test.db, [row, waiting], |tx| {
+            outbox::insert(tx, &[row], START_MS).await?;
+            retry::park(tx, "g", &[waiting], START_MS).await
+        });
+        done.unwrap();
+    }
+    test.clock.advance_ms(HEAD_START_MS);
+    for ids in [vec![1, 2], vec![3, 4], vec![5], vec![6], vec![]] {
+        assert_eq!(outbox_ids(&test.db, 10).await, ids);
+        assert_eq!(retry_ids(&test.db, 10).await, ids);
+    }
 }
 
 async fn call_ids(db: &Db, limit: i64) -> Vec<i64> {

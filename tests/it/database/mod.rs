@@ -73,6 +73,7 @@ on_each! {
     gateway::one_of_64_wishes,
     coupons::orders_keep_their_coupon,
     messages::outbox_,
+    claims::a_claim_holds_so_many_bytes,
     messages::outbox_claims_are_disjoint,
     messages::what_is_late_or_given_up_is_counted,
     messages::outbox_rows_wait_for_broker_and_leave_in_order,

@@ -1,5 +1,6 @@
 //! One row that cannot be moved holds up no other: it is set aside, people are told, and it is tried again.
 
+use ruyi::db::delivery::{self, Kind};
 use ruyi::db::outbox::{self, HEAD_START_MS, OutboxRow};
 use ruyi::db::retry;
 use ruyi::db::walk::ASIDE_MS;
@@ -10,8 +11,8 @@ use ruyi::roles::stock::sync::StockSync;
 
 use sqlx::{AnyConnection, Connection};
 
-use crate::support::message_rows::{outbox_row, parked};
-use crate::support::servers::{START_MS, TestDb, count, mariadb, write_tx};
+use crate::support::message_rows::{call, outbox_row, parked};
+use crate::support::servers::{START_MS, TestDb, count, mariadb, sqlite, write_tx};
 use crate::support::small_shop::execute;
 
 fn row(id: i64, event_id: &str) -> OutboxRow {
@@ -68,6 +69,27 @@ pub(super) async fn an_unreadable_row_stops_no_claim(test: TestDb) {
     execute(&test.db, &mended).await;
     test.clock.advance_ms(ASIDE_MS);
     assert_eq!(claim().await, (vec![1], vec![1]));
+}
+
+/// The servers let nothing into a column that cannot be read from it.
+#[tokio::test]
+async fn an_unreadable_call_stops_no_other() {
+    let test = sqlite().await;
+    test.db.alert_by("http://127.0.0.1:1/");
+    let calls = [call(1), call(2)];
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await?.all() }).unwrap();
+    execute(&test.db, &["UPDATE delivery SET order_id = 'broken' WHERE id = 1"]).await;
+    let claim = async || {
+        let calls = write_tx!(test.db, [], |tx| { delivery::claim(tx, &[Kind::Sms], 10, ASIDE_MS * 10).await });
+        calls.unwrap().iter().map(|call| call.id).collect::<Vec<_>>()
+    };
+    assert_eq!((claim().await, alerts(&test).await), (vec![2], 1));
+
+    test.clock.advance_ms(ASIDE_MS);
+    assert_eq!((claim().await, alerts(&test).await), (vec![], 1));
+    execute(&test.db, &["UPDATE delivery SET order_id = 1 WHERE id = 1"]).await;
+    test.clock.advance_ms(ASIDE_MS);
+    assert_eq!(claim().await, [1]);
 }
 
 pub(super) async fn a_level_that_cannot_be_told_stops_none(test: TestDb) {

@@ -14,3 +14,4 @@ mod overload;
 mod redis;
 mod shutdown;
 mod standing;
+mod wrong_clock;

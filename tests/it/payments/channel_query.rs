@@ -179,6 +179,16 @@ async fn submitted(serving: &Serving) -> String {
     id
 }
 
+/// The payment M-1 of merchant 9, of his own.
+async fn merchant_pays(serving: &Serving) {
+    let accepts = json!([{ "productId": "h5", "channelId": "bank" }]);
+    serving.fine(Method::PUT, "/merchants/9", &json!({ "name": "M", "accepts": accepts })).await;
+    serving.settled().await;
+    let wish =
+        json!({ "merchantId": "9", "outOrderNo": "M-1", "amount": 59.8, "productId": "h5", "channelId": "bank" });
+    serving.fine(Method::POST, "/payments", &wish).await;
+}
+
 async fn call_back(serving: &Serving, bank: &Bank) -> StatusCode {
     let body = payment(&bank.submitted.lock().unwrap()[0]).to_string();
     let call = serving.signed("/payments/callback/bank", SECRET, serving.now_s(), &body);
@@ -240,16 +250,31 @@ async fn what_was_called_back_meanwhile_is_not_asked() {
 async fn money_of_the_gateway_is_found() {
     let (bank, url) = Bank::open(&[Say::Unknown], Say::Paid).await;
     let serving = shop_with(&url, &[]).await;
-    let accepts = json!([{ "productId": "h5", "channelId": "bank" }]);
-    serving.fine(Method::PUT, "/merchants/9", &json!({ "name": "M", "accepts": accepts })).await;
-    serving.settled().await;
-    let wish =
-        json!({ "merchantId": "9", "outOrderNo": "M-1", "amount": 59.8, "productId": "h5", "channelId": "bank" });
-    serving.fine(Method::POST, "/payments", &wish).await;
+    merchant_pays(&serving).await;
     let paid = serving.until("/merchants/9/payments/M-1", "status", "SUCCESS").await;
     assert_eq!((&paid["amount"], bank.asked()), (&json!(59.8), 2), "{paid}");
     serving.settled().await;
     assert_eq!(serving.number("SELECT COUNT(*) FROM delivery WHERE kind = 10 AND status = 1").await, 1);
+    serving.stop().await;
+}
+
+/// One that the version before submitted, without a question: the process that starts makes up for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_submission_of_the_gateway_is_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("data_dir={}", dir.path().display());
+    let (bank, url) = Bank::open(&[], Say::Paid).await;
+    let serving = shop_with(&url, &[&data, "payment.query_after=1h"]).await;
+    merchant_pays(&serving).await;
+    let submitted = "SELECT COUNT(*) FROM delivery WHERE kind = 1 AND status = 1";
+    eventually("it is submitted", async || serving.number(submitted).await == 1).await;
+    let forget = "DELETE FROM delivery WHERE kind = 10";
+    assert_eq!(write_tx!(serving.db(), [], |tx| { sql::execute(tx, forget, vec![]).await }).unwrap(), 1);
+    serving.stop().await;
+
+    let serving = shop_with(&url, &[&data]).await;
+    let paid = serving.until("/merchants/9/payments/M-1", "status", "SUCCESS").await;
+    assert_eq!((&paid["amount"], bank.asked()), (&json!(59.8), 1), "{paid}");
     serving.stop().await;
 }
 
@@ -451,6 +476,40 @@ async fn submissions_of_before_are_asked_about() {
 async fn submissions_of_before_are_asked_about_on_mariadb() {
     let Some(url) = mariadb_url().await else { return };
     is_made_up_for(Shop::with(Setup { url: Some(url), ..Setup::default() }, 1).await).await;
+}
+
+/// One payment that cannot be read holds up no other: people are told of it, and once it is mended it is asked about.
+#[tokio::test]
+async fn an_unreadable_payment_holds_up_no_question() {
+    let mut shop = Shop::open().await;
+    shop.db.alert_by("http://127.0.0.1:1/");
+    shop.sell("TEA", 2_990, 10).await;
+    let week = json!({ "payWithinSeconds": 7 * 86_400 });
+    let broken = shop.place_order(7, &[("TEA", 1)], week.clone()).await;
+    let sound = shop.place_order(7, &[("TEA", 1)], week).await;
+    shop.settle_within(1_000).await;
+    for order in [&broken, &sound] {
+        shop.pay(order, json!({ "silent": true })).await;
+    }
+    shop.settle_within(1_000).await;
+    let change = async |shop: &Shop, text: String| {
+        write_tx!(shop.db, [text], |tx| { sql::execute(tx, text, vec![]).await }).unwrap();
+    };
+    change(&shop, "DELETE FROM delivery WHERE kind = 10".to_owned()).await;
+    change(&shop, format!("UPDATE payment_record SET amount = -1 WHERE order_id = {broken}")).await;
+    let look = async |shop: &Shop| {
+        let mut unasked = Unasked::new(shop.db.clone(), Channels::of(&Config::load(&Sources::default()).unwrap()));
+        while unasked.step().await.unwrap() != Progress::Idle {}
+        let told = "SELECT COUNT(*) FROM delivery WHERE kind = 6 AND body LIKE '%SET_ASIDE%payment_record%'";
+        (shop.count("SELECT COUNT(*) FROM delivery WHERE kind = 10").await, shop.count(told).await)
+    };
+    assert_eq!(look(&shop).await, (1, 1));
+    change(&shop, format!("UPDATE payment_record SET amount = 2990 WHERE order_id = {broken}")).await;
+    assert_eq!(look(&shop).await, (2, 1));
+    shop.settle().await;
+    for order in [&broken, &sound] {
+        assert_eq!(shop.outcome(order).await, "SIGNED");
+    }
 }
 
 /// The payer pays in the minute before a weekend in which no process of the role runs: the bank is asked all the same.

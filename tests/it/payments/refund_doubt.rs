@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::operators::Operator;
 use crate::support::parties::{Act, LOST, Party, body, is_consistent, money_comes, shop_with, signed, violations};
-use crate::support::role_books::STRICT;
+use crate::support::role_books::{STRICT, execute};
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
 
@@ -93,6 +93,30 @@ async fn an_answer_without_its_body_gives_nothing_back() {
         assert!(given_back(&bank).is_empty(), "{lost:?}");
         serving.stop().await;
     }
+}
+
+/// The bank pays, its answer is lost, and the process that is to ask again knows no such channel any more: that nothing
+/// can be sent says nothing of what was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_gone_leaves_money_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("data_dir={}", dir.path().display());
+    let bank = Party::start("/refund", vec![vec![Act::Cut]], Act::Say(409, NO)).await;
+    let serving = shop_with(&bank, &[&data, r#"delivery.schedule=["1h"]"#]).await;
+    let id = signed(&serving).await;
+    assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+    let tried = "SELECT COUNT(*) FROM delivery WHERE kind = 2 AND attempts = 1 AND status = 0";
+    eventually("its answer is lost", async || serving.number(tried).await == 1).await;
+    serving.stop().await;
+
+    let serving = Serving::start(&[&data, r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+    let due = "UPDATE delivery SET next_at = 0 WHERE kind = 2";
+    assert_eq!(execute(serving.db(), due.to_owned()).await, 1);
+    let refund = until(&serving, &id, "IN_DOUBT").await;
+    assert!(refund["error"].as_str().unwrap().contains("there is no channel \"bank\""), "{refund}");
+    assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::CONFLICT);
+    assert_eq!(given_back(&bank), [json!(30)]);
+    serving.stop().await;
 }
 
 /// A repair asks for the same refund once more: the channel knows it by its number, and pays once.

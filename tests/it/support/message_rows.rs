@@ -1,5 +1,6 @@
 //! Rows of messages for tests of what is claimed, lost and moved.
 
+use ruyi::db::delivery::{Delivery, Kind};
 use ruyi::db::outbox::OutboxRow;
 use ruyi::db::retry::Parked;
 
@@ -35,5 +36,20 @@ pub fn parked(id: i64) -> Parked {
         next_at: Some(START_MS),
         first_failed_at: START_MS,
         last_error: String::new(),
+    }
+}
+
+/// A call that is due.
+pub fn call(id: i64) -> Delivery {
+    Delivery {
+        id,
+        kind: Kind::Sms,
+        reference: id.to_string(),
+        order_id: 1,
+        url: "http://127.0.0.1:1/".into(),
+        body: "{}".into(),
+        attempts: 0,
+        next_at: START_MS,
+        trace: None,
     }
 }

@@ -33,6 +33,11 @@ impl Serving {
     }
 
     pub async fn listening(listen: &str, settings: &[&str]) -> Self {
+        Self::planned(listen, settings, |_| {}).await
+    }
+
+    /// As `change` has it.
+    pub async fn planned(listen: &str, settings: &[&str], change: impl FnOnce(&mut Plan)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut sets = vec![format!("data_dir={}", dir.path().display())];
         let fixed = [
@@ -44,7 +49,8 @@ impl Serving {
         sets.extend(fixed.iter().chain(settings).map(|one| (*one).to_owned()));
         let config = Config::load(&Sources { sets, ..Sources::default() }).unwrap();
         let database_url = config.databases(&Role::ALL)[0].0.expose().to_owned();
-        let plan = Plan::new(&Role::ALL, Work::SERVE, Some(listen.parse().unwrap()));
+        let mut plan = Plan::new(&Role::ALL, Work::SERVE, Some(listen.parse().unwrap()));
+        change(&mut plan);
         let process = Process::start(&config, plan).await.unwrap();
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { process, client, database_url, _dir: dir }

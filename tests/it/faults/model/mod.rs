@@ -24,6 +24,8 @@ use plan::{Plan, Run};
 const SEEDS: u64 = 200;
 /// Steps by chance before everything is healed.
 const STEPS: usize = 60;
+/// So far a clock that is set while the program runs jumps, to either side.
+const JUMP_MS: i64 = 600_000;
 
 #[test]
 fn whatever_happens_every_order_ends_as_the_model_says() {
@@ -74,8 +76,13 @@ async fn one_seed(seed: u64) {
     shop.manner.times = shop.chance.random_range(1..=2);
     shop.manner.reversed = shop.chance.random_bool(0.3);
     shop.manner.batch = [1, 3, 256][shop.chance.random_range(0..3)];
+    // And in half of these the clock of the machine is set again and again.
+    let clock_is_set = seed / 6 % 2 == 1;
     let mut run = Run::begin(Plan::random(&mut shop.chance), &shop).await;
     for _ in 0..STEPS {
+        if clock_is_set && shop.chance.random_bool(0.1) {
+            shop.clock.advance_ms(shop.chance.random_range(-JUMP_MS..=JUMP_MS));
+        }
         if shop.chance.random_bool(0.25) {
             run.one_command(&mut shop).await;
         } else {
