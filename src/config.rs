@@ -365,6 +365,15 @@ pub struct Warehouse {
     pub secret: SecretString,
 }
 
+impl Warehouse {
+    /// Where it takes orders; none: it is the sandbox of this process.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        let endpoint = self.endpoint.trim_end_matches('/');
+        (!endpoint.is_empty()).then(|| format!("{endpoint}/orders"))
+    }
+}
+
 /// Built-in stand-ins.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -117,7 +117,10 @@ fn by_the_warehouse(known: &Evidence) -> Next {
         Some(0..=3) => Next::Moving,
         Some(_) => Next::Halted(
             "the call to the warehouse was taken back".to_owned(),
-            Remedy::Person("make the call again, or cancel the order"),
+            Remedy::Person(
+                "make the call again with `ruyi delivery resend`; an order that is not to be sent is canceled by \
+                 ORDER_FULFILL_REFUSED, which the warehouse sends by its callback",
+            ),
         ),
     }
 }

@@ -30,8 +30,8 @@ pub struct Args {
 enum Command {
     /// List outgoing calls, newest first
     ///
-    /// Of every role's database, or of one. Messages to users (sms, email) go where notices.sms and notices.email say when
-    /// they are sent: shown is where that is by the configuration of this command.
+    /// Of every role's database, or of one. Messages to users, and calls to channels and to the warehouse, go where the
+    /// configuration says when they are made: shown is where that is by the configuration of this command.
     #[command(
         after_help = "Examples:\n  ruyi delivery list --state dead\n  ruyi delivery list --kind merchant --target shop.example:443 --since 1h --output jsonl\n  ruyi delivery list --order 382402245859213314"
     )]

@@ -12,7 +12,7 @@ use super::error::Fault;
 use super::{ChannelKind, Config, MASK, Millis, PublishVia, SmtpTls, secret, texts};
 use crate::domain::call::Kind;
 use crate::domain::event::{self, Role};
-use crate::domain::id::{Quantity, Sku};
+use crate::domain::id::{MerchantId, Quantity, Sku};
 
 /// The secret of the sandbox in the example file: known to everyone.
 const PUBLIC_SECRET: &str = "sandbox";
@@ -433,6 +433,17 @@ impl Config {
             }
             if key.scopes.is_empty() {
                 faults.add("http.keys", &format!("{:?} has no scopes", key.name), "give it scopes, or remove it");
+            }
+            if key.merchant == Some(MerchantId::SHOP) {
+                let what = format!(
+                    "{:?} has merchant = \"1\", which is the shop itself: it would read the payments of all orders",
+                    key.name
+                );
+                faults.add(
+                    "http.keys",
+                    &what,
+                    "leave merchant out and give it only the scopes that it needs, or name a merchant of the gateway",
+                );
             }
             if !names.insert(key.name.as_str()) {
                 faults.add(

@@ -116,6 +116,16 @@ impl Channel {
         self.kind == ChannelKind::Sandbox && self.endpoint.is_empty()
     }
 
+    /// Where it takes `what` ("pay", "refund", "query"); a path is the stand-in of the process itself. None where
+    /// nothing says where it is: the stand-in plays no other channel.
+    #[must_use]
+    pub fn url(&self, what: &str) -> Option<String> {
+        match self.endpoint.trim_end_matches('/') {
+            "" => self.is_own_sandbox().then(|| format!("/sandbox/channel/{what}")),
+            endpoint => Some(format!("{endpoint}/{what}")),
+        }
+    }
+
     /// The keys that its callbacks may be signed with.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let old = Some(&self.old_secret).filter(|secret| !secret.expose_secret().is_empty());

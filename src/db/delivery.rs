@@ -1,5 +1,6 @@
 //! `delivery` and `delivery_attempt`: outgoing HTTP calls, recorded in the transaction that wants them.
 
+mod again;
 pub mod held;
 pub mod log;
 mod order;
@@ -16,7 +17,8 @@ use super::{DbError, Tx};
 use crate::vals;
 
 pub use crate::domain::call::Kind;
-pub use order::release_next;
+pub use again::{ask_anew, by_references, go_on_asking};
+pub use order::{release_next, subjects};
 
 /// Where a call stands (`delivery.status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,8 @@ pub struct Delivery {
     pub kind: Kind,
     /// Idempotency key: one call per (kind, reference).
     pub reference: String,
-    /// Order that it is about.
+    /// Order, or payment of the gateway, that it is about; 0: none. Negative: something of another system, or a payment
+    /// of the gateway, see [`Delivery::order`].
     pub order_id: i64,
     /// Where to.
     pub url: String,
@@ -59,6 +62,15 @@ pub struct Delivery {
     pub next_at: i64,
     /// W3C trace context of what caused it.
     pub trace: Option<String>,
+}
+
+impl Delivery {
+    /// The order that it is about, as people are told; 0: none of ours. A number that only stands for something of
+    /// another system is nothing that they could look for.
+    #[must_use]
+    pub fn order(&self) -> i64 {
+        self.order_id.max(0)
+    }
 }
 
 /// Records calls; one that is recorded already is left out.
@@ -99,15 +111,24 @@ fn among(kinds: &[Kind]) -> String {
     format!("kind IN ({})", codes.join(","))
 }
 
-/// What is due: binds the time and how many. The sign before the kind keeps SQLite from the index by kind, by which it
-/// would read, and sort, every call that was ever made.
-pub(super) fn due_text(kinds: &[Kind]) -> String {
-    format!("{CALL} WHERE next_at <= ? AND +{} ORDER BY next_at, id LIMIT ?", among(kinds))
+/// What is due of one kind: binds the kind, the time and how many. One at a time: what another role's kinds leave open is
+/// then never read on the way to what is due here.
+pub(super) fn due_text() -> String {
+    format!("{CALL} WHERE kind = ? AND next_at <= ? ORDER BY next_at, id LIMIT ?")
 }
 
-/// What falls due next: binds the end of time.
+/// What falls due next of these kinds, at least one: binds the end of time for each.
 pub(super) fn next_due_text(kinds: &[Kind]) -> String {
-    format!("SELECT next_at FROM delivery WHERE next_at < ? AND +{} ORDER BY next_at LIMIT 1", among(kinds))
+    // Not every database takes an order and a limit in a part of a union.
+    let first = |kind: &Kind| {
+        let code = *kind as i64;
+        format!(
+            "SELECT next_at FROM (SELECT next_at FROM delivery WHERE kind = {code} AND next_at < ? \
+             ORDER BY next_at LIMIT 1) AS one_kind"
+        )
+    };
+    let firsts: Vec<String> = kinds.iter().map(first).collect();
+    format!("SELECT MIN(next_at) FROM ({}) AS each_kind", firsts.join(" UNION ALL "))
 }
 
 /// Makes calls that were given up or refused due again: somebody asked for them once more.
@@ -213,15 +234,21 @@ const NOT_MADE: &str = "unanswered = CASE WHEN unanswered > 0 THEN unanswered - 
 /// Calls that cannot be read are set aside.
 async fn claim_due(tx: &mut Tx, kinds: &[Kind], limit: i64, lease_ms: i64) -> Result<Vec<Delivery>, DbError> {
     let now_ms = tx.now_ms();
-    let text = due_text(kinds) + claim::lock_clause(tx.dialect());
-    let rows = sql::fetch(tx, text, vals![now_ms, limit]).await?;
-    let due = rows.iter().map(|row| Ok((row.int(0)?, row.int(7)?))).collect::<Result<Vec<_>, DbError>>()?;
+    let text = due_text() + claim::lock_clause(tx.dialect());
+    let mut rows = Vec::new();
+    for kind in kinds {
+        rows.extend(sql::fetch(tx, text.clone(), vals![*kind as i64, now_ms, limit]).await?);
+    }
+    let mut due = rows.iter().map(|row| Ok((row.int(0)?, row.int(7)?))).collect::<Result<Vec<_>, DbError>>()?;
+    due.sort_unstable_by_key(|(id, next_at)| (*next_at, *id));
+    due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let taken = claim::take(tx, CLAIM, due, now_ms + lease_ms).await?;
 
-    let (claimed, unreadable) = sql::read_each(claim::of_us(&rows, &taken), call);
+    let (mut claimed, unreadable) = sql::read_each(claim::of_us(&rows, &taken), call);
+    claimed.sort_unstable_by_key(|call| (call.next_at, call.id));
     for (row, why) in unreadable {
         let id = row.int(0)?;
-        let order_id = row.int(3).map_or_else(|_| String::new(), |order_id| order_id.to_string());
+        let order_id = row.int(3).map_or_else(|_| String::new(), |order_id| order_id.max(0).to_string());
         postpone(tx, vec![id], now_ms).await?;
         walk::set_aside(tx, Walk::Deliveries, id.into(), &order_id, &why).await?;
     }
@@ -439,7 +466,9 @@ pub async fn close(tx: &mut Tx, kind: Kind, reference: &str) -> Result<bool, DbE
 /// # Errors
 /// The database's.
 pub async fn next_due(conn: &mut AnyConnection, kinds: &[Kind]) -> Result<Option<i64>, DbError> {
-    sql::fetch_one(conn, next_due_text(kinds), vals![GIVEN_UP]).await?.map(|row| row.int(0)).transpose()
+    let ends = vec![Val::Int(GIVEN_UP); kinds.len()];
+    let next = sql::fetch_one(conn, next_due_text(kinds), ends).await?;
+    next.map_or(Ok(None), |row| row.maybe_int(0))
 }
 
 /// Where one call stands.

@@ -22,13 +22,13 @@ pub struct Hot {
 #[must_use]
 pub fn statements(now_ms: i64) -> Vec<Hot> {
     let hot = |name, text: &str, vals| Hot { name, text: text.to_owned(), vals };
-    let kinds = [Kind::ChannelSubmit, Kind::ChannelRefund, Kind::ChannelQuery, Kind::Merchant];
+    let kinds = [Kind::Merchant, Kind::Sms, Kind::Email];
     let (of_user, of_user_vals) = order_view::of_user(1, 16);
     let of_term = format!("{} IN (?)", order_view::OF_TERM);
     let submit = Kind::ChannelSubmit as i64;
     vec![
-        hot("calls that are due", &delivery::due_text(&kinds), vals![now_ms, 256_i64]),
-        hot("the next call", &delivery::next_due_text(&kinds), vals![delivery::GIVEN_UP]),
+        hot("calls that are due", &delivery::due_text(), vals![Kind::Merchant as i64, now_ms, 256_i64]),
+        hot("the next call", &delivery::next_due_text(&kinds), vec![Val::Int(delivery::GIVEN_UP); kinds.len()]),
         hot("endpoints that calls wait for", held::NEXT_ENDPOINT, vals![i64::MIN]),
         hot("calls that wait for an endpoint", held::OF_ENDPOINT, vals![1_i64, 2_i64]),
         hot("rows that are due", outbox::DUE, vals![now_ms, 256_i64]),

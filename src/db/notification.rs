@@ -6,6 +6,8 @@ use sqlx::AnyConnection;
 
 use super::sql::{self, Columns, Val};
 use super::{DbError, Tx};
+use crate::domain::event::Kind;
+use crate::domain::notice::OWN_TEXTS;
 use crate::vals;
 
 /// A message to a user.
@@ -39,14 +41,26 @@ pub async fn insert(tx: &mut Tx, notifications: &[Notification]) -> Result<(), D
     Ok(())
 }
 
-/// Whose these orders are, as far as their users were told anything yet.
+/// What ruyi tells the user of an order by itself. What other systems have told may be for anybody.
+fn is_own(template: &str) -> bool {
+    let without_text = [Kind::OrderFulfillSuccess, Kind::OrderOutStock].map(Kind::name);
+    without_text.contains(&template) || OWN_TEXTS.iter().any(|(own, _)| *own == template)
+}
+
+/// Whose these orders are, as far as ruyi told their users anything yet: whoever was told first.
 ///
 /// # Errors
 /// The database's.
 pub async fn users_of_orders(conn: &mut AnyConnection, order_ids: Vec<i64>) -> Result<HashMap<i64, i64>, DbError> {
-    let before = "SELECT order_id, user_id FROM notification WHERE order_id";
-    let rows = sql::select_in(conn, before, "", &[], order_ids.into_iter().map(Val::Int).collect()).await?;
-    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?))).collect()
+    let before = "SELECT order_id, user_id, template FROM notification WHERE order_id";
+    let keys = order_ids.into_iter().map(Val::Int).collect();
+    let mut users = HashMap::new();
+    for row in sql::select_in(conn, before, " ORDER BY id", &[], keys).await? {
+        if is_own(&row.text(2)?) {
+            users.entry(row.int(0)?).or_insert(row.int(1)?);
+        }
+    }
+    Ok(users)
 }
 
 /// A message as it is listed.

@@ -90,6 +90,10 @@ pub fn encoded_bytes(tag: &str, key: &str, properties: &[(String, String)], body
     ENCODING_OVERHEAD + body + properties_bytes(tag, key, properties)
 }
 
+/// The property that says which program wrote an event, and what this one says. Others may have it as well, and say
+/// something else.
+pub const SOURCE: (&str, &str) = ("source", "ruyi");
+
 /// User properties of an event of this program.
 #[must_use]
 pub fn properties(event_id: &str, event_type: &str, trace: Option<&str>) -> Vec<(String, String)> {
@@ -97,7 +101,7 @@ pub fn properties(event_id: &str, event_type: &str, trace: Option<&str>) -> Vec<
         ("eventId".to_owned(), event_id.to_owned()),
         ("eventType".to_owned(), event_type.to_owned()),
         ("schemaVersion".to_owned(), SCHEMA_VERSION.to_owned()),
-        ("source".to_owned(), "ruyi".to_owned()),
+        (SOURCE.0.to_owned(), SOURCE.1.to_owned()),
     ];
     if let Some(trace) = trace {
         all.push(("traceparent".to_owned(), trace.to_owned()));

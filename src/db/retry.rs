@@ -1,5 +1,6 @@
 //! `message_retry_log`: messages that wait for another attempt. Of one (group, key) only the first that blocks is
-//! tried; those behind it have no `next_at` until it is their turn.
+//! tried; those behind it have no `next_at` until it is their turn. The empty key is none: what is parked under it
+//! neither blocks nor waits. Versions before did park behind it, and what they left has its turn as under any key.
 
 pub mod log;
 
@@ -68,13 +69,14 @@ pub struct OpenKey {
     pub blocks: bool,
 }
 
-/// Which of `keys` have something waiting in this group. What waits cannot be finished before the transaction of
-/// `conn` ends: otherwise a message could be parked behind one that has just gone, and never get its turn.
+/// Which of `keys` have something waiting in this group; of the empty one it is not told. What waits cannot be finished
+/// before the transaction of `conn` ends: otherwise a message could be parked behind one that has just gone, and never
+/// get its turn.
 ///
 /// # Errors
 /// The database's.
 pub async fn open_keys(conn: &mut AnyConnection, group: &str, keys: Vec<String>) -> Result<Vec<OpenKey>, DbError> {
-    let keys: Vec<Val> = keys.into_iter().map(Val::Text).collect();
+    let keys: Vec<Val> = keys.into_iter().filter(|key| !key.is_empty()).map(Val::Text).collect();
     let of_group = [Val::from(group)];
     let before = "SELECT DISTINCT open_key, blocks FROM message_retry_log WHERE consumer_group = ? AND open_key";
     let mut rows = sql::select_in(conn, before, "", &of_group, keys.clone()).await?;
@@ -206,6 +208,9 @@ pub async fn finish(tx: &mut Tx, group: &str, row: &Parked, status: Status, erro
     let text = "UPDATE message_retry_log SET status = ?, attempts = ?, next_at = NULL, open_key = NULL, \
                 leased_until = NULL, last_error = ?, updated_at = ? WHERE id = ?";
     sql::execute(tx, text, vals![status as i64, row.attempts, shorten(error), now_ms, row.id]).await?;
+    if row.key.is_empty() && !row.blocks {
+        return Ok(());
+    }
     let text = "SELECT MIN(id) FROM message_retry_log WHERE consumer_group = ? AND open_key = ? AND next_at IS NULL";
     let next = match sql::fetch_one(tx, text, vals![group, &row.key]).await? {
         Some(found) => found.maybe_int(0)?,
@@ -238,7 +243,7 @@ pub async fn postpone(tx: &mut Tx, row: &Parked, next_at: i64, error: &str) -> R
     sql::execute(tx, text, vals![row.attempts, next_at, shorten(error), now_ms, row.id]).await.map(|_| ())
 }
 
-/// What came too early for these keys may be tried now.
+/// What came too early for these keys may be tried now. Of the empty one nothing: no message says that it has moved.
 ///
 /// # Errors
 /// The database's.
@@ -246,7 +251,7 @@ pub async fn wake_early(tx: &mut Tx, group: &str, keys: Vec<String>) -> Result<(
     let now_ms = tx.now_ms();
     let before = "UPDATE message_retry_log SET next_at = ? WHERE consumer_group = ? AND blocks = 0 \
                   AND next_at IS NOT NULL AND open_key";
-    let keys = keys.into_iter().map(Val::Text).collect();
+    let keys = keys.into_iter().filter(|key| !key.is_empty()).map(Val::Text).collect();
     if sql::execute_in(tx, before, "", &[Val::Int(now_ms), Val::from(group)], keys).await? > 0 {
         tx.wake_retries();
     }
@@ -265,7 +270,7 @@ pub async fn wake_lost(tx: &mut Tx, id: i64) -> Result<u64, DbError> {
     let Some(row) = sql::fetch_one(tx, text, vals![id]).await? else { return Ok(0) };
     let (group, key) = (row.text(0)?, row.maybe_text(1)?);
     let text = "SELECT COUNT(*) FROM message_retry_log \
-                WHERE consumer_group = ? AND open_key = ? AND (next_at IS NOT NULL OR id < ?)";
+                WHERE consumer_group = ? AND open_key = ? AND open_key <> '' AND (next_at IS NOT NULL OR id < ?)";
     let ahead = match sql::fetch_one(tx, text, vals![group, key, id]).await? {
         Some(found) => found.int(0)?,
         None => 0,

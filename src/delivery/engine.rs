@@ -270,13 +270,16 @@ impl Engine {
         let shut: Arc<HashSet<i64>> = Arc::new(self.lanes.slow().chain(self.breakers.shut(now_ms)).collect());
         let (kinds, lease_ms, give_up_after_ms) = (Arc::clone(&self.kinds), self.lease_ms, self.give_up_after_ms());
         let leased_until = now_ms.saturating_add(lease_ms);
+        let targets = self.caller.targets().clone();
         let claimed = self
             .db
             .write("delivery_claim", move |tx| {
-                let (kinds, shut) = (Arc::clone(&kinds), Arc::clone(&shut));
+                let (kinds, shut, targets) = (Arc::clone(&kinds), Arc::clone(&shut), targets.clone());
                 Box::pin(async move {
                     let calls = delivery::claim(tx, &kinds, BATCH as i64, lease_ms).await?;
-                    let named = calls.into_iter().map(|call| (Endpoint::of(&call), call));
+                    // Lanes, breakers and the record go by where a call goes, which is for whoever makes it to say.
+                    let aimed = calls.into_iter().map(|call| targets.aimed(call));
+                    let named = aimed.map(|call| (Endpoint::of(&call), call));
                     let (later, mut now): (Vec<_>, Vec<_>) =
                         named.partition(|(endpoint, _)| shut.contains(&endpoint.number));
 
@@ -390,7 +393,7 @@ impl Engine {
                     self.locked_out.push(made);
                     continue;
                 }
-                let row = (Val::Int(made.call.id), made.call.order_id.to_string());
+                let row = (Val::Int(made.call.id), made.call.order().to_string());
                 walk::put_aside(&db, Walk::Deliveries, row, error).await?;
             }
         }

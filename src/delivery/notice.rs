@@ -10,7 +10,6 @@ use serde_json::Value;
 
 pub(super) use self::smtp::Sent;
 use self::smtp::{Mail, Server};
-use super::providers::Providers;
 use super::schedule::Outcome;
 use crate::config::{Notices, Texts};
 use crate::db::delivery::{Delivery, Kind};
@@ -23,7 +22,6 @@ use crate::domain::notice::Way;
 #[derive(Default)]
 pub(super) struct Senders {
     texts: Texts,
-    providers: Providers,
     sms: Option<Sms>,
     email: Option<Result<Server, String>>,
 }
@@ -80,7 +78,6 @@ impl Senders {
         let (sms, email) = (&notices.sms, &notices.email);
         Self {
             texts: Texts::new(notices),
-            providers: Providers::new(notices),
             sms: (!sms.endpoint.is_empty()).then(|| Sms {
                 endpoint: sms.endpoint.clone(),
                 secret: sms.secret.clone(),
@@ -88,11 +85,6 @@ impl Senders {
             }),
             email: (!email.host.is_empty()).then(|| Server::new(email)),
         }
-    }
-
-    /// Where they are.
-    pub fn providers(&self) -> &Providers {
-        &self.providers
     }
 
     /// Why nothing can be sent by what is configured.

@@ -65,7 +65,7 @@ impl Settled {
         let alert = Alert::CallGivenUp {
             kind: call.kind.name().to_owned(),
             reference: call.reference.clone(),
-            business_id: call.order_id.to_string(),
+            business_id: call.order().to_string(),
             target: self.target.to_string(),
             retry_count: call.attempts,
             error_message: why,
@@ -113,7 +113,8 @@ impl Recorded {
     /// One line for what a person may have to look at.
     pub fn log(&self) {
         let (kind, error) = (self.call.kind.name(), self.error.as_deref().unwrap_or_default());
-        let Delivery { reference, order_id, attempts, .. } = &self.call;
+        let Delivery { reference, attempts, .. } = &self.call;
+        let order_id = self.call.order();
         match self.status {
             Status::Dead => tracing::warn!(kind, reference, order_id, attempts, error, "call given up"),
             Status::Refused => tracing::warn!(kind, reference, order_id, attempts, error, "call refused"),

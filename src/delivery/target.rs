@@ -13,6 +13,7 @@ use url::Url;
 
 use super::guard::{self, Guard, Resolve};
 use super::notice::{Post, Senders};
+use super::providers::Providers;
 use super::sign::{self, SignatureError};
 use super::webhook;
 use crate::config::Config;
@@ -84,6 +85,8 @@ struct Inner {
     alerts: SecretString,
     guard: Guard,
     senders: Arc<Senders>,
+    /// Where calls go, whatever was recorded.
+    providers: Providers,
 }
 
 impl fmt::Debug for Targets {
@@ -127,6 +130,13 @@ impl Prepared {
     }
 }
 
+/// What is sent, and what signs it.
+struct Sealed {
+    body: String,
+    secret: SecretString,
+    spoil_signature: bool,
+}
+
 /// Why a call cannot be made.
 pub(super) enum Unprepared {
     /// Not yet: this process does not know its own address.
@@ -143,7 +153,8 @@ struct NamesChannel {
 }
 
 impl Targets {
-    /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`.
+    /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`. Calls go
+    /// where they were recorded to go.
     #[must_use]
     pub fn new(channels: BTreeMap<String, SecretString>, warehouse: SecretString) -> Self {
         Self::with(Inner {
@@ -154,6 +165,7 @@ impl Targets {
             alerts: SecretString::default(),
             guard: Guard::new(false, guard::system()),
             senders: Arc::default(),
+            providers: Providers::default(),
         })
     }
 
@@ -164,7 +176,7 @@ impl Targets {
     /// With other rules for the addresses that users give: anywhere, or names as `resolve` knows them.
     #[must_use]
     pub fn guarded(self, allow_private: bool, resolve: Resolve) -> Self {
-        let Inner { channels, tolerance_ms, warehouse, alerts, senders, .. } = &*self.0;
+        let Inner { channels, tolerance_ms, warehouse, alerts, senders, providers, .. } = &*self.0;
         Self::with(Inner {
             own: OnceLock::new(),
             channels: channels.clone(),
@@ -173,6 +185,7 @@ impl Targets {
             alerts: alerts.clone(),
             guard: Guard::new(allow_private, resolve),
             senders: Arc::clone(senders),
+            providers: providers.clone(),
         })
     }
 
@@ -183,7 +196,14 @@ impl Targets {
 
     /// Host and port that a call goes to now.
     pub(super) fn of(&self, call: &Delivery) -> Arc<str> {
-        self.senders().providers().target(call.kind, &call.url)
+        self.0.providers.target(call.kind, &call.url, &call.body)
+    }
+
+    /// The call as this process makes it: its URL is where it goes now. Whoever recorded it may not have known the
+    /// channel whose secret signs it here, or known it somewhere else.
+    pub(super) fn aimed(&self, call: Delivery) -> Delivery {
+        let url = self.0.providers.now(call.kind, &call.url, &call.body).into_owned();
+        Delivery { url, ..call }
     }
 
     /// Judges an address that a user gives, as far as it can be judged without asking for its name.
@@ -215,6 +235,7 @@ impl Targets {
             alerts: config.alerts.secret.clone(),
             guard,
             senders: Arc::new(Senders::new(&config.notices)),
+            providers: Providers::of(config),
         })
     }
 
@@ -266,6 +287,8 @@ impl Targets {
     }
 
     pub(super) fn prepare(&self, call: &Delivery) -> Result<Prepared, Unprepared> {
+        // Without a secret nothing is called, wherever it would go.
+        let Sealed { body, secret, spoil_signature } = self.sealed(call)?;
         let own = call.url.starts_with('/') && !call.kind.is_guarded();
         let address = if own {
             let base = self.0.own.get().ok_or(Unprepared::Later("this process does not listen yet"))?;
@@ -278,33 +301,39 @@ impl Targets {
         if guarded {
             self.0.guard.check(&url).map_err(Unprepared::Never)?;
         }
+        Ok(Prepared { own, guarded, spoil_signature, ..Prepared::new(url, body, secret) })
+    }
+
+    /// What a call sends, and what signs it.
+    fn sealed(&self, call: &Delivery) -> Result<Sealed, Unprepared> {
         let unreadable = |error: serde_json::Error| Unprepared::Never(format!("the body cannot be read: {error}"));
-        let (body, channel_id, spoil_signature) = match call.kind {
-            Kind::Warehouse | Kind::SandboxFulfilment | Kind::Alert | Kind::Merchant => {
-                let secret = match call.kind {
-                    Kind::Alert => self.0.alerts.clone(),
-                    // Signed by the merchant's own secrets.
-                    Kind::Merchant => SecretString::default(),
-                    _ => self.0.warehouse.clone(),
-                };
-                let body = call.body.clone();
-                return Ok(Prepared { own, guarded, ..Prepared::new(url, body, secret) });
-            }
+        let whole = |secret: SecretString| Sealed { body: call.body.clone(), secret, spoil_signature: false };
+        match call.kind {
+            Kind::Alert => Ok(whole(self.0.alerts.clone())),
+            // Signed by the merchant's own secrets.
+            Kind::Merchant => Ok(whole(SecretString::default())),
+            Kind::Warehouse | Kind::SandboxFulfilment => Ok(whole(self.0.warehouse.clone())),
             // These are made by `super::notice`.
-            Kind::Sms | Kind::Email => return Err(Unprepared::Never("no plain call".to_owned())),
+            Kind::Sms | Kind::Email => Err(Unprepared::Never("no plain call".to_owned())),
             Kind::ChannelSubmit | Kind::ChannelRefund | Kind::ChannelQuery | Kind::RefundQuery => {
-                (call.body.clone(), channel_of(&call.body).map_err(unreadable)?, false)
+                Ok(whole(self.secret_of(&channel_of(&call.body).map_err(unreadable)?)?))
             }
             Kind::SandboxPayment => {
                 let wrapped: SandboxCall = serde_json::from_str(&call.body).map_err(unreadable)?;
-                (wrapped.send.to_string(), wrapped.channel_id, wrapped.bad_signature)
+                let SandboxCall { channel_id, bad_signature, send } = wrapped;
+                // It may have been one when the stand-in took the payment. Now its word would be that of a real one.
+                if self.0.providers.is_real(&channel_id) {
+                    return Err(Unprepared::Never(format!("the channel {channel_id:?} is no sandbox")));
+                }
+                let secret = self.secret_of(&channel_id)?;
+                Ok(Sealed { body: send.to_string(), secret, spoil_signature: bad_signature })
             }
-        };
-        let secret = self
-            .channel_secret(&channel_id)
-            .cloned()
-            .ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))?;
-        Ok(Prepared { own, guarded, spoil_signature, ..Prepared::new(url, body, secret) })
+        }
+    }
+
+    fn secret_of(&self, channel_id: &str) -> Result<SecretString, Unprepared> {
+        let secret = self.channel_secret(channel_id).cloned();
+        secret.ok_or_else(|| Unprepared::Never(format!("there is no channel {channel_id:?} to sign for")))
     }
 }
 

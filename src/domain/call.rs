@@ -84,6 +84,24 @@ impl Kind {
         }
     }
 
+    /// Where a channel takes calls of this kind, below its endpoint; none: it is no call to a channel. The body of a
+    /// call to a channel names it.
+    #[must_use]
+    pub fn channel_path(self) -> Option<&'static str> {
+        match self {
+            Self::ChannelSubmit => Some("pay"),
+            Self::ChannelRefund => Some("refund"),
+            Self::ChannelQuery | Self::RefundQuery => Some("query"),
+            Self::Warehouse
+            | Self::SandboxPayment
+            | Self::SandboxFulfilment
+            | Self::Alert
+            | Self::Merchant
+            | Self::Sms
+            | Self::Email => None,
+        }
+    }
+
     /// A refund that the channel refused may have been asked for anew, and one that is under way may be paid: neither is
     /// changed by hand, or money could go back twice. One that is in doubt can be sent again: nobody else asked.
     #[must_use]

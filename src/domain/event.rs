@@ -312,10 +312,12 @@ catalogue! {
     PointsGrant = "POINTS_GRANT", "Another system grants a user points.",
         Producer::Outside => [Points],
         ["userId", "orderId", "points"];
-    PaidOrderSuccessRetry = "PAID_ORDER_SUCCESS_RETRY", "An operator wants a paid order handed to fulfilment again.",
+    PaidOrderSuccessRetry = "PAID_ORDER_SUCCESS_RETRY",
+        "An operator wants a paid order handed to fulfilment; one that was handed on before is left as it is.",
         Producer::Outside => [PaidOrder],
         ["orderId", "userId", "payAmount", "payTime", "orderNo", "merchantId"];
-    TriggerOrderFulfillRetry = "TRIGGER_ORDER_FULFILL_RETRY", "An operator wants an order handed to the warehouse again.",
+    TriggerOrderFulfillRetry = "TRIGGER_ORDER_FULFILL_RETRY",
+        "An operator wants an order handed to the warehouse. One that was is left as it is: see `ruyi delivery resend`.",
         Producer::Outside => [Fulfil],
         ["orderId", "userId", "lines", "address"];
     InventoryDeductRetry = "INVENTORY_DEDUCT_RETRY", "An operator wants the frozen stock of an order to become sold.",

@@ -311,6 +311,13 @@ pub fn millisecond_of(id: i64) -> i64 {
     (id >> (NODE_BITS + SEQUENCE_BITS)) + EPOCH_MS
 }
 
+/// Whether a number can be an id that some process gave out. Those of the first millisecond are the small numbers with
+/// which other systems count.
+#[must_use]
+pub fn is_given_out(id: i64) -> bool {
+    millisecond_of(id) > EPOCH_MS
+}
+
 /// One of the ids that belong to `id`, each under a number of its own (12 bits of it count): the same whenever it is made,
 /// and none that a process with a lease gives out.
 #[must_use]
@@ -367,6 +374,12 @@ mod tests {
         assert_eq!([i64::MIN, -1, 0, EPOCH_MS].map(|ms| first_id_of(ms, 0)), [0; 4]);
         let last = first_id_of(i64::MAX, 0);
         assert!(last > first_id_of(3_800_000_000_000, 0) && millisecond_of(last) > 3_800_000_000_000);
+    }
+
+    #[test]
+    fn small_and_negative_numbers_were_not_given_out() {
+        assert!([i64::MIN, -1, 0, 1, 4_000_000].into_iter().all(|number| !is_given_out(number)));
+        assert!(is_given_out(next_id(0, EPOCH_MS + 1, 0)) && is_given_out(i64::MAX));
     }
 
     #[test]

@@ -173,8 +173,8 @@ impl Consumer {
         let mut count = |event: &Event, result| *tally.entry((event.topic.clone(), result)).or_insert(0) += 1;
         let mut parked: Vec<Parked> = Vec::new();
         let mut ignored: HashMap<&str, Vec<String>> = HashMap::new();
-        let done: HashSet<&str> =
-            ready.iter().zip(&outcomes).filter(|(_, o)| **o == Outcome::Done).map(|(e, _)| e.key.as_str()).collect();
+        let done = ready.iter().zip(&outcomes).filter(|(event, o)| **o == Outcome::Done && has_key(event));
+        let done: HashSet<&str> = done.map(|(event, _)| event.key.as_str()).collect();
         for (event, outcome) in ready.iter().zip(&outcomes) {
             match outcome {
                 Outcome::Done => count(event, "done"),
@@ -377,6 +377,11 @@ impl Consumer {
     }
 }
 
+/// Messages without a key have nothing in common: none of them waits for another.
+fn has_key(event: &Event) -> bool {
+    !event.key.is_empty()
+}
+
 /// Messages whose very rows somebody has locked: the others go on, but none of their keys.
 #[derive(Default)]
 struct BehindLock {
@@ -391,7 +396,7 @@ impl BehindLock {
             Err(error) if error.is_locked() => self.locked = Some(error),
             recorded => return recorded,
         }
-        self.keys.extend(event.map(|event| event.key.clone()));
+        self.keys.extend(event.filter(|event| has_key(event)).map(|event| event.key.clone()));
         Ok(())
     }
 
@@ -442,7 +447,7 @@ fn check_key_order(events: &[Event], outcomes: &[Outcome]) -> Result<(), DbError
         if failed.contains(event.key.as_str()) {
             return Err(DbError::Stopped(format!("an earlier event of {} has to be tried again first", event.key)));
         }
-        if matches!(outcome, Outcome::Retry(_)) {
+        if matches!(outcome, Outcome::Retry(_)) && has_key(event) {
             failed.insert(&event.key);
         }
     }
@@ -458,7 +463,7 @@ fn park(tx: &Tx, event: &Event, blocks: bool, next_at: Option<i64>, why: &str) -
         key: event.key.clone(),
         body: event.body.to_vec(),
         properties: event.properties.clone(),
-        blocks,
+        blocks: blocks && has_key(event),
         attempts: i64::from(next_at.is_some()),
         next_at,
         first_failed_at: first_failure(&event.properties, tx.now_ms()),

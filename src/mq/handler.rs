@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::left_behind::Place;
-use super::message::{ALL_KEYS, Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
+use super::message::{ALL_KEYS, Incoming, NAME_MAX, REPLAYS, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{Group, Kind};
@@ -77,9 +77,9 @@ impl Event {
             let reason = format!("topic {topic}, tag {:?} is no event of {}", message.tag, group.name());
             return Err(Box::new((message, reason)));
         };
-        let resent_at = resent_at(&message);
-        // The event, and whether this is an inlet for it.
-        let (inlet, kind) = (kind.repeats().is_some(), kind.repeats().unwrap_or(kind));
+        // An inlet is for what somebody sends again.
+        let resent_at = if kind.repeats().is_some() { Some(sent_at(&message)) } else { resent_at(&message) };
+        let kind = kind.repeats().unwrap_or(kind);
         // A letter that was sent again may have no more than the beginning of its KEYS.
         let keys = message.property(ALL_KEYS).unwrap_or(&message.key);
         let (id, key) = identity(message.property("eventId"), keys, &message.body, kind);
@@ -95,7 +95,7 @@ impl Event {
             id,
             kind,
             trace: message.property("traceparent").map(str::to_owned),
-            resent_at: if inlet { Some(message.born_ms) } else { resent_at },
+            resent_at,
             topic,
             place: message.place(),
             key: known_by(&key, NAME_MAX),
@@ -126,7 +126,14 @@ pub(super) fn origin(message: &Incoming) -> &str {
 /// When a message was sent again on purpose, if it was: what comes by a group's own topic, and copies of dead letters.
 pub(super) fn resent_at(message: &Incoming) -> Option<i64> {
     let resent = message.queue.topic.starts_with('%') || message.property(DLQ_ORIGIN).is_some();
-    resent.then_some(message.born_ms)
+    resent.then_some(sent_at(message))
+}
+
+/// When a message was sent, epoch ms. The clock of whoever replays a letter may be behind the one by which it died, and
+/// the replay is no older than the death for that: where the broker stored it later, that counts.
+fn sent_at(message: &Incoming) -> i64 {
+    let is_replay = message.property(REPLAYS).is_some();
+    if is_replay { message.born_ms.max(message.stored_ms) } else { message.born_ms }
 }
 
 /// What a body may say about itself; the first key that is there is the business key.
@@ -240,6 +247,7 @@ mod tests {
             unreadable: None,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             born_ms: 0,
+            stored_ms: 0,
         }
     }
 

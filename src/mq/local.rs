@@ -118,6 +118,7 @@ impl Local {
             unreadable: None,
             properties: message.properties.clone(),
             born_ms: 0,
+            stored_ms: 0,
         }
     }
 }

@@ -147,6 +147,8 @@ pub struct Incoming {
     pub properties: Vec<(String, String)>,
     /// When the producer made it, epoch ms.
     pub born_ms: i64,
+    /// When its broker stored it, by the broker's clock, epoch ms; 0: nobody knows.
+    pub stored_ms: i64,
 }
 
 /// What the columns hold that name a message: more of a tag or of KEYS is cut off.
@@ -161,6 +163,8 @@ pub const LEFT_OUT: &str = "propertiesLeftOut";
 pub const ALL_KEYS: &str = "originKeys";
 /// Property of a message that was sent again: where the dead letter lay that it is a copy of.
 pub const LETTER: &str = "dlqLetter";
+/// Property of a message that was sent again: how often that has been done, with it and with what it is a copy of.
+pub const REPLAYS: &str = "dlqReplays";
 
 /// The first `max` characters of a text, for people to read: two that differ may be the same then.
 pub(super) fn cut(text: &str, max: usize) -> String {

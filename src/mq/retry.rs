@@ -24,7 +24,7 @@ use crate::progress::Progress;
 const LEASE_MS: i64 = 30_000;
 /// Parked messages taken at once.
 const BATCH: usize = 64;
-/// Messages tried at the same time, of different keys.
+/// Messages tried at the same time, of different keys or of none.
 const AT_ONCE: usize = 4;
 /// How often the table is looked at without being told to: for what another process parked.
 const LOOK_MS: i64 = 5_000;
@@ -81,7 +81,7 @@ pub struct RetryLane {
 type Attempt = BoxFuture<'static, (String, Result<(), DbError>)>;
 
 /// What a lane has taken: several keys at the same time, so that a slow one holds up no other; of one key one message
-/// after the other.
+/// after the other. Messages without a key are each for itself.
 #[derive(Default)]
 struct Taken {
     /// Not begun yet, in the order in which they fell due, and when their lease ends, epoch ms.
@@ -104,7 +104,9 @@ impl Taken {
             // What has waited for longer than its lease is somebody else's.
             let Some((row, until)) = self.ready.remove(place) else { return };
             if until > now_ms {
-                self.busy.insert(row.key.clone());
+                if !row.key.is_empty() {
+                    self.busy.insert(row.key.clone());
+                }
                 let consumer = consumer.clone();
                 self.running.push(Box::pin(async move {
                     let key = row.key.clone();
@@ -277,6 +279,7 @@ async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(),
         unreadable: None,
         properties: row.properties.clone(),
         born_ms: 0,
+        stored_ms: 0,
     };
     let mut event = match Event::of(message, group, consumer.reader()) {
         Ok(event) => event,

@@ -202,6 +202,7 @@ mod tests {
             unreadable: None,
             properties: vec![],
             born_ms: 0,
+            stored_ms: 0,
         };
         let sizes = [100, 200, PART_BYTES / 2, PART_BYTES / 2, 4 * PART_BYTES, 100, 100];
         let messages = sizes.iter().zip(0..).map(|(bytes, offset)| message(offset, *bytes)).collect();

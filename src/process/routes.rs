@@ -47,7 +47,7 @@ pub(super) fn app(
     }
     if plan.work.api {
         let databases = databases.iter().map(|database| (database.db.clone(), database.roles.clone())).collect();
-        let providers = Providers::new(&config.notices);
+        let providers = Providers::of(config);
         let state = deliveries::State { databases, effects: effects(config), providers };
         api = api.merge(deliveries::router(state, &auth));
     }

@@ -27,7 +27,7 @@ pub struct State {
     pub databases: Vec<(Db, Vec<Role>)>,
     /// See [`Effects`].
     pub effects: Effects,
-    /// Where messages to users go.
+    /// Where calls go now.
     pub providers: Providers,
 }
 
@@ -124,9 +124,9 @@ impl CallView {
             id: call.id.to_string(),
             kind: call.kind.name(),
             state: call.status.name(),
-            target: providers.target(call.kind, &call.url).to_string(),
+            target: providers.target(call.kind, &call.url, &call.named).to_string(),
+            order_id: call.order().to_string(),
             reference: call.reference,
-            order_id: call.order_id.to_string(),
             attempts: call.attempts,
             next_at: call.next_at,
             last_error: call.last_error,
@@ -259,7 +259,7 @@ async fn show(
         request: one.request,
         answer: one.answer,
     });
-    let (url, body) = (state.providers.shown(call.kind, &call.url), mask::body(&body));
+    let (url, body) = (state.providers.shown(call.kind, &call.url, &body), mask::body(&body));
     let call = CallView::of(call, &state.providers);
     Ok(Json(WholeView { url, body, tried: tried.collect(), call }))
 }

@@ -168,7 +168,7 @@ async fn plan<'a>(
         }
     };
     if args.ids.is_empty() {
-        let filter = args.which.filter(context.clock.now_ms(), &Providers::new(&context.config.notices));
+        let filter = args.which.filter(context.clock.now_ms(), &Providers::of(&context.config));
         let any_status = filter.status.is_none();
         let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, i64::MAX);
         let mut left = args.limit;

@@ -60,8 +60,8 @@ impl Row {
             kind: call.kind.name(),
             state: call.status.name(),
             reference: call.reference.clone(),
-            order: call.order_id.to_string(),
-            target: providers.target(call.kind, &call.url).to_string(),
+            order: call.order().to_string(),
+            target: providers.target(call.kind, &call.url, &call.named).to_string(),
             attempts: call.attempts,
             created: rfc3339(call.created_at),
             due: call.next_at.map(rfc3339),
@@ -79,7 +79,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCo
 }
 
 async fn list(context: &Context, args: &Args, parts: &[Part]) -> anyhow::Result<ExitCode> {
-    let providers = Providers::new(&context.config.notices);
+    let providers = Providers::of(&context.config);
     let filter = args.which.filter(context.clock.now_ms(), &providers);
     let mut newest: Newest<'_, Logged> = Newest::new(parts, filter, args.before.unwrap_or(i64::MAX));
     let mut output = context.output();

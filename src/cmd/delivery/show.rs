@@ -57,7 +57,7 @@ struct Tried {
 
 pub(super) async fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let parts = open(context, None).await?;
-    let found = find(args.id, &parts, &Providers::new(&context.config.notices)).await;
+    let found = find(args.id, &parts, &Providers::of(&context.config)).await;
     close(&parts).await;
     let whole = found?.with_context(|| format!("there is no call {}: it may have been pruned", args.id))?;
     context.output().rows([whole])?;
@@ -85,7 +85,7 @@ async fn find(id: i64, parts: &[Part], providers: &Providers) -> anyhow::Result<
             answer: one.answer,
         });
         return Ok(Some(Whole {
-            url: providers.shown(call.kind, &call.url),
+            url: providers.shown(call.kind, &call.url, &body),
             body: mask::body(&body),
             tried: tried.collect(),
             call: super::Row::of(&call, &part.roles, providers),

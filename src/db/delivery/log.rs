@@ -39,6 +39,9 @@ impl Status {
     }
 }
 
+/// Where the body of a call begins to name its channel, up to the name.
+const NAMES: &str = "\"channelId\":";
+
 /// A call as it stands, without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
@@ -48,10 +51,12 @@ pub struct Logged {
     pub kind: Kind,
     /// Idempotency key.
     pub reference: String,
-    /// Order that it is about.
+    /// What it is about, see [`Logged::order`].
     pub order_id: i64,
     /// Where to, with what may be secret in it.
     pub url: String,
+    /// Of a call to a channel its body, which names the channel; of others nothing.
+    pub named: String,
     /// Where it stands.
     pub status: Status,
     /// Attempts made.
@@ -66,8 +71,22 @@ pub struct Logged {
     pub updated_at: i64,
 }
 
-const LOGGED: &str = "SELECT id, kind, ref, order_id, url, status, attempts, next_at, last_error, created_at, \
-                      updated_at FROM delivery WHERE ";
+impl Logged {
+    /// As [`Delivery::order`].
+    #[must_use]
+    pub fn order(&self) -> i64 {
+        self.order_id.max(0)
+    }
+}
+
+fn logged_text() -> String {
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.channel_path().is_some()).collect();
+    let named = among(&kinds);
+    format!(
+        "SELECT id, kind, ref, order_id, url, status, attempts, next_at, last_error, created_at, updated_at, \
+         CASE WHEN {named} THEN body ELSE NULL END FROM delivery WHERE "
+    )
+}
 
 fn logged(row: &AnyRow) -> Result<Logged, DbError> {
     let id = row.int(0)?;
@@ -83,7 +102,33 @@ fn logged(row: &AnyRow) -> Result<Logged, DbError> {
         last_error: row.maybe_text(8)?,
         created_at: row.int(9)?,
         updated_at: row.int(10)?,
+        named: row.maybe_text(11)?.unwrap_or_default(),
     })
+}
+
+/// Calls whose rows do not say where they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Of this kind.
+    pub kind: Kind,
+    /// And to this channel; none: all of the kind.
+    pub channel: Option<String>,
+    /// Whether that is where they are looked for.
+    pub goes: bool,
+}
+
+impl Elsewhere {
+    /// The condition that a call is one of them, and what it binds.
+    fn condition(&self) -> (String, Option<Val>) {
+        let of_kind = among(&[self.kind]);
+        match &self.channel {
+            None => (of_kind, None),
+            Some(id) => {
+                let named = Val::Text(format!("{NAMES}{}", serde_json::Value::from(id.as_str())));
+                (format!("({of_kind} AND INSTR(body, ?) > 0)"), Some(named))
+            }
+        }
+    }
 }
 
 /// Which calls.
@@ -95,8 +140,8 @@ pub struct Filter {
     pub status: Option<Status>,
     /// To this `host` or `host:port`; `own` for this process.
     pub target: Option<String>,
-    /// Kinds whose rows do not say where they go, and whether that is `target`.
-    pub elsewhere: Vec<(Kind, bool)>,
+    /// Calls whose rows do not say where they go, and whether that is `target`.
+    pub elsewhere: Vec<Elsewhere>,
     /// Recorded at or after this, epoch ms.
     pub since_ms: Option<i64>,
     /// About this order.
@@ -104,16 +149,20 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// A condition on the URL, but for the kinds that do not go there.
-    fn among_elsewhere(&self, by_url: &str) -> String {
-        let kinds = |wanted: &dyn Fn(bool) -> bool| {
-            let of = self.elsewhere.iter().filter(|(_, goes)| wanted(*goes)).map(|(kind, _)| *kind);
-            of.collect::<Vec<_>>()
+    /// By URLs like these `patterns`, but for the calls that do not go where their rows say.
+    fn put_target(&self, wanted: &mut Wanted, patterns: Vec<String>) {
+        let conditions = |chosen: &dyn Fn(&Elsewhere) -> bool| {
+            let found = self.elsewhere.iter().filter(|one| chosen(one)).map(Elsewhere::condition);
+            let (texts, vals): (Vec<String>, Vec<Option<Val>>) = found.unzip();
+            (texts.join(" OR "), vals.into_iter().flatten().collect::<Vec<_>>())
         };
-        let (all, there) = (kinds(&|_| true), kinds(&|goes| goes));
-        let by_url =
-            if all.is_empty() { format!("({by_url})") } else { format!("(({by_url}) AND NOT {})", among(&all)) };
-        if there.is_empty() { by_url } else { format!("({by_url} OR {})", among(&there)) }
+        let ((all, of_all), (there, of_there)) = (conditions(&|_| true), conditions(&|one| one.goes));
+
+        let by_url = format!("({})", vec!["url LIKE ?"; patterns.len()].join(" OR "));
+        let by_url = if all.is_empty() { by_url } else { format!("({by_url} AND NOT ({all}))") };
+        let text = if there.is_empty() { by_url } else { format!("({by_url} OR {there})") };
+        wanted.text.push_str(&format!(" AND {text}"));
+        wanted.vals.extend(patterns.into_iter().map(Val::Text).chain(of_all).chain(of_there));
     }
 
     fn put(&self, wanted: &mut Wanted) {
@@ -127,17 +176,14 @@ impl Filter {
         wanted.and("order_id =", self.order_id);
         match self.target.as_deref() {
             None => {}
-            Some("own") => wanted.text.push_str(" AND url LIKE '/%'"),
+            Some("own") => self.put_target(wanted, vec!["/%".to_owned()]),
             Some(target) => {
                 // A port may follow the host; then comes the path, or nothing.
                 let ends = ["", "/%", "?%", ":%"];
                 let patterns = ["http", "https", "smtp"]
                     .iter()
                     .flat_map(|scheme| ends.map(|end| format!("{scheme}://{target}{end}")));
-                let patterns: Vec<Val> = patterns.map(Val::Text).collect();
-                let by_url = vec!["url LIKE ?"; patterns.len()].join(" OR ");
-                wanted.text.push_str(&format!(" AND {}", self.among_elsewhere(&by_url)));
-                wanted.vals.extend(patterns);
+                self.put_target(wanted, patterns.collect());
             }
         }
     }
@@ -155,7 +201,7 @@ pub async fn newest(
 ) -> Result<Vec<Logged>, DbError> {
     let mut wanted = Wanted::before(before);
     filter.put(&mut wanted);
-    wanted.newest(conn, LOGGED, limit, logged).await
+    wanted.newest(conn, &logged_text(), limit, logged).await
 }
 
 /// These calls as they stand, in the order of their ids.
@@ -164,7 +210,7 @@ pub async fn newest(
 /// The database's.
 pub async fn of_ids(conn: &mut AnyConnection, ids: Vec<i64>) -> Result<Vec<Logged>, DbError> {
     let keys = ids.into_iter().map(Val::Int).collect();
-    let rows = sql::select_in(conn, &format!("{LOGGED}id"), "", &[], keys).await?;
+    let rows = sql::select_in(conn, &(logged_text() + "id"), "", &[], keys).await?;
     let mut calls = rows.iter().map(logged).collect::<Result<Vec<_>, _>>()?;
     calls.sort_unstable_by_key(|call| call.id);
     Ok(calls)

@@ -1,8 +1,10 @@
 //! Calls that keep their order: the next one about an order is made when the one before has been settled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Delivery, Status};
+use sqlx::AnyConnection;
+
+use super::{Delivery, Kind, Status};
 use crate::db::sql::{self, Columns, Val};
 use crate::db::{DbError, Tx};
 
@@ -70,6 +72,21 @@ pub(super) async fn hold_back(tx: &mut Tx, calls: &mut Vec<Delivery>, lease_ms: 
         super::put_back(tx, ids, until, held_by).await?;
     }
     Ok(())
+}
+
+/// What those of these calls are about that are recorded, by their references.
+///
+/// # Errors
+/// The database's.
+pub async fn subjects(
+    conn: &mut AnyConnection,
+    kind: Kind,
+    references: Vec<String>,
+) -> Result<HashMap<String, i64>, DbError> {
+    let before = "SELECT ref, order_id FROM delivery WHERE kind = ? AND ref";
+    let keys = references.into_iter().map(Val::Text).collect();
+    let rows = sql::select_in(conn, before, "", &[Val::Int(kind as i64)], keys).await?;
+    rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
 }
 
 /// After `settled` have ended: makes the next calls about their orders due, of the kinds that keep their order.

@@ -323,6 +323,7 @@ impl GroupConsumer {
             unreadable,
             properties,
             born_ms: message.born_timestamp(),
+            stored_ms: message.store_timestamp(),
         }
     }
 }

@@ -159,7 +159,13 @@ impl Handler for NotificationEvents {
             let unknown = messages.iter().flatten().filter(|message| message.user_id.is_none());
             let unknown: Vec<i64> = unknown.map(|message| message.order_id).collect();
             let mut users: HashMap<i64, i64> = notification::users_of_orders(tx, unknown).await?;
-            users.extend(messages.iter().flatten().filter_map(|one| one.user_id.map(|user| (one.order_id, user))));
+            // Of a message that another system asks for, nobody says that it is for the user of the order.
+            let of_ours = events.iter().zip(&messages).filter(|(event, _)| event.kind != Kind::OrderNotification);
+            for message in of_ours.filter_map(|(_, message)| message.as_ref().ok()) {
+                if let Some(user) = message.user_id {
+                    users.entry(message.order_id).or_insert(user);
+                }
+            }
             let (mut rows, mut told) = (Vec::new(), Vec::new());
             let mut outcomes = Vec::with_capacity(events.len());
             for (event, message) in events.iter().zip(messages) {

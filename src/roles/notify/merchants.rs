@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::db::delivery::{self, Delivery};
 use crate::db::merchants::{self, Merchant};
@@ -12,7 +13,7 @@ use crate::db::{DbError, Tx, outbox};
 use crate::delivery::webhook;
 use crate::domain::call;
 use crate::domain::event::{Group, Kind, OrderNotify, PaidOrderSuccess, RefundKind, RefundSuccess};
-use crate::domain::id::{MerchantId, OrderId};
+use crate::domain::id::{MerchantId, OrderId, is_given_out, unpadded};
 use crate::mq::{Event, Handler, Outcome};
 
 /// The money of an order is there.
@@ -116,7 +117,7 @@ impl Handler for OrderNotifies {
         Box::pin(async move {
             let bodies: Vec<Result<OrderNotify, Outcome>> = events.iter().map(Event::read).collect();
             let sellers = sellers(tx, &bodies).await?;
-            let mut over = overtaken(tx, &bodies).await?;
+            let mut over = overtaken(tx, events, &bodies, &sellers).await?;
             let mut calls = Vec::new();
             let mut outcomes = Vec::with_capacity(events.len());
             for (event, body) in events.iter().zip(bodies) {
@@ -142,6 +143,13 @@ struct Sellers {
     by_url: HashMap<String, i64>,
 }
 
+impl Sellers {
+    fn of(&self, body: &OrderNotify) -> Option<&Merchant> {
+        let id = body.merchant_id.map(|id| id.0).or_else(|| self.by_url.get(&body.notify_url).copied());
+        id.and_then(|id| self.by_id.get(&id))
+    }
+}
+
 async fn sellers(tx: &mut Tx, bodies: &[Result<OrderNotify, Outcome>]) -> Result<Sellers, DbError> {
     let mut by_url = HashMap::new();
     for body in bodies.iter().flatten().filter(|body| body.merchant_id.is_none() && !body.notify_url.is_empty()) {
@@ -154,14 +162,42 @@ async fn sellers(tx: &mut Tx, bodies: &[Result<OrderNotify, Outcome>]) -> Result
     Ok(Sellers { by_id, by_url })
 }
 
-/// The orders of which it was told already that all the money went back.
-async fn overtaken(tx: &mut Tx, bodies: &[Result<OrderNotify, Outcome>]) -> Result<HashSet<String>, DbError> {
-    let paid: Vec<&str> =
-        bodies.iter().flatten().filter(|body| body.status == PAID).map(|body| body.order_id.as_str()).collect();
-    let reference = |order_id: &str| format!("{}:{REFUNDED}", Kind::OrderNotify.event_id(order_id));
-    let references = paid.iter().map(|order_id| reference(order_id)).collect();
-    let told = delivery::recorded(tx, call::Kind::Merchant, references).await?;
-    Ok(paid.into_iter().filter(|order_id| told.contains(&reference(order_id))).map(str::to_owned).collect())
+/// What a call is about: an order or payment of ours, by its id. Other systems have numbers of their own, of which two
+/// may have the same, so a negative number stands for this order of this merchant: its calls keep their order, and no
+/// other merchant waits for them.
+fn subject(event: &Event, body: &OrderNotify, merchant_id: i64) -> i64 {
+    let is_own = event.properties.iter().any(|(name, value)| (name.as_str(), value.as_str()) == outbox::SOURCE);
+    match body.order_id.parse::<OrderId>() {
+        Ok(OrderId(id)) if is_own && is_given_out(id) => id,
+        _ => {
+            let digest = Sha256::digest(format!("{merchant_id}:{}", unpadded(&body.order_id)));
+            digest.iter().take(8).fold(0_i64, |number, byte| (number << 8) | i64::from(*byte)) | i64::MIN
+        }
+    }
+}
+
+/// The subjects of which it was told already that all the money went back.
+async fn overtaken(
+    tx: &mut Tx,
+    events: &[Event],
+    bodies: &[Result<OrderNotify, Outcome>],
+    sellers: &Sellers,
+) -> Result<HashSet<i64>, DbError> {
+    let mut paid: Vec<(String, i64)> = Vec::new();
+    for (event, body) in events.iter().zip(bodies) {
+        if let Ok(body) = body
+            && body.status == PAID
+            && let Some(merchant) = sellers.of(body)
+        {
+            let reference = format!("{}:{REFUNDED}", Kind::OrderNotify.event_id(&body.order_id));
+            paid.push((reference, subject(event, body, merchant.id)));
+        }
+    }
+    let references = paid.iter().map(|(reference, _)| reference.clone()).collect();
+    let told = delivery::subjects(tx, call::Kind::Merchant, references).await?;
+    // Calls from before numbers stood for orders of other systems have the order's own number, or 0.
+    paid.retain(|(reference, about)| told.get(reference).is_some_and(|known| known == about || *known >= 0));
+    Ok(paid.into_iter().map(|(_, about)| about).collect())
 }
 
 fn call(
@@ -169,11 +205,10 @@ fn call(
     event: &Event,
     body: &OrderNotify,
     sellers: &Sellers,
-    over: &mut HashSet<String>,
+    over: &mut HashSet<i64>,
 ) -> Result<Delivery, Outcome> {
     let reject = |why: &str| Err(Outcome::Reject(why.to_owned()));
-    let id = body.merchant_id.map(|id| id.0).or_else(|| sellers.by_url.get(&body.notify_url).copied());
-    let Some(merchant) = id.and_then(|id| sellers.by_id.get(&id)) else {
+    let Some(merchant) = sellers.of(body) else {
         return reject(
             "it is not known which merchant is to be told: no such merchant_id, nor one with this notify_url",
         );
@@ -191,11 +226,12 @@ fn call(
     if body.status.is_empty() || body.status.len() > 32 {
         return reject("status must have 1 to 32 characters");
     }
-    if body.status == PAID && over.contains(&body.order_id) {
+    let about = subject(event, body, merchant.id);
+    if body.status == PAID && over.contains(&about) {
         return Err(Outcome::Ignored("told already that all of the money went back".to_owned()));
     }
     if body.status == REFUNDED {
-        over.insert(body.order_id.clone());
+        over.insert(about);
     }
     let at_ms = event.read::<Sent>().ok().and_then(|sent| sent.timestamp).unwrap_or_else(|| tx.now_ms());
     let text = webhook::payload(body, MerchantId(merchant.id), at_ms);
@@ -203,8 +239,7 @@ fn call(
         id: tx.next_id(),
         kind: call::Kind::Merchant,
         reference: event.id.clone(),
-        // 0: an order of another system, whose numbers are none of ours.
-        order_id: body.order_id.parse().unwrap_or(0),
+        order_id: about,
         url: url.clone(),
         body: text.map_err(|error| Outcome::Reject(error.to_string()))?,
         attempts: 0,

@@ -15,6 +15,7 @@ use crate::db::{DbError, Tx, outbox};
 use crate::domain::event::{Kind, PaymentCloseRequested, PaymentCloseResult, Role};
 use crate::domain::id::{OrderId, UserId};
 use crate::domain::order::{CancelType, Input, Status};
+use crate::roles::payment::channels::Channels;
 use crate::roles::payment::close::{self, Taken};
 
 /// An order whose payment was asked, or that could not be moved, is looked at again after this, ms.
@@ -25,6 +26,8 @@ const LOOK_AGAIN_MS: i64 = 300_000;
 pub struct Cancels {
     /// Payments are in the same database.
     together: bool,
+    /// So long after a payment was closed its channel is asked what became of it, ms; none: never.
+    ask_after_ms: Option<i64>,
 }
 
 /// Somebody wants an order canceled.
@@ -88,7 +91,8 @@ impl Cancels {
     /// As configured.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self { together: config.databases(&[Role::Order, Role::Payment]).len() == 1 }
+        let together = config.databases(&[Role::Order, Role::Payment]).len() == 1;
+        Self { together, ask_after_ms: Channels::of(config).query_after_ms() }
     }
 
     /// Does what is wanted, in this order; one answer for each.
@@ -98,7 +102,7 @@ impl Cancels {
     /// again.
     pub async fn advance(self, tx: &mut Tx, wanted: &[Wanted]) -> Result<Vec<Moved>, DbError> {
         let open = open(tx, wanted).await?;
-        let money = if self.together { take(tx, &open).await? } else { HashMap::new() };
+        let money = if self.together { take(tx, &open, self.ask_after_ms).await? } else { HashMap::new() };
         let waits = |wish: &Wish| !self.together && open.get(&wish.order_id).is_some_and(|order| must_ask(order, wish));
 
         let mut plans: Vec<Vec<Step>> = Vec::with_capacity(wanted.len());
@@ -150,12 +154,16 @@ fn must_ask(order: &OrderRow, wish: &Wish) -> bool {
 }
 
 /// The money of those orders whose payment has it; the payments of the others are closed.
-async fn take(tx: &mut Tx, open: &HashMap<i64, OrderRow>) -> Result<HashMap<i64, Taken>, DbError> {
+async fn take(
+    tx: &mut Tx,
+    open: &HashMap<i64, OrderRow>,
+    ask_after_ms: Option<i64>,
+) -> Result<HashMap<i64, Taken>, DbError> {
     if open.is_empty() {
         return Ok(HashMap::new());
     }
     let users: BTreeMap<i64, i64> = open.values().map(|order| (order.id, order.user_id)).collect();
-    close::close(tx, &users).await
+    close::close(tx, &users, ask_after_ms).await
 }
 
 /// Asks payment, once in a while for each order and whoever wants it canceled.

@@ -385,7 +385,7 @@ pub async fn pay(db: Db, channels: Channels, batch: Batch<PayRequest>) -> Result
 
 async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> Result<Vec<PayAnswer>, DbError> {
     let found = payments::lock_by_order(tx, requests.iter().map(|request| request.order_id.0).collect()).await?;
-    let (mut calls, mut questions) = (Vec::new(), Vec::new());
+    let (mut calls, mut questions) = (Vec::new(), Vec::<Delivery>::new());
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
         let Some(payment) = found.get(&request.order_id.0) else {
@@ -431,14 +431,12 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
     }
     if !calls.is_empty() {
         let references = calls.iter().map(|call| call.reference.clone()).collect();
+        let asked = questions.iter().map(|question| question.reference.clone()).collect();
         calls.append(&mut questions);
         // A payer who tries again after the channel could not be reached is submitted again, under the same key.
         delivery::insert(tx, &calls).await?.or_known();
-        let again = delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;
-        if again > 0 {
-            let payments = found.values().map(|payment| payment.id.to_string()).collect();
-            delivery::revive(tx, delivery::Kind::ChannelQuery, payments).await?;
-        }
+        delivery::revive(tx, delivery::Kind::ChannelSubmit, references).await?;
+        query::ask_anew(tx, channels, asked).await?;
     }
     Ok(answers)
 }

@@ -118,13 +118,13 @@ impl Channels {
         self.get(id).is_some_and(|channel| channel.submit == SubmitWhen::OnOpen)
     }
 
-    /// Where a channel takes `what` ("pay", "refund", "query"); a path is this process's own sandbox.
+    /// Where a channel takes `what` ("pay", "refund", "query"), as a call to it is recorded; a path is this process's
+    /// own sandbox. Whoever makes the call goes by its own configuration. For a channel that is not known here, an
+    /// address that nobody can call: versions before go by what is recorded, and a sandbox would say yes.
     #[must_use]
     pub fn url(&self, id: &str, what: &str) -> String {
-        match self.get(id).map(|channel| channel.endpoint.trim_end_matches('/')) {
-            None | Some("") => format!("/sandbox/channel/{what}"),
-            Some(endpoint) => format!("{endpoint}/{what}"),
-        }
+        let known = self.get(id).and_then(|channel| channel.url(what));
+        known.unwrap_or_else(|| format!("channel://{id}/{what}"))
     }
 
     /// Body of a submission.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::events::CURRENCY;
+use super::query;
 use crate::db::payments::{self, PaymentRow};
 use crate::db::tx::Draft;
 use crate::db::{DbError, Tx, outbox};
@@ -27,11 +28,15 @@ pub struct Taken {
 }
 
 /// Closes the payments of these orders (order → user), or says which have their money. For whoever shares the database
-/// with payments, and cancels in the same transaction.
+/// with payments, and cancels in the same transaction. Channels are asked about what is closed `ask_after_ms` later.
 ///
 /// # Errors
 /// The database's; a unique violation when one of the payments is opened in the same moment: then all is to be done again.
-pub async fn close(tx: &mut Tx, orders: &BTreeMap<i64, i64>) -> Result<HashMap<i64, Taken>, DbError> {
+pub async fn close(
+    tx: &mut Tx,
+    orders: &BTreeMap<i64, i64>,
+    ask_after_ms: Option<i64>,
+) -> Result<HashMap<i64, Taken>, DbError> {
     let mut found = payments::lock_by_order(tx, orders.keys().copied().collect()).await?;
     let missing = orders.iter().filter(|(id, _)| !found.contains_key(id));
     let new: Vec<PaymentRow> = missing.map(|(id, user_id)| tombstone(tx, *id, *user_id)).collect();
@@ -40,6 +45,7 @@ pub async fn close(tx: &mut Tx, orders: &BTreeMap<i64, i64>) -> Result<HashMap<i
     let changed: Vec<&PaymentRow> =
         found.values_mut().filter_map(|payment| close_one(payment).then_some(&*payment)).collect();
     payments::update(tx, &changed).await?;
+    query::ask_closed(tx, ask_after_ms, &changed).await?;
     Ok(found.values().filter_map(|payment| taken(payment).map(|money| (payment.order_id, money))).collect())
 }
 

@@ -88,6 +88,7 @@ impl Handler for PaymentEvents {
                 });
             }
             batch.write(tx).await?;
+            query::ask_closed(tx, self.channels.query_after_ms(), &batch.closed()).await?;
             close::answer(tx, &batch.found, &questions).await?;
             for Refund { order_id, part, wish } in refunds {
                 let Some(payment) = batch.found.get(&order_id) else { continue };
@@ -234,6 +235,12 @@ impl Batch {
             }
         }
         Outcome::from(&decision)
+    }
+
+    /// Payments that were open before, and are closed now.
+    fn closed(&self) -> Vec<&PaymentRow> {
+        let before = self.changed.iter().filter(|id| !self.new.contains(id)).filter_map(|id| self.found.get(id));
+        before.filter(|payment| payment.state.status == Status::Closed).collect()
     }
 
     async fn write(&self, tx: &mut Tx) -> Result<(), DbError> {

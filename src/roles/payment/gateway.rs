@@ -1,8 +1,9 @@
 //! The pay gateway: a merchant opens a payment under its own number, which the channel is asked for outside the request.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::channels::Channels;
+use super::query;
 use super::refund::{self, Wish};
 use super::tell;
 use crate::db::gateway::{self, GatewayRow};
@@ -97,29 +98,39 @@ async fn open_all(tx: &mut Tx, channels: &Channels, wishes: &[Open]) -> Result<V
     let before = gateway::by_number(tx, &numbers).await?;
     let mut refused: HashMap<usize, Opened> = HashMap::new();
     let mut new: HashMap<(i64, String), GatewayRow> = HashMap::new();
+    // Payments of this transaction, and the place of the wish that each is of: others may have the same number.
+    let mut makers: HashMap<i64, usize> = HashMap::new();
     for (at, wish) in wishes.iter().enumerate() {
         if before.contains_key(&wish.number()) || new.contains_key(&wish.number()) {
             continue;
         }
         match admit(channels, known.get(&wish.merchant_id), wish) {
-            Ok(account) => drop(new.insert(wish.number(), row(tx, account, wish))),
+            Ok(account) => {
+                let row = row(tx, account, wish);
+                makers.insert(row.payment_id, at);
+                new.insert(wish.number(), row);
+            }
             Err(answer) => drop(refused.insert(at, answer)),
         }
     }
     // Whoever has the number now: this transaction, or one that was faster. Only the owner's payment is opened.
     gateway::take(tx, &new.values().cloned().collect::<Vec<_>>()).await?.or_known();
     let owners = gateway::by_number(tx, &numbers).await?;
-    let mine: HashSet<i64> = new.values().map(|row| row.payment_id).collect();
-    let others = owners.values().map(|row| row.payment_id).filter(|id| !mine.contains(id)).collect();
+    let others = owners.values().map(|row| row.payment_id).filter(|id| !makers.contains_key(id)).collect();
     let mut payments = payments::lock_by_id(tx, others).await?;
-    let (mut rows, mut fresh) = (Vec::new(), HashSet::new());
+    let mut rows = Vec::new();
     let mut answers = Vec::with_capacity(wishes.len());
     for (at, wish) in wishes.iter().enumerate() {
+        // Also where a later wish of the same number was admitted.
+        if let Some(answer) = refused.remove(&at) {
+            answers.push(answer);
+            continue;
+        }
         let Some(owner) = owners.get(&wish.number()) else {
-            answers.push(refused.remove(&at).unwrap_or(Opened::Unknown));
+            answers.push(Opened::Unknown);
             continue;
         };
-        let is_new = mine.contains(&owner.payment_id) && fresh.insert(owner.payment_id);
+        let is_new = makers.get(&owner.payment_id) == Some(&at);
         if is_new {
             let payment = payment(wish, owner);
             tell_open(tx, channels, &payment, owner)?;
@@ -270,7 +281,7 @@ pub async fn act(db: &Db, channels: &Channels, number: (i64, String), act: Act) 
             let Some(row) = payments::lock_by_id(tx, vec![id]).await?.remove(&id) else { return Ok(Acted::Unknown) };
             let mut payment = Payment { row, gateway };
             let refused = match act {
-                Act::Close => close(tx, &mut payment.row).await?,
+                Act::Close => close(tx, &channels, &mut payment.row).await?,
                 Act::Refund { amount, reason, key } => {
                     let wish = Wish { reason, trace: payment.row.trace.clone() };
                     refund::by_key(tx, &channels, &payment.row, amount, &key, &wish).await?
@@ -286,12 +297,13 @@ pub async fn act(db: &Db, channels: &Channels, number: (i64, String), act: Act) 
     .await
 }
 
-async fn close(tx: &mut Tx, payment: &mut PaymentRow) -> Result<Option<String>, DbError> {
+async fn close(tx: &mut Tx, channels: &Channels, payment: &mut PaymentRow) -> Result<Option<String>, DbError> {
     match payment.state.status {
         Status::Closed => Ok(None),
         Status::Pending => {
             payment.state.status = Status::Closed;
             payments::update(tx, &[payment]).await?;
+            query::ask_closed(tx, channels.query_after_ms(), &[payment]).await?;
             Ok(None)
         }
         status => Ok(Some(format!("the payment is {}: its money can only be refunded", status.name()))),

@@ -3,16 +3,26 @@
 //! The question is recorded with the submission, in its transaction, and falls due `payment.query_after` later: whatever
 //! stops meanwhile, and for however long, it is there. The engine asks it on the schedule of its kind until the channel
 //! gives a final answer, or the callback comes after all. Money that comes before takes it back.
+//!
+//! A payer who was sent to the channel may pay as long as the payment is open, and even behind its end. So the channel
+//! is asked on, a few times a day, until the payment is closed; and anew when the payer tries once more, and when the
+//! payment is closed.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::callback::{self, Callback, Confirmed};
 use super::channels::Channels;
 use crate::db::delivery::{self, Delivery, Kind};
-use crate::db::payments::PaymentRow;
+use crate::db::payments::{self, PaymentRow};
 use crate::db::{DbError, Tx};
-use crate::delivery::{Said, Settled, channel_of};
+use crate::delivery::{Said, Settled, Verdict, channel_of};
 use crate::domain::id::PaymentId;
+use crate::domain::payment::Status;
+
+/// After the end of its schedule a question about an open payment is asked again so much later, ms: half a day.
+const GOES_ON_AFTER_MS: i64 = 43_200_000;
 
 /// What a channel is asked.
 #[derive(Serialize)]
@@ -30,18 +40,64 @@ struct Question<'a> {
 /// Never in practice: every field is plain.
 pub(super) fn question(tx: &Tx, channels: &Channels, payment: &PaymentRow) -> Result<Option<Delivery>, DbError> {
     let Some(after_ms) = channels.query_after_ms() else { return Ok(None) };
+    call(tx, payment, channels.url(&payment.channel_id, "query"), after_ms).map(Some)
+}
+
+/// The call that asks about a payment, `after_ms` from now.
+fn call(tx: &Tx, payment: &PaymentRow, url: String, after_ms: i64) -> Result<Delivery, DbError> {
     let question = Question { channel_id: &payment.channel_id, payment_id: PaymentId(payment.id) };
-    Ok(Some(Delivery {
+    Ok(Delivery {
         id: tx.next_id(),
         kind: Kind::ChannelQuery,
         reference: payment.id.to_string(),
         order_id: payment.business_id(),
-        url: channels.url(&payment.channel_id, "query"),
+        url,
         body: serde_json::to_string(&question)?,
         attempts: 0,
         next_at: tx.now_ms().saturating_add(after_ms),
         trace: payment.trace.clone(),
-    }))
+    })
+}
+
+/// The payers of these payments, named by the references of their questions, try once more: what was asked in vain
+/// before says nothing about that.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn ask_anew(tx: &mut Tx, channels: &Channels, references: Vec<String>) -> Result<(), DbError> {
+    let Some(after_ms) = channels.query_after_ms() else { return Ok(()) };
+    let due = tx.now_ms().saturating_add(after_ms);
+    delivery::ask_anew(tx, Kind::ChannelQuery, references, due).await.map(drop)
+}
+
+/// These payments are closed now. Channels that they were submitted to are asked `after_ms` later: what somebody has
+/// paid there meanwhile, or is paying just now, goes back. Nobody is asked where `after_ms` is none.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn ask_closed(tx: &mut Tx, after_ms: Option<i64>, closed: &[&PaymentRow]) -> Result<(), DbError> {
+    let Some(after_ms) = after_ms.filter(|_| !closed.is_empty()) else { return Ok(()) };
+    let mut unasked: BTreeMap<String, &PaymentRow> =
+        closed.iter().map(|payment| (payment.id.to_string(), *payment)).collect();
+    let asked = delivery::recorded(tx, Kind::ChannelQuery, unasked.keys().cloned().collect()).await?;
+    unasked.retain(|reference, _| !asked.contains(reference));
+
+    // Most of them were never submitted.
+    let submissions = delivery::by_references(tx, Kind::ChannelSubmit, unasked.keys().cloned().collect()).await?;
+    let mut questions = Vec::new();
+    for submission in &submissions {
+        let Some(payment) = unasked.get(&submission.reference) else { continue };
+        // The order role may close a payment, and need not know its channel: that is asked where it was told.
+        let place = submission.url.strip_suffix("pay").unwrap_or(&submission.url);
+        questions.push(call(tx, payment, format!("{place}query"), after_ms)?);
+    }
+    if !questions.is_empty() {
+        // Whoever looks for submissions without a question may have recorded the same.
+        delivery::insert(tx, &questions).await?.or_known();
+    }
+
+    let due = tx.now_ms().saturating_add(after_ms);
+    delivery::ask_anew(tx, Kind::ChannelQuery, asked.into_iter().collect(), due).await.map(drop)
 }
 
 /// The money of these payments is there. Questions that nobody has begun to ask are taken back, as one for nearly every
@@ -60,6 +116,7 @@ pub(super) async fn take_back(tx: &mut Tx, payment_ids: impl Iterator<Item = i64
 /// # Errors
 /// The database's.
 pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
+    go_on(tx, channels, settled).await?;
     let (mut answered, mut callbacks) = (Vec::new(), Vec::new());
     for one in settled {
         let (Kind::ChannelQuery, Some(Said::Paid(text))) = (one.delivery.kind, &one.said) else { continue };
@@ -90,6 +147,23 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
         }
     }
     Ok(())
+}
+
+/// Channels that knew of no money until the end of the schedule are asked on while their payments are open.
+async fn go_on(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
+    let in_vain = |one: &&Settled| {
+        one.delivery.kind == Kind::ChannelQuery && one.verdict == Verdict::Delivered && one.said.is_none()
+    };
+    let ids: Vec<i64> = settled.iter().filter(in_vain).filter_map(|one| one.delivery.reference.parse().ok()).collect();
+    if ids.is_empty() || channels.query_after_ms().is_none() {
+        return Ok(());
+    }
+    // Whoever closes one of them just now waits for its question, which is locked here, and asks it anew then.
+    let found = payments::find(tx, ids).await?;
+    let open = found.values().filter(|payment| payment.state.status == Status::Pending);
+    let references: Vec<String> = open.map(|payment| payment.id.to_string()).collect();
+    let due = tx.now_ms().saturating_add(GOES_ON_AFTER_MS);
+    delivery::go_on_asking(tx, Kind::ChannelQuery, references, due).await.map(drop)
 }
 
 /// A channel that says it has money which fits no payment: somebody has to talk to it.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Accepted, Request, Sandbox, read_signed};
+use super::{Accepted, Request, Sandbox};
 use crate::db::delivery::{Delivery, Kind};
 use crate::domain::event;
 use crate::domain::id::{OrderId, Quantity, Sku, UserId};
@@ -113,9 +113,8 @@ enum More<'a> {
     responses((status = 202, body = Accepted), (status = 401, body = Problem), (status = 409, body = Refusal), (status = 422, body = Problem)))]
 pub(super) async fn take_order(State(sandbox): State<Sandbox>, request: Incoming) -> Result<Response, Problem> {
     let (headers, body) = sandbox.body_of(request).await?;
+    let order: TakeOrder = sandbox.read_order(&headers, &body)?;
     let now_ms = sandbox.clock.now_ms();
-    let secret = sandbox.targets.warehouse_secret();
-    let order: TakeOrder = read_signed(secret, &headers, &body, now_ms, sandbox.tolerance_ms)?;
     let manner = Manner::of(order.address.as_deref());
     if manner == Manner::Refuse {
         return Ok((StatusCode::CONFLICT, Json(Refusal { refused: true, reason: NOT_SENT })).into_response());

@@ -212,6 +212,22 @@ fn wrong_values_say_what_where_and_what_to_do() {
     assert!(text.contains("64 hex digits") && text.contains("no scopes"), "{text}");
 }
 
+/// Merchant 1 is the shop, of which a merchant's key sees nothing.
+#[test]
+fn no_key_belongs_to_the_shop_as_merchant() {
+    let key = |merchant: &str| {
+        let hash = "a".repeat(64);
+        sets(&[&format!("http.keys=[{{name='till', sha256='{hash}', scopes=['payment:read'], merchant={merchant}}}]")])
+    };
+    for shop in ["'1'", "1"] {
+        let text = fault(&key(shop));
+        for part in ["http.keys", "\"till\"", "the shop itself", "leave merchant out"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+    assert!(Config::load(&key("'7'")).is_ok());
+}
+
 #[test]
 fn an_unknown_field_of_a_key_is_named_too() {
     let error = Config::load(&sets(&["http.keys=[{name='a', sha='x', scopes=[]}]"])).unwrap_err();

@@ -227,7 +227,7 @@ pub(super) async fn points_and_notices(test: TestDb) {
             event_id: event_id.into(),
             user_id: 7,
             order_id,
-            template: "T".into(),
+            template: "ORDER_SIGNED".into(),
             params: "{}".into(),
         };
         notification::insert(tx, &[notice("1:A", 1), notice("2:A", 2)]).await?;
@@ -246,6 +246,29 @@ pub(super) async fn points_and_notices(test: TestDb) {
     let listed = notification::of_user(&mut conn, 7, i64::MAX, 2).await.unwrap();
     assert_eq!(listed.iter().map(|one| one.order_id).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(notification::of_user(&mut conn, 7, listed[1].id, 9).await.unwrap().len(), 1);
+}
+
+/// An order is of whom ruyi told first, whatever others have told somebody about it.
+pub(super) async fn an_order_is_its_own_users(test: TestDb) {
+    let told = |event_id: &str, user_id: i64, order_id: i64, template: &str| Notification {
+        event_id: event_id.into(),
+        user_id,
+        order_id,
+        template: template.into(),
+        params: "{}".into(),
+    };
+    let rows = [
+        told("1:GIFT", 8, 1, "GIFT_WRAPPED"),
+        told("1:PAID_ORDER_SUCCESS", 7, 1, "ORDER_PAY_SUCCESS"),
+        told("1:WATCH", 9, 1, "ORDER_SIGNED"),
+        told("1:GIFT:2", 8, 1, "GIFT_WRAPPED"),
+        told("2:GIFT", 8, 2, "GIFT_WRAPPED"),
+        told("3:ORDER_OUT_STOCK", 6, 3, "ORDER_OUT_STOCK"),
+    ];
+    write_tx!(test.db, [rows], |tx| { notification::insert(tx, &rows).await }).unwrap();
+    let mut conn = test.db.read().await.unwrap();
+    let users = notification::users_of_orders(&mut conn, vec![1, 2, 3, 9]).await.unwrap();
+    assert_eq!(users, std::collections::HashMap::from([(1, 7), (3, 6)]));
 }
 
 /// A payment of this order that has its money.

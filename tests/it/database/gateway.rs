@@ -156,8 +156,8 @@ pub(super) async fn statistics_(test: TestDb) {
     assert_eq!(statistics::lines(&mut conn, &of_p, None, 10).await.unwrap().len(), 1);
 }
 
-/// 64 wishes under one number, in transactions of their own: one payment.
-pub async fn one_of_64_wishes(test: TestDb) {
+/// Merchant 9 may take up to so much by the sandbox; a wish of 59.80 under the number M-1.
+async fn may_take(test: &TestDb, most: Option<Money>) -> (Channels, Open) {
     let account = MerchantChanged {
         merchant_id: MerchantId(9),
         version: 1,
@@ -168,7 +168,7 @@ pub async fn one_of_64_wishes(test: TestDb) {
             product_id: "h5".into(),
             channel_id: "sandbox".into(),
             min_amount: Money::ZERO,
-            max_amount: None,
+            max_amount: most,
         }],
     };
     write_tx!(test.db, [account], |tx| { ruyi::db::merchants::put_accounts(tx, &[&account]).await }).unwrap();
@@ -184,6 +184,52 @@ pub async fn one_of_64_wishes(test: TestDb) {
         user_id: 0,
         trace: None,
     };
+    (channels, wish)
+}
+
+/// The wishes of one transaction under one number: each has its own answer, and the payment is what was admitted.
+pub async fn a_refused_wish_lends_nothing_but_its_number(test: TestDb) {
+    let money = |minor| Money::from_minor(minor).unwrap();
+    let (channels, wish) = may_take(&test, Some(money(50_000))).await;
+    let answers = async |number: &str, minors: &[i64]| {
+        let wishes = minors.iter().map(|minor| Open {
+            out_order_no: number.into(),
+            amount: money(*minor),
+            extra_arg: minor.to_string(),
+            ..wish.clone()
+        });
+        let wishes: Vec<Open> = wishes.collect();
+        let answers = open(test.db.clone(), channels.clone(), wishes.into()).await.unwrap();
+        let shown = answers.into_iter().map(|answer| match answer {
+            Opened::New(payment) => {
+                assert_eq!(payment.gateway.extra_arg, payment.row.state.amount.minor().to_string());
+                format!("new {}", payment.row.state.amount.minor())
+            }
+            Opened::Replayed(payment) => format!("again {}", payment.row.state.amount.minor()),
+            other => format!("{other:?}"),
+        });
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(answers("M-1", &[99_999_900, 1_000]).await, ["Refused(TooMuch)", "new 1000"]);
+    assert_eq!(answers("M-2", &[1_000, 99_999_900]).await, ["new 1000", "Different"]);
+    let three = answers("M-3", &[99_999_900, 1_000, 1_000]).await;
+    assert_eq!(three, ["Refused(TooMuch)", "new 1000", "again 1000"]);
+    assert_eq!(answers("M-4", &[99_999_900, 99_999_800]).await, ["Refused(TooMuch)"; 2]);
+    // It has its number by now, and so it is answered with what is there.
+    assert_eq!(answers("M-1", &[99_999_900, 1_000]).await, ["Different", "again 1000"]);
+    for text in [
+        "SELECT COUNT(*) FROM payment_record",
+        "SELECT COUNT(*) FROM payment_record WHERE amount = 1000",
+        "SELECT COUNT(*) FROM gateway_payment",
+        "SELECT COUNT(*) FROM message_record WHERE topic = 'CALLBACK_SUBMIT'",
+    ] {
+        assert_eq!(count(&test.db, text).await, 3, "{text}");
+    }
+}
+
+/// 64 wishes under one number, in transactions of their own: one payment.
+pub async fn one_of_64_wishes(test: TestDb) {
+    let (channels, wish) = may_take(&test, None).await;
     let wishes = (0..64).map(|n| {
         let (db, channels) = (test.db.clone(), channels.clone());
         // Beside it another number of its own, so that batches meet in different orders.

@@ -474,6 +474,37 @@ pub(super) async fn retry_(test: TestDb) {
     assert_eq!(count(&test.db, "SELECT status FROM message_retry_log WHERE id = 3").await, 2);
 }
 
+/// What has no key waits for nothing; what the version before parked behind such a message has its turn all the same.
+pub(super) async fn without_a_key_nothing_waits(test: TestDb) {
+    let rows = [
+        parked(1, "", true, Some(START_MS)),
+        parked(2, "", true, None),
+        parked(3, "", true, None),
+        parked(4, "", false, Some(START_MS)),
+        parked(5, "", false, Some(START_MS + 9_000)),
+    ];
+    write_tx!(test.db, [rows], |tx| { retry::park(tx, "g", &rows, START_MS).await }).unwrap();
+    let mut conn = test.db.read().await.unwrap();
+    assert!(retry::open_keys(&mut conn, "g", vec![String::new()]).await.unwrap().is_empty());
+    assert_eq!(retry::waiting(&mut conn).await.unwrap(), 5);
+    write_tx!(test.db, [], |tx| { retry::wake_early(tx, "g", vec![String::new()]).await }).unwrap();
+    let claim = async || {
+        let claimed = write_tx!(test.db, [], |tx| { retry::claim(tx, "g", 10, 1_000).await }).unwrap();
+        claimed.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let finish = async |row: Parked| {
+        write_tx!(test.db, [row], |tx| { retry::finish(tx, "g", &row, retry::Status::Done, "").await }).unwrap();
+    };
+    assert_eq!(claim().await, [1, 4], "nobody has said that 5 may come now");
+    finish(rows[3].clone()).await;
+    assert!(claim().await.is_empty());
+    finish(rows[0].clone()).await;
+    assert_eq!(claim().await, [2]);
+    // An operator need not wait for it.
+    assert_eq!(write_tx!(test.db, [], |tx| { retry::wake_lost(tx, 3).await }).unwrap(), 1);
+    assert_eq!(claim().await, [3]);
+}
+
 pub(super) async fn delivery_(test: TestDb) {
     use delivery::Status::{Done, Pending};
 

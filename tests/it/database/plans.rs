@@ -11,7 +11,8 @@ use crate::support::servers::{START_MS, TestDb};
 /// Rows that a statement may read beside those that it returns.
 const MOST_READ: i64 = 20;
 
-/// Ten thousand settled rows in each table, in which three more are open, and not due.
+/// Ten thousand settled rows in each table, in which three more are open, and not due; and as many questions to a channel
+/// that another role leaves open, half of them due.
 async fn long_history(test: &TestDb) {
     let digits = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL \
                   SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
@@ -23,6 +24,11 @@ async fn long_history(test: &TestDb) {
         format!(
             "delivery (id, kind, ref, order_id, url, body, status, attempts, next_at, created_at, updated_at) \
              SELECT n, n % 10 + 1, CAST(n AS CHAR), n, 'u', '{{}}', 1, 1, {at}, 1, 1"
+        ),
+        format!(
+            "delivery (id, kind, ref, order_id, url, body, status, attempts, next_at, created_at, updated_at) \
+             SELECT n + 20000, 10, CAST(n + 20000 AS CHAR), n, 'u', '{{}}', 0, 1, \
+             CASE WHEN n % 2 = 0 THEN n ELSE {START_MS} + n END, 1, 1"
         ),
         format!(
             "message_record (id, event_id, topic, tag, msg_key, body, properties, status, attempts, next_at, created_at) \
@@ -65,8 +71,9 @@ async fn explained(conn: &mut AnyConnection, hot: &Hot) -> Result<(), DbError> {
     for row in &rows {
         let step = row.text(3)?;
         let is_sort = step.starts_with("USE TEMP B-TREE") && !step.contains("TERM") && !step.contains("RIGHT PART");
-        // What a bounded count reads of is no table.
-        let is_scan = step.starts_with("SCAN") && step != "SCAN counted";
+        // What a bounded count reads of, and the first rows of each kind, are no tables.
+        let is_table = !["SCAN counted", "SCAN one_kind", "SCAN each_kind"].contains(&step.as_str());
+        let is_scan = step.starts_with("SCAN") && is_table;
         assert!(!is_scan && !is_sort, "{}: {step}", hot.name);
         assert!(!step.contains("sqlite_autoindex_delivery_2"), "{}: by kind: {step}", hot.name);
     }

@@ -1,6 +1,7 @@
 //! Merchants, who are told what becomes of their money.
 
 use axum::http::{Method, StatusCode};
+use ruyi::db::outbox::OutboxRow;
 use ruyi::delivery::webhook::new_secret;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -9,7 +10,9 @@ use crate::support::merchant_accounts::is_signed;
 use crate::support::parties::{
     Act, DEADLINE, Party, body, impatient, is_consistent, key, money_comes, opened, scripts, shop_with, until,
 };
+use crate::support::servers::write_tx;
 use crate::support::serving::Serving;
+use crate::support::waiting::eventually;
 
 /// A merchant that is told at `party`; its secret.
 async fn merchant(serving: &Serving, id: i64, party: &Party) -> SecretString {
@@ -119,5 +122,63 @@ async fn a_merchant_that_hangs_delays_no_other() {
     for party in [&hanging, &other] {
         party.is_asked_for(PAYMENTS);
     }
+    serving.stop().await;
+}
+
+/// A gateway outside wants a merchant told of the money of an order.
+async fn news(serving: &Serving, merchant: i64, order: &str, status: &str) {
+    let event_id = format!("gateway-{merchant}-{order}-{status}");
+    let body = json!({ "eventId": event_id, "order_id": order, "money": 5, "status": status,
+        "merchant_id": merchant.to_string() });
+    let body = body.to_string();
+    let (db, key) = (serving.db(), order.to_owned());
+    let sent = write_tx!(db, [event_id, body, key], |tx| {
+        let row = OutboxRow {
+            id: tx.next_id(),
+            event_id,
+            topic: "ORDER_NOTIFY".to_owned(),
+            tag: String::new(),
+            key,
+            body: body.into(),
+            // Those of ruyi's own events would say so.
+            properties: vec![],
+            deliver_at_ms: tx.now_ms(),
+            attempts: 0,
+        };
+        tx.emit_raw(row);
+        Ok(())
+    });
+    sent.unwrap();
+}
+
+/// Gateways outside number as they like: not in numbers, or in those that another one gives out as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_merchant_delays_none_of_an_outside_gateway() {
+    let dead = Party::start("/told", vec![], Act::Say(500, "out of order")).await;
+    let other = Party::start("/told", vec![], Act::Do).await;
+    // What has failed is not made again as long as this test runs.
+    let settings = ["delivery.allow_private=true", "delivery.kinds.merchant.schedule=[\"1h\"]"].map(str::to_owned);
+    let serving = impatient(&settings).await;
+    merchant(&serving, 7, &dead).await;
+    merchant(&serving, 9, &other).await;
+    for (count, (of_dead, of_other)) in (1..).zip([("x", "y"), ("1", "1"), ("z", "z")]) {
+        news(&serving, 7, of_dead, "PAID").await;
+        until("the dead one has been called", || dead.asked().len() == count).await;
+        news(&serving, 9, of_other, "PAID").await;
+        other.has_done(count).await;
+    }
+    // One order's calls wait for each other all the same.
+    news(&serving, 7, "x ", "REFUNDED").await;
+    let recorded = "SELECT COUNT(*) FROM delivery WHERE kind = 7 AND order_id < 0";
+    eventually("it is recorded", async || serving.number(recorded).await == 7).await;
+    news(&serving, 7, "last", "PAID").await;
+    until("the dead one has been called", || dead.asked().len() >= 4).await;
+    let asked = dead.asked();
+    let orders: Vec<_> = asked.iter().map(|seen| body(seen)["data"]["order_id"].clone()).collect();
+    assert_eq!(orders, ["x", "1", "z", "last"]);
+    // What stands for their orders is shown to nobody.
+    let calls = serving.get("/deliveries?kind=merchant").await;
+    let shown: Vec<_> = calls["items"].as_array().unwrap().iter().map(|call| call["orderId"].clone()).collect();
+    assert_eq!(shown, vec![json!("0"); 8]);
     serving.stop().await;
 }

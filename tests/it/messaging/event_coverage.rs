@@ -35,6 +35,7 @@ fn incoming(kind: Kind, case: &Case, offset: i64) -> Incoming {
         unreadable: None,
         properties: vec![],
         born_ms: 0,
+        stored_ms: 0,
     }
 }
 

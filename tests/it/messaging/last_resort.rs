@@ -21,6 +21,7 @@ fn grant(key: &str, offset: i64) -> Incoming {
         unreadable: None,
         properties: vec![],
         born_ms: 0,
+        stored_ms: 0,
     }
 }
 

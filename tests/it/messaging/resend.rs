@@ -18,6 +18,7 @@ fn sent(shop: &Shop, topic: &str, key: &str, body: &[u8], properties: Vec<(Strin
         unreadable: None,
         properties,
         born_ms: shop.clock.now_ms(),
+        stored_ms: shop.clock.now_ms(),
     }
 }
 
@@ -89,6 +90,38 @@ async fn dead_letter_sent_again_is_handled_once() {
         assert_eq!(shop.stock("TEA").await, (999, 1, 0));
         // Only the stock group was asked.
         assert_eq!((shop.status(&id).await.as_str(), shop.dead_letters().await), ("RESERVED", 1));
+    }
+}
+
+/// The clock of whoever replays is behind: when the broker stored the replay counts. Of other copies it does not.
+#[tokio::test]
+async fn dead_letter_replayed_by_a_clock_behind_counts() {
+    let retry = format!("%RETRY%{}", Group::Stock.name());
+    for topic in [retry.as_str(), "ORDER_CREATED"] {
+        let bad = FailingHandler::default();
+        let (mut shop, id, first) = dead(&bad).await;
+        bad.heal();
+        let with = |more: &[(&str, &str)]| {
+            let mut all = first.properties.clone();
+            all.push(named("dlqOriginTopic", "ORDER_CREATED"));
+            all.extend(more.iter().map(|(name, value)| named(name, value)));
+            all
+        };
+        let behind = shop.clock.now_ms() - 3_600_000;
+        let born_behind = |message: Incoming| Incoming { born_ms: behind, ..message };
+        // Not replayed, or stored before the death, it is a copy of what died.
+        let copy = born_behind(sent(&shop, topic, &first.key, &first.body, with(&[])));
+        let replay = born_behind(sent(&shop, topic, &first.key, &first.body, with(&[("dlqReplays", "1")])));
+        let old = Incoming { stored_ms: behind, ..replay.clone() };
+        for message in [copy, old] {
+            give(&mut shop, Group::Stock, &message).await;
+            assert_eq!(inbox(&shop, Group::Stock, &id).await, [("ORDER_CREATED".to_owned(), 3)], "{topic}");
+        }
+        for _ in 0..2 {
+            give(&mut shop, Group::Stock, &replay).await;
+            assert_eq!(inbox(&shop, Group::Stock, &id).await, [("ORDER_CREATED".to_owned(), 0)], "{topic}");
+        }
+        assert_eq!(shop.stock("TEA").await, (999, 1, 0));
     }
 }
 

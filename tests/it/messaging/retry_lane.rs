@@ -99,6 +99,30 @@ async fn a_slow_attempt_holds_up_no_other_key() {
     }
 }
 
+/// They have nothing in common but that: a lane tries several of them at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_without_a_key_are_tried_together() {
+    // On SQLite one transaction writes at a time, whatever the lane does.
+    let Some(test) = mariadb().await else { return };
+    let handler = HoldingHandler::new();
+    for id in 1..=3 {
+        // Each on its own, so that none is parked behind another.
+        park(&test, &[(id, "")]).await;
+    }
+    let token = CancellationToken::new();
+    let running = tokio::spawn(lane(&test.db, &handler).run(token.clone()));
+    let started = Instant::now();
+    while handler.held.load(Ordering::SeqCst) < 3 {
+        assert!(started.elapsed() < DEADLINE, "{} of 3", handler.held.load(Ordering::SeqCst));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    handler.gate.close();
+    until_waiting(&test.db, 0).await;
+    token.cancel();
+    running.await.unwrap();
+    assert_eq!(handler.seen()[""].len(), 3);
+}
+
 async fn instances_share(test: TestDb) {
     let handler = HoldingHandler::new();
     let keys: Vec<String> = (0..30).map(|key| format!("k{key}")).collect();

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ruyi::db::retry;
 use ruyi::domain::event::{Group, Kind};
 use ruyi::fault::Faults;
+use ruyi::mq::{Event, Handler};
 use serde_json::json;
 
 use crate::support::failing_handler::{FailingHandler, inbox, now, open, order};
-use crate::support::shop::{Fault, Setup};
+use crate::support::shop::{Fault, Setup, Shop, Unreliable};
 
 async fn later_events_of_the_key_wait(fault: Fault) {
     let bad = FailingHandler::default();
@@ -51,6 +52,46 @@ async fn later_events_of_key_wait_behind_a_retry() {
 #[tokio::test]
 async fn later_events_of_key_wait_behind_a_failure() {
     later_events_of_the_key_wait(Fault::Error).await;
+}
+
+/// Grants of points without KEYS and without an order: nothing but their ids tells them apart.
+async fn messages_without_a_key_wait_for_none(fault: Fault) {
+    let failing = Arc::new(AtomicBool::new(true));
+    let plan = Arc::clone(&failing);
+    let wrap = move |handler: Arc<dyn Handler>| {
+        let plan = Arc::clone(&plan);
+        let strikes = move |event: &Event| event.id.starts_with("bad") && plan.load(Ordering::SeqCst);
+        Unreliable::around(handler, move |event: &Event| strikes(event).then_some(fault))
+    };
+    let mut shop = open(Setup { wrap: Box::new(wrap), ..Setup::default() }).await;
+    let grant = |shop: &mut Shop, id: &str, user: i64| {
+        shop.outside("POINTS_GRANT", id, "", &json!({ "userId": user.to_string(), "points": 5 }));
+    };
+    // In one batch, before and behind one that fails; and after it was parked.
+    for (id, user) in [("a", 6), ("bad-1", 7), ("b", 8), ("bad-2", 7)] {
+        grant(&mut shop, id, user);
+    }
+    now(&mut shop).await;
+    grant(&mut shop, "c", 9);
+    now(&mut shop).await;
+    assert_eq!((shop.points(6).await, shop.points(8).await, shop.points(9).await), (5, 5, 5));
+    assert_eq!((shop.points(7).await, shop.parked().await), (0, 2));
+    let waiting = "SELECT COUNT(*) FROM message_retry_log WHERE blocks = 1 OR next_at IS NULL";
+    assert_eq!(shop.count(waiting).await, 0, "each is due by itself");
+    // Both are tried at once, and so they end at once.
+    failing.store(false, Ordering::SeqCst);
+    shop.settle_within(10_000).await;
+    assert_eq!((shop.points(7).await, shop.parked().await, shop.dead_letters().await), (10, 0, 0));
+}
+
+#[tokio::test]
+async fn without_a_key_none_waits_behind_a_retry() {
+    messages_without_a_key_wait_for_none(Fault::Retry).await;
+}
+
+#[tokio::test]
+async fn without_a_key_none_waits_behind_a_failure() {
+    messages_without_a_key_wait_for_none(Fault::Error).await;
 }
 
 #[tokio::test]

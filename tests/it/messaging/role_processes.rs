@@ -133,6 +133,7 @@ async fn park(db: &Db, orders: std::ops::Range<i64>) {
             unreadable: None,
             properties: vec![("eventId".to_owned(), Kind::OrderCreated.event_id(id))],
             born_ms: 0,
+            stored_ms: 0,
         }
     };
     consumer.process(orders.map(message).collect()).await.unwrap();

@@ -143,6 +143,47 @@ async fn messages_are_shown_where_they_go_now() {
     assert_eq!((&sms["url"], &sms["tried"][0]["target"]), (&"https://sms.example/v2?key=***".into(), &Value::Null));
 }
 
+/// Whoever recorded these calls knew neither the channel nor the warehouse.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_and_goods_are_shown_where_they_go() {
+    let (now_ms, test) = (Clock::system().now_ms(), sqlite().await);
+    let calls: Vec<Delivery> = [
+        (Kind::ChannelRefund, "/sandbox/channel/refund", r#"{"channelId":"bank"}"#),
+        (Kind::RefundQuery, "channel://gone/query", r#"{"channelId":"gone"}"#),
+        (Kind::ChannelSubmit, "/sandbox/channel/pay", r#"{"channelId":"sandbox"}"#),
+        (Kind::Warehouse, "/sandbox/warehouse/orders", "{}"),
+    ]
+    .into_iter()
+    .zip(0..)
+    .map(|((kind, url, body), n)| Delivery {
+        id: first_id_of(now_ms - 60_000 + n, 1),
+        kind,
+        reference: format!("r{n}"),
+        order_id: 7,
+        url: url.to_owned(),
+        body: body.to_owned(),
+        attempts: 0,
+        next_at: now_ms + 3_600_000,
+        trace: None,
+    })
+    .collect();
+    let first = calls[0].id.to_string();
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await?.all() }).unwrap();
+    let operator = Operator::with(&[
+        &format!("database.url={}", test.url),
+        r#"payment.channels.bank={kind="http",secret="b",endpoint="https://bank.example/v1"}"#,
+        "warehouse.endpoint=https://goods.example",
+    ]);
+
+    let targets = column(&operator.items(&["delivery", "list"]).await, "target");
+    assert_eq!(targets, ["goods.example:443", "own", "gone:0", "bank.example:443"]);
+    assert_eq!(operator.items(&["delivery", "show", &first]).await[0]["url"], "https://bank.example/v1/refund");
+    for (target, wanted) in [("bank.example", "r0"), ("own", "r2"), ("goods.example:443", "r3")] {
+        let found = operator.items(&["delivery", "list", "--target", target]).await;
+        assert_eq!(column(&found, "reference"), [wanted], "{target}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_are_made_once_more_and_taken_back() {
     let (test, ids) = filled(Clock::system().now_ms()).await;

@@ -156,6 +156,7 @@ pub(super) fn message(kind: Kind, order: &str) -> Incoming {
         unreadable: None,
         properties: vec![],
         born_ms: 0,
+        stored_ms: 0,
     }
 }
 

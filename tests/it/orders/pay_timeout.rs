@@ -72,6 +72,7 @@ fn copy(order: &str, kind: Kind, event_id: &str, body: &Value) -> Incoming {
         unreadable: None,
         properties: vec![("eventId".to_owned(), event_id.to_owned())],
         born_ms: 0,
+        stored_ms: 0,
     }
 }
 

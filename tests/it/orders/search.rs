@@ -137,6 +137,7 @@ async fn what_is_no_version_of_an_order_is_refused() {
             unreadable: None,
             properties: vec![("eventId".to_owned(), name.to_owned())],
             born_ms: 0,
+            stored_ms: 0,
         };
         shop.queue(Group::OrderDataSync).push(message);
     }

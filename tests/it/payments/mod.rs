@@ -3,9 +3,11 @@
 mod at_once;
 mod channel_faults;
 mod channel_query;
+mod channel_query_again;
 mod gateway;
 mod refund_doubt;
 mod refunds;
 mod statement;
 mod transaction_numbers;
 mod untaken_money;
+mod whose_channel;

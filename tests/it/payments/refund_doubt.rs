@@ -16,14 +16,14 @@ use crate::support::waiting::eventually;
 /// The channel's own no.
 const NO: &str = r#"{"refused": true, "reason": "the card is closed"}"#;
 
-async fn ask(serving: &Serving, id: &str, amount: f64) -> (StatusCode, Value) {
+pub(super) async fn ask(serving: &Serving, id: &str, amount: f64) -> (StatusCode, Value) {
     let request = serving.request(Method::POST, &format!("/orders/{id}/refund")).json(&json!({ "amount": amount }));
     let (status, _, answer) = serving.reply(request).await;
     (status, answer)
 }
 
 /// Waits until the first refund of the payment stands so.
-async fn until(serving: &Serving, id: &str, status: &str) -> Value {
+pub(super) async fn until(serving: &Serving, id: &str, status: &str) -> Value {
     let look = async {
         loop {
             let found = serving.get(&format!("/payments/{id}")).await["refunds"][0].clone();
@@ -37,7 +37,7 @@ async fn until(serving: &Serving, id: &str, status: &str) -> Value {
 }
 
 /// What the bank gave back, minor units: each number once.
-fn given_back(bank: &Party) -> Vec<Value> {
+pub(super) fn given_back(bank: &Party) -> Vec<Value> {
     bank.done().iter().map(|seen| body(seen)["amount"].clone()).collect()
 }
 

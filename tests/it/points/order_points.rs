@@ -91,6 +91,7 @@ fn grant(event_id: &str, body: &Value, offset: i64) -> Incoming {
         unreadable: None,
         properties: vec![],
         born_ms: 0,
+        stored_ms: 0,
     }
 }
 

@@ -10,7 +10,7 @@ use ruyi::domain::event::Group;
 use ruyi::mq::{Event, Handler, Outcome};
 use tokio::sync::Semaphore;
 
-/// Counts, and holds what has the key `slow` until it is let go.
+/// Counts, and holds what has the key `slow`, or none, until it is let go.
 pub struct HoldingHandler {
     /// Event ids of each key, in the order in which they were handled.
     seen: Mutex<HashMap<String, Vec<String>>>,
@@ -36,7 +36,7 @@ impl Handler for HoldingHandler {
     fn handle<'a>(&'a self, _: &'a mut Tx, events: &'a [Event]) -> BoxFuture<'a, Result<Vec<Outcome>, DbError>> {
         Box::pin(async move {
             for event in events {
-                if event.key == "slow" {
+                if matches!(event.key.as_str(), "" | "slow") {
                     self.held.fetch_add(1, Ordering::SeqCst);
                     // Never given out, only closed.
                     let _ = self.gate.acquire().await;

@@ -51,6 +51,7 @@ pub fn message(kind: Kind, order_id: i64, body: &Value) -> Incoming {
         unreadable: None,
         properties: vec![("eventId".to_owned(), format!("{order_id}:{}", kind.name()))],
         born_ms: 0,
+        stored_ms: 0,
     }
 }
 

@@ -97,6 +97,7 @@ impl NoticeShop {
                 unreadable: None,
                 properties: vec![],
                 born_ms: 0,
+                stored_ms: 0,
             };
             self.shop.queue(group).push(message);
         }

@@ -9,8 +9,8 @@ use crate::domain::event::Kind;
 use crate::domain::id::unpadded;
 use crate::mq::handler::identity;
 use crate::mq::left_behind::LeftBehind;
-pub use crate::mq::message::LETTER;
 use crate::mq::message::{ALL_KEYS, LEFT_OUT};
+pub use crate::mq::message::{LETTER, REPLAYS};
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -187,9 +187,8 @@ pub fn topics_of_pop(group: &str, topic: &str) -> [String; 2] {
     POP_SEPARATORS.map(|separator| format!("{RETRY_PREFIX}{group}{separator}{topic}"))
 }
 
-/// Property that counts replays; it travels with the message, as do [`LETTER`] and the next one.
-pub const REPLAYS: &str = "dlqReplays";
-/// Property of a replayed or imported message: when its producer made it, epoch ms.
+/// Property of a replayed or imported message: when its producer made it, epoch ms. It travels with the message, as do
+/// [`LETTER`] and [`REPLAYS`].
 pub const BORN: &str = "dlqBorn";
 
 /// An event and a reason with ids and numbers masked.

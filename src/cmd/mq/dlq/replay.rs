@@ -355,8 +355,9 @@ impl Run<'_> {
                 return (letter, None);
             }
             Ok(Some(_)) => format!("what is at {place} now is not its message: the SHA-256 is another one"),
-            Ok(None) | Err(MqError::NoBroker) => {
-                format!("its message is not at {place} any more, and the letter has no body")
+            Ok(None) => format!("its message is not at {place} any more, and the letter has no body"),
+            Err(MqError::NoBroker) => {
+                format!("its message is at {place}, whose broker no name server knows now: try again when it is back")
             }
             Err(error) => format!("its message at {place} cannot be read: {error}"),
         };

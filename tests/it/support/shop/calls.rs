@@ -135,6 +135,7 @@ impl Shop {
             unreadable: None,
             properties: vec![],
             born_ms: self.clock.now_ms(),
+            stored_ms: self.clock.now_ms(),
         };
         for group in Event::from_name(topic).unwrap().groups() {
             self.queue(*group).push(message.clone());

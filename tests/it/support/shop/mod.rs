@@ -316,6 +316,7 @@ impl Shop {
             unreadable: None,
             properties: message.properties,
             born_ms: self.clock.now_ms(),
+            stored_ms: self.clock.now_ms(),
         }
     }
 
