@@ -36,6 +36,17 @@ pub(super) async fn until(serving: &Serving, id: &str, status: &str) -> Value {
     tokio::time::timeout(Duration::from_secs(60), look).await.unwrap_or_else(|_| panic!("never {status}"))
 }
 
+/// Has the audit repair the refund that is in doubt.
+pub(super) async fn sent_again_by_repair(serving: &Serving) {
+    let dbs = RoleDbs::one(serving.db());
+    let mut repair = Repair::new(&dbs, &STRICT);
+    let found = violations(serving).await;
+    let doubt = found.iter().find(|one| one.evidence.contains("in doubt")).unwrap();
+    let planned = repair.plan(doubt).await.unwrap();
+    let Plan::Mend(action) = planned else { panic!("{planned:?}") };
+    repair.apply(&action).await.unwrap();
+}
+
 /// What the bank gave back, minor units: each number once.
 pub(super) fn given_back(bank: &Party) -> Vec<Value> {
     bank.done().iter().map(|seen| body(seen)["amount"].clone()).collect()
@@ -128,13 +139,7 @@ async fn a_repair_sends_what_is_in_doubt_again() {
     assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
     until(&serving, &id, "IN_DOUBT").await;
 
-    let dbs = RoleDbs::one(serving.db());
-    let mut repair = Repair::new(&dbs, &STRICT);
-    let found = violations(&serving).await;
-    let doubt = found.iter().find(|one| one.evidence.contains("in doubt")).unwrap();
-    let planned = repair.plan(doubt).await.unwrap();
-    let Plan::Mend(action) = planned else { panic!("{planned:?}") };
-    repair.apply(&action).await.unwrap();
+    sent_again_by_repair(&serving).await;
     until(&serving, &id, "SUCCESS").await;
     is_consistent(&serving).await;
     assert_eq!(given_back(&bank), [json!(30)]);

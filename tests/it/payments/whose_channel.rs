@@ -2,22 +2,16 @@
 //! says, and never to a stand-in that plays somebody else.
 
 use axum::http::{Method, StatusCode};
-use ruyi::audit::RoleDbs;
-use ruyi::audit::repair::{Plan, Repair};
 use serde_json::{Value, json};
 
-use super::refund_doubt::{ask, given_back, until};
-use crate::support::parties::{Act, Party, SECRET, body, is_consistent, money_comes, shop_with, signed, violations};
-use crate::support::role_books::{STRICT, execute};
+use super::refund_doubt::{ask, given_back, sent_again_by_repair, until};
+use crate::support::parties::{Act, Party, SECRET, body, channel, is_consistent, money_comes, shop_with, signed};
+use crate::support::role_books::execute;
 use crate::support::serving::Serving;
 use crate::support::waiting::eventually;
 
 /// Requests that were made of the stand-in for a channel.
 const ASKED_SANDBOX: &str = "SELECT COUNT(*) FROM delivery_attempt WHERE request LIKE '%/sandbox/channel/%'";
-
-fn channel(bank: &Party) -> String {
-    format!(r#"payment.channels.bank={{kind="http",secret="{SECRET}",endpoint="{}"}}"#, bank.url(""))
-}
 
 async fn place_at_bank(serving: &Serving) -> (String, Value) {
     let order = json!({"userId": "7", "channelId": "bank", "items": [{"sku": "A1", "quantity": 1}]});
@@ -53,13 +47,7 @@ async fn a_refund_goes_to_the_channel_of_its_sender() {
         assert!(bank.asked().is_empty());
 
         let serving = Serving::start(&[&data, &channel(&bank)]).await;
-        let dbs = RoleDbs::one(serving.db());
-        let mut repair = Repair::new(&dbs, &STRICT);
-        let found = violations(&serving).await;
-        let doubt = found.iter().find(|one| one.evidence.contains("in doubt")).unwrap();
-        let planned = repair.plan(doubt).await.unwrap();
-        let Plan::Mend(action) = planned else { panic!("{planned:?}") };
-        repair.apply(&action).await.unwrap();
+        sent_again_by_repair(&serving).await;
         until(&serving, &id, "SUCCESS").await;
 
         is_consistent(&serving).await;

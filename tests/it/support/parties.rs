@@ -364,10 +364,14 @@ pub async fn signed(serving: &Serving) -> String {
     id
 }
 
+/// The setting by which this bank is the channel `bank`.
+pub fn channel(bank: &Party) -> String {
+    format!(r#"payment.channels.bank={{kind="http",secret="{SECRET}",endpoint="{}"}}"#, bank.url(""))
+}
+
 /// A shop with the channel `bank`.
 pub async fn shop_with(bank: &Party, more: &[&str]) -> Serving {
-    let channel = format!(r#"payment.channels.bank={{kind="http",secret="{SECRET}",endpoint="{}"}}"#, bank.url(""));
-    let mut settings = vec![channel];
+    let mut settings = vec![channel(bank)];
     settings.extend(more.iter().map(|one| (*one).to_owned()));
     impatient(&settings).await
 }
