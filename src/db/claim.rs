@@ -24,14 +24,14 @@ pub async fn unlocked<T>(meanwhile: BoxFuture<'static, ()>, claim: impl Future<O
 }
 
 /// Bytes of the bodies of one claim at most, unless its first row has more.
-pub const MAX_BYTES: i64 = 16 << 20;
+pub const MAX_BYTES: usize = 16 << 20;
 
 /// Of rows that are due, read as (id, `next_at`, bytes, ...), in their order: as many as one claim may hold, as (id,
 /// `next_at`).
 pub(super) fn affordable(due: &[AnyRow]) -> Result<Vec<(i64, i64)>, DbError> {
-    let (mut held, mut bytes) = (Vec::with_capacity(due.len()), 0);
+    let (mut held, mut bytes) = (Vec::with_capacity(due.len()), 0_usize);
     for row in due {
-        bytes += row.int(2)?;
+        bytes = bytes.saturating_add(usize::try_from(row.int(2)?).unwrap_or(usize::MAX));
         if !held.is_empty() && bytes > MAX_BYTES {
             break;
         }

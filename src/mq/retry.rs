@@ -126,8 +126,7 @@ impl Taken {
     /// A slot is free, nothing that was taken can fill it, and what waits leaves room in memory.
     fn has_room(&self) -> bool {
         let held: usize = self.ready.iter().map(|(row, _)| row.body.len()).sum();
-        let has_memory = i64::try_from(held).is_ok_and(|held| held < claim::MAX_BYTES);
-        self.running.len() < AT_ONCE && self.ready.len() < BATCH && has_memory
+        self.running.len() < AT_ONCE && self.ready.len() < BATCH && held < claim::MAX_BYTES
     }
 }
 

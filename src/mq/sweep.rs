@@ -135,8 +135,7 @@ impl Sweep {
         }
         // A claim that took less than it might has left nothing that was due.
         let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
-        let is_rest = rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX)
-            && i64::try_from(bytes).unwrap_or(i64::MAX) < claim::MAX_BYTES / 2;
+        let is_rest = rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) && bytes < claim::MAX_BYTES / 2;
         if is_rest && count == rows.len() {
             self.relay.caught_up(state);
         }

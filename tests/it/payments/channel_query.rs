@@ -189,6 +189,12 @@ pub(super) async fn merchant_pays(serving: &Serving) {
     serving.fine(Method::POST, "/payments", &wish).await;
 }
 
+/// Waits until the bank has taken the one submission.
+async fn until_taken(serving: &Serving) {
+    let submitted = "SELECT COUNT(*) FROM delivery WHERE kind = 1 AND status = 1";
+    eventually("it is submitted", async || serving.number(submitted).await == 1).await;
+}
+
 async fn call_back(serving: &Serving, bank: &Bank) -> StatusCode {
     let body = payment(&bank.submitted.lock().unwrap()[0]).to_string();
     let call = serving.signed("/payments/callback/bank", SECRET, serving.now_s(), &body);
@@ -266,8 +272,7 @@ async fn a_submission_of_the_gateway_is_made_up_for() {
     let (bank, url) = Bank::open(&[], Say::Paid).await;
     let serving = shop_with(&url, &[&data, "payment.query_after=1h"]).await;
     merchant_pays(&serving).await;
-    let submitted = "SELECT COUNT(*) FROM delivery WHERE kind = 1 AND status = 1";
-    eventually("it is submitted", async || serving.number(submitted).await == 1).await;
+    until_taken(&serving).await;
     let forget = "DELETE FROM delivery WHERE kind = 10";
     assert_eq!(write_tx!(serving.db(), [], |tx| { sql::execute(tx, forget, vec![]).await }).unwrap(), 1);
     serving.stop().await;
@@ -544,10 +549,7 @@ async fn a_channel_that_is_gone_is_told_of() {
     let (bank, url) = Bank::open(&[], Say::Paid).await;
     let serving = shop_with(&url, &[&data, "payment.query_after=1h"]).await;
     let id = submitted(&serving).await;
-    eventually("it is submitted", async || {
-        serving.number("SELECT COUNT(*) FROM delivery WHERE kind = 1 AND status = 1").await == 1
-    })
-    .await;
+    until_taken(&serving).await;
     serving.stop().await;
 
     let (hook, at) = Bank::open(&[], Say::Paid).await;
