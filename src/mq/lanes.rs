@@ -102,7 +102,7 @@ async fn serve(
         () = token.cancelled() => {}
         _ = returns.changed() => {}
         () = Spread::new(&member, &lanes).run(membership.batch) => {}
-        () = member.follow_moves() => {}
+        () = member.keep_place() => {}
     }
     token.cancel();
     // The lanes finish what they hold and commit it before the member leaves; each closes its end when it is done.

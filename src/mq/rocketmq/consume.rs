@@ -14,7 +14,7 @@ use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
 use rocketmq_model::common::message::{MessageConst, STRING_HASH_SET};
 use rocketmq_runtime::ShutdownDeadline;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -50,6 +50,10 @@ pub struct GroupConsumer {
     /// Held by the one commit that is under way.
     commits: Mutex<()>,
     places: std::sync::Mutex<Places>,
+    /// Told when there is a place to go to.
+    astray: Notify,
+    /// It has no place to keep: what it has not heard is gone.
+    listens: bool,
     closed: AtomicBool,
 }
 
@@ -85,7 +89,8 @@ impl RocketMq {
     /// # Errors
     /// [`MqError::Client`] or [`MqError::Timeout`] when the cluster does not take it.
     pub async fn listen_in(&self, group: &str, topic: &str) -> Result<GroupConsumer, MqError> {
-        let member = self.member(group, ConsumeFromWhere::ConsumeFromLastOffset)?;
+        let mut member = self.member(group, ConsumeFromWhere::ConsumeFromLastOffset)?;
+        member.listens = true;
         let names = &self.shared.names;
         let chosen =
             member.consumer.set_sub_expression_for_assign(names.physical(topic), names.tag(topic).unwrap_or("*"));
@@ -125,6 +130,8 @@ impl RocketMq {
             polled: Mutex::default(),
             commits: Mutex::default(),
             places: std::sync::Mutex::default(),
+            astray: Notify::new(),
+            listens: false,
             closed: AtomicBool::new(false),
         })
     }
@@ -165,26 +172,27 @@ impl GroupConsumer {
         if self.closed.load(Ordering::Acquire) {
             return Vec::new();
         }
-        // Not while a poll is under way that was given up: it may still be handed what lies elsewhere.
-        if polled.running.is_none() {
-            let gone = self.go_on_errands().await;
-            polled.left.retain(|message| !gone.contains(&message.queue));
-        }
         if polled.left.len() < max {
             let wait = if polled.left.is_empty() { wait } else { Duration::ZERO };
             let wanted = max - polled.left.len();
             // The client loses messages when its own poll is dropped, so that runs to its end in a task.
-            let running =
-                polled.running.get_or_insert_with(|| tokio::spawn(take(Arc::clone(&self.consumer), wanted, wait)));
-            let outcome = running.await;
-            polled.running = None;
-            match outcome {
-                Ok(messages) => polled.left.extend(messages.iter().map(|message| self.incoming(message))),
-                Err(error) => tracing::error!(group = self.group, %error, "poll stopped"),
-            }
+            polled.running.get_or_insert_with(|| tokio::spawn(take(Arc::clone(&self.consumer), wanted, wait)));
+            self.finish(&mut polled).await;
         }
         let count = polled.left.len().min(max);
-        self.accounted(polled.left.drain(..count).collect())
+        let messages = polled.left.drain(..count).collect();
+        if self.listens { messages } else { self.accounted(messages) }
+    }
+
+    /// Waits for the poll that is under way, and keeps what it gives.
+    async fn finish(&self, polled: &mut Polled) {
+        let Some(running) = &mut polled.running else { return };
+        let outcome = running.await;
+        polled.running = None;
+        match outcome {
+            Ok(messages) => polled.left.extend(messages.iter().map(|message| self.incoming(message))),
+            Err(error) => tracing::error!(group = self.group, %error, "poll stopped"),
+        }
     }
 
     /// Tells the broker the next offset to consume for each queue. Queues that have gone to another member meanwhile

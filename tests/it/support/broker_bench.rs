@@ -79,7 +79,7 @@ impl BrokerBench {
         };
         tokio::select! {
             () = taken => {}
-            () = consumer.follow_moves() => {}
+            () = consumer.keep_place() => {}
             () = tokio::time::sleep(DEADLINE) => {}
         }
         assert!(got.len() >= count, "{} of {count}", got.len());

@@ -9,7 +9,7 @@ use crate::mq::message::QueueId;
 
 /// A commit that has not arrived after so long has got lost, and what is consumed again for it does no harm.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
-/// So often a place is gone back to that the client does not come to; then what comes is taken as it is.
+/// A client that came to nothing of a place so often does not go there.
 const TRIES: u32 = 5;
 
 /// What a broker says about one queue, compared with what this member knows.
@@ -84,7 +84,7 @@ impl Places {
         // What comes again does no harm, unless it is what the group was moved past.
         let is_behind = offset < next && place.tries > 0;
         let is_missing = || offset > next && beyond.is_some_and(|beyond| beyond(next) < offset);
-        if (is_behind || is_missing()) && place.tries < TRIES {
+        if is_behind || is_missing() {
             place.errand = Some(if is_behind { Errand::To(next) } else { Errand::Missing { next, came: offset } });
             return false;
         }
@@ -134,13 +134,16 @@ impl Places {
         self.0.iter().filter_map(|(queue, place)| Some((queue.clone(), place.errand?))).collect()
     }
 
-    /// The member has gone to `offset`. True when it will take what comes whatever it is, should it come from elsewhere
-    /// again.
-    pub fn went_to(&mut self, queue: &QueueId, offset: i64) -> bool {
-        let Some(place) = self.0.get_mut(queue) else { return false };
+    /// The member has gone to `offset`.
+    pub fn went_to(&mut self, queue: &QueueId, offset: i64) {
+        let Some(place) = self.0.get_mut(queue) else { return };
         (place.errand, place.next) = (None, Some(offset));
         place.tries += 1;
-        place.tries >= TRIES
+    }
+
+    /// The member went again and again, and its client gave nothing from there.
+    pub fn is_vain(&self, queue: &QueueId) -> bool {
+        self.0.get(queue).is_some_and(|place| place.tries >= TRIES)
     }
 
     /// Forgets what the member has no more.
@@ -218,7 +221,7 @@ mod tests {
         assert!(!places.takes(&queue, 35, Some(|_| 33)));
         assert_eq!(places.errands(), [(queue.clone(), Errand::Missing { next: 31, came: 35 })]);
         assert!(!places.takes(&queue, 36, WHOLE) && !places.takes(&queue, 31, WHOLE), "it was not there yet");
-        assert!(!places.went_to(&queue, 31));
+        places.went_to(&queue, 31);
         assert!(places.takes(&queue, 31, WHOLE));
         assert_eq!((places.errands(), places.tell(&queue, 32)), (vec![], false));
     }
@@ -229,13 +232,15 @@ mod tests {
         assert!((0..300).all(|offset| places.takes(&queue, offset, WHOLE)));
         for (to, instead) in [(100, 1_000), (2_000, 300)] {
             places.moved(&queue, to, true);
-            for _ in 1..TRIES {
-                assert!(!places.takes(&queue, instead, WHOLE));
-                assert!(!places.went_to(&queue, to));
-                assert!(!places.takes(&queue, instead, WHOLE));
+            for tries in 0..3 * TRIES {
+                assert_eq!(places.is_vain(&queue), tries >= TRIES);
+                assert!(!places.takes(&queue, instead, WHOLE), "it is on its way");
+                places.went_to(&queue, to);
+                assert!(!places.takes(&queue, instead, WHOLE), "it is not where it was sent, {to}");
             }
-            let last = places.went_to(&queue, to);
-            assert!(last && places.takes(&queue, instead, WHOLE), "{to}");
+            assert_eq!(places.errands().len(), 1);
+            places.went_to(&queue, to);
+            assert!(places.takes(&queue, to, WHOLE) && !places.is_vain(&queue));
         }
     }
 }

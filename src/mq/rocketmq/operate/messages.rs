@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rocketmq_client_rust::{ConsumerAdmin, PullStatus};
+use rocketmq_client_rust::{ConsumerAdmin, PullResult, PullStatus};
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_protocol::common::message::message_decoder::decode_message_id;
 
@@ -27,13 +27,7 @@ impl RocketMq {
     /// # Errors
     /// [`MqError`] when the broker is away or refuses.
     pub async fn read_queue(&self, addr: &str, queue: &QueueId, offset: i64, max: i32) -> Result<Page, MqError> {
-        let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let wanted = message_queue(queue);
-        let result = self
-            .ask("read messages", async |admin| {
-                admin.inner().pull_message_from_queue(addr, &wanted, "*", offset, max, timeout_ms).await
-            })
-            .await?;
+        let result = self.pull(addr, queue, offset, max).await?;
         let found = result.msg_found_list().unwrap_or_default();
         let next = i64::try_from(result.next_begin_offset()).unwrap_or(i64::MAX);
         let end = i64::try_from(result.max_offset()).unwrap_or(i64::MAX);
@@ -45,6 +39,22 @@ impl RocketMq {
             _ => next >= end || next <= offset,
         };
         Ok(Page { messages, next, is_end })
+    }
+
+    /// The broker's own answer to [`RocketMq::read_queue`].
+    pub(in crate::mq::rocketmq) async fn pull(
+        &self,
+        addr: &str,
+        queue: &QueueId,
+        offset: i64,
+        max: i32,
+    ) -> Result<PullResult, MqError> {
+        let timeout_ms = u64::try_from(ADMIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let wanted = message_queue(queue);
+        self.ask("read messages", async |admin| {
+            admin.inner().pull_message_from_queue(addr, &wanted, "*", offset, max, timeout_ms).await
+        })
+        .await
     }
 
     /// The message that a group of ruyi had from this place; none when it is not there (any more).

@@ -84,7 +84,7 @@ async fn goes_on(bench: ClientBench) {
         member.commit(&next_offsets(&first)).await;
     }
     set(&bench, |queue| queue.broker_offset).await;
-    let looks = tokio::time::timeout(A_LOOK, member.follow_moves());
+    let looks = tokio::time::timeout(A_LOOK, member.keep_place());
     looks.await.unwrap_err();
 
     let rest = tokio::time::timeout(A_LOOK, async {
