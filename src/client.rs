@@ -343,7 +343,7 @@ impl Api {
     /// `POST /payments/{orderId}/pay`.
     ///
     /// # Errors
-    /// [`CallError`]; 404 while the payment is not opened, 409 when it is closed.
+    /// [`CallError`]; 404 while the payment is not opened, 409 when it is closed, or submitted by another method.
     pub async fn pay(&self, order: OrderId, body: impl Into<Bytes>) -> Result<Reply, CallError> {
         self.call(Call::post(Role::Payment, format!("/payments/{order}/pay"), body)).await
     }

@@ -1,8 +1,12 @@
 //! The only place that reads the wall clock. Everything else is handed a [`Clock`], so that tests own time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// By so much the machine's clock and its steady one may go apart between two comparisons with another clock, ms. More
+/// means that somebody has set the one, or that the machine slept.
+const STEP_MS: i64 = 1_000;
 
 /// Epoch milliseconds as people read them, UTC.
 #[must_use]
@@ -15,9 +19,17 @@ pub fn rfc3339(at_ms: i64) -> String {
 pub struct Clock {
     manual: Option<Arc<AtomicI64>>,
     /// How wrong the machine's clock is made, ms: for tests.
-    wrong_by_ms: i64,
+    wrong_by_ms: Arc<AtomicI64>,
     /// What is added to the machine's time, ms.
     correction_ms: Arc<AtomicI64>,
+    compared: Arc<Mutex<Option<Compared>>>,
+}
+
+/// What the machine's clock said when it was compared with another one last, ms, and when that was by the steady clock.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    machine_ms: i64,
+    at: Instant,
 }
 
 impl Clock {
@@ -30,13 +42,18 @@ impl Clock {
     /// The machine's clock as it would be if it were wrong by so much: for tests.
     #[must_use]
     pub fn wrong_by(ms: i64) -> Self {
-        Self { wrong_by_ms: ms, ..Self::default() }
+        Self { wrong_by_ms: Arc::new(AtomicI64::new(ms)), ..Self::default() }
+    }
+
+    /// The machine's clock is set while the program runs, and is wrong by so much from now on: for tests.
+    pub fn set_wrong_by(&self, ms: i64) {
+        self.wrong_by_ms.store(ms, Ordering::SeqCst);
     }
 
     /// The same source, with a correction of its own.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self { correction_ms: Arc::default(), ..self.clone() }
+        Self { correction_ms: Arc::default(), compared: Arc::default(), ..self.clone() }
     }
 
     /// From now on so much is added to the machine's time, ms. A manual clock is always right.
@@ -50,6 +67,31 @@ impl Clock {
         self.correction_ms.load(Ordering::SeqCst)
     }
 
+    /// The machine's clock was compared with another one at `at`, when it said `machine_ms`.
+    pub fn compared(&self, machine_ms: i64, at: Instant) {
+        *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(Compared { machine_ms, at });
+    }
+
+    /// Somebody has set the machine's clock since it was compared with another one, or the machine slept: by how much
+    /// it is wrong is not known any more.
+    #[must_use]
+    pub fn was_set(&self) -> bool {
+        let compared = *self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Compared { machine_ms, at }) = compared.filter(|_| self.manual.is_none()) else { return false };
+        let passed_ms = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        (self.machine_ms() - machine_ms).saturating_sub(passed_ms).abs() > STEP_MS
+    }
+
+    /// What the machine's clock says, without a correction, epoch ms.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one module that reads the wall clock")]
+    pub fn machine_ms(&self) -> i64 {
+        let machine = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+        machine.saturating_add(self.wrong_by_ms.load(Ordering::SeqCst))
+    }
+
     /// A clock that stands still at `now_ms` until it is moved.
     #[must_use]
     pub fn manual(now_ms: i64) -> Self {
@@ -58,16 +100,10 @@ impl Clock {
 
     /// Now, in epoch milliseconds UTC.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one module that reads the wall clock")]
     pub fn now_ms(&self) -> i64 {
         match &self.manual {
             Some(now) => now.load(Ordering::SeqCst),
-            None => {
-                let machine = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-                machine.saturating_add(self.wrong_by_ms).saturating_add(self.correction_ms())
-            }
+            None => self.machine_ms().saturating_add(self.correction_ms()),
         }
     }
 
@@ -82,5 +118,23 @@ impl Clock {
     #[must_use]
     pub fn is_manual(&self) -> bool {
         self.manual.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_whose_clock_was_set_is_noticed() {
+        let clock = Clock::wrong_by(0);
+        let of_database = clock.apart();
+        assert!(!of_database.was_set(), "it was compared with nothing");
+        for wrong_ms in [3_600_000, -3_600_000, 0] {
+            of_database.compared(of_database.machine_ms(), Instant::now());
+            assert!(!of_database.was_set());
+            clock.set_wrong_by(wrong_ms);
+            assert!(of_database.was_set(), "{wrong_ms}");
+        }
     }
 }

@@ -30,7 +30,7 @@ pub use load::{ENV_PREFIX, Sources};
 pub use notices::{Email, NOTICES_EXAMPLE, Notices, Sms, SmtpTls, Template, Text};
 pub use operate::{Alerts, Backlog, BacklogOverride, Limit};
 pub use outgoing::{Breaker, Delivery, DeliveryKind};
-pub use payment::{Channel, ChannelKind, Payment, PublishVia, Statistics, SubmitWhen};
+pub use payment::{Channel, ChannelKind, LeftOut, Payment, PublishVia, Statistics, SubmitWhen};
 pub use secret::{MASK, SecretUrl};
 pub use texts::{Filled, Texts};
 pub use units::{ByteSize, Millis, UnitError};
@@ -382,6 +382,8 @@ pub struct Sandbox {
     pub enabled: bool,
     /// Serve them also where other machines reach the process.
     pub exposed: bool,
+    /// Serve the channel also where a channel that takes money is configured.
+    pub beside_channels: bool,
     /// The warehouse stand-in.
     pub warehouse: SandboxWarehouse,
 }
@@ -458,15 +460,25 @@ impl Config {
         if own.is_empty() { self.database_url() } else { own.clone() }
     }
 
-    /// As it counts for a process that listens at `listen`. The sandbox pays and delivers whatever it is asked to, so beyond
-    /// this machine it is there only where `sandbox.exposed` says so; and without it its channels are none.
+    /// As it counts for a process that listens at `listen`. The sandbox pays and delivers whatever it is asked to, so
+    /// beyond this machine it is there only where `sandbox.exposed` says so; and without it its channels are none. Where
+    /// there is a channel that takes money, goods for no money have to be wished for: by `sandbox.beside_channels`.
     #[must_use]
     pub fn effective(&self, listen: Option<SocketAddr>) -> Self {
         let mut config = self.clone();
         let is_exposed = listen.is_some_and(|addr| !addr.ip().is_loopback());
         config.sandbox.enabled &= !is_exposed || self.sandbox.exposed;
-        if !config.sandbox.enabled {
-            config.payment.channels.retain(|_, channel| !channel.is_own_sandbox());
+
+        let missing: Vec<&str> = [
+            ("sandbox.enabled = true", self.sandbox.enabled),
+            ("sandbox.exposed = true", self.sandbox.exposed || !is_exposed),
+            ("sandbox.beside_channels = true", self.sandbox.beside_channels || !self.payment.has_real_channel()),
+        ]
+        .into_iter()
+        .filter_map(|(setting, is_met)| (!is_met).then_some(setting))
+        .collect();
+        if !missing.is_empty() {
+            config.payment.leave_out_sandboxes(&missing.join(" and "));
         }
         config
     }

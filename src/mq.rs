@@ -12,11 +12,13 @@ pub mod left_behind;
 pub mod local;
 pub mod message;
 pub mod operate;
+pub mod owners;
 pub mod reader;
 pub mod relay;
 pub mod retry;
 pub mod rocketmq;
 pub mod runtime;
+mod share;
 mod spread;
 pub mod sweep;
 

@@ -163,6 +163,12 @@ fn effective(config: &Config, plan: &Plan) -> Config {
             "the sandbox is not served beyond this machine: payments and parcels need a channel and a warehouse of your \
              own (or sandbox.exposed = true, for tests)"
         );
+    } else if config.payment.channels.len() > effective.payment.channels.len() && config.sandbox.enabled {
+        tracing::info!(
+            channels = effective.payment.channels.len(),
+            "the sandbox takes no payments beside a channel that takes money (but with sandbox.beside_channels = true, \
+             for tests)"
+        );
     }
     effective
 }

@@ -52,11 +52,12 @@ pub struct Args {
 enum Command {
     /// How far consumer groups are behind, in messages and in seconds
     ///
-    /// Messages that a group has not consumed, of each group. A lag that is not known of every queue is UNKNOWN, never 0,
-    /// unless what is known is too much already.
+    /// Messages that a group has not consumed, of each group. A lag that is not known of every queue is UNKNOWN, never
+    /// 0, unless what is known is too much already. A queue in which messages wait and which none of the members of its
+    /// group has is CRITICAL, however few they are.
     #[command(after_help = "\
 Defaults: --crit is the group's backlog.groups threshold (10000 unless it is set), --warn a tenth of it; ages are read
-only when --warn-age or --crit-age is given.
+only when --warn-age or --crit-age is given. Queues without an owner are looked at a second time, 3 s later.
 
 Examples:
   ruyi check backlog

@@ -23,6 +23,7 @@ use super::Context;
 use super::mq::cluster::Where;
 use crate::config::Millis;
 use crate::domain::event::Role;
+use crate::mq::owners::Grace;
 use crate::output::{Format, Output, printable};
 
 /// Look at brokers, databases, Redis, roles that run and the configuration, and say what is wrong and what to do
@@ -47,6 +48,10 @@ pub struct Args {
     /// What has not been looked at after this is left out, and that is a finding
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     timeout: Millis,
+
+    /// A queue that none of the members of its group has is an error when messages have waited there for longer
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    unowned_after: Millis,
 
     #[command(flatten)]
     place: Where,
@@ -165,7 +170,8 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     }
     if wants(&["broker", "topic", "group", "dlq", "clock", "config"]) {
         let (context, into, place) = (context.clone(), findings.clone(), args.place.clone());
-        let look = async move { cluster::look(&context, &place, &into).await };
+        let grace = Grace::new(args.unowned_after.duration(), context.clock.now_ms());
+        let look = async move { cluster::look(&context, &place, grace, &into).await };
         looks.push(start("broker.late", "cluster".to_owned(), limit, look, &findings));
     }
     futures_util::future::join_all(looks).await;

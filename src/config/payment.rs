@@ -20,13 +20,48 @@ pub struct Payment {
     pub query_after: Millis,
     /// Payment channels by id.
     pub channels: BTreeMap<String, Channel>,
+    /// Those that are configured, and that a process does not have.
+    #[serde(skip)]
+    pub left_out: LeftOut,
+}
+
+/// Sandbox channels that are configured and yet not there, and the settings that would have them.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOut(BTreeMap<String, String>);
+
+impl LeftOut {
+    /// What would have a sandbox channel that is not there.
+    #[must_use]
+    pub fn hint(&self, id: &str) -> Option<String> {
+        let settings = self.0.get(id)?;
+        Some(format!("the channel {id:?} is a sandbox, which takes payments here only with {settings}"))
+    }
+
+    /// Why a channel is not there.
+    #[must_use]
+    pub fn why(&self, id: &str) -> String {
+        self.hint(id).unwrap_or_else(|| format!("the channel {id:?} is not configured here"))
+    }
 }
 
 impl Payment {
+    /// There is a channel that takes money.
+    #[must_use]
+    pub fn has_real_channel(&self) -> bool {
+        self.channels.values().any(|channel| channel.kind != ChannelKind::Sandbox)
+    }
+
+    /// Takes the sandboxes of the process itself out, which need these settings.
+    pub(super) fn leave_out_sandboxes(&mut self, settings: &str) {
+        let own = self.channels.iter().filter(|(_, channel)| channel.is_own_sandbox());
+        self.left_out.0.extend(own.map(|(id, _)| (id.clone(), settings.to_owned())));
+        self.channels.retain(|_, channel| !channel.is_own_sandbox());
+    }
+
     /// The channel of an order that names none: a sandbox, and only while there is no other kind of channel.
     #[must_use]
     pub fn default_channel(&self) -> Option<&str> {
-        if self.channels.values().any(|channel| channel.kind != ChannelKind::Sandbox) {
+        if self.has_real_channel() {
             return None;
         }
         let named = self.channels.keys().find(|id| *id == ChannelKind::Sandbox.name());

@@ -17,7 +17,7 @@ use super::{DbError, Tx};
 use crate::vals;
 
 pub use crate::domain::call::Kind;
-pub use again::{ask_anew, by_references, go_on_asking};
+pub use again::{ask_anew, by_references, go_on_asking, reword};
 pub use order::{release_next, subjects};
 
 /// Where a call stands (`delivery.status`).
@@ -157,19 +157,6 @@ pub async fn delete_unbegun(tx: &mut Tx, kind: Kind, references: Vec<String>) ->
                   AND COALESCE(unanswered, 0) = 0 AND ref";
     let keys = references.into_iter().map(Val::Text).collect();
     sql::execute_in(tx, before, "", &[Val::Int(kind as i64)], keys).await
-}
-
-/// A question that has had its answer, or was given up, is asked again from now on.
-///
-/// # Errors
-/// The database's.
-pub async fn ask_again(tx: &mut Tx, kind: Kind, reference: String) -> Result<(), DbError> {
-    let now_ms = tx.now_ms();
-    let text = "UPDATE delivery SET status = 0, next_at = ?, armed_at = ?, base_attempts = attempts, updated_at = ? \
-                WHERE kind = ? AND ref = ? AND status <> 0";
-    sql::execute(tx, text, vals![now_ms, now_ms, now_ms, kind as i64, reference]).await?;
-    tx.wake_deliveries();
-    Ok(())
 }
 
 /// Takes up to `limit` calls of `kinds` (at least one) that are due, and keeps others from making them for `lease_ms`.

@@ -5,6 +5,7 @@ use super::delivery::{self, Kind, held};
 use super::sql::Val;
 use super::{merchants, node, order_view, orders, outbox, payments, retry, stock};
 use crate::domain::id::first_id_of;
+use crate::domain::order::Status;
 use crate::vals;
 
 /// A statement as it is run.
@@ -23,7 +24,10 @@ pub struct Hot {
 pub fn statements(now_ms: i64) -> Vec<Hot> {
     let hot = |name, text: &str, vals| Hot { name, text: text.to_owned(), vals };
     let kinds = [Kind::Merchant, Kind::Sms, Kind::Email];
-    let (of_user, of_user_vals) = order_view::of_user(1, 16);
+    let bound = |name, (text, vals): (String, Vec<Val>)| Hot { name, text, vals };
+    // A state that no order is in, and one that all orders are in.
+    let (rare, usual) = (Some(Status::Delivery), Some(Status::Signed));
+    let listed = |user_id, status| orders::listed(&orders::Filter { user_id, status, before_id: None, limit: 16 });
     let of_term = format!("{} IN (?)", order_view::OF_TERM);
     let submit = Kind::ChannelSubmit as i64;
     vec![
@@ -46,7 +50,11 @@ pub fn statements(now_ms: i64) -> Vec<Hot> {
         hot("the level that waits the longest", stock::SYNC_OLDEST, vals![]),
         hot("the next submission", payments::FIRST_SUBMISSION, vals![first_id_of(now_ms, 0), i64::MAX, submit]),
         hot("the lease of a node number", node::RENEW, vals![now_ms, 1_i64, "nobody"]),
-        hot("orders of a user", &of_user, of_user_vals),
+        bound("orders in a state", listed(None, rare)),
+        bound("orders of a user", listed(Some(1), None)),
+        bound("orders of a user in a state", listed(Some(1), usual)),
+        bound("found orders of a user", order_view::of_user(1, None, 16)),
+        bound("found orders of a user in a state", order_view::of_user(1, usual, 16)),
         hot("orders with a SKU", order_view::WITH_TERM, vals!["sku:tea", i64::MAX, 8_i64]),
         hot("which orders have a SKU", &of_term, vals!["sku:tea", 1_i64]),
         hot("who is told at an address", merchants::WITH_URL, vals!["https://shop.example/1"]),

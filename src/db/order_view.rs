@@ -170,16 +170,18 @@ impl Search {
     fn wanted(&self, before_id: i64) -> Wanted {
         let mut wanted = Wanted::before(before_id);
         wanted.and("user_id =", self.user_id);
-        wanted.and("status =", self.status.map(Status::code));
+        // As in a list of the orders themselves: what belongs to a user is found by the user.
+        let in_state = if self.user_id.is_some() { "+status =" } else { "status =" };
+        wanted.and(in_state, self.status.map(Status::code));
         wanted.since(self.from_ms);
         wanted.until(self.to_ms);
         wanted
     }
 }
 
-/// What reads the newest orders of a user before one of them, and what is bound.
-pub(super) fn of_user(user_id: i64, limit: i64) -> (String, Vec<Val>) {
-    let search = Search { user_id: Some(user_id), ..Search::default() };
+/// What reads the newest orders of a user, in this state if one is named, and what is bound.
+pub(super) fn of_user(user_id: i64, status: Option<Status>, limit: i64) -> (String, Vec<Val>) {
+    let search = Search { user_id: Some(user_id), status, ..Search::default() };
     search.wanted(i64::MAX).statement(&select(), limit)
 }
 

@@ -17,9 +17,20 @@ use crate::domain::payment::{PaymentState, Status};
 use crate::domain::refund::left;
 use crate::vals;
 
-/// `payment_record.kind` of a payment of a shop order, and of the gateway.
-const KIND_SHOP: i64 = 1;
-const KIND_GATEWAY: i64 = 2;
+/// What a payment is of (`payment_record.kind`). Whatever walks over payments has to know each of them: a test asks for
+/// that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaymentKind {
+    /// An order of the shop.
+    Shop = 1,
+    /// A merchant's own order, through the gateway.
+    Gateway = 2,
+}
+
+impl PaymentKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Shop, Self::Gateway];
+}
 
 /// A payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +64,16 @@ impl PaymentRow {
         -id
     }
 
+    /// What it is of.
+    #[must_use]
+    pub fn kind(&self) -> PaymentKind {
+        if self.order_id < 0 { PaymentKind::Gateway } else { PaymentKind::Shop }
+    }
+
     /// It pays a merchant's own order, and none of the shop.
     #[must_use]
     pub fn is_gateway(&self) -> bool {
-        self.order_id < 0
+        self.kind() == PaymentKind::Gateway
     }
 
     /// What people and other systems know it by: its order, or, where it has none, the payment itself.
@@ -104,7 +121,7 @@ pub async fn insert(tx: &mut Tx, payments: &[PaymentRow]) -> Result<(), DbError>
         .map(|payment| {
             vals![
                 payment.id,
-                if payment.is_gateway() { KIND_GATEWAY } else { KIND_SHOP },
+                payment.kind() as i64,
                 payment.order_id,
                 &payment.order_no,
                 payment.user_id,

@@ -292,7 +292,10 @@ impl Db {
             Dialect::Sqlite => begin.await,
             Dialect::MySql => inner.gate.pass(begin).await,
         };
-        let mut tx = self.tx(begun.map_err(|error| Failed { error, stage: Stage::Opening })?);
+        let opening = |error| Failed { error, stage: Stage::Opening };
+        let mut conn = begun.map_err(opening)?;
+        self.mind_a_set_clock(&mut conn).await.map_err(opening)?;
+        let mut tx = self.tx(conn);
         if caller.strong_count() == 0 {
             tx.roll_back(false).await;
             let error = DbError::Stopped("the caller went away before the transaction began".to_owned());
@@ -396,6 +399,10 @@ impl Db {
 
     /// A row was written and committed.
     pub fn can_write(&self) {
+        if self.writes_fail().is_some() {
+            // It may be another server that writes: what was connected to the old one meanwhile would read on there.
+            self.0.writer.distrust();
+        }
         self.0.health.wrote();
     }
 

@@ -52,7 +52,9 @@ pub(super) struct Answer<'a> {
 pub(super) fn read(targets: &Targets, call: &Delivery, answer: Answer<'_>, now_ms: i64) -> Reading {
     let Answer { status, headers, text, .. } = answer;
     let outcome = judge(call.kind, status, headers, now_ms, &excerpt(text));
-    let unsure = outcome != Outcome::Delivered && !is_proof_of_nothing(status);
+    // No payer is sent to pay by a submission that was refused, so no money comes of it. A refund needs nobody's hand.
+    let is_turned_down = call.kind == Kind::ChannelSubmit && matches!(outcome, Outcome::Refused(_));
+    let unsure = outcome != Outcome::Delivered && !is_turned_down && !is_proof_of_nothing(status);
     if matches!(call.kind, Kind::ChannelQuery | Kind::RefundQuery) && outcome == Outcome::Delivered {
         let (outcome, said) = query::read(targets, call, headers, text, now_ms);
         return Reading { outcome, said, unsure };
@@ -327,6 +329,16 @@ mod tests {
         for status in [200, 409, 422] {
             assert!(!read(&targets, &call, answer(status, r#"{"refused": true}"#), 0).unsure, "{status}");
         }
+    }
+
+    #[test]
+    fn a_refused_submission_is_in_no_doubt() {
+        let (targets, call) = to_bank();
+        let call = Delivery { kind: Kind::ChannelSubmit, ..call };
+        let is_unsure = |status: &u16| read(&targets, &call, answer(*status, ""), 0).unsure;
+        let unsure: Vec<u16> = (200..600).filter(is_unsure).collect();
+        let wanted: Vec<u16> = (300..600).filter(|status| matches!(*status, 300..400 | 408 | 500..)).collect();
+        assert_eq!(unsure, wanted);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::query;
 use super::record::Said;
 use super::schedule::Outcome;
 use super::sign::{self, SIGNATURE_HEADER};
-use super::target::{Prepared, Targets, Unprepared};
+use super::target::{Prepared, Targets, Unprepared, submission_key};
 use super::webhook;
 use crate::db::Db;
 use crate::db::delivery::{Delivery, Kind};
@@ -196,8 +196,12 @@ impl Caller {
     fn headers(&self, call: &Delivery, prepared: &Prepared) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // A reference of messages to users is an event's id, which may come from outside.
-        let key = if call.kind == Kind::Sms { call.id.to_string() } else { call.reference.clone() };
+        let key = match call.kind {
+            // A reference of messages to users is an event's id, which may come from outside.
+            Kind::Sms => call.id.to_string(),
+            Kind::ChannelSubmit => submission_key(&call.reference, &call.body),
+            _ => call.reference.clone(),
+        };
         headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(&key).ok()?);
         if !prepared.secret.expose_secret().is_empty() {
             let timestamp_s = self.db.clock().now_ms() / 1000;

@@ -61,6 +61,11 @@ pub struct Settled {
 impl Settled {
     /// Tells people that nothing good came of it.
     pub fn alert(&self, tx: &mut Tx, why: String) {
+        self.alert_once(tx, &self.delivery.attempts.to_string(), why);
+    }
+
+    /// As [`Settled::alert`], once for each `occasion` (a word) that the call has: what is asked on may fail for weeks.
+    pub fn alert_once(&self, tx: &mut Tx, occasion: &str, why: String) {
         let call = &self.delivery;
         let alert = Alert::CallGivenUp {
             kind: call.kind.name().to_owned(),
@@ -72,7 +77,13 @@ impl Settled {
             alert_time: tx.now_ms(),
             delivery_id: call.id.to_string(),
         };
-        tx.alert(format!("call:{}:{}", call.id, call.attempts), alert);
+        tx.alert(format!("call:{}:{occasion}", call.id), alert);
+    }
+
+    /// Why it was not delivered, fit to be told.
+    #[must_use]
+    pub fn failure(&self) -> String {
+        without_values(self.error.as_deref().unwrap_or_default())
     }
 }
 
@@ -268,14 +279,16 @@ async fn release_held(tx: &mut Tx, made: &[Made]) -> Result<(), DbError> {
 }
 
 /// Tells people of a call that was given up. Of an alert that did not arrive no alert tells, and an order that the
-/// warehouse will not send is no failure of the call. Money that the channel will not give back is for people.
+/// warehouse will not send is no failure of the call. Money that the channel will not give back is for people. Whether
+/// a question that failed at its end is asked on is for its role to say, and so is what people are told.
 fn tell(tx: &mut Tx, settled: &Settled) {
     let call = &settled.delivery;
     let nothing_failed = settled.verdict == Verdict::Unsent || (settled.said.is_some() && !call.kind.is_refund());
-    if call.kind == Kind::Alert || call.kind.is_sandbox() || nothing_failed {
+    let is_for_role = settled.verdict == Verdict::Dead && matches!(call.kind, Kind::ChannelQuery | Kind::RefundQuery);
+    if call.kind == Kind::Alert || call.kind.is_sandbox() || nothing_failed || is_for_role {
         return;
     }
-    settled.alert(tx, without_values(settled.error.as_deref().unwrap_or_default()));
+    settled.alert(tx, settled.failure());
 }
 
 fn judge(made: &Made, open: Open, now_ms: i64, schedules: &Schedules) -> (Recorded, Attempt) {

@@ -152,6 +152,12 @@ struct NamesChannel {
     channel_id: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct NamesAttempt {
+    #[serde(default)]
+    attempt: Option<i64>,
+}
+
 impl Targets {
     /// `channels`: secret by channel id; the one named `sandbox` also signs bodies without a `channelId`. Calls go
     /// where they were recorded to go.
@@ -344,6 +350,13 @@ impl Targets {
 pub fn channel_of(body: &str) -> Result<String, serde_json::Error> {
     let named: NamesChannel = serde_json::from_str(body)?;
     Ok(named.channel_id.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()))
+}
+
+/// What a channel tells a repeated submission by: its reference, and from the second attempt of a payment on the number
+/// of the attempt as well. So what is sent under one key never changes.
+pub(super) fn submission_key(reference: &str, body: &str) -> String {
+    let named = serde_json::from_str::<NamesAttempt>(body).ok().and_then(|named| named.attempt);
+    named.map_or_else(|| reference.to_owned(), |attempt| format!("{reference}-{attempt}"))
 }
 
 fn web_url(address: &str) -> Result<Url, String> {

@@ -136,6 +136,7 @@ fn dlq_properties() -> Value {
             "dlqAttempts": text("How often it was tried."),
             "dlqBodyAt": text("Of a large message, where the broker has it: BROKER:QUEUE:OFFSET of TOPIC."),
             "dlqBodyLeft": text("The letter has no body: the SHA-256 of the one that its message has at dlqBodyAt."),
+            "dlqBodyCompressed": text("The body is compressed and could not be decompressed: why."),
         },
     })
 }

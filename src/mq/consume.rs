@@ -2,13 +2,13 @@
 
 mod last_resort;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use self::last_resort::Lost;
 use super::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event, Handler, Outcome};
 use super::left_behind::{self, REQUEST_MAX};
-use super::message::{Incoming, NAME_MAX, TOPIC_MAX, cut, known_by};
+use super::message::{Incoming, NAME_MAX, REPLAY_ID, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
 use super::retry::Policy;
 use crate::alert::{self, Alert};
@@ -239,7 +239,8 @@ impl Consumer {
     pub(super) async fn bury(&self, tx: &mut Tx, letter: &DeadLetter<'_>) -> Result<(), DbError> {
         let group = self.handler.group().name();
         let now_ms = tx.now_ms();
-        inbox::bury(tx, group, letter.event_id, letter.reason, now_ms).await?;
+        let replay = handler::replay_id(letter.properties);
+        inbox::bury(tx, group, letter.event_id, replay, letter.reason, now_ms).await?;
         let (mut body, mut properties) = (letter.body.clone(), letter.properties.to_vec());
         if body.len() > REQUEST_MAX {
             left_behind::leave(&mut body, &mut properties, "larger than what is sent to any broker");
@@ -251,8 +252,9 @@ impl Consumer {
             (DLQ_FIRST_FAILURE.to_owned(), letter.first_failed_at.to_string()),
             ("dlqAttempts".to_owned(), letter.attempts.to_string()),
         ];
-        // What a replay has noted stays: how often, of which letter.
-        properties.retain(|(name, _)| of_this_death.iter().all(|(told, _)| told != name));
+        // What a replay has noted stays: how often, of which letter. Its name has died with the message: whoever sends
+        // the letter on as it stands makes another replay.
+        properties.retain(|(name, _)| name != REPLAY_ID && of_this_death.iter().all(|(told, _)| told != name));
         properties.extend(of_this_death);
         let id = tx.next_id();
         let mut event_id = known_by(&format!("{}@{group}", letter.event_id), 128);
@@ -295,8 +297,8 @@ impl Consumer {
             let (consumer, message, reason) = (consumer.clone(), Arc::clone(&message), Arc::clone(&reason));
             Box::pin(async move {
                 let (id, topic) = (handler::refused_id(&message), cut(handler::origin(&message), TOPIC_MAX));
-                let resent_at = handler::resent_at(&message);
-                let claim = Claim { message_id: &id, topic: &topic, key: "", resent_at };
+                let resent = handler::resent(handler::resent_at(&message), &message.properties);
+                let claim = Claim { message_id: &id, topic: &topic, key: "", resent };
                 let (batch, now_ms) = (tx.next_id(), tx.now_ms());
                 if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
                     return Ok(());
@@ -356,9 +358,10 @@ impl Consumer {
             .write("consume", move |tx| {
                 let (consumer, batch, error) = (consumer.clone(), Arc::clone(&batch), Arc::clone(&error));
                 Box::pin(async move {
-                    let group = consumer.handler.group().name();
+                    let (group, policy) = (consumer.handler.group().name(), &consumer.policy);
+                    let wait_ms = if error.is_passing() { policy.put_off_ms() } else { policy.wait_ms(1) };
                     for event in claim(tx, group, &batch).await? {
-                        let next_at = tx.now_ms() + consumer.policy.wait_ms(1);
+                        let next_at = tx.now_ms() + wait_ms;
                         let open = retry::open_keys(tx, group, vec![event.key.clone()]).await?;
                         let first = !open.iter().any(|open| open.blocks);
                         let mut row = park(tx, &event, true, first.then_some(next_at), &error.to_string());
@@ -416,21 +419,49 @@ fn keys_of(keys: &str) -> String {
 
 /// Writes the inbox rows; the events that are new to the group, or alive again, each once, in their order.
 async fn claim(tx: &mut Tx, group: &str, events: &[Event]) -> Result<Vec<Event>, DbError> {
-    let claims = events.iter().map(|event| {
-        let Event { id, topic, key, resent_at, .. } = event;
-        Claim { message_id: id, topic, key, resent_at: *resent_at }
-    });
-    let mut claims: Vec<Claim<'_>> = claims.collect();
-    // Of an event and its resend, which may be in one batch, the resend counts.
-    claims.sort_unstable_by_key(|claim| (claim.message_id, claim.resent_at.is_none()));
-    claims.dedup_by_key(|claim| claim.message_id);
     let (batch, now_ms) = (tx.next_id(), tx.now_ms());
-    let mut claimed = inbox::claim(tx, group, batch, &claims, now_ms).await?;
-    if !claimed.revived.is_empty() {
-        tracing::info!(group, messages = claimed.revived.len(), "dead letters were sent again");
-        retry::forget(tx, group, claimed.revived).await?;
+    let mut waiting: Vec<(Claim<'_>, usize)> =
+        events.iter().enumerate().map(|(place, event)| (claim_of(event), place)).collect();
+    // Of an event and its resends, which may be in one batch, the resends count.
+    waiting.sort_by_key(|(claim, _)| (claim.message_id, claim.resent.is_none()));
+    waiting.dedup_by_key(|(claim, _)| (claim.message_id, claim.resent));
+
+    let mut fresh: HashSet<String> = HashSet::new();
+    let mut revived: BTreeMap<&str, usize> = BTreeMap::new();
+    while !waiting.is_empty() {
+        // One resend after the other: the first may be a late copy of a replay that has died.
+        let (mut asked, mut later): (Vec<(Claim<'_>, usize)>, Vec<_>) = (Vec::new(), Vec::new());
+        for (claim, place) in waiting {
+            let is_asked = asked.last().is_some_and(|(last, _)| last.message_id == claim.message_id);
+            let round = if is_asked { &mut later } else { &mut asked };
+            round.push((claim, place));
+        }
+        let claims: Vec<Claim<'_>> = asked.iter().map(|(claim, _)| *claim).collect();
+        let claimed = inbox::claim(tx, group, batch, &claims, now_ms).await?;
+
+        later.retain(|(claim, _)| claim.resent.is_some() && !claimed.ids.contains(claim.message_id));
+        let of_letters: HashSet<String> = claimed.revived.into_iter().collect();
+        let resends = asked.into_iter().filter(|(claim, _)| of_letters.contains(claim.message_id));
+        revived.extend(resends.map(|(claim, place)| (claim.message_id, place)));
+        fresh.extend(claimed.ids);
+        waiting = later;
     }
-    Ok(events.iter().filter(|event| claimed.ids.remove(&event.id)).cloned().collect())
+
+    if !revived.is_empty() {
+        tracing::info!(group, messages = revived.len(), "dead letters were sent again");
+        retry::forget(tx, group, revived.keys().map(|id| (*id).to_owned()).collect()).await?;
+    }
+    // What was revived is handled as it was sent again: its body may have been mended.
+    let taken = events.iter().enumerate().filter(|(place, event)| match revived.get(event.id.as_str()) {
+        Some(resend) => resend == place,
+        None => fresh.remove(&event.id),
+    });
+    Ok(taken.map(|(_, event)| event.clone()).collect())
+}
+
+fn claim_of(event: &Event) -> Claim<'_> {
+    let Event { id, topic, key, resent_at, properties, .. } = event;
+    Claim { message_id: id, topic, key, resent: handler::resent(*resent_at, properties) }
 }
 
 /// When a message failed first: before its last resend, if that says so.

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::left_behind::Place;
-use super::message::{ALL_KEYS, Incoming, NAME_MAX, REPLAYS, TOPIC_MAX, cut, known_by};
+use super::message::{ALL_KEYS, Incoming, NAME_MAX, REPLAY_ID, REPLAYS, TOPIC_MAX, cut, known_by};
 use super::reader::Reader;
+use crate::db::inbox::Resent;
 use crate::db::{DbError, Tx};
 use crate::domain::event::{Group, Kind};
 use crate::domain::id::unpadded;
@@ -48,6 +49,8 @@ pub(super) const DLQ_FIRST_FAILURE: &str = "dlqFirstFailure";
 const ORIGINS: [&str; 3] = [DLQ_ORIGIN, "RETRY_TOPIC", "DLQ_ORIGIN_TOPIC"];
 /// Bytes of an event id at most.
 const ID_MAX: usize = 96;
+/// Bytes of the name of a replay at most: the inbox has one column for it and the event id.
+const REPLAY_ID_MAX: usize = 31;
 
 impl Event {
     /// Reads the body.
@@ -127,6 +130,20 @@ pub(super) fn origin(message: &Incoming) -> &str {
 pub(super) fn resent_at(message: &Incoming) -> Option<i64> {
     let resent = message.queue.topic.starts_with('%') || message.property(DLQ_ORIGIN).is_some();
     resent.then_some(sent_at(message))
+}
+
+/// What tells a message that was sent again from copies of the one that died: the name of its replay, whatever the
+/// clocks say; its age where another tool, or an older ruyi, has sent it without one.
+pub(super) fn resent(resent_at: Option<i64>, properties: &[(String, String)]) -> Option<Resent<'_>> {
+    let sent_at = resent_at?;
+    Some(replay_id(properties).map_or(Resent::At(sent_at), Resent::By))
+}
+
+/// The name of the replay that a message came by. What the inbox cannot hold, or pads, is none.
+pub(super) fn replay_id(properties: &[(String, String)]) -> Option<&str> {
+    let (_, id) = properties.iter().find(|(name, _)| name == REPLAY_ID)?;
+    let is_name = (1..=REPLAY_ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_name.then_some(id.as_str())
 }
 
 /// When a message was sent, epoch ms. The clock of whoever replays a letter may be behind the one by which it died, and

@@ -207,11 +207,13 @@ impl Health {
 
 /// Looks at the brokers until `token` is cancelled. Topics (with so many queues) are made as soon as a broker answers,
 /// also after a start that made them: another broker may have announced itself since. And once more when another one
-/// comes, which may have none of them.
+/// comes, which may have none of them. Where consumers may have joined before all topics were there (`too_early` at the
+/// start), they join anew when these are: a client hears of a new topic late, and then of its queues later still.
 pub async fn watch_over(
     health: Arc<Health>,
     cluster: RocketMq,
     (topics, queues): (Vec<String>, i32),
+    mut too_early: bool,
     token: CancellationToken,
 ) {
     let (mut prepared, mut answered) = (false, health.now().reach == Reach::Up);
@@ -231,15 +233,22 @@ pub async fn watch_over(
         let answers = look.values().any(|answers| *answers);
         let back = came_back(&mut known, look);
         pause = if answers { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+        let mut are_late = false;
         if answers && (back || !prepared) {
-            prepared = true;
-            if let Err(error) = cluster.ensure_topics(&topics, queues).await {
-                // A cluster that does not let us make them has them, or the sends say so.
-                prepared = matches!(error, MqError::Denied { .. });
-                tracing::warn!(%error, "topics could not be checked");
+            match cluster.ensure_topics(&topics, queues).await {
+                Ok(()) => {
+                    prepared = true;
+                    are_late = std::mem::take(&mut too_early);
+                }
+                Err(error) => {
+                    // A cluster that does not let us make them has them, or the sends say so.
+                    prepared = matches!(error, MqError::Denied { .. });
+                    too_early |= !prepared;
+                    tracing::warn!(%error, "topics could not be checked");
+                }
             }
         }
-        let returned = back || (answers && !answered);
+        let returned = back || are_late || (answers && !answered);
         answered = answers;
         health.saw(answers);
         if returned {

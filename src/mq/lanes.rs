@@ -13,6 +13,7 @@ use super::consume::Consumer;
 use super::local::Handed;
 use super::message::{Incoming, QueueId};
 use super::rocketmq::GroupConsumer;
+use super::share;
 use super::spread::Spread;
 use crate::shutdown::Shutdown;
 use crate::watchdog::Part;
@@ -98,9 +99,11 @@ async fn serve(
         let lane = ClusterLane { consumer, member, messages, batch: membership.batch, part };
         shutdown.run("lane", lane.run(token.clone()));
     }
+    let queues = consumer.db().watchdog().part(format!("queues of {}", consumer.handler().group().name()));
     tokio::select! {
         () = token.cancelled() => {}
         _ = returns.changed() => {}
+        () = share::watch(&member, &membership.topics, &queues) => {}
         () = Spread::new(&member, &lanes).run(membership.batch) => {}
         () = member.keep_place() => {}
     }
@@ -140,7 +143,7 @@ impl ClusterLane {
                 let offset = next.entry(message.queue.clone()).or_default();
                 *offset = (*offset).max(message.offset + 1);
             }
-            if !until_handled(&self.consumer, &self.part, messages, &token).await {
+            if !until_handled(&self.consumer, &self.member, &self.part, messages, &token).await {
                 return;
             }
             if self.consumer.db().fault("consume", "acknowledge").is_err() {
@@ -156,12 +159,20 @@ fn has_room(messages: &[Incoming], batch: usize) -> bool {
     messages.len() < batch && messages.iter().map(Incoming::weight).sum::<usize>() < BATCH_BYTES
 }
 
-/// Handles messages, however long the database stays away; false when the process stops before.
-async fn until_handled(consumer: &Consumer, part: &Part, messages: Vec<Incoming>, token: &CancellationToken) -> bool {
+/// Handles messages, however long the database stays away, but for those that somebody moves the group past; false when
+/// the process stops before.
+async fn until_handled(
+    consumer: &Consumer,
+    member: &GroupConsumer,
+    part: &Part,
+    mut messages: Vec<Incoming>,
+    token: &CancellationToken,
+) -> bool {
     let mut wait = BACKOFF.0;
     let mut writes_again = consumer.db().writes_again();
     loop {
         writes_again.mark_unchanged();
+        member.leave_past(&mut messages);
         let begun = Instant::now();
         let done = consumer.process(messages.clone()).await;
         part.tried(begun, &done);

@@ -161,10 +161,18 @@ const PROPERTIES_MAX: usize = 60_000;
 pub const LEFT_OUT: &str = "propertiesLeftOut";
 /// Property with all KEYS, where they did not fit.
 pub const ALL_KEYS: &str = "originKeys";
+/// Property of a letter whose body could not be decompressed: why. Its bytes are as the producer sent them, and nothing
+/// else says that they are compressed: a broker keeps the sign of that beside the message, and gives it to no copy.
+pub const COMPRESSED: &str = "dlqBodyCompressed";
+/// Characters of that at most.
+const REASON_MAX: usize = 200;
 /// Property of a message that was sent again: where the dead letter lay that it is a copy of.
 pub const LETTER: &str = "dlqLetter";
 /// Property of a message that was sent again: how often that has been done, with it and with what it is a copy of.
 pub const REPLAYS: &str = "dlqReplays";
+/// Property of a message that was sent again to a group of ruyi: the name of this one replay, which no other has. It
+/// ends with the death of the message: a letter that somebody sends on as it stands does not pass for this replay.
+pub const REPLAY_ID: &str = "dlqReplayId";
 
 /// The first `max` characters of a text, for people to read: two that differ may be the same then.
 pub(super) fn cut(text: &str, max: usize) -> String {
@@ -218,6 +226,11 @@ impl Incoming {
             self.properties.push((LEFT_OUT.to_owned(), cut(&left_out.join(" "), 500)));
         }
         // What this adds is never left out.
+        if let Some(reason) = &self.unreadable {
+            let reason = cut(reason, REASON_MAX).replace(['\u{1}', '\u{2}'], " ");
+            self.properties.retain(|(name, _)| name != COMPRESSED);
+            self.properties.push((COMPRESSED.to_owned(), reason));
+        }
         self.leave_body(body_max, place);
         self
     }

@@ -178,7 +178,7 @@ impl Standing {
 }
 
 /// One client of a group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     /// The client's own id.
@@ -191,6 +191,10 @@ pub struct Member {
     pub subscriptions: Vec<Subscription>,
     /// Queues that it has, where it says so.
     pub queues: Vec<QueueId>,
+    /// When it was started, by its own clock, epoch ms, where it says so.
+    pub started_ms: Option<i64>,
+    /// It pops messages: out of queues that others have as well.
+    pub pops: bool,
 }
 
 impl Member {

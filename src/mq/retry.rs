@@ -28,6 +28,9 @@ const BATCH: usize = 64;
 const AT_ONCE: usize = 4;
 /// How often the table is looked at without being told to: for what another process parked.
 const LOOK_MS: i64 = 5_000;
+/// What is put off through no fault of its own waits for no longer than about this, ms, however long failed attempts
+/// wait: whatever stands in its way may be gone at any moment.
+const PUT_OFF_MS: i64 = 5_000;
 
 /// When to try again, and how often: a message is handled when it comes, and then up to `max_attempts` times from the
 /// table, `schedule` apart. With the defaults it has failed four times in a hundred seconds when it is given up.
@@ -52,10 +55,19 @@ impl Policy {
     /// The wait after the `attempt`-th failure (from 1), with jitter: many messages that failed together must not
     /// come back together.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "jitter is the one use of chance here")]
     pub fn wait_ms(&self, attempt: i64) -> i64 {
         let index = usize::try_from(attempt - 1).unwrap_or(0).min(self.schedule_ms.len().saturating_sub(1));
-        let base = self.schedule_ms.get(index).copied().unwrap_or(10_000);
+        self.about(self.schedule_ms.get(index).copied().unwrap_or(10_000))
+    }
+
+    /// The wait of a message in whose way something else stood.
+    #[must_use]
+    pub(super) fn put_off_ms(&self) -> i64 {
+        self.about(self.schedule_ms.first().copied().unwrap_or(PUT_OFF_MS).min(PUT_OFF_MS))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "jitter is the one use of chance here")]
+    fn about(&self, base: i64) -> i64 {
         if self.jitter <= 0.0 {
             return base;
         }
@@ -78,7 +90,8 @@ pub struct RetryLane {
     consumer: Consumer,
 }
 
-type Attempt = BoxFuture<'static, (String, Result<(), DbError>)>;
+/// A message, the end of its lease, and what became of it.
+type Attempt = BoxFuture<'static, (Arc<Parked>, i64, Result<(), DbError>)>;
 
 /// What a lane has taken: several keys at the same time, so that a slow one holds up no other; of one key one message
 /// after the other. Messages without a key are each for itself.
@@ -89,6 +102,8 @@ struct Taken {
     running: FuturesUnordered<Attempt>,
     /// Keys of what is running.
     busy: HashSet<String>,
+    /// What an outage has stopped, as in `ready`.
+    stopped: Vec<(Parked, i64)>,
 }
 
 impl Taken {
@@ -107,10 +122,10 @@ impl Taken {
                 if !row.key.is_empty() {
                     self.busy.insert(row.key.clone());
                 }
-                let consumer = consumer.clone();
+                let (consumer, row) = (consumer.clone(), Arc::new(row));
                 self.running.push(Box::pin(async move {
-                    let key = row.key.clone();
-                    (key, attempt(&consumer, Arc::new(row)).await)
+                    let result = attempt(&consumer, Arc::clone(&row)).await;
+                    (row, until, result)
                 }));
             }
         }
@@ -118,9 +133,18 @@ impl Taken {
 
     /// One attempt has ended; `None` when none is under way. Dropped half-way, it has lost nothing.
     async fn next(&mut self) -> Option<Result<(), DbError>> {
-        let (key, result) = self.running.next().await?;
-        self.busy.remove(&key);
+        let (row, until, result) = self.running.next().await?;
+        self.busy.remove(&row.key);
+        if result.is_err() {
+            self.stopped.push((Arc::unwrap_or_clone(row), until));
+        }
         Some(result)
+    }
+
+    /// After an outage what it has stopped is tried again while it is ours: otherwise it would wait for the end of its
+    /// lease, which may be long after that of the outage.
+    fn take_up(&mut self) {
+        self.ready.extend(self.stopped.drain(..));
     }
 
     /// A slot is free, nothing that was taken can fill it, and what waits leaves room in memory.
@@ -202,8 +226,10 @@ impl RetryLane {
                 _ = bell.changed() => {}
                 Some(result) = taken.next() => {
                     if let Err(error) = result {
-                        taken.ready.clear();
+                        // The others that are under way meet the same, so that one wait is for all of them.
+                        while taken.next().await.is_some() {}
                         self.pause(&error, &token).await;
+                        taken.take_up();
                     }
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
@@ -306,7 +332,7 @@ async fn try_again(consumer: &Consumer, tx: &mut Tx, row: &Parked) -> Result<(),
 
 /// What stood in the way may be no fault of the message: it is tried again, and no attempt is counted.
 async fn put_off(consumer: &Consumer, tx: &mut Tx, row: &Parked, why: &str) -> Result<(), DbError> {
-    let next_at = tx.now_ms() + consumer.policy().wait_ms(row.attempts.max(1));
+    let next_at = tx.now_ms() + consumer.policy().put_off_ms();
     retry::postpone(tx, row, next_at, why).await
 }
 

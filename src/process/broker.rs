@@ -15,7 +15,7 @@ use crate::mq::broker::Cluster;
 use crate::mq::health::{self, Health};
 use crate::mq::lanes::Membership;
 use crate::mq::local::{self, Local};
-use crate::mq::rocketmq::{RocketMq, RocketMqConfig, Tls};
+use crate::mq::rocketmq::{MqError, RocketMq, RocketMqConfig, Tls};
 use crate::mq::runtime::MqRuntime;
 use crate::mq::{Broker, Consumer, lanes};
 use crate::shutdown::Shutdown;
@@ -42,7 +42,7 @@ impl Running {
     pub fn is_alive(&self, config: &Config) -> Option<ReadyCheck> {
         #[cfg(feature = "embedded")]
         if let (Some(_), Broker::Cluster(cluster)) = (&self.embedded, &self.broker) {
-            let (health, dir) = (Arc::clone(cluster.health()), config.data_dir.clone());
+            let (health, dir) = (Arc::clone(cluster.health()), broker_dir(config));
             return Some(ReadyCheck::new("broker", move || {
                 let hopeless = health.refusing_for() >= HOPELESS && crate::mq::embedded::has_room(&dir);
                 let why = "the embedded broker refuses every message, and its disk has room: start the process again";
@@ -52,6 +52,12 @@ impl Running {
         let _ = config;
         None
     }
+}
+
+/// Where the embedded broker keeps its messages, which may be a disk of its own.
+#[cfg(feature = "embedded")]
+fn broker_dir(config: &Config) -> std::path::PathBuf {
+    config.data_dir.join("broker")
 }
 
 /// Keeps a second process off the data directory; the lock ends with the process, however it ends.
@@ -150,15 +156,18 @@ async fn join(config: &Config, mq: RocketMq, consumers: &[Consumer], shutdown: &
     let topics: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
     let queues = i32::try_from(config.mq.queues).unwrap_or(4);
     let reachable = mq.is_reachable().await;
+    let mut too_early = false;
     if !reachable {
         tracing::warn!("no broker answers: what is to be sent waits");
     } else if let Err(error) = mq.ensure_topics(&topics, queues).await {
         // The cluster may not let us: it then has the topics, or the sends say so.
+        too_early = !matches!(error, MqError::Denied { .. });
         tracing::warn!(%error, "topics could not be checked");
     }
     let degrade_after = Duration::from_millis(config.mq.degrade_after.ms().unsigned_abs());
     let health = Arc::new(Health::new(reachable, degrade_after));
-    let watching = health::watch_over(Arc::clone(&health), mq.clone(), (topics, queues), shutdown.token.clone());
+    let token = shutdown.token.clone();
+    let watching = health::watch_over(Arc::clone(&health), mq.clone(), (topics, queues), too_early, token);
     shutdown.run("broker watch", watching);
     let stand_in = Local::standing_in(local_lanes(config, consumers, shutdown));
     let cluster = Cluster::new(mq, health, stand_in);
@@ -204,7 +213,7 @@ async fn start_embedded(
         .parse()
         .map_err(|_| StartError::Other(format!("mq.embedded.host must be an IP address; got {:?}", settings.host)))?;
     let embedded = crate::mq::embedded::EmbeddedConfig {
-        data_dir: config.data_dir.join("broker"),
+        data_dir: broker_dir(config),
         host,
         namesrv_port: settings.namesrv_port,
         broker_port: settings.broker_port,

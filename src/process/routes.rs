@@ -1,13 +1,16 @@
 //! What a process answers over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::databases::Database;
 use super::wiring::effects;
 use super::{Plan, StartError, gauges, standing};
 use crate::config::Config;
+use crate::db::Db;
 use crate::delivery::{Providers, Targets};
 use crate::domain::event::Role;
 use crate::http::{App, Auth, Limits, ReadyCheck};
@@ -18,6 +21,10 @@ use crate::roles::search::{self, View};
 use crate::roles::{deliveries, messages, notify, order, payment, sandbox, stock};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+
+/// A database that has not answered for so long does not. It is less than a check of `/readyz` may take, so that the
+/// answer says whose database it is.
+const ANSWER: Duration = Duration::from_millis(1_800);
 
 /// The routes of the plan's roles (where it serves them), probes and metrics.
 pub(super) fn app(
@@ -140,24 +147,34 @@ fn clocks_tell(databases: &[Database]) -> ReadyCheck {
     })
 }
 
-/// Ready when every database answers, and what is to be written is written.
+/// Ready when every database answers, and what is to be written is written; otherwise whose do not.
 fn databases_answer(databases: &[Database]) -> ReadyCheck {
     let checked: Arc<Vec<_>> =
         Arc::new(databases.iter().map(|database| (database.roles.clone(), database.db.clone())).collect());
     ReadyCheck::new("database", move || {
         let checked = Arc::clone(&checked);
         async move {
-            for (roles, db) in checked.iter() {
-                let wrong = match db.ping().await {
-                    Ok(()) => db.writes_fail(),
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(wrong) = wrong {
-                    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
-                    return Err(format!("{}: {wrong}", names.join(", ")));
-                }
-            }
-            Ok(())
+            let wrong = whose_do_not(&checked).await;
+            if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
         }
     })
+}
+
+/// Whose databases do not answer, or are not written to, and why. They are asked at the same time, so that one that
+/// hangs does not hide another.
+async fn whose_do_not(databases: &[(Vec<Role>, Db)]) -> Vec<String> {
+    let asked = databases.iter().map(|(roles, db)| async move {
+        let wrong = what_is_wrong(db).await?;
+        let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+        Some(format!("{}: {wrong}", names.join(", ")))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn what_is_wrong(db: &Db) -> Option<String> {
+    match tokio::time::timeout(ANSWER, db.ping()).await {
+        Ok(Ok(())) => db.writes_fail(),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("the database has not answered for {:.1} s", ANSWER.as_secs_f32())),
+    }
 }

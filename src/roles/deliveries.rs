@@ -285,7 +285,7 @@ async fn find<'s>(
 /// Make a call once more, now, with the same Idempotency-Key.
 #[utoipa::path(post, path = "/deliveries/{id}/resend", tag = "deliveries",
     params(("id" = String, Path, description = "Call")),
-    responses((status = 200, body = CallView), (status = 404, body = Problem)))]
+    responses((status = 200, body = CallView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn resend(
     Extract(state): Extract<State>,
     Extension(caller): Extension<Caller>,

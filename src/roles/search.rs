@@ -176,7 +176,7 @@ pub fn router(view: View, auth: &Auth) -> OpenApiRouter {
 
 /// Search orders, newest first.
 #[utoipa::path(get, path = "/orders", tag = "notify", params(SearchQuery),
-    responses((status = 200, body = FoundPage), (status = 400, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = FoundPage), (status = 400, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn find(State(view): State<View>, Query(query): Query<SearchQuery>) -> Result<Json<FoundPage>, Problem> {
     search(&view, &query).await.map(Json)
 }

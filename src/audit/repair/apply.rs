@@ -166,7 +166,7 @@ async fn redeliver(tx: &mut Tx, group: Group, event: &OutboxRow, anew: bool) -> 
     let (name, id) = (group.name(), event.event_id.as_str());
     let now_ms = tx.now_ms();
     let batch = tx.next_id();
-    let claim = Claim { message_id: id, topic: &event.topic, key: &event.key, resent_at: None };
+    let claim = Claim { message_id: id, topic: &event.topic, key: &event.key, resent: None };
     let new = !inbox::claim(tx, name, batch, &[claim], now_ms).await?.ids.is_empty();
     if !new {
         match inbox::lock_outcome(tx, name, id).await? {

@@ -9,6 +9,7 @@ use crate::domain::event::Group;
 use crate::mq::backlog::standings;
 use crate::mq::message::QueueId;
 use crate::mq::operate::Standing;
+use crate::mq::owners::{self, Grace, Suspect, Unowned};
 use crate::mq::rocketmq::{DLQ_PREFIX, MqError, RocketMq};
 
 /// Arguments of `ruyi check backlog`.
@@ -29,6 +30,9 @@ pub(super) struct Backlog {
     /// Seconds that the oldest message that a group has not consumed may be old
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     crit_age: Option<Range>,
+    /// A queue that none of the members of its group has is critical when messages have waited there for longer
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    unowned_after: Millis,
     #[command(flatten)]
     place: Where,
 }
@@ -63,11 +67,18 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
     let mut report = Report::new("BACKLOG");
     missing_brokers(&mut report, mq).await?;
     let mut sum = 0;
+    let (grace, mut suspects) = (Grace::new(args.unowned_after.duration(), context.clock.now_ms()), Vec::new());
     for group in &groups {
         let threshold = float(context.config.backlog.limit(group).threshold);
         let wanted = limits(args.warn, args.crit, Range::up_to((threshold / 10.0).floor()), Range::up_to(threshold));
         match standings(mq, group).await {
-            Ok(queues) => sum += judge(&mut report, group, &queues, &wanted),
+            Ok(queues) => {
+                sum += judge(&mut report, group, &queues, &wanted);
+                // A group that has no queue at all has committed nothing anywhere, and is not known to be behind.
+                if queues.is_empty() || queues.iter().any(|(_, standing)| standing.lag() != Some(0)) {
+                    suspects.extend(suspect(&mut report, mq, group, grace).await);
+                }
+            }
             Err(error) => {
                 let why = missing(mq, group, &topics).unwrap_or_else(|| error.to_string());
                 report.trouble(Status::Unknown, Some(group), &format!("lag of {group} unknown: {why}"));
@@ -77,6 +88,10 @@ pub(super) async fn backlog(context: &Context, args: &Backlog) -> anyhow::Result
         if ages.warn.is_some() || ages.crit.is_some() {
             age(&mut report, mq, group, &ages, context.clock.now_ms()).await;
         }
+    }
+    match owners::still_unowned(mq, suspects, grace).await {
+        Ok(found) => found.iter().for_each(|one| unowned(&mut report, one)),
+        Err(error) => report.trouble(Status::Unknown, None, &format!("who has which queue is unknown: {error}")),
     }
     report.summary = format!("{sum} messages behind in {} groups", groups.len());
     Ok(report)
@@ -122,6 +137,26 @@ fn judge(report: &mut Report, group: &str, queues: &[(QueueId, Standing)], limit
         report.trouble(Status::Unknown, Some(group), &why);
     }
     known
+}
+
+/// A group with members that seem to leave queues to nobody.
+async fn suspect(report: &mut Report, mq: &RocketMq, group: &str, grace: Grace) -> Option<Suspect> {
+    let on_brokers = mq.on_brokers(group);
+    let found = async {
+        let members = mq.members(&on_brokers).await?;
+        Suspect::of(mq, &on_brokers, &members, grace).await
+    };
+    found.await.unwrap_or_else(|error| {
+        report.trouble(Status::Unknown, Some(group), &format!("who has the queues of {group} is unknown: {error}"));
+        None
+    })
+}
+
+/// Messages that nobody comes for, however few they are.
+fn unowned(report: &mut Report, found: &Unowned) {
+    let Unowned { group, .. } = found;
+    let why = format!("{group}: {} ({}): start one of them again", found.message(), found.places());
+    report.trouble(Status::Critical, Some(group), &why);
 }
 
 /// Of the oldest message that a group has not consumed.
@@ -196,4 +231,20 @@ pub(super) async fn dlq(context: &Context, args: &Dlq) -> anyhow::Result<Report>
     }
     report.summary = format!("{sum} dead letters in {} groups", groups.len());
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_of_nobody_are_critical() {
+        let queue = QueueId { topic: "T".to_owned(), broker: "a".to_owned(), queue: 3 };
+        let mut report = Report::new("BACKLOG");
+        report.measured("g", 1.0, "", &limits(None, None, Range::up_to(10.0), Range::up_to(100.0)), "");
+        unowned(&mut report, &Unowned { group: "g".to_owned(), members: 2, queues: vec![queue] });
+        let text = report.text();
+        let said = "BACKLOG CRITICAL - g: messages wait in 1 queues that none of its 2 members has (T a:3): start";
+        assert!(text.starts_with(said) && text.contains("'g'=1;10;100;0"), "{text}");
+    }
 }

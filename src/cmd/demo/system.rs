@@ -11,7 +11,7 @@ use super::outside::Outside;
 use crate::audit::{self, RoleDbs};
 use crate::client::Api;
 use crate::cmd::Context;
-use crate::config::{Config, Millis, RoleUrls, SecretUrl};
+use crate::config::{ChannelKind, Config, Millis, RoleUrls, SecretUrl};
 use crate::db::pace::Pace;
 use crate::db::{delivery, migrate, outbox, retry};
 use crate::domain::event::Role;
@@ -47,6 +47,8 @@ pub fn config_in(data_dir: &Path, database: Option<&str>, outside: &Outside, con
         kind.timeout = Some(SLOW);
     }
     config.warehouse.endpoint = String::new();
+    // Nothing is paid for in earnest, and beside a channel that takes money there is no sandbox.
+    config.payment.channels.retain(|_, channel| channel.kind == ChannelKind::Sandbox);
     config.sandbox.enabled = true;
     config.sandbox.warehouse.step_delay = Millis::new(20);
     config.http.all = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

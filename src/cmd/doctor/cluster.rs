@@ -7,12 +7,13 @@ use tokio::net::TcpStream;
 use super::{Finding, Findings, Where, broker, groups, settings, topics};
 use crate::cmd::Context;
 use crate::cmd::mq::cluster::Cluster;
+use crate::mq::owners::Grace;
 use crate::process;
 
 /// How long a name server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
-pub(super) async fn look(context: &Context, place: &Where, findings: &Findings) {
+pub(super) async fn look(context: &Context, place: &Where, grace: Grace, findings: &Findings) {
     let config = &context.config;
     if !config.mq.enabled && place.namesrv.is_none() {
         findings.add(Finding::info("broker.none", "mq.enabled", "there is no broker, as configured"));
@@ -50,7 +51,7 @@ pub(super) async fn look(context: &Context, place: &Where, findings: &Findings) 
     }
     let ours = topics::look(config, mq, findings).await;
     topics::dead_letters(mq, findings).await;
-    groups::look(mq, &told, ours, findings).await;
+    groups::look(mq, &told, ours, grace, findings).await;
 }
 
 /// Whether one of them takes connections.

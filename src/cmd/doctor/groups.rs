@@ -6,6 +6,7 @@ use super::broker::Told;
 use super::{Finding, Findings, offsets};
 use crate::domain::event::Group;
 use crate::mq::operate::{Member, Subscription};
+use crate::mq::owners::{self, Grace, Suspect, Unowned};
 use crate::mq::rocketmq::{MqError, RocketMq};
 
 /// Groups that RocketMQ makes for itself.
@@ -22,7 +23,7 @@ const OWN: [&str; 9] = [
 ];
 
 /// `ours`: the cluster has topics of ruyi.
-pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, findings: &Findings) {
+pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, grace: Grace, findings: &Findings) {
     let known: BTreeSet<String> = match mq.groups().await {
         Ok(groups) => groups.into_iter().collect(),
         Err(error) => return findings.add(unread("groups", &error)),
@@ -31,7 +32,7 @@ pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, findings: &Find
     if ours {
         missing(&known, &catalogue, told, findings);
     }
-    let mut alive = BTreeSet::new();
+    let (mut alive, mut suspects) = (BTreeSet::new(), Vec::new());
     for group in known.iter().filter(|group| !OWN.iter().any(|prefix| group.starts_with(prefix))) {
         let members = match mq.members(group).await {
             Ok(members) => members,
@@ -51,6 +52,10 @@ pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, findings: &Find
             Ok(finding) => finding.into_iter().for_each(|finding| findings.add(finding)),
             Err(error) => findings.add(unread(group, &error)),
         }
+        match Suspect::of(mq, group, &members, grace).await {
+            Ok(suspect) => suspects.extend(suspect),
+            Err(error) => findings.add(unread(group, &error)),
+        }
     }
     let asleep = catalogue.iter().filter(|group| known.contains(*group) && !alive.contains(group.as_str()));
     let asleep: Vec<&str> = asleep.map(String::as_str).collect();
@@ -59,6 +64,18 @@ pub(super) async fn look(mq: &RocketMq, told: &Told, ours: bool, findings: &Find
         let fix = "start the roles that run them (`ruyi serve ...`)";
         findings.add(Finding::info("group.offline", "groups", message).seen(asleep.join(", ")).fix(fix));
     }
+    // Last: it takes a second look.
+    match owners::still_unowned(mq, suspects, grace).await {
+        Ok(found) => found.iter().for_each(|one| findings.add(unowned(one))),
+        Err(error) => findings.add(unread("groups", &error)),
+    }
+}
+
+/// Nobody comes for what waits there, however well the members are.
+fn unowned(found: &Unowned) -> Finding {
+    let fix = "start a member again: the queues are then shared out anew; members that subscribe to something else take \
+               only their own, and leave the rest to nobody";
+    Finding::error("group.unowned", &found.group, found.message()).seen(found.places()).fix(fix)
 }
 
 fn unread(subject: &str, error: &MqError) -> Finding {
@@ -172,13 +189,11 @@ mod tests {
     fn the_order_of_tags_is_no_difference() {
         let member = |id: &str, subscriptions: &[(&str, &str)]| Member {
             client_id: id.into(),
-            addr: String::new(),
-            language: "JAVA".into(),
             subscriptions: subscriptions
                 .iter()
                 .map(|(topic, expression)| Subscription { topic: (*topic).into(), expression: (*expression).into() })
                 .collect(),
-            queues: Vec::new(),
+            ..Member::default()
         };
         let severity = |members: &[Member]| subscriptions("g", members).severity;
         let same = [member("a", &[("T", "A||B"), ("U", "*")]), member("b", &[("U", ""), ("T", "B || A")])];

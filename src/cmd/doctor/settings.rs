@@ -71,6 +71,11 @@ fn secrets(config: &Config) -> Vec<Finding> {
         let fix = "set sandbox.enabled = false, and the endpoints of the channels and the warehouse";
         found.push(Finding::warning("config.sandbox", "sandbox.enabled", message).fix(fix));
     }
+    if config.sandbox.enabled && config.sandbox.beside_channels && config.payment.has_real_channel() {
+        let message = "whoever names the sandbox as the channel of an order gets goods for no money";
+        let fix = "set sandbox.beside_channels = false";
+        found.push(Finding::warning("config.sandbox", "sandbox.beside_channels", message).fix(fix));
+    }
     if config.alerts.webhook().is_none() && is_production(config) {
         let message = "alerts (dead letters, events that were given up) are lines of the log only";
         let fix = "set alerts.webhook, or watch the log and `ruyi check`";

@@ -62,7 +62,9 @@ enum Command {
     /// Give dead letters to the group that failed, and to no other
     ///
     /// Each goes as it is, with all that its producer gave it, the same event id, and the properties dlqReplays,
-    /// dlqLetter and dlqBorn. What was sent is noted under data_dir: run it again after an interruption, and it goes on.
+    /// dlqLetter and dlqBorn; to a group of ruyi, dlqReplayId as well, by which its inbox tells replays apart. What was
+    /// sent is noted under data_dir: run it again after an interruption, and it goes on. A body that is compressed and
+    /// that ruyi could not decompress is not sent: its letter is named, and stays where it is.
     #[command(
         after_help = "Examples:\n  ruyi mq dlq replay stock-consumer-group --event ORDER_CREATED --dry-run\n  ruyi mq dlq replay stock-consumer-group --fingerprint 1f0a44c2 --rps 200 --max-fail 5 --reason \"fixed in 1.4.2\" --yes"
     )]

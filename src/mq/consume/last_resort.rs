@@ -9,11 +9,12 @@ use crate::db::inbox::{self, Claim};
 use crate::db::{DbError, Tx};
 use crate::mq::handler::{self, DLQ_FIRST_FAILURE, DLQ_ORIGIN, Event};
 use crate::mq::left_behind::LeftBehind;
-use crate::mq::message::{Incoming, LEFT_OUT, NAME_MAX, TOPIC_MAX, cut, known_by};
+use crate::mq::message::{Incoming, LEFT_OUT, NAME_MAX, REPLAY_ID, TOPIC_MAX, cut, known_by};
 
 /// Properties that even a letter of the last resort keeps, if they are short: what its message is known by, and what
 /// replays have noted.
-const KEPT: [&str; 7] = ["eventId", "eventType", "traceparent", DLQ_ORIGIN, DLQ_FIRST_FAILURE, "dlqReplays", "dlqBorn"];
+const KEPT: [&str; 8] =
+    ["eventId", "eventType", "traceparent", DLQ_ORIGIN, DLQ_FIRST_FAILURE, "dlqReplays", REPLAY_ID, "dlqBorn"];
 /// Bytes of one of them.
 const KEPT_BYTES: usize = 200;
 
@@ -116,8 +117,8 @@ impl Consumer {
                 let (consumer, lost, error) = (consumer.clone(), Arc::clone(&lost), Arc::clone(&error));
                 Box::pin(async move {
                     let group = consumer.handler.group().name();
-                    let Lost { id, topic, key, resent_at, .. } = lost.as_ref();
-                    let claim = Claim { message_id: id, topic, key, resent_at: *resent_at };
+                    let Lost { id, topic, key, resent_at, properties, .. } = lost.as_ref();
+                    let claim = Claim { message_id: id, topic, key, resent: handler::resent(*resent_at, properties) };
                     let (batch, now_ms) = (tx.next_id(), tx.now_ms());
                     if inbox::claim(tx, group, batch, &[claim], now_ms).await?.ids.is_empty() {
                         return Ok(());
@@ -125,7 +126,8 @@ impl Consumer {
                     if with_letter {
                         return lost.bury(tx, &consumer, &error).await;
                     }
-                    inbox::bury(tx, group, id, &lost.told(&error), now_ms).await?;
+                    let replay = handler::replay_id(properties);
+                    inbox::bury(tx, group, id, replay, &lost.told(&error), now_ms).await?;
                     tx.alert(known_by(&format!("{id}@{group}"), 128), lost.alert(group, &error, now_ms));
                     Ok(())
                 })

@@ -160,13 +160,8 @@ impl Shard {
 
     /// Publishes the first rows; false when nobody marks them any more.
     async fn round(&mut self) -> bool {
-        let (mut rows, mut under_way, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some(held) = self.queue.front() {
-            bytes += held.row.body.len();
-            if rows.len() == ROUND || (!rows.is_empty() && bytes > ROUND_BYTES) {
-                break;
-            }
-            let Some(held) = self.queue.pop_front() else { break };
+        let (mut rows, mut under_way) = (Vec::new(), Vec::new());
+        for held in first_of(&mut self.queue) {
             under_way.push((held.row.id, held.until_ms));
             rows.push(held.row);
         }
@@ -198,5 +193,54 @@ impl Shard {
         }
         let marks = Marks { sent, held };
         stopped || marks.is_empty() || self.marks.send(marks).await.is_ok()
+    }
+}
+
+/// Takes the rows of the next round: as many as it may have, and one however large it is.
+fn first_of(queue: &mut VecDeque<Held>) -> Vec<Held> {
+    let (mut round, mut bytes): (Vec<Held>, usize) = (Vec::new(), 0);
+    while let Some(next) = queue.front() {
+        bytes += next.row.body.len();
+        if round.len() == ROUND || (!round.is_empty() && bytes > ROUND_BYTES) {
+            break;
+        }
+        round.extend(queue.pop_front());
+    }
+    round
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(id: i64, bytes: usize) -> Held {
+        let row = OutboxRow {
+            id,
+            event_id: id.to_string(),
+            topic: "E".into(),
+            tag: "E".into(),
+            key: "k".into(),
+            body: vec![b'x'; bytes].into(),
+            properties: vec![],
+            deliver_at_ms: 0,
+            attempts: 0,
+        };
+        Held { row, until_ms: 0, since_ms: 0 }
+    }
+
+    #[test]
+    fn a_round_has_so_many_rows_and_bytes() {
+        let rounds = |sizes: &[usize]| {
+            let mut queue: VecDeque<Held> = (0..).zip(sizes).map(|(id, bytes)| held(id, *bytes)).collect();
+            let mut rounds = Vec::new();
+            while !queue.is_empty() {
+                rounds.push(first_of(&mut queue).len());
+            }
+            rounds
+        };
+        let large = ROUND_BYTES / 2;
+        assert_eq!(rounds(&[large; 5]), [2, 2, 1]);
+        assert_eq!(rounds(&[1, 2 * ROUND_BYTES, 1, large]), [1, 1, 2]);
+        assert_eq!(rounds(&[10; 2 * ROUND + 1]), [ROUND, ROUND, 1]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod moves;
 mod places;
+mod share;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,21 +196,33 @@ impl GroupConsumer {
         }
     }
 
+    /// Leaves out what somebody has moved the group past since it was taken: who skips a message that cannot be handled
+    /// means those that this member has in hand as well.
+    pub fn leave_past(&self, messages: &mut Vec<Incoming>) {
+        let places = self.places();
+        messages.retain(|message| !places.is_past(&message.queue, message.offset));
+    }
+
     /// Tells the broker the next offset to consume for each queue. Queues that have gone to another member meanwhile
-    /// are left alone. Not confirmed by the broker: what gets lost is consumed again.
+    /// are left alone, and so are those that somebody has moved further on. Not confirmed by the broker: what gets lost
+    /// is consumed again.
     pub async fn commit(&self, next: &[(QueueId, i64)]) {
         if next.is_empty() || self.closed.load(Ordering::Acquire) {
             return;
         }
         // The last word on each queue is the one that counts.
-        let next: HashMap<&QueueId, i64> = next.iter().map(|(queue, offset)| (queue, *offset)).collect();
+        let mut next: HashMap<&QueueId, i64> = next.iter().map(|(queue, offset)| (queue, *offset)).collect();
         let again: Vec<(&QueueId, i64)> = {
             let mut places = self.places();
+            next.retain(|queue, offset| !places.is_past(queue, *offset));
             next.iter()
                 .filter(|(queue, offset)| places.tell(queue, **offset))
                 .map(|(queue, at)| (*queue, *at))
                 .collect()
         };
+        if next.is_empty() {
+            return;
+        }
         if !again.is_empty() {
             self.tell_again(&again).await;
         }

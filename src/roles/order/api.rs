@@ -20,7 +20,7 @@ use super::gate::Gate;
 use super::pay_timeout::Reminders;
 use super::place::{self, NewOrder, Placed};
 use super::refunds::{Asked, Wish, ask};
-use crate::config::{Config, Scope};
+use crate::config::{Config, LeftOut, Scope};
 use crate::db::group::{Batch, Bounds, Group};
 use crate::db::{Db, DbError, Dialect};
 use crate::http::{Auth, guarded, require};
@@ -40,6 +40,8 @@ pub struct Settings {
     pub channels: Arc<Vec<String>>,
     /// The one of an order that names none, if there is one.
     pub default_channel: Option<String>,
+    /// Channels that are configured, and that no order may name.
+    pub left_out: LeftOut,
     /// Signs the warehouse's callbacks.
     pub warehouse_secret: secrecy::SecretString,
     /// How far the time in a callback may be from ours.
@@ -91,6 +93,7 @@ impl State {
             pay_within_ms: config.order.timeout.after.ms(),
             channels: Arc::new(config.payment.channels.keys().cloned().collect()),
             default_channel: config.payment.default_channel().map(str::to_owned),
+            left_out: config.payment.left_out.clone(),
             warehouse_secret: config.warehouse.secret.clone(),
             tolerance_ms: config.payment.callback_tolerance.ms(),
         };

@@ -236,7 +236,8 @@ async fn get(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PayBody {
-    /// Card, wallet, ...; at most 32 characters.
+    /// Card, wallet, ...; at most 32 characters. Another one than before is refused (409) while the channel may take
+    /// the money by that one.
     #[serde(default = "card")]
     method: String,
     /// How the sandbox channel is to behave; refused for payments of other channels.
@@ -285,9 +286,11 @@ async fn pay(
     match state.pay.submit(request).await.map_err(|error| not_written(&error))? {
         PayAnswer::NotOpen => Err(not_open(order_id)),
         PayAnswer::Closed => Err(Problem::conflict("the order was canceled: its payment is closed")),
-        PayAnswer::NoChannel(channel) => {
-            Err(Problem::conflict(format!("the channel {channel:?} of this payment is not configured here")))
-        }
+        PayAnswer::NoChannel(why) => Err(Problem::conflict(why)),
+        PayAnswer::OtherMethod(method) => Err(Problem::conflict(format!(
+            "the payment was submitted with the method {method:?}, by which its channel may still take the money: pay \
+             with {method:?}, or cancel the order and place it anew to pay by another method"
+        ))),
         PayAnswer::NoSandbox(channel) => {
             let detail = format!("the channel {channel:?} of this payment is no sandbox: leave out `sandbox`");
             Err(Problem::invalid(detail).field("sandbox", "only for payments of a sandbox channel"))

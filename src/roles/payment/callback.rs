@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::channels::{Channels, SandboxWish};
+use super::channels::{Channels, SandboxWish, Told};
 use super::tell::{self, News};
 use super::{query, refund};
 use crate::alert::Alert;
@@ -363,8 +363,10 @@ pub enum PayAnswer {
     NotOpen,
     /// The order was canceled.
     Closed,
-    /// Its channel is not configured here.
+    /// Its channel is not there: why.
     NoChannel(String),
+    /// It was submitted by this method before, and its channel may take the money by that.
+    OtherMethod(String),
     /// Its channel is no sandbox, and takes no wishes of how it is to behave.
     NoSandbox(String),
     /// Submitted to the channel, now or before, or paid already; the payment as it is.
@@ -385,6 +387,7 @@ pub async fn pay(db: Db, channels: Channels, batch: Batch<PayRequest>) -> Result
 
 async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> Result<Vec<PayAnswer>, DbError> {
     let found = payments::lock_by_order(tx, requests.iter().map(|request| request.order_id.0).collect()).await?;
+    let mut told = told_before(tx, found.values()).await?;
     let (mut calls, mut questions) = (Vec::new(), Vec::<Delivery>::new());
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
@@ -392,39 +395,26 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
             answers.push(PayAnswer::NotOpen);
             continue;
         };
-        if payment.state.status == Status::Closed {
-            answers.push(PayAnswer::Closed);
+        if let Some(refused) = refusal(channels, payment, request.sandbox.as_ref()) {
+            answers.push(refused);
             continue;
         }
-        let wish = request.sandbox.as_ref();
-        match channels.get(&payment.channel_id).map(|channel| channel.kind) {
-            None => {
-                answers.push(PayAnswer::NoChannel(payment.channel_id.clone()));
-                continue;
-            }
-            // Another transaction number would make a real channel take the money a second time.
-            Some(kind) if wish.is_some() && kind != ChannelKind::Sandbox => {
-                answers.push(PayAnswer::NoSandbox(payment.channel_id.clone()));
-                continue;
-            }
-            Some(_) => {}
-        }
-        let transaction = wish.and_then(|wish| wish.transaction_no.as_ref());
+        let is_pending = payment.state.status == Status::Pending;
         // A payment that has its money is not submitted again, unless the sandbox is to be paid in another transaction.
-        if payment.state.status == Status::Pending || transaction.is_some() {
-            calls.push(Delivery {
-                id: tx.next_id(),
-                kind: delivery::Kind::ChannelSubmit,
-                reference: transaction.map_or(payment.id.to_string(), |no| format!("{}:{no}", payment.id)),
-                order_id: payment.order_id,
-                url: channels.url(&payment.channel_id, "pay"),
-                body: Channels::submission(payment, &request.method, wish)?,
-                attempts: 0,
-                next_at: tx.now_ms(),
-                trace: request.trace.clone().or_else(|| payment.trace.clone()),
-            });
+        if is_pending || transaction(request).is_some() {
+            let call = submission(tx, channels, payment, request)?;
+            let before = told.entry(call.reference.clone()).or_insert_with(|| Told::by(&request.method));
+            if before.is_other(&request.method) {
+                let next = before.next(&request.method);
+                if !change_method(tx, &next, payment, request).await? {
+                    answers.push(PayAnswer::OtherMethod(before.method().to_owned()));
+                    continue;
+                }
+                *before = next;
+            }
+            calls.push(call);
         }
-        if payment.state.status == Status::Pending {
+        if is_pending {
             questions.extend(query::question(tx, channels, payment)?);
         }
         answers.push(PayAnswer::Submitted(Box::new(payment.clone())));
@@ -439,4 +429,59 @@ async fn pay_all(tx: &mut Tx, channels: &Channels, requests: &[PayRequest]) -> R
         query::ask_anew(tx, channels, asked).await?;
     }
     Ok(answers)
+}
+
+/// Why a payment cannot be submitted.
+fn refusal(channels: &Channels, payment: &PaymentRow, wish: Option<&SandboxWish>) -> Option<PayAnswer> {
+    if payment.state.status == Status::Closed {
+        return Some(PayAnswer::Closed);
+    }
+    match channels.get(&payment.channel_id).map(|channel| channel.kind) {
+        None => Some(PayAnswer::NoChannel(channels.why_not(&payment.channel_id))),
+        // Another transaction number would make a real channel take the money a second time.
+        Some(kind) if wish.is_some() && kind != ChannelKind::Sandbox => {
+            Some(PayAnswer::NoSandbox(payment.channel_id.clone()))
+        }
+        Some(_) => None,
+    }
+}
+
+/// The transaction in which the sandbox is to be paid, where the payer has a wish.
+fn transaction(request: &PayRequest) -> Option<&TransactionNo> {
+    request.sandbox.as_ref().and_then(|wish| wish.transaction_no.as_ref())
+}
+
+/// The call that submits a payment for the first time.
+fn submission(tx: &Tx, channels: &Channels, payment: &PaymentRow, request: &PayRequest) -> Result<Delivery, DbError> {
+    Ok(Delivery {
+        id: tx.next_id(),
+        kind: delivery::Kind::ChannelSubmit,
+        reference: transaction(request).map_or(payment.id.to_string(), |no| format!("{}:{no}", payment.id)),
+        order_id: payment.order_id,
+        url: channels.url(&payment.channel_id, "pay"),
+        body: Channels::submission(payment, &request.method, request.sandbox.as_ref(), None)?,
+        attempts: 0,
+        next_at: tx.now_ms(),
+        trace: request.trace.clone().or_else(|| payment.trace.clone()),
+    })
+}
+
+/// What the channels of those of these payments that are open were told before, by the reference of the submission. One
+/// that cannot be read is left out: it is found, and told of, when it is to be sent.
+async fn told_before<'p>(
+    tx: &mut Tx,
+    payments: impl Iterator<Item = &'p PaymentRow>,
+) -> Result<HashMap<String, Told>, DbError> {
+    let open = payments.filter(|payment| payment.state.status == Status::Pending);
+    let references: Vec<String> = open.map(|payment| payment.id.to_string()).collect();
+    let calls = delivery::by_references(tx, delivery::Kind::ChannelSubmit, references).await?;
+    Ok(calls.into_iter().filter_map(|call| Told::of(&call.body).ok().map(|told| (call.reference, told))).collect())
+}
+
+/// The payer of a submitted payment wants to pay by another method. The channel is told of `next` instead where it
+/// cannot have taken what it was told before: nobody has told it yet, or it has refused it. False where it may have:
+/// then two methods would be open for one payment, and both might be paid.
+async fn change_method(tx: &mut Tx, next: &Told, payment: &PaymentRow, request: &PayRequest) -> Result<bool, DbError> {
+    let body = Channels::submission(payment, next.method(), request.sandbox.as_ref(), next.attempt())?;
+    delivery::reword(tx, delivery::Kind::ChannelSubmit, payment.id.to_string(), body).await
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Config, SubmitWhen};
+use crate::config::{self, Config, LeftOut, SubmitWhen};
 use crate::db::payments::{PaymentRow, RefundRow};
 use crate::domain::id::{MerchantId, OrderId, PaymentId, RefundId, TransactionNo};
 use crate::domain::money::Money;
@@ -15,6 +15,7 @@ use crate::domain::money::Money;
 #[derive(Clone, Debug)]
 pub struct Channels {
     by_id: Arc<BTreeMap<String, config::Channel>>,
+    left_out: Arc<LeftOut>,
     /// Of the days in which their payments are counted.
     zone: TimeZone,
     /// So long after a submission a channel that has not called back is asked; 0: never.
@@ -58,8 +59,51 @@ struct Submission<'a> {
     merchant_id: MerchantId,
     channel_id: &'a str,
     method: &'a str,
+    /// Which attempt of its payment it is, from the second on: another one has another key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox: Option<&'a SandboxWish>,
+}
+
+/// What a channel was told when a payment was submitted, as far as another attempt goes by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Told {
+    method: String,
+    attempt: Option<i64>,
+}
+
+impl Told {
+    /// As the body of the submission has it.
+    pub fn of(body: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(body)
+    }
+
+    /// By this method, for the first time.
+    pub fn by(method: &str) -> Self {
+        Self { method: method.to_owned(), attempt: None }
+    }
+
+    /// By what the payer is to pay; empty where the channel asks the payer.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The payer wants to pay by something else than the channel was told.
+    pub fn is_other(&self, method: &str) -> bool {
+        !self.method.is_empty() && self.method != method
+    }
+
+    /// Which attempt of its payment it is, from the second on.
+    pub fn attempt(&self) -> Option<i64> {
+        self.attempt
+    }
+
+    /// The attempt behind this one.
+    pub fn next(&self, method: &str) -> Self {
+        Self { method: method.to_owned(), attempt: Some(self.attempt.unwrap_or(1).saturating_add(1)) }
+    }
 }
 
 #[derive(Serialize)]
@@ -78,14 +122,15 @@ impl Channels {
     /// These channels, with days of UTC, and never asked.
     #[must_use]
     pub fn new(channels: BTreeMap<String, config::Channel>) -> Self {
-        Self { by_id: Arc::new(channels), zone: TimeZone::UTC, query_after_ms: 0 }
+        Self { by_id: Arc::new(channels), left_out: Arc::default(), zone: TimeZone::UTC, query_after_ms: 0 }
     }
 
     /// As configured.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let (zone, query_after_ms) = (config.statistics.zone(), config.payment.query_after.ms());
-        Self { zone, query_after_ms, ..Self::new(config.payment.channels.clone()) }
+        let left_out = Arc::new(config.payment.left_out.clone());
+        Self { left_out, zone, query_after_ms, ..Self::new(config.payment.channels.clone()) }
     }
 
     /// Where a day begins.
@@ -112,6 +157,12 @@ impl Channels {
         self.by_id.get(id)
     }
 
+    /// Why a channel is not there.
+    #[must_use]
+    pub fn why_not(&self, id: &str) -> String {
+        self.left_out.why(id)
+    }
+
     /// Payments of this channel are submitted as soon as they are open.
     #[must_use]
     pub fn submits_on_open(&self, id: &str) -> bool {
@@ -127,7 +178,7 @@ impl Channels {
         known.unwrap_or_else(|| format!("channel://{id}/{what}"))
     }
 
-    /// Body of a submission.
+    /// Body of a submission; `attempt` is none for the first one.
     ///
     /// # Errors
     /// Never in practice: every field is plain.
@@ -135,6 +186,7 @@ impl Channels {
         payment: &PaymentRow,
         method: &str,
         sandbox: Option<&SandboxWish>,
+        attempt: Option<i64>,
     ) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Submission {
             payment_id: PaymentId(payment.id),
@@ -145,6 +197,7 @@ impl Channels {
             merchant_id: MerchantId(payment.state.merchant_id),
             channel_id: &payment.channel_id,
             method,
+            attempt,
             sandbox,
         })
     }

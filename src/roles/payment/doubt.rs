@@ -1,13 +1,15 @@
 //! Money in doubt: a request to give it back stayed without an answer, so nobody knows whether it went.
 //!
 //! What is in doubt stays promised: it is not free to go back another time. Its channel is asked about the refund by its
-//! number until it says what became of it, and people are told when it does not.
+//! number until it says what became of it. People are told when it does not until the end of the schedule, and it is
+//! asked on, for as long as nobody has ended the doubt by hand.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::channels::Channels;
+use super::query::GOES_ON_AFTER_MS;
 use super::refund::{self, GivenUp};
 use crate::db::delivery::{self, Delivery, Kind};
 use crate::db::payments::{self, PaymentRow, RefundRow, RefundStatus};
@@ -68,8 +70,9 @@ pub(super) async fn open(
         trace: given_up.trace.clone(),
     };
     // Where it was in doubt before, and was sent again, the same question is asked anew.
+    let due = call.next_at;
     delivery::insert(tx, &[call]).await?.or_known();
-    delivery::ask_again(tx, Kind::RefundQuery, reference).await
+    delivery::ask_anew(tx, Kind::RefundQuery, vec![reference], due).await.map(drop)
 }
 
 /// Takes the word of channels that were asked about refunds.
@@ -77,7 +80,7 @@ pub(super) async fn open(
 /// # Errors
 /// The database's.
 pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
-    let (mut back, mut refused) = (HashMap::new(), HashMap::new());
+    let (mut back, mut refused, mut in_vain) = (HashMap::new(), HashMap::new(), Vec::new());
     for one in settled.iter().filter(|one| one.delivery.kind == Kind::RefundQuery) {
         let Ok(id) = one.delivery.reference.parse::<i64>() else { continue };
         let is_back = matches!(one.said, Some(Said::Paid(_)));
@@ -87,15 +90,12 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
                 Ok(()) if is_back => drop(back.insert(id, one.delivery.trace.clone())),
                 Ok(()) => drop(refused.insert(id, one)),
             },
-            // The end of the schedule; what failed has its alert.
-            (_, Verdict::Delivered) => {
-                let why =
-                    "the channel does not say what became of a refund: look at its books, then `ruyi payment settle`";
-                one.alert(tx, why.to_owned());
-            }
+            // The end of the schedule.
+            (_, Verdict::Delivered | Verdict::Dead) => in_vain.push((id, one)),
             _ => {}
         }
     }
+    go_on(tx, &in_vain).await?;
     if !back.is_empty() {
         refund::settle(tx, &back).await?;
     }
@@ -113,6 +113,32 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
         refund::give_up(tx, channels, &given_up).await?;
     }
     Ok(())
+}
+
+/// Channels that have not said until the end of the schedule what became of these refunds are asked on while they are
+/// in doubt. People are told once.
+async fn go_on(tx: &mut Tx, in_vain: &[(i64, &Settled)]) -> Result<(), DbError> {
+    let mut references = Vec::new();
+    for (id, one) in in_vain {
+        if in_doubt(payments::refund(tx, *id).await?).is_err() {
+            continue;
+        }
+        let last = match one.verdict {
+            Verdict::Dead => format!(" (the last question failed: {})", one.failure()),
+            _ => String::new(),
+        };
+        let why = format!(
+            "the channel does not say what became of a refund{last}: look at its books, then `ruyi payment settle`; it \
+             is asked on"
+        );
+        one.alert_once(tx, "doubt", why);
+        references.push(one.delivery.reference.clone());
+    }
+    if references.is_empty() {
+        return Ok(());
+    }
+    let due = tx.now_ms().saturating_add(GOES_ON_AFTER_MS);
+    delivery::go_on_asking(tx, Kind::RefundQuery, references, due).await.map(drop)
 }
 
 /// A refund that is in doubt.

@@ -305,7 +305,7 @@ fn submit_call(tx: &Tx, channels: &Channels, payment: &PaymentRow) -> Result<Del
         reference: payment.id.to_string(),
         order_id: payment.business_id(),
         url: channels.url(&payment.channel_id, "pay"),
-        body: Channels::submission(payment, "", None)?,
+        body: Channels::submission(payment, "", None, None)?,
         attempts: 0,
         next_at: tx.now_ms(),
         trace: payment.trace.clone(),

@@ -6,7 +6,7 @@
 //!
 //! A payer who was sent to the channel may pay as long as the payment is open, and even behind its end. So the channel
 //! is asked on, a few times a day, until the payment is closed; and anew when the payer tries once more, and when the
-//! payment is closed.
+//! payment is closed. That nobody has paid a closed payment has to be said: a channel that fails to say it is asked on.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ use crate::delivery::{Said, Settled, Verdict, channel_of};
 use crate::domain::id::PaymentId;
 use crate::domain::payment::Status;
 
-/// After the end of its schedule a question about an open payment is asked again so much later, ms: half a day.
-const GOES_ON_AFTER_MS: i64 = 43_200_000;
+/// After the end of its schedule a question that goes on is asked again so much later, ms: half a day.
+pub(super) const GOES_ON_AFTER_MS: i64 = 43_200_000;
 
 /// What a channel is asked.
 #[derive(Serialize)]
@@ -149,21 +149,41 @@ pub async fn settle(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Re
     Ok(())
 }
 
-/// Channels that knew of no money until the end of the schedule are asked on while their payments are open.
+/// Questions that came to the end of their schedule go on: while the payment is open, whatever the channel said last,
+/// and of a closed payment where it failed to say anything. People are told of such a failure, once while the payment is
+/// open and once when it is closed.
 async fn go_on(tx: &mut Tx, channels: &Channels, settled: &[Settled]) -> Result<(), DbError> {
-    let in_vain = |one: &&Settled| {
-        one.delivery.kind == Kind::ChannelQuery && one.verdict == Verdict::Delivered && one.said.is_none()
+    let at_its_end = |one: &&Settled| {
+        let is_question = one.delivery.kind == Kind::ChannelQuery && one.said.is_none();
+        is_question && matches!(one.verdict, Verdict::Delivered | Verdict::Dead)
     };
-    let ids: Vec<i64> = settled.iter().filter(in_vain).filter_map(|one| one.delivery.reference.parse().ok()).collect();
-    if ids.is_empty() || channels.query_after_ms().is_none() {
+    let ended: Vec<&Settled> = settled.iter().filter(at_its_end).collect();
+    if ended.is_empty() {
         return Ok(());
     }
     // Whoever closes one of them just now waits for its question, which is locked here, and asks it anew then.
-    let found = payments::find(tx, ids).await?;
-    let open = found.values().filter(|payment| payment.state.status == Status::Pending);
-    let references: Vec<String> = open.map(|payment| payment.id.to_string()).collect();
+    let found = payments::find(tx, ended.iter().filter_map(|one| payment_of(one)).collect()).await?;
+
+    let mut references = Vec::new();
+    for one in ended {
+        let payment = payment_of(one).and_then(|id| found.get(&id));
+        let (failed, asks) = (one.verdict == Verdict::Dead, channels.query_after_ms().is_some());
+        let goes_on = |status: &Status| asks && (*status == Status::Pending || (*status == Status::Closed && failed));
+        let status = payment.map(|payment| payment.state.status).filter(goes_on);
+        references.extend(status.map(|_| one.delivery.reference.clone()));
+        match status {
+            Some(status) if failed => one.alert_once(tx, status.name(), format!("{}; it is asked on", one.failure())),
+            None if failed => one.alert(tx, one.failure()),
+            _ => {}
+        }
+    }
     let due = tx.now_ms().saturating_add(GOES_ON_AFTER_MS);
     delivery::go_on_asking(tx, Kind::ChannelQuery, references, due).await.map(drop)
+}
+
+/// The payment that a question is about.
+fn payment_of(question: &Settled) -> Option<i64> {
+    question.delivery.reference.parse().ok()
 }
 
 /// A channel that says it has money which fits no payment: somebody has to talk to it.

@@ -61,7 +61,7 @@ struct SetBody {
 
 /// Set the available pieces of a SKU, which begins to exist where it did not.
 #[utoipa::path(put, path = "/stock/{sku}", tag = "stock", request_body = SetBody, params(("sku" = String, Path, description = "SKU")),
-    responses((status = 200, body = StockView), (status = 422, body = Problem)))]
+    responses((status = 200, body = StockView), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn set(
     Extract(db): Extract<Db>,
     Extension(caller): Extension<Caller>,
@@ -132,7 +132,7 @@ struct SetAllReply {
 
 /// Set the available pieces of several SKUs, all of them or none.
 #[utoipa::path(put, path = "/stock", tag = "stock", request_body = SetAllBody,
-    responses((status = 200, body = SetAllReply), (status = 422, body = Problem)))]
+    responses((status = 200, body = SetAllReply), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn set_all(
     Extract(db): Extract<Db>,
     Extension(caller): Extension<Caller>,

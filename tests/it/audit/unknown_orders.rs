@@ -39,7 +39,7 @@ async fn send(dbs: &RoleDbs, id: i64) {
     };
     let done = write_tx!(dbs.stock, [parked], |tx| {
         let group = Group::Stock.name();
-        let claim = Claim { message_id: &parked.message_id, topic: &parked.topic, key: &parked.key, resent_at: None };
+        let claim = Claim { message_id: &parked.message_id, topic: &parked.topic, key: &parked.key, resent: None };
         inbox::claim(tx, group, 1, &[claim], now_ms).await?;
         retry::park(tx, group, std::slice::from_ref(&parked), now_ms).await?;
         inbox::set_outcome(tx, group, vec![parked.message_id.clone()], Outcome::Parked, None).await?;

@@ -4,6 +4,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::support::role_books::execute;
 use crate::support::serving::{Reply, Serving};
 
 /// The reply is a problem with this status, and its words contain `hint`.
@@ -78,6 +79,7 @@ async fn wrong_orders_are_refused() {
         ("user too long", with("userId", json!("99999999999999999999")), "userId"),
         ("remark as a number", with("remark", json!(1)), "remark"),
         ("long remark", with("remark", json!(long)), "500 characters"),
+        ("U+0000", with("remark", json!("a\u{0}b")), "U+0000, which no database keeps"),
         ("address as a list", with("address", json!([])), "address"),
         ("long address", with("address", json!(long)), "500 characters"),
         ("unknown channel", with("channelId", json!("paypal")), "sandbox"),
@@ -131,6 +133,22 @@ async fn a_repeated_key_gets_the_same_reply() {
     // Another user's key is another key.
     let other = serving.reply(post(with("userId", json!("1002")))).await;
     assert_eq!(other.0, StatusCode::CREATED);
+    serving.stop().await;
+}
+
+/// A row that nobody can read is no fault of the caller's, and asking again does not help.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_our_fault() {
+    let serving = ready().await;
+    let (broken, sound) = (serving.place(&order()).await, serving.place(&order()).await);
+    serving.settled().await;
+    let text = format!("UPDATE orders SET status = 7 WHERE id = {broken}");
+    assert_eq!(execute(serving.db(), text).await, 1);
+    let path = format!("/orders/{broken}");
+    refused("an unknown state", &serving.reply(serving.request(Method::GET, &path)).await, 500, "internal");
+    let answer = serving.request(Method::GET, &path).send().await.unwrap();
+    assert!(!answer.headers().contains_key("retry-after"), "{answer:?}");
+    assert_eq!(serving.get(&format!("/orders/{sound}")).await["status"], "RESERVED");
     serving.stop().await;
 }
 

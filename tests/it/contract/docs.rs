@@ -5,7 +5,7 @@ use std::path::Path;
 use ruyi::cmd::schemas;
 use ruyi::domain::asyncapi;
 use ruyi::domain::event::{Group, Kind, Producer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::serving::Serving;
 
@@ -102,6 +102,11 @@ async fn the_api_is_documented() {
             assert!(operation["tags"][0].is_string(), "{about}");
         }
     }
+    // An empty page is both of them, so it is any of them and not one.
+    let list = &api["paths"]["/orders"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+    let listed = api.pointer(list.as_str().unwrap().strip_prefix('#').unwrap()).unwrap();
+    let pages = ["OrderPage", "FoundPage"].map(|page| json!({"$ref": format!("#/components/schemas/{page}")}));
+    assert_eq!(listed, &json!({"anyOf": pages}));
     same("openapi.json", &format!("{:#}\n", api));
     serving.stop().await;
 }

@@ -1,4 +1,5 @@
-//! A shop that other machines reach: nobody buys there without paying, unless it was asked for by name.
+//! A shop that takes money, or that other machines reach: nobody buys there without paying, unless it was asked for by
+//! name.
 
 use reqwest::{Method, StatusCode};
 use ruyi::config::{Config, Sources};
@@ -31,19 +32,53 @@ fn the_sandbox_is_not_served_beyond_this_machine() {
         (names.join(","), effective.sandbox.enabled)
     };
     let (here, beyond) = (Some("127.0.0.1:80"), Some("0.0.0.0:80"));
+    let beside = "sandbox.beside_channels=true";
     for (items, listen, wanted, served) in [
-        (&[BANK][..], here, "bank,sandbox", true),
-        (&[BANK], None, "bank,sandbox", true),
-        (&[BANK], Some("[::1]:80"), "bank,sandbox", true),
+        (&[beside, BANK][..], here, "bank,sandbox", true),
+        (&[beside, BANK], None, "bank,sandbox", true),
+        (&[beside, BANK], Some("[::1]:80"), "bank,sandbox", true),
+        (&[beside, BANK], beyond, "bank", false),
+        (&[beside, BANK], Some("192.168.1.7:80"), "bank", false),
+        (&[beside, BANK, "sandbox.exposed=true"], beyond, "bank,sandbox", true),
+        (&[beside, BANK, "sandbox.enabled=false"], here, "bank", false),
+        // The warehouse is played all the same: nobody gets anything there without an order.
+        (&[BANK], here, "bank", true),
+        (&[BANK], None, "bank", true),
         (&[BANK], beyond, "bank", false),
-        (&[BANK], Some("192.168.1.7:80"), "bank", false),
-        (&[BANK, "sandbox.exposed=true"], beyond, "bank,sandbox", true),
-        (&[BANK, "sandbox.enabled=false"], here, "bank", false),
+        (&[BANK, "sandbox.exposed=true"], beyond, "bank", true),
+        (&[BANK, r#"payment.channels.play={kind="sandbox",secret="p"}"#], here, "bank", true),
+        (&[], here, "sandbox", true),
         (&[BANK, "sandbox.enabled=false", "sandbox.exposed=true"], beyond, "bank", false),
         // Another process plays that one: it was given an address.
         (&["payment.channels.far={kind=\"sandbox\",secret=\"f\",endpoint=\"http://sandbox\"}"], beyond, "far", false),
     ] {
         assert_eq!(channels(items, listen), (wanted.to_owned(), served), "{items:?} {listen:?}");
+    }
+}
+
+/// With a channel that takes money, "sandbox" is no way to get goods for none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_ends_payments_by_the_sandbox() {
+    for beside in [false, true] {
+        let by_name = format!("sandbox.beside_channels={beside}");
+        let shop = Serving::start(&[BANK, &by_name]).await;
+        shop.fill().await;
+        let accepts = json!([{ "productId": "h5", "channelId": "sandbox" }]);
+        shop.fine(Method::PUT, "/merchants/9", &json!({ "name": "M", "accepts": accepts })).await;
+        shop.settled().await;
+
+        let mut order = order_of("A1", 1);
+        order["channelId"] = json!("sandbox");
+        let wish = json!({ "merchantId": "9", "outOrderNo": "M-1", "amount": 5, "productId": "h5",
+            "channelId": "sandbox" });
+        for (path, body) in [("/orders", &order), ("/payments", &wish)] {
+            let (status, _, answer) = shop.send(Method::POST, path, body).await;
+            assert_eq!(status == StatusCode::CREATED, beside, "{path}: {status} {answer}");
+            let is_named = answer["detail"].as_str().is_some_and(|why| why.contains("sandbox.beside_channels = true"));
+            assert_eq!(is_named, !beside, "{path}: {answer}");
+        }
+        shop.settled().await;
+        shop.stop().await;
     }
 }
 
@@ -59,7 +94,8 @@ async fn a_shop_others_reach_sells_nothing_for_nothing() {
     let own = ["payment.channels.sandbox.secret=x", "warehouse.secret=y"];
     for exposed in [false, true] {
         let by_name = format!("sandbox.exposed={exposed}");
-        let shop = Serving::listening("0.0.0.0:0", &[&key, own[0], own[1], BANK, &by_name]).await;
+        let settings: [&str; 6] = [&key, own[0], own[1], BANK, &by_name, "sandbox.beside_channels=true"];
+        let shop = Serving::listening("0.0.0.0:0", &settings).await;
         let product = json!({ "name": "Tea", "price": 59.8 });
         assert!(send(&shop, Method::PUT, "/products/A1", &product).await.0.is_success());
 

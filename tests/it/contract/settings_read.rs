@@ -1,11 +1,17 @@
 //! Every setting does something.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use ruyi::config::{Config, EXAMPLE, Sources};
+use ruyi::db::migrate;
+use ruyi::fault::Faults;
 use serde_json::json;
 
+use crate::support::servers::mariadb_url;
 use crate::support::serving::{Serving, order_of};
 use crate::support::sources::sources;
 
@@ -68,4 +74,43 @@ async fn an_order_keeps_to_the_limits_that_are_set() {
     let too_much = Sources { sets: vec!["order.max_quantity=10000".to_owned()], ..Sources::default() };
     let error = Config::load(&too_much).unwrap_err();
     assert!(error.to_string().contains("order.max_quantity"), "{error}");
+}
+
+/// Counts transactions that place orders from before their commit until after it, and notes the most at a time.
+fn counting(most: &Arc<AtomicUsize>) -> Faults {
+    let (most, mut at_once) = (Arc::clone(most), 0);
+    Faults::plan(Box::new(move |name, stage| {
+        match (name, stage) {
+            ("create_order", "before_commit") => at_once += 1,
+            ("create_order", "after_commit") => at_once -= 1,
+            _ => {}
+        }
+        most.fetch_max(at_once, Ordering::SeqCst);
+        false
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_writers_place_orders_at_once() {
+    for (writers, rounds) in [(1, 5), (4, 100)] {
+        let Some(url) = mariadb_url().await else { return };
+        migrate::run(&url).await.unwrap();
+        let (database, writers_set) = (format!("database.url={url}"), format!("database.writers={writers}"));
+        let settings = [database.as_str(), &writers_set, "order.batch=1"];
+        let most = Arc::new(AtomicUsize::new(0));
+        let serving = Serving::planned("127.0.0.1:0", &settings, |plan| plan.faults = counting(&most)).await;
+        serving.fill().await;
+        // Two that are at their commits at the same time are enough to see that there is more than one.
+        let order = order_of("A1", 1);
+        for _ in 0..rounds {
+            join_all((0..8).map(|_| serving.send(Method::POST, "/orders", &order))).await;
+            if most.load(Ordering::SeqCst) > 1 {
+                break;
+            }
+        }
+        let stored = serving.number("SELECT COUNT(*) FROM orders").await;
+        assert!(stored >= 8, "{stored}");
+        assert_eq!(most.load(Ordering::SeqCst) > 1, writers > 1, "{writers} writers");
+        serving.stop().await;
+    }
 }

@@ -121,3 +121,35 @@ pub(super) async fn only_calls_that_nobody_has_begun_are_deleted(test: TestDb) {
     let left = delivery::by_ids(&mut test.db.read().await.unwrap(), (1..=9).collect()).await.unwrap();
     assert_eq!(left.iter().map(|call| call.id).collect::<Vec<_>>(), [1, 2, 5]);
 }
+
+/// What the other side may have carried out is never said to it in other words.
+pub(super) async fn only_calls_nobody_carried_out_are_reworded(test: TestDb) {
+    let now_ms = test.clock.now_ms();
+    let submission = |id, next_at| Delivery { kind: Kind::ChannelSubmit, ..call(id, id, next_at) };
+    let mut calls: Vec<Delivery> = (1..=5).map(|id| submission(id, now_ms)).collect();
+    calls.push(submission(6, now_ms + 1));
+    write_tx!(test.db, [calls], |tx| { delivery::insert(tx, &calls).await?.all() }).unwrap();
+    let claimed = write_tx!(test.db, [], |tx| { delivery::claim(tx, &[Kind::ChannelSubmit], 9, 1_000).await }).unwrap();
+    assert_eq!(claimed.len(), 5);
+    // 1 is under way, 2 was refused, 3 stayed without an answer, 4 was taken, and 5 never reached the other side.
+    let silent = Attempt { unanswered: 1, ..attempt(3, Status::Pending, Some(now_ms + 5_000)) };
+    let attempts =
+        [attempt(2, Status::Refused, None), silent, attempt(4, Status::Done, None), attempt(5, Status::Dead, None)];
+    write_tx!(test.db, [attempts], |tx| { delivery::record(tx, &attempts).await }).unwrap();
+
+    let mut reworded = Vec::new();
+    for id in 1..=7_i64 {
+        let reference = id.to_string();
+        let done = write_tx!(test.db, [reference], |tx| {
+            delivery::reword(tx, Kind::ChannelSubmit, reference, "other words".to_owned()).await
+        });
+        reworded.extend(done.unwrap().then_some(id));
+    }
+    assert_eq!(reworded, [2, 5, 6]);
+    let now = delivery::by_ids(&mut test.db.read().await.unwrap(), (1..=6).collect()).await.unwrap();
+    let changed = now.iter().filter(|call| call.body == "other words").map(|call| call.id);
+    assert_eq!(changed.collect::<Vec<_>>(), reworded);
+    let open = write_tx!(test.db, [], |tx| { delivery::lock_made(tx, vec![2, 5]).await }).unwrap();
+    let anew = |id| Open { id, attempts: 1, base: 1, status: Status::Pending, unanswered: 0 };
+    assert_eq!(open, [anew(2), anew(5)], "its schedule begins anew");
+}

@@ -29,6 +29,15 @@ async fn an_hour_ahead_or_behind_is_corrected() {
         let now_ms = write_tx!(db, [], |tx| { Ok(tx.now_ms()) }).unwrap();
         assert!((now_ms - Clock::system().now_ms()).abs() < SLOW_MS, "what is written has the time of the server");
     }
+    // One that is set while the process runs, which nobody has told the process.
+    let clock = Clock::wrong_by(0);
+    let db = with_clock(&test, clock.clone()).await;
+    assert_eq!(db.follow_server().await.unwrap(), 0);
+    for wrong_ms in [HOUR_MS, -HOUR_MS, 0] {
+        clock.set_wrong_by(wrong_ms);
+        let now_ms = write_tx!(db, [], |tx| { Ok(tx.now_ms()) }).unwrap();
+        assert!((now_ms - Clock::system().now_ms()).abs() < SLOW_MS, "{wrong_ms}");
+    }
     let right = with_clock(&test, Clock::wrong_by(300)).await;
     assert_eq!(right.follow_server().await.unwrap(), 0, "clocks that agree are left alone");
 }

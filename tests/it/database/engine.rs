@@ -297,3 +297,46 @@ async fn a_full_disk_is_an_outage_that_ends() {
     }
     assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 0);
 }
+
+/// Other ways in which a transaction of SQLite is over too early, or is not over: the last statement of each is
+/// refused, or the COMMIT after it.
+const WITHOUT_AN_END: [&[&str]; 4] = [
+    &[
+        "INSERT INTO node_lease (node, owner, lease_until) VALUES (1000, 'x', 1)",
+        "INSERT OR ROLLBACK INTO node_lease (node, owner, lease_until) VALUES (1000, 'y', 1)",
+    ],
+    &["DELETE FROM node_lease", "ROLLBACK"],
+    &["ROLLBACK", "INSERT INTO node_lease (node, owner) VALUES (1000, 'x')"],
+    &[
+        "CREATE TEMP TABLE parent (id INTEGER PRIMARY KEY)",
+        "CREATE TEMP TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)",
+        "INSERT INTO child (id) VALUES (1)",
+    ],
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_that_fails_closes_the_connection() {
+    let test = sqlite().await;
+    for statements in WITHOUT_AN_END {
+        let failed = write_tx!(test.db, [], |tx| {
+            ruyi::db::orders::insert(tx, &[(business::order(1), vec![])]).await?;
+            for text in statements {
+                sql::execute(tx, *text, vec![]).await?;
+            }
+            Ok(())
+        });
+        assert!(failed.is_err(), "{statements:?}");
+
+        for id in 2..5 {
+            let row =
+                write_tx!(test.db, [], |tx| { ruyi::db::orders::insert(tx, &[(business::order(id), vec![])]).await });
+            row.unwrap_or_else(|error| panic!("{statements:?}: {error}"));
+        }
+        // Only a COMMIT that failed says anything about the file, and what was written since has answered it.
+        test.db.can_write();
+        assert_eq!(test.db.writes_fail(), None);
+        assert_eq!(count(&test.db, "SELECT COUNT(*) FROM orders").await, 3, "{statements:?}");
+        assert_eq!(count(&test.db, "SELECT COUNT(*) FROM node_lease").await, 0, "{statements:?}");
+        write_tx!(test.db, [], |tx| { sql::execute(tx, "DELETE FROM orders", vec![]).await }).unwrap();
+    }
+}

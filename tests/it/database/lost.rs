@@ -26,7 +26,7 @@ pub(super) async fn what_was_lost_is_due_again(test: TestDb) {
         outbox::insert(tx, &rows, START_MS).await?;
         outbox::mark_sent(tx, &[4], START_MS).await?;
         retry::park(tx, "g", &waiting, START_MS).await?;
-        let claim = Claim { message_id: "1:E", topic: "E", key: "k", resent_at: None };
+        let claim = Claim { message_id: "1:E", topic: "E", key: "k", resent: None };
         inbox::claim(tx, "g", 1, &[claim], START_MS).await.map(|_| ())
     });
     done.unwrap();

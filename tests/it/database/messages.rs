@@ -278,7 +278,7 @@ pub(super) async fn what_no_broker_takes_has_no_row(test: TestDb) {
 }
 
 fn claims(ids: &[String]) -> Vec<inbox::Claim<'_>> {
-    ids.iter().map(|id| inbox::Claim { message_id: id, topic: "T", key: "k", resent_at: None }).collect()
+    ids.iter().map(|id| inbox::Claim { message_id: id, topic: "T", key: "k", resent: None }).collect()
 }
 
 pub(super) async fn inbox_(test: TestDb) {
@@ -331,7 +331,8 @@ pub(super) async fn inbox_revives_what_was_sent_again(test: TestDb) {
     let claim = async |batch: i64, ids: &[&str], resent_at: Option<i64>| {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
         let claimed = write_tx!(test.db, [ids], |tx| {
-            let claims: Vec<_> = claims(&ids).into_iter().map(|claim| inbox::Claim { resent_at, ..claim }).collect();
+            let resent = resent_at.map(inbox::Resent::At);
+            let claims: Vec<_> = claims(&ids).into_iter().map(|claim| inbox::Claim { resent, ..claim }).collect();
             inbox::claim(tx, "g", batch, &claims, START_MS + batch).await
         });
         let mut ids: Vec<String> = claimed.unwrap().ids.into_iter().collect();
@@ -339,7 +340,7 @@ pub(super) async fn inbox_revives_what_was_sent_again(test: TestDb) {
         ids
     };
     let bury = async |id: &'static str, at: i64| {
-        write_tx!(test.db, [], |tx| { inbox::bury(tx, "g", id, "no", START_MS + at).await }).unwrap();
+        write_tx!(test.db, [], |tx| { inbox::bury(tx, "g", id, None, "no", START_MS + at).await }).unwrap();
     };
     assert_eq!(claim(1, &["a", "b", "c", "d"], None).await, ["a", "b", "c", "d"]);
     bury("b", 10).await;
@@ -361,7 +362,8 @@ pub(super) async fn inbox_revives_what_was_sent_again(test: TestDb) {
             let db = test.db.clone();
             tokio::spawn(async move {
                 let claimed = write_tx!(db, [], |tx| {
-                    let b = inbox::Claim { message_id: "b", topic: "T", key: "k", resent_at: Some(START_MS + 21) };
+                    let resent = Some(inbox::Resent::At(START_MS + 21));
+                    let b = inbox::Claim { message_id: "b", topic: "T", key: "k", resent };
                     inbox::claim(tx, "g", 100 + copy, &[b], START_MS + 22).await
                 });
                 claimed.unwrap().revived.len()

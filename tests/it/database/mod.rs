@@ -19,6 +19,7 @@ mod points;
 mod prune;
 mod records;
 mod refunds;
+mod replays;
 mod requests;
 mod role_databases;
 mod schema;
@@ -93,6 +94,7 @@ on_each! {
     calls::next_call_of_order_waits_for_the_one_before,
     calls::asked_for_once_more_its_schedule_begins_anew,
     calls::only_calls_that_nobody_has_begun_are_deleted,
+    calls::only_calls_nobody_carried_out_are_reworded,
     contacts::the_last_contact_counts,
     operator::the_send_log_is_read_page_by_page,
     operator::what_was_sent_or_given_up_is_sent_again,
@@ -107,6 +109,8 @@ on_each! {
     records::the_inbox_is_read_from_its_end,
     records::parked_messages_are_read_page_by_page,
     records::a_parked_message_is_tried_again,
+    replays::a_replay_is_taken_once_by_its_name,
+    replays::copies_at_once_die_once,
     lost::what_was_lost_is_due_again,
     lost::sums_are_made_anew,
     nodes::numbers_are_unique,
@@ -114,6 +118,7 @@ on_each! {
     nodes::returned_number_is_not_used_before_its_last_id,
     nodes::a_clock_that_goes_back_shortens_no_lease,
     plans::loops_read_only_what_is_due,
+    plans::a_claim_reads_no_calls_that_wait,
     plans::search_reads_only_what_is_asked_for,
     plans::a_backlog_is_counted_up_to_a_bound,
     walks::an_unreadable_row_stops_no_claim,

@@ -1,24 +1,50 @@
 //! What the statements of the loops read, over a history of which nothing is due.
 
+use ruyi::db::delivery::{self, Kind};
 use ruyi::db::hot::{self, Hot};
 use ruyi::db::order_view::{self, Found, Search};
 use ruyi::db::sql::{self, Columns};
 use ruyi::db::{DbError, Dialect, outbox, retry};
+use ruyi::domain::order::Status;
 use sqlx::{AnyConnection, AssertSqlSafe};
 
-use crate::support::servers::{START_MS, TestDb};
+use crate::support::number;
+use crate::support::servers::{START_MS, TestDb, write_tx};
 
 /// Rows that a statement may read beside those that it returns.
 const MOST_READ: i64 = 20;
+/// Settled rows that are written at once.
+const PART: i64 = 10_000;
 
-/// Ten thousand settled rows in each table, in which three more are open, and not due; and as many questions to a channel
-/// that another role leaves open, half of them due.
-async fn long_history(test: &TestDb) {
+/// Settled rows of each table: `RUYI_TEST_HISTORY` makes it more than one part.
+fn rows_of_history() -> i64 {
+    let asked = number("RUYI_TEST_HISTORY").map(|rows| i64::try_from(rows).unwrap());
+    asked.map_or(PART, |rows| (rows / PART).max(1) * PART)
+}
+
+/// A part of the natural numbers, as the table `v` with the column `n`.
+fn numbers_from(first: i64) -> String {
     let digits = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL \
                   SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
-    let numbers = format!(
-        "(SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n FROM {digits} a, {digits} b, {digits} c, {digits} e) v"
-    );
+    format!(
+        "(SELECT {first} + a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n \
+         FROM {digits} a, {digits} b, {digits} c, {digits} e) v"
+    )
+}
+
+/// Writes so many settled rows into each table, of which three are open, and not due; and as many questions to a
+/// channel that another role leaves open, half of them due. Three orders are of one user, and none is with the carrier.
+async fn long_history(test: &TestDb, rows: i64) {
+    for first in (0..rows).step_by(usize::try_from(PART).unwrap()) {
+        part_of_history(test, first, rows).await;
+    }
+}
+
+/// The rows from number `first` on.
+async fn part_of_history(test: &TestDb, first: i64, rows: i64) {
+    let numbers = numbers_from(first);
+    // Beyond the ids of the others.
+    let beyond = 2 * rows;
     let at = format!("CASE WHEN n < 3 THEN {} ELSE NULL END", START_MS * 2);
     let tables = [
         format!(
@@ -27,7 +53,7 @@ async fn long_history(test: &TestDb) {
         ),
         format!(
             "delivery (id, kind, ref, order_id, url, body, status, attempts, next_at, created_at, updated_at) \
-             SELECT n + 20000, 10, CAST(n + 20000 AS CHAR), n, 'u', '{{}}', 0, 1, \
+             SELECT n + {beyond}, 10, CAST(n + {beyond} AS CHAR), n, 'u', '{{}}', 0, 1, \
              CASE WHEN n % 2 = 0 THEN n ELSE {START_MS} + n END, 1, 1"
         ),
         format!(
@@ -42,21 +68,25 @@ async fn long_history(test: &TestDb) {
         format!(
             "orders (id, order_no, user_id, status, version, total_amount, currency, merchant_id, channel_id, remark, \
              address, hold_ms, expire_time, due_at, handed_over, refund_status, created_at, updated_at) \
-             SELECT n, 'o', 1, 1, 1, 1, 'CNY', 1, 'c', '', '', 1, 1, {at}, 0, 0, 1, 1"
+             SELECT n, 'o', CASE WHEN n < 3 THEN 1 ELSE 2 END, {signed}, 1, 1, 'CNY', 1, 'c', '', '', 1, 1, {at}, \
+             0, 0, 1, 1",
+            signed = Status::Signed.code()
         ),
         "stock (sku, available, frozen, sold, version, updated_at, sync_due) \
          SELECT CAST(n AS CHAR), 1, 0, 0, 1, 1, CASE WHEN n < 3 THEN 1 ELSE NULL END"
             .to_owned(),
-        "order_view (id, order_no, user_id, status, outcome, version, total_amount, currency, merchant_id, channel_id, \
-         remark, cancel_reason, created_at, updated_at) \
-         SELECT n + 1, 'o', CASE WHEN n < 3 THEN 1 ELSE 2 END, 0, 'OPEN', 1, 1, 'CNY', 1, 'c', '', '', 1, 1"
-            .to_owned(),
+        format!(
+            "order_view (id, order_no, user_id, status, outcome, version, total_amount, currency, merchant_id, \
+             channel_id, remark, cancel_reason, created_at, updated_at) \
+             SELECT n + 1, 'o', CASE WHEN n < 3 THEN 1 ELSE 2 END, {}, 'SIGNED', 1, 1, 'CNY', 1, 'c', '', '', 1, 1",
+            Status::Signed.code()
+        ),
         "order_view_term (term, order_id) SELECT 'sku:tea', n + 1".to_owned(),
         "merchant (id, name, tenant_id, notify_url, active, accepts, secret, old_until, version, created_at, updated_at) \
-         SELECT n + 1, 'm', 't', CASE WHEN n > 9996 THEN 'https://shop.example/1' ELSE 'https://shop.example/2' END, 1, \
+         SELECT n + 1, 'm', 't', CASE WHEN n < 3 THEN 'https://shop.example/1' ELSE 'https://shop.example/2' END, 1, \
          '[]', 's', 0, 1, 1, 1"
             .to_owned(),
-        "node_lease (node, owner, lease_until) SELECT n + 20000, 'o', 1".to_owned(),
+        format!("node_lease (node, owner, lease_until) SELECT n + {beyond}, 'o', 1"),
     ];
     let mut conn = test.db.read().await.unwrap();
     for table in tables {
@@ -75,6 +105,9 @@ async fn explained(conn: &mut AnyConnection, hot: &Hot) -> Result<(), DbError> {
         let is_table = !["SCAN counted", "SCAN one_kind", "SCAN each_kind"].contains(&step.as_str());
         let is_scan = step.starts_with("SCAN") && is_table;
         assert!(!is_scan && !is_sort, "{}: {step}", hot.name);
+        // By nothing but where a page ends is nearly all of a table, and by a state nearly all of a user's.
+        let of_user = hot.name.contains("of a user");
+        assert!(!step.ends_with("(id<?)") && (!of_user || step.contains("user_id=?")), "{}: {step}", hot.name);
         assert!(!step.contains("sqlite_autoindex_delivery_2"), "{}: by kind: {step}", hot.name);
     }
     Ok(())
@@ -88,7 +121,7 @@ async fn rows_read(conn: &mut AnyConnection) -> Result<i64, DbError> {
 }
 
 pub(super) async fn loops_read_only_what_is_due(test: TestDb) {
-    long_history(&test).await;
+    long_history(&test, rows_of_history()).await;
     let mut conn = test.db.read().await.unwrap();
     for hot in hot::statements(START_MS) {
         if test.db.dialect() == Dialect::Sqlite {
@@ -105,9 +138,49 @@ pub(super) async fn loops_read_only_what_is_due(test: TestDb) {
     }
 }
 
+/// Sixty thousand calls wait for an endpoint that is dead, and one to another endpoint at its host is due.
+pub(super) async fn a_claim_reads_no_calls_that_wait(test: TestDb) {
+    let mut conn = test.db.read().await.unwrap();
+    let columns =
+        "delivery (id, kind, ref, order_id, url, body, status, attempts, next_at, held_by, created_at, updated_at)";
+    let (kind, later) = (Kind::Warehouse as i64, START_MS * 2);
+    for part in 0..6 {
+        let waiting = format!(
+            "INSERT INTO {columns} \
+             SELECT n, {kind}, CAST(n AS CHAR), n, 'http://h/dead', '{{}}', 0, 1, {later}, 1, 1, 1 FROM {}",
+            numbers_from(part * PART)
+        );
+        sqlx::query(AssertSqlSafe(waiting)).execute(&mut *conn).await.unwrap();
+    }
+    let due = format!(
+        "INSERT INTO {columns} VALUES (60000, {kind}, 'due', 7, 'http://h/told', '{{}}', 0, 0, {START_MS}, NULL, 1, 1)"
+    );
+    sqlx::query(AssertSqlSafe(due)).execute(&mut *conn).await.unwrap();
+    drop(conn);
+
+    let is_sqlite = test.db.dialect() == Dialect::Sqlite;
+    let claim = async || {
+        let claimed = write_tx!(test.db, [], |tx| {
+            let before = if is_sqlite { 0 } else { rows_read(tx).await? };
+            let between = if is_sqlite { 0 } else { rows_read(tx).await? };
+            let calls = delivery::claim(tx, &[Kind::Warehouse], 64, 1_000).await?;
+            let after = if is_sqlite { 0 } else { rows_read(tx).await? };
+            let read = after - between - (between - before);
+            Ok((calls.into_iter().map(|call| call.reference).collect::<Vec<_>>(), read))
+        });
+        claimed.unwrap()
+    };
+    // As above.
+    assert_eq!(claim().await.0, ["due"]);
+    test.clock.advance_ms(2_000);
+    let (claimed, read) = claim().await;
+    assert_eq!(claimed, ["due"]);
+    assert!(read < 500, "{read} rows, of 60,000");
+}
+
 /// The newest page of what a user has ordered of a SKU that everybody orders.
 pub(super) async fn search_reads_only_what_is_asked_for(test: TestDb) {
-    long_history(&test).await;
+    long_history(&test, PART).await;
     let mut conn = test.db.read().await.unwrap();
     let search =
         Search { text: Some("TEA".to_owned()), user_id: Some(1), before_id: i64::MAX, limit: 20, ..Search::default() };
@@ -126,7 +199,7 @@ pub(super) async fn search_reads_only_what_is_asked_for(test: TestDb) {
 
 /// Gauges are read every few seconds, also while all that there ever was waits.
 pub(super) async fn a_backlog_is_counted_up_to_a_bound(test: TestDb) {
-    long_history(&test).await;
+    long_history(&test, PART).await;
     let mut conn = test.db.read().await.unwrap();
     assert_eq!(outbox::pending(&mut conn, START_MS).await.unwrap(), (0, None));
     assert_eq!(retry::waiting(&mut conn).await.unwrap(), 0);

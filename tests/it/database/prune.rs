@@ -147,7 +147,7 @@ async fn duplicates_stay_known_and_the_audit_clean(test: TestDb) {
     let again = async || {
         write_tx!(test.db, [], |tx| {
             let id = Kind::OrderCreated.event_id(1);
-            let claim = Claim { message_id: &id, topic: "ORDER_CREATED", key: "1", resent_at: None };
+            let claim = Claim { message_id: &id, topic: "ORDER_CREATED", key: "1", resent: None };
             let now_ms = tx.now_ms();
             inbox::claim(tx, Group::Stock.name(), 7, &[claim], now_ms).await
         })

@@ -20,12 +20,12 @@ pub(super) async fn the_inbox_is_read_from_its_end(test: TestDb) {
                 message_id: id,
                 topic: if id < "105" { "LOW" } else { "HIGH" },
                 key: &id[..3],
-                resent_at: None,
+                resent: None,
             };
             let claims: Vec<Claim<'_>> = ids.iter().map(|id| claim(id.as_str())).collect();
             inbox::claim(tx, group, if group == "g" { 1 } else { 2 }, &claims, START_MS).await?;
         }
-        inbox::bury(tx, "g", "103:E", "hopeless", START_MS + 5).await
+        inbox::bury(tx, "g", "103:E", None, "hopeless", START_MS + 5).await
     });
     done.unwrap();
     let mut conn = test.db.read().await.unwrap();
@@ -73,13 +73,13 @@ async fn four(test: &TestDb) {
     let rows = [row(1, "k", later), row(2, "k", None), row(3, "d", later), row(4, "f", later)];
     let done = write_tx!(test.db, [rows], |tx| {
         let ids = ["1:E", "2:E", "3:E", "4:E"];
-        let claims = ids.map(|id| Claim { message_id: id, topic: "E", key: "k", resent_at: None });
+        let claims = ids.map(|id| Claim { message_id: id, topic: "E", key: "k", resent: None });
         inbox::claim(tx, "g", 7, &claims, START_MS).await?;
         retry::park(tx, "g", &rows, START_MS).await?;
         let ids = ids.map(str::to_owned).to_vec();
         inbox::set_outcome(tx, "g", ids, Outcome::Parked, None).await?;
         retry::finish(tx, "g", &rows[2], Status::Dead, "never").await?;
-        inbox::bury(tx, "g", "3:E", "never", START_MS).await?;
+        inbox::bury(tx, "g", "3:E", None, "never", START_MS).await?;
         retry::finish(tx, "g", &rows[3], Status::Done, "").await
     });
     done.unwrap();

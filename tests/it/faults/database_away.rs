@@ -7,6 +7,7 @@ use ruyi::audit::{self, RoleDbs};
 use ruyi::db::migrate;
 use serde_json::json;
 
+use crate::support::documented::is_documented;
 use crate::support::servers::mariadb::MariaDb;
 use crate::support::serving::Serving;
 
@@ -55,10 +56,14 @@ async fn every_request_is_put_off_while_database_is_away() {
         requests.push((path.to_owned(), serving.signed(path, "sandbox", serving.now_s(), &callback)));
     }
     let asked = requests.into_iter().map(|(path, request)| async move {
-        let answer = request.send().await.unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, place) = (request.method().clone(), request.url().path().to_owned());
+        let answer = client.execute(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
         let text = answer.text().await.unwrap();
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {text}");
+        is_documented(&method, &place, status);
         assert!(headers.contains_key("retry-after"), "{path}: {text}");
         assert_eq!(headers["content-type"], "application/problem+json", "{path}");
     });

@@ -11,6 +11,7 @@ use ruyi::vals;
 use serde_json::json;
 
 use crate::support::proxy::{Flow, Proxy};
+use crate::support::recovery::{Callers, Moment, Readiness, are_all, none_lost_or_doubled};
 use crate::support::servers::mariadb::MariaDb;
 use crate::support::servers::write_tx;
 use crate::support::serving::{Serving, order_of};
@@ -18,6 +19,12 @@ use crate::support::waiting::eventually;
 
 /// No request waits for longer: a wait for a connection and one for an answer, on a machine that is busy.
 const BOUND: Duration = Duration::from_secs(30);
+
+/// A server that hangs does so for longer than anybody waits for it.
+const HANGS: Duration = Duration::from_secs(10);
+
+/// `/readyz` says within so long that a server hangs.
+const TOLD: Duration = Duration::from_secs(10);
 
 const SETTINGS: [&str; 3] = [r#"mq.retry.schedule=["100ms"]"#, "http.request_timeout=60s", "cache.ttl=0s"];
 
@@ -281,4 +288,54 @@ async fn one_hung_or_slow_connection_stops_no_other() {
     proxy.set_all(Flow::Slow(Duration::from_millis(100)));
     put(&db, "A1").await.unwrap();
     assert_eq!(db.writes_fail(), None);
+}
+
+/// That of the stock role. The others have a database that answers, and do what they can do without stock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_black_hole_ends_within_fifteen_seconds() {
+    let Some(server) = MariaDb::start() else { return };
+    let (orders, stock) = (server.create("ruyi").await, server.create("ruyi_stock").await);
+    for url in [&orders, &stock] {
+        migrate::run(url).await.unwrap();
+    }
+    let proxy = Proxy::to(server.port()).await;
+    let (orders, stock) = (format!("database.url={orders}"), format!("database.roles.stock={}", proxy.url(&stock)));
+    let serving = Serving::start(&[&[orders.as_str(), &stock], SETTINGS.as_slice()].concat()).await;
+    serving.fill().await;
+    let bought = serving.place(&order_of("B2", 1)).await;
+    serving.until(&format!("/payments/{bought}"), "status", "PENDING").await;
+    let (readiness, callers) = (Readiness::watch(&serving), Callers::start(2, &[&serving]));
+    callers.until_accepted(2).await;
+
+    // Its connections are dead, and new ones are served: nobody need end the cause.
+    let began = Moment::now();
+    assert!(proxy.set_present(Flow::Frozen) > 0);
+    let placed = [serving.place(&order_of("A1", 1)).await];
+    let has_pieces = async || are_all(&serving, &placed, "status", "RESERVED").await;
+    began.as_before("stock is frozen over new connections", has_pieces).await;
+
+    let hung = Moment::now();
+    proxy.set_all(Flow::Frozen);
+    serving.fine(Method::POST, &format!("/payments/{bought}/pay"), &json!({"method": "card"})).await;
+    let is_paid = async || !serving.get(&format!("/orders/{bought}")).await["payTime"].is_null();
+    let of_stock = |checks: &serde_json::Value| checks["database"].as_str().unwrap().starts_with("stock: ");
+    tokio::join!(
+        hung.within(TOLD, "/readyz names the role", async || readiness.has_told_since(hung, of_stock)),
+        eventually("what is in stock already is paid for", is_paid),
+        callers.until_accepted(4),
+        tokio::time::sleep(HANGS),
+    );
+
+    proxy.set_all(Flow::Open);
+    let (ended, accepted) = (Moment::now(), callers.orders());
+    ended.as_before("it is ready", async || readiness.is_ready_since(ended)).await;
+    let have_pieces = async || are_all(&serving, &accepted, "status", "RESERVED").await;
+    ended.as_before("all orders have their pieces", have_pieces).await;
+    serving.until(&format!("/orders/{bought}"), "outcome", "SIGNED").await;
+
+    assert_eq!(callers.refused(), 0, "the order role has its database");
+    let accepted = callers.stop().await;
+    readiness.stop().await.named_alone(began, ended, of_stock);
+    none_lost_or_doubled(&serving, &accepted).await;
+    serving.stop().await;
 }

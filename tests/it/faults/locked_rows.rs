@@ -7,18 +7,24 @@ use ruyi::db::migrate;
 use serde_json::json;
 use sqlx::{AnyConnection, Connection};
 
+use crate::support::recovery::{Callers, Moment, Readiness, are_all, none_lost_or_doubled};
 use crate::support::servers::mariadb::MariaDb;
 use crate::support::serving::{Serving, order_of};
+use crate::support::waiting::eventually;
 
 /// No request waits for longer, on a machine that is busy.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// All roles on MariaDB, with stock; and a session beside them that can lock rows.
 async fn shop(server: &MariaDb) -> (Serving, AnyConnection) {
+    shop_with(server, r#"mq.retry.schedule=["500ms"]"#).await
+}
+
+async fn shop_with(server: &MariaDb, setting: &str) -> (Serving, AnyConnection) {
     let url = server.create("ruyi").await;
     migrate::run(&url).await.unwrap();
     let database = format!("database.url={url}");
-    let settings = [&database, r#"mq.retry.schedule=["500ms"]"#, "http.request_timeout=60s", "cache.ttl=0s"];
+    let settings = [database.as_str(), setting, "http.request_timeout=60s", "cache.ttl=0s"];
     let serving = Serving::start(&settings).await;
     serving.fill().await;
     (serving, server.connect("ruyi").await)
@@ -95,6 +101,48 @@ async fn locked_order_holds_up_no_other() {
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
     let path = format!("/orders/{}/cancel", orders[0]);
     serving.fine(Method::POST, &path, &json!({"reason": "no"})).await;
+    holder.close().await.unwrap();
+    serving.stop().await;
+}
+
+/// What waits for a lock comes up again soon enough with the schedule of failed attempts that everybody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_locked_order_hold_up_no_other() {
+    let Some(server) = MariaDb::start() else { return };
+    let (serving, mut holder) = shop_with(&server, r#"mq.retry.schedule=["10s", "30s"]"#).await;
+    let mut orders = Vec::new();
+    for _ in 0..12 {
+        orders.push(serving.place(&order_of("A1", 1)).await);
+    }
+    for id in &orders {
+        serving.until(&format!("/payments/{id}"), "status", "PENDING").await;
+        serving.until(&format!("/orders/{id}"), "status", "RESERVED").await;
+    }
+    let (held_up, others) = orders.split_at(1);
+    let (readiness, callers) = (Readiness::watch(&serving), Callers::start(2, &[&serving]));
+
+    lock(&mut holder, &format!("SELECT id FROM orders WHERE id = {}", held_up[0])).await;
+    let struck = Moment::now();
+    let paid = orders.iter().map(|id| {
+        let request = serving.request(Method::POST, &format!("/payments/{id}/pay"));
+        request.json(&json!({"method": "card"})).send()
+    });
+    for answer in futures_util::future::join_all(paid).await {
+        assert_eq!(answer.unwrap().status(), StatusCode::ACCEPTED);
+    }
+    struck.as_before("the others go on", async || are_all(&serving, others, "outcome", "SIGNED").await).await;
+    callers.until_accepted(2).await;
+    let parked = "SELECT COUNT(*) FROM message_retry_log WHERE status = 0 AND blocks = 1";
+    eventually("the event of the locked order waits", async || serving.number(parked).await > 0).await;
+    assert!(are_all(&serving, held_up, "status", "RESERVED").await);
+
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    let ended = Moment::now();
+    ended.as_before("the locked order goes on", async || are_all(&serving, held_up, "outcome", "SIGNED").await).await;
+    assert_eq!(callers.refused(), 0, "nobody needs that row");
+    let accepted = callers.stop().await;
+    readiness.stop().await.all_ready();
+    none_lost_or_doubled(&serving, &accepted).await;
     holder.close().await.unwrap();
     serving.stop().await;
 }

@@ -8,10 +8,12 @@ mod database_hangs;
 mod database_start;
 #[cfg(feature = "embedded")]
 mod degraded;
+mod failover;
 mod locked_rows;
 mod model;
 mod overload;
 mod redis;
+mod rolled_back;
 mod shutdown;
 mod standing;
 mod wrong_clock;

@@ -1,5 +1,8 @@
 //! Merchants, who are told what becomes of their money.
 
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use ruyi::db::outbox::OutboxRow;
 use ruyi::delivery::webhook::new_secret;
@@ -149,6 +152,60 @@ async fn news(serving: &Serving, merchant: i64, order: &str, status: &str) {
         Ok(())
     });
     sent.unwrap();
+}
+
+/// A provider of several merchants that never takes the news of `dead-...`; the orders that it was told of, in turn.
+async fn provider() -> (String, Arc<Mutex<Vec<String>>>) {
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&told);
+    let app = axum::Router::new().fallback(move |news: Bytes| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let news: Value = serde_json::from_slice(&news).unwrap();
+            let order = news["data"]["order_id"].as_str().unwrap().to_owned();
+            let is_dead = order.starts_with("dead");
+            seen.lock().unwrap().push(order);
+            if is_dead { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (base, told)
+}
+
+/// Two merchants are told at one provider, each at a path of its own, or both at the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_merchant_delays_none_at_its_host() {
+    for paths in [["/dead", "/told"], ["/both", "/both"]] {
+        let (base, told) = provider().await;
+        let count = |what: &str| told.lock().unwrap().iter().filter(|order| order.starts_with(what)).count();
+        // What has failed, and whoever has, is left alone for longer than this test runs.
+        let settings = [
+            "delivery.allow_private=true",
+            "delivery.kinds.merchant.schedule=[\"1h\"]",
+            "delivery.breaker.failures=3",
+            "delivery.breaker.open_for=1h",
+            "delivery.per_target=2",
+        ];
+        let serving = impatient(&settings.map(str::to_owned)).await;
+        let accepts = json!([{ "productId": "h5", "channelId": "sandbox" }]);
+        for (id, path) in [(7, paths[0]), (9, paths[1])] {
+            let profile = json!({ "name": "Tea House", "notifyUrl": format!("{base}{path}"), "accepts": &accepts });
+            serving.fine(Method::PUT, &format!("/merchants/{id}"), &profile).await;
+        }
+        for number in 0..10 {
+            news(&serving, 7, &format!("dead-{number}"), "PAID").await;
+        }
+        until("the dead one has failed often enough", || count("dead") >= 3).await;
+        for number in 0..3 {
+            news(&serving, 9, &format!("alive-{number}"), "PAID").await;
+        }
+        until("the other one is told", || count("alive") == 3).await;
+        // Three in a row, and one that was under way at that moment.
+        assert!(count("dead") <= 4, "{paths:?}: {}", count("dead"));
+        serving.stop().await;
+    }
 }
 
 /// Gateways outside number as they like: not in numbers, or in those that another one gives out as well.

@@ -5,6 +5,7 @@ use ruyi::domain::event::Group;
 use serde_json::{Value, json};
 
 use crate::support::failing_handler::FailingHandler;
+use crate::support::held_news::paid_in_silence;
 use crate::support::merchant_accounts::{merchant, told};
 use crate::support::servers::mariadb::{MariaDb, mariadb_url};
 use crate::support::shop::{Fault, Setup, Shop};
@@ -40,6 +41,45 @@ async fn an_order_of_a_spring_service_is_frozen_once() {
     assert_eq!(shop.count(of_event).await, 1);
 }
 
+/// Its news of the money: the time has a name of its own, and ids are numbers. A time without a zone is one of the zone
+/// that is set for the topic.
+#[tokio::test]
+async fn a_payment_of_a_spring_service_pays_once() {
+    for (timestamp, zone, paid_at) in [
+        ("1795978754346", "UTC", 1_795_978_754_346_i64),
+        ("\"2026-01-01 08:00:00\"", "Asia/Shanghai", 1_767_225_600_000),
+    ] {
+        let settings = vec![format!("mq.zones.PAYMENT_SUCCESS={zone}")];
+        let mut shop = Shop::with(Setup { settings, ..Setup::default() }, 0).await;
+        shop.sell("1001", 4_950, 10).await;
+        let order = shop.place_order(1, &[("1001", 2)], json!({ "holdSeconds": 86_400 })).await;
+        shop.settle_within(SOON_MS).await;
+        let own = paid_in_silence(&mut shop, &order).await;
+        let payment = shop.payment(&order).await.unwrap()["paymentId"].as_str().unwrap().to_owned();
+
+        let body = format!(
+            r#"{{"paymentId":{payment},"orderId":{order},"orderNo":"O1","userId":1,"amount":99.00,
+                "paymentMethod":"ALIPAY","transactionNo":"TXN1","timestamp":{timestamp},"eventId":"e-2"}}"#
+        );
+        for _ in 0..2 {
+            shop.outside_text("PAYMENT_SUCCESS", "O1", &body);
+            shop.settle_within(0).await;
+        }
+        let paid = shop.order(&order).await;
+        assert_eq!((&paid["status"], &paid["payTime"]), (&json!("PAID"), &json!(paid_at)), "{paid}");
+        let of_event = "SELECT COUNT(*) FROM message_process_log WHERE message_id = 'e-2' AND outcome = 0";
+        assert_eq!((shop.count(of_event).await, shop.dead_letters().await), (1, 0));
+
+        // What the payment role says of the same money makes no second payment of it.
+        shop.queue(Group::Order).extend(own);
+        shop.settle().await;
+        assert_eq!(shop.count("SELECT COUNT(*) FROM message_record WHERE topic = 'PAID_ORDER_SUCCESS'").await, 1);
+        assert_eq!((shop.outcome(&order).await.as_str(), shop.refunds(&order).await), ("SIGNED", vec![]));
+        assert_eq!(shop.points(1).await, 99);
+        shop.audit().await;
+    }
+}
+
 /// A pay gateway in Python: numbers where ruyi writes texts, times without a zone, numbers of its own for its orders.
 #[tokio::test]
 async fn messages_of_a_pay_gateway_are_handled_once() {
@@ -65,17 +105,38 @@ async fn messages_of_a_pay_gateway_are_handled_once() {
     assert_eq!((ends(&shop, 1).await, ends(&shop, 3).await), (1, 0));
 }
 
-/// KEYS is a list between blanks, and old Go clients write a blank behind each.
-#[tokio::test]
-async fn blanks_around_a_name_make_no_other_event() {
-    let mut shop = Shop::open().await;
-    let grant = json!({ "userId": "1001", "points": 5 }).to_string();
+/// KEYS is a list between blanks, and old Go clients write a blank behind each. Databases do not agree on whether
+/// blanks at the end of a text count.
+async fn takes_blanks_for_nothing(mut shop: Shop) {
+    let grant = json!({ "userId": "1001", "points": 5 });
+    let known = "SELECT COUNT(*) FROM message_process_log WHERE consumer_group = 'points-consumer-group'";
     for keys in ["G1", "G1 ", "G1 X", " G1"] {
-        shop.outside_text("POINTS_GRANT", keys, &grant);
+        shop.outside_text("POINTS_GRANT", keys, &grant.to_string());
         shop.settle_within(SOON_MS).await;
     }
-    let (_, points) = shop.request(axum::http::Method::GET, "/points/1001", None, None).await;
-    assert_eq!(points["balance"], Value::from(5));
+    assert_eq!((shop.points(1001).await, shop.count(known).await), (5, 1));
+
+    // The same of an eventId, as a property and in the body; small letters are others.
+    for (id, balance, events) in [("E1", 10, 2), ("e1", 15, 3)] {
+        for padded in [format!("{id} "), id.to_owned(), format!(" {id}")] {
+            grant_known_as(&mut shop, "", &padded).await;
+            shop.outside("POINTS_GRANT", &padded, "", &grant);
+            shop.settle_within(SOON_MS).await;
+        }
+        assert_eq!((shop.points(1001).await, shop.count(known).await), (balance, events), "{id}");
+    }
+    assert_eq!((ends(&shop, 3).await, shop.parked().await), (0, 0));
+}
+
+#[tokio::test]
+async fn blanks_around_a_name_make_no_other_event() {
+    takes_blanks_for_nothing(Shop::open().await).await;
+}
+
+#[tokio::test]
+async fn blanks_make_no_other_event_on_mariadb() {
+    let Some(url) = mariadb_url().await else { return };
+    takes_blanks_for_nothing(Shop::with(Setup { url: Some(url), ..Setup::default() }, 0).await).await;
 }
 
 /// Names and properties that no column holds: the message is a dead letter or handled, and those behind it go on.

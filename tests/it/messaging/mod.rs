@@ -1,6 +1,8 @@
 //! Messages: brokers, transaction messages, retries, and the services of others.
 
 #[cfg(feature = "embedded")]
+mod catching_up;
+#[cfg(feature = "embedded")]
 mod embedded_store;
 mod event_coverage;
 mod foreign_bodies;

@@ -125,6 +125,46 @@ async fn dead_letter_replayed_by_a_clock_behind_counts() {
     }
 }
 
+/// A replay that is named is handled once, and no clock is asked: both may be behind the death, or ahead of it.
+#[tokio::test]
+async fn named_replay_is_handled_once_whatever_the_clocks() {
+    let retry = format!("%RETRY%{}", Group::Stock.name());
+    for (topic, shift_ms) in [(retry.as_str(), -3_600_000), ("ORDER_CREATED", 3_600_000)] {
+        let bad = FailingHandler::default();
+        let (mut shop, id, first) = dead(&bad).await;
+        let at_ms = shop.clock.now_ms() + shift_ms;
+        let [one, two] = ["one", "two"].map(|name| {
+            let noted = [("dlqOriginTopic", "ORDER_CREATED"), ("dlqReplays", "1"), ("dlqReplayId", name)];
+            let mut properties = first.properties.clone();
+            properties.extend(noted.map(|(name, value)| named(name, value)));
+            let replay = sent(&shop, topic, &first.key, &first.body, properties);
+            Incoming { born_ms: at_ms, stored_ms: at_ms, ..replay }
+        });
+        let before = bad.calls();
+        give(&mut shop, Group::Stock, &one).await;
+        shop.settle_within(600_000).await;
+        assert_eq!((bad.calls() - before, shop.parked().await, shop.dead_letters().await), (4, 0, 2), "{topic}");
+        // Whoever sends the second letter on as it stands does not send this replay.
+        let letters = "SELECT CAST(properties AS CHAR) FROM message_record WHERE topic LIKE '%DLQ%' ORDER BY id";
+        let second = shop.rows(letters).await[1][0].clone();
+        assert!(second.contains("dlqReplays") && !second.contains("dlqReplayId"), "{second}");
+
+        for copy in [&one, &first, &one] {
+            give(&mut shop, Group::Stock, copy).await;
+        }
+        assert_eq!((bad.calls() - before, shop.parked().await, shop.dead_letters().await), (4, 0, 2), "{topic}");
+        bad.heal();
+        // The next replay may come with late copies in one batch.
+        shop.queue(Group::Stock).extend([first.clone(), one.clone(), two.clone(), two.clone()]);
+        now(&mut shop).await;
+        assert_eq!(inbox(&shop, Group::Stock, &id).await, [("ORDER_CREATED".to_owned(), 0)], "{topic}");
+        for copy in [&two, &one] {
+            give(&mut shop, Group::Stock, copy).await;
+        }
+        assert_eq!((shop.stock("TEA").await, shop.dead_letters().await), ((999, 1, 0), 2), "{topic}");
+    }
+}
+
 #[tokio::test]
 async fn resent_message_has_all_attempts_and_may_die_again() {
     let bad = FailingHandler::default();
@@ -176,6 +216,18 @@ async fn foreign_event_dies_once_for_each_time_sent() {
     let again = Incoming { born_ms: shop.clock.now_ms(), ..junk };
     give(&mut shop, Group::Stock, &again).await;
     assert_eq!(shop.dead_letters().await, 2);
+}
+
+#[tokio::test]
+async fn foreign_event_dies_once_for_each_named_replay() {
+    let mut shop = open(Setup::default()).await;
+    for (name, letters) in [("one", 1), ("one", 1), ("two", 2), ("one", 2), ("two", 2)] {
+        shop.clock.advance_ms(1);
+        let properties = vec![named("eventId", "junk"), named("dlqReplayId", name)];
+        let junk = sent(&shop, "%RETRY%stock-consumer-group", "k", b"{}", properties);
+        give(&mut shop, Group::Stock, &junk).await;
+        assert_eq!(shop.dead_letters().await, letters, "{name}");
+    }
 }
 
 /// What the outbox holds of an event: its body, as an operator copies it.

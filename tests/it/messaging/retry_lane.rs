@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ruyi::config::Config;
 use ruyi::db::retry::{self, Parked};
 use ruyi::db::sql::{self, Columns};
-use ruyi::db::{Db, inbox};
+use ruyi::db::{Db, Options, inbox};
 use ruyi::domain::event::Group;
 use ruyi::fault::Faults;
 use ruyi::mq::retry::{Policy, RetryLane};
@@ -53,7 +53,7 @@ async fn park(test: &TestDb, messages: &[(i64, &str)]) {
     write_tx!(test.db, [rows], |tx| {
         let claims = rows.iter().map(|row| {
             let Parked { message_id, topic, key, .. } = row;
-            inbox::Claim { message_id, topic, key, resent_at: None }
+            inbox::Claim { message_id, topic, key, resent: None }
         });
         let mut claims: Vec<_> = claims.collect();
         claims.sort_by_key(|claim| claim.message_id);
@@ -237,4 +237,24 @@ async fn retry_while_database_is_away_is_no_attempt() {
     shop.settle_within(0).await;
     assert_eq!((shop.parked().await, shop.dead_letters().await), (0, 0));
     assert_eq!((shop.status(&id).await.as_str(), shop.stock("TEA").await), ("RESERVED", (999, 1, 0)));
+}
+
+/// The clock stands still, and so does the lease: whoever waited for its end would wait for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_outage_stops_is_tried_after_it() {
+    let test = sqlite().await;
+    let is_away = AtomicBool::new(true);
+    let faults = Faults::plan(Box::new(move |name, at| {
+        name == "retry" && at == "before_commit" && is_away.swap(false, Ordering::SeqCst)
+    }));
+    let options = Options { url: test.url.clone(), max_connections: 4, clock: test.clock.clone(), faults };
+    let db = Db::open(&options).await.unwrap();
+    let handler = HoldingHandler::new();
+    park(&test, &[(1, "k")]).await;
+    let token = CancellationToken::new();
+    let running = tokio::spawn(lane(&db, &handler).run(token.clone()));
+    until_waiting(&test.db, 0).await;
+    token.cancel();
+    running.await.unwrap();
+    assert_eq!(handler.seen()["k"].len(), 2, "its first attempt was taken back");
 }

@@ -13,6 +13,8 @@ use crate::support::servers::redis::{redis, redis_with};
 use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
 use crate::support::servers::{mariadb_url, unique};
 
+const BANK: &str = r#"payment.channels.bank={kind="http",secret="b",endpoint="https://bank.example"}"#;
+
 /// The exit code, and the findings.
 async fn doctor(operator: &Operator, args: &[&str]) -> (i32, Vec<Value>) {
     let (code, items, stderr) = operator.items_and_code(&[&["doctor"], args].concat()).await;
@@ -52,6 +54,7 @@ async fn settings_that_are_dangerous_together() {
         (&["warehouse.endpoint=http://warehouse.example"], 1, "warning config.plaintext warehouse.endpoint"),
         (&["mq.namesrv=127.0.0.1:1"], 0, "warning config.secret payment.channels.sandbox.secret"),
         (&["mq.namesrv=127.0.0.1:1"], 0, "warning config.sandbox sandbox.enabled"),
+        (&[BANK, "sandbox.beside_channels=true"], 0, "warning config.sandbox sandbox.beside_channels"),
         (&["mq.namesrv=127.0.0.1:1"], 0, "info config.alerts alerts.webhook"),
         (&["mq.namesrv=127.0.0.1:1"], 0, "info config.database database.url"),
         (&["http.all=0.0.0.0:8080"], 1, "error config.exposed http.all"),

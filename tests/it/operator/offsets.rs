@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ruyi::clock::Clock;
 use ruyi::cmd::journal::rfc3339;
+use ruyi::process::LISTENERS;
 use serde_json::Value;
 
 use crate::support::broker_bench::{BrokerBench, DEADLINE};
@@ -12,6 +13,7 @@ use crate::support::operators::{Operator, masked};
 use crate::support::servers::java::{Java, Program};
 use crate::support::servers::rocketmq::{Cluster, ClusterPlan, apache};
 use crate::support::servers::unique;
+use crate::support::waiting::eventually;
 
 /// (broker, queue) → (consumer offset, broker offset).
 type Offsets = BTreeMap<(String, i64), (i64, i64)>;
@@ -386,5 +388,41 @@ async fn offsets_of_the_embedded_broker() {
     let rest = bench.take(&consumer, 60).await;
     assert!(rest.iter().all(|message| message.key.starts_with("second-")));
     consumer.shutdown().await;
+    bench.stop().await;
+}
+
+/// Each listener knows for itself how far it is: what a broker keeps of their group is no lag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_have_no_lag() {
+    let bench = BrokerBench::embedded().await;
+    let operator = Operator::new(&bench.namesrv);
+    let topic = "CACHE_INVALIDATE";
+    bench.mq.ensure_topics(&[topic.to_owned()], 4).await.unwrap();
+    bench.send(topic, "change", 40).await;
+    let listener = bench.mq.listen_in(LISTENERS, topic).await.unwrap();
+    for queue in bench.mq.committed(LISTENERS, topic).await.unwrap().iter().filter(|queue| queue.broker_offset > 1) {
+        bench.mq.set_offset(LISTENERS, &queue.queue, 1).await.unwrap();
+    }
+    let listed = async |members: i64| {
+        let items = operator.items(&["mq", "offsets", "list", "--matching", LISTENERS]).await;
+        items.into_iter().find(|item| item["group"] == LISTENERS && item["members"] == members)
+    };
+    let mut row = None;
+    eventually("the listener is there", async || {
+        row = listed(1).await;
+        row.is_some()
+    })
+    .await;
+    assert_eq!(row.unwrap()["lag"], Value::Null);
+
+    listener.shutdown().await;
+    let mut row = None;
+    eventually("nobody listens", async || {
+        row = listed(0).await;
+        row.is_some()
+    })
+    .await;
+    let row = row.unwrap();
+    assert_eq!((&row["topics"], &row["lag"]), (&Value::from(1), &Value::Null));
     bench.stop().await;
 }

@@ -22,11 +22,14 @@ fn told(items: &[Value]) -> Vec<(&str, &str, &str, bool)> {
 async fn cluster_of_java_services_becomes_what_file_says() {
     let (Some(java), Some(apache)) = (Java::compile(), apache().await) else { return };
     let (orders, fresh, old) = (unique("PLAN_ORDERS"), unique("PLAN_FRESH"), unique("PLAN_OLD"));
-    let (group, quiet) = (unique("plan-billing"), unique("plan-quiet"));
+    let (group, quiet, unnamed) = (unique("plan-billing"), unique("plan-quiet"), unique("plan-unnamed"));
     let mut services = java.start("Operate", &[&apache.namesrv()]);
     services.give(&[format!("topic {orders} 2"), format!("topic {old} 2")]);
-    services.give(&[format!("consume {group} {orders} A 1"), format!("consume {group} {orders} B 2")]);
-    services.until(&format!("up {group} 2")).await;
+    // The file names one of these groups. Whose members differ otherwise is not asked for, here or by other tests.
+    for group in [&group, &unnamed] {
+        services.give(&[format!("consume {group} {orders} A 1"), format!("consume {group} {orders} B 2")]);
+        services.until(&format!("up {group} 2")).await;
+    }
     let operator = Operator::new(&apache.namesrv());
     let file = operator.dir().join("wanted.toml");
     let text = format!(
@@ -37,10 +40,8 @@ async fn cluster_of_java_services_becomes_what_file_says() {
     let file = file.display().to_string();
     let plan = ["mq", "topics", "plan", "--file", &file, "--no-catalogue"];
     let apply = ["mq", "topics", "apply", "--file", &file, "--no-catalogue"];
-    let of_others = |item: &Value| !item["name"].as_str().unwrap().contains(&group) && item["what"] == "subscription";
 
-    let mut items = operator.items(&plan).await;
-    items.retain(|item| !of_others(item));
+    let items = operator.items(&plan).await;
     let mut expected = [
         (orders.as_str(), "queues", "addQueues", false),
         (&orders, "type", "setType", false),
@@ -86,9 +87,8 @@ async fn cluster_of_java_services_becomes_what_file_says() {
     assert_eq!((shown.len(), &shown[0]["type"]), (4, &json!("FIFO")));
     operator.refuses(&["mq", "topics", "show", &old], 1).await;
     // Again: nothing is left to do.
-    let mut items = operator.items(&plan).await;
-    items.retain(|item| !of_others(item));
-    assert!(items.is_empty(), "{items:?}");
+    let (code, items, said) = operator.items_and_code(&[&plan[..], &["--exit-code"]].concat()).await;
+    assert_eq!((code, items), (0, vec![]), "{said}");
 
     // One that the broker refuses does not stop the others.
     let another = unique("PLAN_ANOTHER");

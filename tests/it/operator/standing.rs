@@ -1,5 +1,6 @@
 //! Where a group stands: what is not known, and what lies beyond the end of a queue, is never nothing.
 
+use ruyi::mq::rocketmq::GroupConsumer;
 use serde_json::{Value, json};
 
 use crate::support::broker_bench::BrokerBench;
@@ -112,6 +113,54 @@ async fn topics_that_no_heartbeat_names_are_counted() {
     let found = place.findings("group.left").await;
     assert!(found[0]["message"].as_str().unwrap().starts_with(&format!("12 messages of {topic}")), "{found:?}");
     second.shutdown().await;
+}
+
+/// Of two members that subscribe to different topics each is given half of the queues of both, and takes those of its
+/// own topic only: nobody comes for the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_queues_of_a_group_with_members_are_named() {
+    let Some(place) = Place::new().await else { return };
+    let Place { bench, operator, topic, group } = &place;
+    let other = unique("STANDING_OTHER");
+    bench.mq.ensure_topics(std::slice::from_ref(&other), 4).await.unwrap();
+    let first = bench.mq.subscribe(group, std::slice::from_ref(topic)).await.unwrap();
+    let second = bench.mq.subscribe(group, std::slice::from_ref(&other)).await.unwrap();
+    bench.send(topic, "first", 40).await;
+    let owned = async || {
+        let queues = first.assignment().await.unwrap();
+        queues.iter().filter(|queue| queue.topic == *topic).count()
+    };
+    eventually("the queues are shared out", async || owned().await == 2).await;
+
+    // What has come just now may find its owner.
+    let patient = ["check", "backlog", "--group", group, "--unowned-after", "1h"];
+    assert!(!says_unowned(operator, &patient).await);
+    let check = ["check", "backlog", "--group", group, "--unowned-after", "1s"];
+    eventually("the check is critical", async || says_unowned(operator, &check).await).await;
+    assert_eq!(operator.run(&check).await.status.code(), Some(2));
+    let doctor = ["doctor", "--only", "group", "--timeout", "60s", "--unowned-after", "1s"];
+    let (_, items, _) = operator.items_and_code(&doctor).await;
+    let is_ours = |item: &&Value| item["subject"] == group.as_str() && item["check"] == "group.unowned";
+    let found: Vec<&Value> = items.iter().filter(is_ours).collect();
+    assert_eq!((found.len(), &found[0]["severity"]), (1, &json!("error")), "{found:?}");
+    assert_eq!(found[0]["evidence"].as_str().unwrap().matches(topic.as_str()).count(), 2, "{found:?}");
+
+    // A member knows by itself that it has less than its share; brokers may take too long to say who else there is.
+    let lacks = async |member: &GroupConsumer, wanted: bool| {
+        member.lacks(std::slice::from_ref(topic)).await.is_ok_and(|lacking| lacking.contains(topic) == wanted)
+    };
+    eventually("the first has its share", async || lacks(&first, false).await).await;
+    eventually("the second has not", async || lacks(&second, true).await).await;
+
+    second.shutdown().await;
+    eventually("the first has all of them", async || owned().await == 4).await;
+    assert!(!says_unowned(operator, &check).await);
+    first.shutdown().await;
+}
+
+async fn says_unowned(operator: &Operator, check: &[&str]) -> bool {
+    let output = operator.run(check).await;
+    String::from_utf8(output.stdout).unwrap().contains("queues that none of its 2 members has")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

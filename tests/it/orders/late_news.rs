@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 use ruyi::domain::event::{Group, Kind};
-use ruyi::mq::message::Incoming;
 use serde_json::json;
 
+use crate::support::held_news::{AwayBroker, paid_in_silence};
 use crate::support::servers::mariadb_url;
 use crate::support::shop::{Setup, Shop};
 
@@ -51,28 +51,6 @@ async fn reserved(shop: &mut Shop, more: serde_json::Value) -> String {
     shop.settle_within(SOON_MS).await;
     assert_eq!(shop.status(&order).await, "RESERVED");
     order
-}
-
-/// The news of the money of every order, taken off its way.
-fn hold_back(shop: &mut Shop, held: &mut Vec<Incoming>) {
-    let queue = shop.queue(Group::Order);
-    held.extend(queue.extract_if(.., |message| message.queue.topic == Kind::PaymentSuccess.name()));
-}
-
-/// The payment has its money, and the order does not know; what was held back.
-async fn paid_in_silence(shop: &mut Shop, order: &str) -> Vec<Incoming> {
-    assert_eq!(shop.pay(order, json!({})).await, StatusCode::ACCEPTED);
-    let mut held = Vec::new();
-    while held.is_empty() {
-        shop.relay(0.0).await;
-        hold_back(shop, &mut held);
-        if held.is_empty() && !shop.turn().await {
-            shop.clock.advance_ms(100);
-        }
-    }
-    assert_eq!(shop.payment(order).await.unwrap()["status"], "SUCCESS");
-    assert_eq!(shop.status(order).await, "RESERVED");
-    held
 }
 
 async fn is_paid_though_its_time_is_over(mut shop: Shop) {
@@ -203,4 +181,49 @@ async fn without_payment_orders_wait_and_are_named() {
     shop.settle().await;
     assert_eq!(shop.order(&order).await["cancelType"], "TIMEOUT");
     shop.audit().await;
+}
+
+/// Nothing reaches anybody for longer than the orders have to be paid. All of them have their money: when the broker is
+/// back they are paid orders, whether the news of it or the questions about them come first.
+#[tokio::test]
+async fn no_broker_until_the_time_is_over() {
+    const ORDERS: usize = 20;
+    for reversed in [false, true] {
+        let mut shop = open(WAYS[3], None).await;
+        shop.sell("TEA", 2_990, 50).await;
+        let mut orders = Vec::new();
+        for _ in 0..ORDERS {
+            let wish = json!({ "payWithinSeconds": 600 });
+            orders.push(shop.place_order(USER, &[("TEA", 2)], wish).await);
+        }
+        shop.settle_within(SOON_MS).await;
+        let mut broker = AwayBroker::default();
+        for order in &orders {
+            assert_eq!(shop.status(order).await, "RESERVED");
+            assert_eq!(shop.pay(order, json!({})).await, StatusCode::ACCEPTED);
+        }
+        while broker.waiting(Kind::PaymentSuccess) < ORDERS {
+            if !broker.turn(&mut shop).await {
+                shop.clock.advance_ms(100);
+            }
+        }
+
+        for _ in 0..3 {
+            shop.clock.advance_ms(600_000);
+            while broker.turn(&mut shop).await {}
+        }
+        assert!(broker.waiting(Kind::PaymentCloseRequested) >= ORDERS, "payment is asked");
+        for order in &orders {
+            assert_eq!(shop.status(order).await, "RESERVED");
+        }
+
+        broker.returns(&mut shop, reversed).await;
+        shop.settle().await;
+        for order in &orders {
+            assert_eq!((shop.outcome(order).await.as_str(), shop.refunds(order).await), ("SIGNED", vec![]));
+        }
+        assert_eq!(shop.count("SELECT COUNT(*) FROM message_record WHERE topic = 'ORDER_CANCELED'").await, 0);
+        assert_eq!(shop.stock("TEA").await, (10, 0, 40));
+        shop.audit().await;
+    }
 }

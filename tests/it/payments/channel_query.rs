@@ -293,9 +293,10 @@ async fn answers_without_money() {
         (Say::Unknown, 3, 0, 0),
         // Nobody will pay: that is an answer.
         (Say::Closed, 1, 1, 0),
-        // Nobody knows: somebody has to find out.
-        (Say::Broken, 3, 2, 1),
-        (Say::Forged, 3, 2, 1),
+        // Nobody knows: people are told, and the channel is asked on as well.
+        (Say::Broken, 3, 0, 1),
+        (Say::Forged, 3, 0, 1),
+        // It cannot be asked: somebody has to find out.
         (Say::NotFound, 1, 3, 1),
         // Money that fits nothing.
         (Say::TooLittle, 1, 1, 1),

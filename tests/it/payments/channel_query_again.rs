@@ -76,6 +76,42 @@ async fn money_behind_the_time_to_pay_goes_back() {
     serving.stop().await;
 }
 
+/// The channel was away when it was asked for the last time: it is asked on, and people are told once of each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_failed_last_is_asked_on() {
+    let answers = [Say::Pending, Say::Broken, Say::Broken, Say::Broken, Say::Forged, Say::Broken];
+    let (bank, url) = Bank::open(&answers, Say::Paid).await;
+    let (hook, at) = Bank::open(&[], Say::Paid).await;
+    let webhook = format!("alerts.webhook={at}/pay");
+    let serving = shop_with(&url, &[SCHEDULE, &webhook]).await;
+    let id = submitted(&serving).await;
+    for times in [3, 6] {
+        asked_in_vain(&serving, &bank, times).await;
+        assert_eq!(bank.asked(), times);
+        change(&serving, "UPDATE delivery SET next_at = 0 WHERE kind = 10 AND status = 0").await;
+    }
+    serving.until(&format!("/orders/{id}"), "status", "SIGNED").await;
+    serving.settled().await;
+    assert_eq!((bank.asked(), hook.submitted.lock().unwrap().len()), (7, 1));
+    serving.stop().await;
+}
+
+/// Nobody said whether a payment was paid before it was closed: its money may be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_payment_is_asked_about_until_answered() {
+    let (bank, url) = Bank::open(&[[Say::Pending; 3], [Say::Broken; 3]].concat(), Say::Paid).await;
+    let serving = shop_with(&url, &[SCHEDULE]).await;
+    let id = submitted(&serving).await;
+    asked_in_vain(&serving, &bank, 3).await;
+    serving.fine(Method::POST, &format!("/orders/{id}/cancel"), &json!({})).await;
+    asked_in_vain(&serving, &bank, 6).await;
+    change(&serving, "UPDATE delivery SET next_at = 0 WHERE kind = 10 AND status = 0").await;
+    serving.until(&format!("/orders/{id}"), "outcome", "REFUNDED").await;
+    serving.settled().await;
+    assert_eq!((bank.asked(), serving.number(DONE).await), (7, 1));
+    serving.stop().await;
+}
+
 /// A merchant's own payment has no time to pay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_of_a_closed_gateway_payment_goes_back() {

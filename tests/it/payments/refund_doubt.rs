@@ -166,6 +166,26 @@ async fn the_channel_ends_the_doubt() {
     }
 }
 
+/// The channel says nothing that counts until the schedule is at its end, and gives its word later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_is_asked_about_beyond_the_schedule() {
+    let bank = Party::start("/refund", vec![vec![Act::Cut, Act::Say(422, NO)]], Act::Do).await;
+    let serving = shop_with(&bank, &[r#"delivery.kinds.refund_query.schedule=["10ms"]"#]).await;
+    let id = signed(&serving).await;
+    assert_eq!(ask(&serving, &id, 30.0).await.0, StatusCode::ACCEPTED);
+    until(&serving, &id, "IN_DOUBT").await;
+    let asked_on = "SELECT COUNT(*) FROM delivery WHERE kind = 11 AND status = 0 AND next_at - updated_at = 43200000";
+    eventually("it is asked on later", async || serving.number(asked_on).await == 1).await;
+
+    bank.says_of_refunds("SUCCESS");
+    let due = "UPDATE delivery SET next_at = 0 WHERE kind = 11 AND status = 0";
+    assert_eq!(execute(serving.db(), due.to_owned()).await, 1);
+    until(&serving, &id, "SUCCESS").await;
+    is_consistent(&serving).await;
+    assert_eq!(given_back(&bank), [json!(30)]);
+    serving.stop().await;
+}
+
 /// Where each request before it has proved that it was not carried out, the channel's own no is the end, and the money is
 /// free again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

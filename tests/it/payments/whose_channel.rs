@@ -61,7 +61,7 @@ async fn a_refund_goes_to_the_channel_of_its_sender() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sandbox_plays_no_real_channel() {
     let bank = Party::start("/refund", vec![], Act::Do).await;
-    let serving = shop_with(&bank, &[]).await;
+    let serving = shop_with(&bank, &["sandbox.beside_channels=true"]).await;
     let refund = json!({ "channelId": "bank", "refundId": "5", "paymentId": "9", "transactionNo": "T1", "amount": 1 });
     let pay = json!({ "channelId": "bank", "paymentId": "9", "orderId": "7", "amount": 1, "currency": "CNY",
         "merchantId": "1" });

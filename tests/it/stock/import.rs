@@ -59,6 +59,28 @@ async fn products_are_imported_once() {
     serving.stop().await;
 }
 
+/// A file of spreadsheets of any kind, in which a quote holds a line break: the lines are those of an editor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_imports_are_an_editors_with_every_end() {
+    let serving = Serving::start(&[]).await;
+    let products = ["sku,name,price", "P1,\"Tea", "of two lines\",1.30", "P2,,1", "", "P3,Tea,1.234", "P4,Tea,4"];
+    let stock = ["sku,available", "\"P1", "\",5", "P2,x", "", "P3,-1", "P4,4"];
+    let of_stock = ["stock", "import", "-", "--reason", "stocktaking"];
+    for end in ["\n", "\r\n", "\r"] {
+        for (args, lines) in [(&["product", "import", "-"][..], products), (&of_stock[..], stock)] {
+            let (code, summed, err) = told(&ruyi(&serving, args, &(lines.join(end) + end)).await);
+            let counts = (code, &summed["lines"], &summed["failed"]);
+            assert_eq!(counts, (1, &json!(4), &json!(2)), "{args:?} {end:?}: {err}");
+            for number in [4, 6] {
+                assert_eq!(err.matches(&format!("error: line {number}: ")).count(), 1, "{args:?} {end:?}: {err}");
+            }
+        }
+        assert_eq!(serving.get("/products/P1").await["name"], "Tea\nof two lines");
+        assert_eq!(serving.get("/stock/P1").await["available"], 5);
+    }
+    serving.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_without_end_are_not_imported() {
     let stock = ["stock", "import", "/dev/zero", "--reason", "stocktaking"];

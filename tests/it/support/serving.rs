@@ -13,6 +13,8 @@ use ruyi::process::{Plan, Process, Work};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use crate::support::documented::is_documented;
+
 /// Nothing here takes so long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -60,10 +62,17 @@ impl Serving {
         self.client.request(method, format!("{}{path}", self.process.base_url()))
     }
 
+    /// What it is answered; a refusal has to be one that the description of the API names.
     pub async fn reply(&self, request: RequestBuilder) -> Reply {
-        let response = request.send().await.unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = client.execute(request).await.unwrap();
         let status = response.status();
         let kind = response.headers().get("content-type").map_or("", |value| value.to_str().unwrap()).to_owned();
+        if kind == "application/problem+json" {
+            is_documented(&method, &path, status);
+        }
         let text = response.text().await.unwrap();
         (status, kind, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
@@ -136,12 +145,12 @@ impl Serving {
 
     /// Nothing is under way any more: what was written is all that will be.
     pub async fn settled(&self) {
-        // A reminder of the time to pay waits for longer than any test, and so does a question asked twice a day.
+        // A reminder of the time to pay waits for longer than any test, and so do questions asked twice a day.
         let open = "SELECT (SELECT COUNT(*) FROM message_record WHERE status = 0 AND topic <> 'PAY_TIMEOUT_DELAY') \
                     + (SELECT COUNT(*) FROM message_retry_log WHERE open_key IS NOT NULL) \
                     + (SELECT COUNT(*) FROM stock WHERE sync_due = 1) \
                     + (SELECT COUNT(*) FROM delivery WHERE status = 0 AND next_at < 4000000000000 \
-                       AND NOT (kind = 10 AND held_by IS NULL AND next_at - updated_at > 40000000))";
+                       AND NOT (kind IN (10, 11) AND held_by IS NULL AND next_at - updated_at > 40000000))";
         let look = async {
             while self.number(open).await > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

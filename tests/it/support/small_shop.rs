@@ -224,7 +224,7 @@ async fn write_case(tx: &mut Tx, case: &Case) -> Result<(), DbError> {
         tx.emit(&Draft::new(*kind, case.id, &body, None))?;
         for group in kind.groups() {
             let (id, key) = (kind.event_id(case.id), case.id.to_string());
-            let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent_at: None };
+            let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent: None };
             inbox::claim(tx, group.name(), 1, &[claim], START_MS).await?;
             if *group == Group::Notification {
                 let (template, params) = (kind.name().to_owned(), "{}".to_owned());
@@ -288,7 +288,7 @@ async fn tell_merchant(tx: &mut Tx) -> Result<(), DbError> {
     let draft = Draft::new(kind, GATEWAY, &body, None);
     tx.emit(&Draft { discriminator: "PAID", ..draft })?;
     let id = format!("{}:PAID", kind.event_id(GATEWAY));
-    let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent_at: None };
+    let claim = inbox::Claim { message_id: &id, topic: kind.name(), key: &key, resent: None };
     inbox::claim(tx, Group::OrderNotify.name(), 1, &[claim], START_MS).await?;
     let call = Delivery {
         id: 900,

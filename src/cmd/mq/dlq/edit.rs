@@ -112,6 +112,10 @@ impl Args {
             let text = anyhow::anyhow!("the letter has no body: that of its message is at {}", left.place);
             return Err(text).help("a replay sends that; to send another one, replace it whole: --body FILE");
         }
+        if let (Some(why), None) = (letter.compressed(), &self.body) {
+            let text = anyhow::anyhow!("{why}: it has no text that could be changed");
+            return Err(text).help("replace it whole: --body FILE, or --body - for standard input");
+        }
         if self.body.is_some() {
             return Ok(String::from_utf8_lossy(&letter.message.body).into_owned());
         }

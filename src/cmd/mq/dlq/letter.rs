@@ -9,8 +9,8 @@ use crate::domain::event::Kind;
 use crate::domain::id::unpadded;
 use crate::mq::handler::identity;
 use crate::mq::left_behind::LeftBehind;
-use crate::mq::message::{ALL_KEYS, LEFT_OUT};
-pub use crate::mq::message::{LETTER, REPLAYS};
+use crate::mq::message::{ALL_KEYS, COMPRESSED, LEFT_OUT};
+pub use crate::mq::message::{LETTER, REPLAY_ID, REPLAYS};
 use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -123,6 +123,13 @@ impl Letter {
     #[must_use]
     pub fn left_behind(&self) -> Option<LeftBehind> {
         LeftBehind::read(&self.message.body, &self.message.properties)
+    }
+
+    /// Why its body is still compressed, where it could not be decompressed. Whoever sends a copy of it has no way to
+    /// say that it is.
+    #[must_use]
+    pub fn compressed(&self) -> Option<&str> {
+        self.message.unreadable.as_deref().or_else(|| self.message.property(COMPRESSED))
     }
 
     /// Its body again, and the properties of its message that it could not keep.

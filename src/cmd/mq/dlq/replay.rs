@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use self::watch::Watch;
 use self::way::Ways;
 use super::filter::Chosen;
-use super::letter::{BORN, LETTER, Letter, LetterId, REPLAYS, topic_of};
+use super::letter::{BORN, LETTER, Letter, LetterId, REPLAY_ID, REPLAYS, topic_of};
 use super::pace::{self, Pace, Rate};
 use super::read::{Reader, Shelf, Span};
 use super::state::{Mark, State};
@@ -25,8 +25,10 @@ use crate::cmd::confirm::Change;
 use crate::cmd::journal;
 use crate::cmd::mq::progress;
 use crate::config::Millis;
+use crate::domain::event::Group;
 use crate::mq::left_behind::{BODY_AT, BODY_LEFT};
-use crate::mq::message::{Delay, Outgoing};
+use crate::mq::message::{COMPRESSED, Delay, Outgoing};
+use crate::mq::operate::StoredMessage;
 use crate::mq::rocketmq::{MqError, PublishError, RocketMq};
 use crate::shutdown::Shutdown;
 
@@ -36,6 +38,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const ENOUGH: u64 = 20;
 /// Name of the embedded broker.
 const EMBEDDED: &str = "ruyi";
+/// What becomes of a letter whose body is still compressed.
+const STAYS: &str = "a copy would not say that it is compressed, so it stays where it is: let its producer send it \
+                     anew, or replace the body with `ruyi mq dlq edit --body`; `ruyi mq dlq export` has its bytes";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -96,6 +101,8 @@ pub(in crate::cmd) struct Summary {
     refused_replays: u64,
     refused_age: u64,
     refused_origin: u64,
+    /// Those with a body that could not be decompressed, and that nobody could tell from any other on a copy.
+    refused_compressed: u64,
     /// Of the sent ones, those that are known to have failed again.
     came_back: u64,
     /// Why it ended early.
@@ -104,7 +111,8 @@ pub(in crate::cmd) struct Summary {
 
 impl Summary {
     fn code(&self) -> ExitCode {
-        let clean = self.failed + self.came_back + self.refused_replays + self.refused_age + self.refused_origin == 0;
+        let refused = self.refused_replays + self.refused_age + self.refused_origin + self.refused_compressed;
+        let clean = self.failed + self.came_back + refused == 0;
         if clean && self.stopped.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
@@ -174,6 +182,8 @@ enum Refused {
     Replays,
     Age,
     Origin,
+    /// Why it could not be decompressed.
+    Compressed(String),
 }
 
 impl Run<'_> {
@@ -199,6 +209,10 @@ impl Run<'_> {
                 Some(Refused::Replays) => self.summary.refused_replays += 1,
                 Some(Refused::Age) => self.summary.refused_age += 1,
                 Some(Refused::Origin) => self.summary.refused_origin += 1,
+                Some(Refused::Compressed(why)) => {
+                    self.summary.refused_compressed += 1;
+                    writeln!(std::io::stderr(), "{}: {why}; {STAYS}", letter.id)?;
+                }
             }
         }
         named.none_missing()?;
@@ -210,6 +224,9 @@ impl Run<'_> {
     }
 
     fn refuses(&self, letter: &Letter, now_ms: i64) -> Option<Refused> {
+        if let Some(why) = letter.compressed().filter(|_| self.state.edited(letter).is_none()) {
+            return Some(Refused::Compressed(why.to_owned()));
+        }
         if letter.replays() >= self.args.max_replays {
             return Some(Refused::Replays);
         }
@@ -350,6 +367,7 @@ impl Run<'_> {
             Ok(Some(message)) if message.body.is_empty() && left.bytes == 0 => String::from(
                 "its message has no body, which RocketMQ cannot carry: give it one with `ruyi mq dlq edit --body`",
             ),
+            Ok(Some(StoredMessage { unreadable: Some(why), .. })) => format!("{why}; {STAYS}"),
             Ok(Some(message)) if left.is_of(&message.body) => {
                 letter.take_back(message);
                 return (letter, None);
@@ -379,10 +397,15 @@ impl Run<'_> {
     /// The letter as it is, with its event id and all that its producer gave it, and one replay more, to this topic.
     fn outgoing(&self, letter: &Letter, topic: String) -> Outgoing {
         let mut properties = letter.message.properties.clone();
-        properties.retain(|(name, _)| ![REPLAYS, LETTER, BORN, BODY_AT, BODY_LEFT].contains(&name.as_str()));
+        let of_earlier = [REPLAYS, REPLAY_ID, LETTER, BORN, BODY_AT, BODY_LEFT, COMPRESSED];
+        properties.retain(|(name, _)| !of_earlier.contains(&name.as_str()));
         properties.push((REPLAYS.to_owned(), (letter.replays() + 1).to_string()));
         properties.push((LETTER.to_owned(), letter.id.to_string()));
         properties.push((BORN.to_owned(), letter.born_ms().to_string()));
+        // The inboxes of ruyi know a replay by its name, whatever the clocks say; nobody else asks for it.
+        if Group::from_name(&self.args.chosen.group).is_some() {
+            properties.push((REPLAY_ID.to_owned(), new_name()));
+        }
         // What tells a consumer where it was at first, by the way that it takes.
         let told = if self.ways.is_some() { "RETRY_TOPIC" } else { "dlqOriginTopic" };
         if let (Some(origin), None) = (letter.origin(), letter.message.property(told)) {
@@ -395,4 +418,11 @@ impl Run<'_> {
         let (tag, key) = (letter.message.tag.clone(), letter.message.key.clone());
         Outgoing { topic, tag, key, body, properties, delay: Delay::None }
     }
+}
+
+/// A name that no other replay has, of whichever letter, by whichever operator. A letter that is sent once more, since
+/// nobody knows what became of the first send, is another replay.
+#[expect(clippy::disallowed_methods, reason = "a name that nobody else has")]
+fn new_name() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }

@@ -281,8 +281,11 @@ pub(super) async fn one(context: &Context, mq: &RocketMq, args: &Show) -> anyhow
         died: rfc3339(letter.message.stored_ms),
         unique_id: &letter.message.unique_id,
         properties: letter.message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-        // What would be sent is not here to be read.
-        fault: letter.kind().filter(|_| !is_left).and_then(|kind| reader.check(kind, sent).err()),
+        fault: match letter.compressed().filter(|_| edited.is_none()) {
+            Some(why) => Some(why.to_owned()),
+            // What would be sent is not here to be read.
+            None => letter.kind().filter(|_| !is_left).and_then(|kind| reader.check(kind, sent).err()),
+        },
         body_at: left.map(|left| left.place.to_string()),
         body: Body::of(&letter.message.body),
         edited_body: edited.map(Body::of),

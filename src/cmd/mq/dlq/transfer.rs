@@ -21,7 +21,7 @@ use super::state::{self, State};
 use crate::cmd::confirm::Change;
 use crate::cmd::journal::rfc3339;
 use crate::cmd::{Context, Failed, WithHelp, journal};
-use crate::mq::message::{Delay, Outgoing};
+use crate::mq::message::{COMPRESSED, Delay, Outgoing};
 use crate::mq::rocketmq::RocketMq;
 use crate::output::{Format, Output};
 
@@ -100,10 +100,12 @@ pub(super) async fn export(context: &Context, mq: &RocketMq, args: &Export) -> a
         if !chosen.filter.takes(&letter, now_ms) || !(args.all || state.is_open(&letter)) {
             continue;
         }
-        let born_ms = letter.born_ms();
+        let (born_ms, compressed) = (letter.born_ms(), letter.compressed().map(str::to_owned));
         let mut message = letter.message;
         // It says what `bornMs` says.
-        message.properties.retain(|(name, _)| name != BORN);
+        message.properties.retain(|(name, _)| name != BORN && name != COMPRESSED);
+        // A broker's sign of compression does not travel with the bytes.
+        message.properties.extend(compressed.map(|why| (COMPRESSED.to_owned(), why)));
         let (body, body_hex) = match String::from_utf8(message.body.to_vec()) {
             Ok(text) => (Some(text), None),
             Err(error) => (None, Some(hex::encode(error.as_bytes()))),

@@ -227,13 +227,7 @@ mod tests {
                 |topic: &str, filter: &str| Subscription { topic: topic.to_owned(), expression: filter.to_owned() };
             let mut subscriptions = vec![subscription("t", filter), subscription("%RETRY%g", "*")];
             subscriptions.retain(|_| !filter.is_empty());
-            Member {
-                client_id: client.to_owned(),
-                addr: String::new(),
-                language: String::new(),
-                subscriptions,
-                queues: Vec::new(),
-            }
+            Member { client_id: client.to_owned(), subscriptions, ..Member::default() }
         };
         let members = vec![member("1", "x"), member("2", "*"), member("3", "*"), member("4", "")];
         let seen = Seen { members: [("g".to_owned(), members)].into(), ..Seen::default() };

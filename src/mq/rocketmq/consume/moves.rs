@@ -20,7 +20,7 @@ use crate::mq::message::{Incoming, QueueId};
 /// Between two looks at where the brokers have the group.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long an answer may take. Who asks whether the brokers are there waits behind this.
-const ANSWER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// Before a place is gone to again that could not be gone to.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Messages that are read at once without the client; Apache RocketMQ gives no more.
@@ -28,8 +28,8 @@ const READ: i32 = 32;
 
 impl GroupConsumer {
     /// Sees to it, as long as it runs, that this member is where it has to be: it goes where somebody else moves its group,
-    /// and back to what is missing. What the member has in hand may still be committed over a move; it goes there all the
-    /// same.
+    /// and back to what is missing. Until it has noticed a move, what the member has in hand may still be committed over
+    /// that; it goes there all the same.
     pub async fn keep_place(&self) {
         tokio::join!(self.watch_moves(), self.go_on_errands());
     }
@@ -226,7 +226,8 @@ impl GroupConsumer {
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, MqError>>) -> Result<T, MqError> {
+/// An answer that does not come in time is none.
+pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, MqError>>) -> Result<T, MqError> {
     let late = MqError::Timeout { operation: "look where a group is", timeout_ms: ANSWER.as_millis() };
     tokio::time::timeout(ANSWER, answer).await.unwrap_or(Err(late))
 }

@@ -47,6 +47,8 @@ struct Place {
     /// The offset that comes next.
     next: Option<i64>,
     errand: Option<Errand>,
+    /// What lies before it the group was moved past.
+    past: i64,
     /// How often the member went on errands since something came from where it went.
     tries: u32,
 }
@@ -54,7 +56,7 @@ struct Place {
 impl Place {
     fn new(offset: i64) -> Self {
         let (low, high, at) = (offset, offset, Instant::now());
-        Self { low, high, at, last: None, told: None, next: None, errand: None, tries: 0 }
+        Self { low, high, at, last: None, told: None, next: None, errand: None, past: i64::MIN, tries: 0 }
     }
 
     /// The broker has what it was told last, unless that is still on its way.
@@ -89,6 +91,7 @@ impl Places {
             return false;
         }
         (place.next, place.tries) = (Some(offset + 1), 0);
+        place.past = place.past.min(offset);
         // The broker has taken the member back.
         if offset < place.low {
             (place.low, place.at) = (offset, Instant::now());
@@ -123,10 +126,15 @@ impl Places {
     /// is only noted.
     pub fn moved(&mut self, queue: &QueueId, offset: i64, goes: bool) {
         let place = self.0.entry(queue.clone()).or_insert_with(|| Place::new(offset));
-        (place.low, place.high, place.last) = (offset, offset, None);
+        (place.low, place.high, place.last, place.past) = (offset, offset, None, offset);
         if goes {
             (place.errand, place.tries) = (Some(Errand::To(offset)), 0);
         }
+    }
+
+    /// The group was moved past this offset after the member had taken what lies there.
+    pub fn is_past(&self, queue: &QueueId, offset: i64) -> bool {
+        self.0.get(queue).is_some_and(|place| offset < place.past)
     }
 
     /// Where the member has to go.
@@ -224,6 +232,21 @@ mod tests {
         places.went_to(&queue, 31);
         assert!(places.takes(&queue, 31, WHOLE));
         assert_eq!((places.errands(), places.tell(&queue, 32)), (vec![], false));
+    }
+
+    #[test]
+    fn what_the_group_was_moved_past_is_left() {
+        let (mut places, queue) = (Places::default(), queue());
+        assert!((0..40).all(|offset| places.takes(&queue, offset, WHOLE)));
+        assert!(!places.is_past(&queue, 0));
+        places.moved(&queue, 10, true);
+        assert!(places.is_past(&queue, 9) && !places.is_past(&queue, 10));
+        places.went_to(&queue, 10);
+        assert!(places.takes(&queue, 10, WHOLE) && places.is_past(&queue, 9));
+        // Back, and a topic that was made anew begins before everything.
+        places.moved(&queue, 4, false);
+        assert!(places.is_past(&queue, 3) && !places.is_past(&queue, 4));
+        assert!(places.takes(&queue, 0, WHOLE) && !places.is_past(&queue, 0));
     }
 
     #[test]

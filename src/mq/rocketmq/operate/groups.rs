@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rocketmq_client_rust::{ConsumerAdmin, MQAdminMutationExt, OffsetAdmin, TopicAdmin};
+use rocketmq_protocol::protocol::body::consumer_running_info::ConsumerRunningInfo;
 use rocketmq_protocol::protocol::subscription::subscription_group_config::SubscriptionGroupConfig;
 
 use super::{
@@ -278,6 +279,9 @@ impl RocketMq {
                     });
                     member.subscriptions = subscriptions.collect();
                     member.subscriptions.sort();
+                    let started = info.properties.get(ConsumerRunningInfo::PROP_CONSUMER_START_TIMESTAMP);
+                    member.started_ms = started.and_then(|at_ms| at_ms.parse().ok()).and_then(known);
+                    member.pops = !info.mq_pop_table.is_empty();
                 }
                 Err(error) => tracing::debug!(group, client, %error, "a member does not say what it does"),
             }
@@ -309,8 +313,7 @@ impl RocketMq {
                     client_id,
                     addr: connection.get_client_addr().to_string(),
                     language: format!("{:?}", connection.get_language()),
-                    subscriptions: Vec::new(),
-                    queues: Vec::new(),
+                    ..Member::default()
                 });
             }
         }

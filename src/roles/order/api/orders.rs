@@ -167,11 +167,16 @@ fn check(state: &State, headers: &HeaderMap, body: NewOrderBody) -> Result<NewOr
 /// The channel that an order names, or the only one that there is for orders that name none.
 fn channel(state: &State, named: Option<String>) -> Result<String, Problem> {
     let known = &state.settings.channels;
+    let hint = named.as_deref().and_then(|id| state.settings.left_out.hint(id));
     let channel_id = named.or_else(|| state.settings.default_channel.clone());
     channel_id.filter(|id| known.contains(id)).ok_or_else(|| {
         let detail = match known.join(", ") {
             none if none.is_empty() => "no payment channel is configured: nothing can be ordered here".to_owned(),
             names => format!("channelId must be one of {names}"),
+        };
+        let detail = match hint {
+            Some(hint) => format!("{detail}; {hint}"),
+            None => detail,
         };
         Problem::invalid(&detail).field("channelId", detail)
     })
@@ -261,7 +266,7 @@ impl ToSchema for Listed {
 /// With `q`, `from` or `to` they are searched in the view of the notify role, a moment old; a process without that role
 /// refuses these.
 #[utoipa::path(get, path = "/orders", tag = "order", params(ListQuery),
-    responses((status = 200, body = Listed), (status = 400, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = Listed), (status = 400, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn list(
     Extract(state): Extract<State>,
     Query(query): Query<ListQuery>,

@@ -176,7 +176,7 @@ pub(super) async fn open(
         ))),
         Opened::Closed => Err(Problem::conflict("this merchant may open no payments: it is not active")),
         Opened::Refused(why) => Err(Problem::invalid(why.to_string())),
-        Opened::NoChannel => Err(Problem::conflict(format!("the channel {channel_id:?} is not configured here"))),
+        Opened::NoChannel => Err(Problem::conflict(state.channels.why_not(&channel_id))),
     }
 }
 

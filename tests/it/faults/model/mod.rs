@@ -58,7 +58,7 @@ fn whatever_happens_every_order_ends_as_the_model_says() {
 }
 
 async fn one_seed(seed: u64) {
-    // A third of the seeds each: everything works, transactions fail, handlers fail as well.
+    // A third of the seeds each: everything works, transactions fail, handlers fail, or are given up, as well.
     let (transactions, handlers) = [(0.0, 0.0), (0.06, 0.0), (0.04, 0.08)][(seed % 3) as usize];
     let trouble = Trouble::new(seed, transactions, handlers);
     let wrapping = trouble.clone();
@@ -67,6 +67,7 @@ async fn one_seed(seed: u64) {
     let setup = Setup {
         faults: trouble.faults(),
         wrap: Box::new(move |handler| wrapping.around(handler)),
+        given_up: trouble.given_up(),
         // What waits for something that is held up must not be given up before it comes.
         change: |config| config.mq.retry.max_attempts = 60,
         settings: apart.into_iter().collect(),

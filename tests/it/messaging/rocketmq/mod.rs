@@ -5,6 +5,7 @@ mod backlog;
 #[cfg(feature = "embedded")]
 mod client;
 mod compressed;
+mod fresh_topics;
 #[cfg(feature = "embedded")]
 mod moved;
 #[cfg(feature = "embedded")]

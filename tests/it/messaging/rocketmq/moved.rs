@@ -1,15 +1,23 @@
 //! A group whose offsets somebody else sets while it runs, and whose members nobody tells.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ruyi::db::sql;
+use ruyi::clock::Clock;
+use ruyi::db::sql::{self, Columns};
+use ruyi::db::{Db, Options};
 use ruyi::domain::event::{Group, Kind};
+use ruyi::fault::Faults;
+use ruyi::mq::message::Outgoing;
 use ruyi::mq::operate::Committed;
+use serde_json::json;
 
-use crate::support::client_bench::{ClientBench, EitherBroker, WAIT, collect, next_offsets, numbered};
+use crate::support::client_bench::{ClientBench, EitherBroker, WAIT, collect, message, next_offsets, numbered};
 use crate::support::holding_handler::HoldingHandler;
 use crate::support::lanes_bench::start_lanes;
+use crate::support::operators::Operator;
 use crate::support::servers::rocketmq::apache;
 use crate::support::servers::{sqlite, write_tx};
 use crate::support::waiting::eventually_or_show;
@@ -124,6 +132,55 @@ async fn commits_at_once(bench: ClientBench) {
     bench.stop().await;
 }
 
+fn event_id(number: usize) -> String {
+    format!("k-{number:04}:E")
+}
+
+/// An operator skips what cannot be handled while a lane has it in hand and repeats it: the lane lets it go.
+async fn is_skipped(bench: ClientBench) {
+    const SKIPPED: usize = 10;
+    let test = sqlite().await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let is_failing = Arc::clone(&fails);
+    let faults = Faults::plan(Box::new(move |name, _| name == "consume" && is_failing.load(Ordering::SeqCst)));
+    let options = Options { url: test.url.clone(), max_connections: 4, clock: Clock::system(), faults };
+    let db = Db::open(&options).await.unwrap();
+    let (topics, handler) = (bench.topics(&[TOPIC]).await, HoldingHandler::new());
+    // All of them in one queue.
+    let known_as = |number| vec![("eventId".to_owned(), event_id(number))];
+    let of = |number| Outgoing { properties: known_as(number), ..message(TOPIC, "k", "{}") };
+    bench.send(&(0..MESSAGES).map(of).collect::<Vec<_>>()).await;
+    let shutdown = start_lanes(&bench, &db, &handler, topics, 2);
+    let seen = || handler.seen().remove("k").unwrap_or_default();
+    let show = || format!("{:?}", seen());
+    let repeats = || seen().iter().filter(|id| **id == event_id(0)).count() > 1;
+    eventually_or_show("the lane repeats", show, async || repeats()).await;
+
+    let queues = committed(&bench).await;
+    let queue = &queues.iter().find(|queue| queue.broker_offset > 0).unwrap().queue;
+    let place = format!("{}:{}", queue.broker, queue.queue);
+    let [group, topic] = [Group::Stock.name(), TOPIC].map(|name| bench.mq.with_namespace(name));
+    let operator = Operator::new(&bench.mq.config().namesrv);
+    let count = SKIPPED.to_string();
+    let skip = ["mq", "offsets", "skip", &group, "--topic", &topic, "--queue", &place, "--count", &count, "--yes"];
+    let moves = operator.items(&skip).await;
+    assert_eq!((&moves[0]["after"], &moves[0]["done"]), (&json!(SKIPPED), &json!(true)), "{moves:?}");
+
+    // What follows the last that was skipped is the first of what the lane tries now.
+    let (last, first) = (event_id(SKIPPED - 1), event_id(SKIPPED));
+    let goes_on = || seen().windows(2).any(|pair| pair[1] == first && pair[0] != last);
+    eventually_or_show("the lane lets it go", show, async || goes_on()).await;
+    fails.store(false, Ordering::SeqCst);
+    until_consumed(&bench, i64::try_from(MESSAGES).unwrap(), "the rest is consumed").await;
+    let ids = "SELECT message_id FROM message_process_log ORDER BY message_id";
+    let rows = sql::fetch(&mut test.db.read().await.unwrap(), ids, vec![]).await.unwrap();
+    let handled: Vec<String> = rows.iter().map(|row| row.text(0).unwrap()).collect();
+    assert_eq!(handled, (SKIPPED..MESSAGES).map(event_id).collect::<Vec<_>>());
+
+    shutdown.drain(Duration::from_secs(30)).await.unwrap();
+    bench.stop().await;
+}
+
 async fn embedded() -> ClientBench {
     EitherBroker::Embedded(tempfile::tempdir().unwrap()).bench(|_| ()).await
 }
@@ -153,4 +210,15 @@ async fn a_group_follows_on_on_rocketmq() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_lane_takes_the_commits_of_others_back() {
     commits_at_once(embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_skip_reaches_lanes_that_repeat() {
+    is_skipped(embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_skip_reaches_lanes_that_repeat_on_rocketmq() {
+    let Some(bench) = shared("skip").await else { return };
+    is_skipped(bench).await;
 }

@@ -1,5 +1,6 @@
 //! Replays that are killed, on both brokers: each letter is sent at least once, and handled once.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use ruyi::clock::Clock;
@@ -171,8 +172,18 @@ async fn letters_dead_again_say_how_often_on_embedded_broker() {
             ("1", "PAID_ORDER_SUCCESS"),
             "{all:?}"
         );
+        assert!(!all.contains_key("dlqReplayId"), "{all:?}");
         assert!(all["dlqReason"].contains("PAID_ORDER_SUCCESS"), "{all:?}");
     }
+    // Each replay had a name of its own.
+    let mut names = BTreeSet::new();
+    let sent = operator.items(&["mq", "messages", "query", "PAID_ORDER_SUCCESS"]).await;
+    for row in &sent[..2] {
+        let place = row["id"].as_str().unwrap();
+        let replay = operator.items(&["mq", "messages", "get", "PAID_ORDER_SUCCESS", place]).await.remove(0);
+        names.insert(replay["properties"]["dlqReplayId"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(names.len(), 2, "{names:?}");
     let (code, items, _) =
         operator.items_and_code(&["mq", "dlq", "replay", GROUP, "--max-replays", "1", "--dry-run"]).await;
     assert_eq!((code, &items[0]["refusedReplays"], &items[0]["already"]), (1, &json!(30), &json!(30)), "{items:?}");

@@ -34,7 +34,7 @@ use ruyi::roles::order::timeout::Timeouts;
 use ruyi::roles::stock::sync::StockSync;
 use ruyi::roles::{notify, order, payment, sandbox, stock};
 use ruyi::telemetry::Metrics;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 pub use unreliable::{Fault, Trouble, Unreliable};
 pub use view::STRICT;
@@ -65,13 +65,16 @@ pub struct Setup {
     pub settings: Vec<String>,
     /// Done to every handler.
     pub wrap: Wrap,
+    /// Told when whoever called a handler is to give it up.
+    pub given_up: Arc<Notify>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let settings = Vec::new();
         let wrap: Wrap = Box::new(|handler| handler);
-        Self { url: None, clock: None, faults: Faults::none(), change: |_| {}, settings, wrap }
+        let given_up = Arc::default();
+        Self { url: None, clock: None, faults: Faults::none(), change: |_| {}, settings, wrap, given_up }
     }
 }
 
@@ -124,6 +127,7 @@ pub struct Shop {
     offset: i64,
     /// What merchants were told: the call's reference and body.
     pub news: Mutex<Vec<(String, serde_json::Value)>>,
+    given_up: Arc<Notify>,
     _dir: tempfile::TempDir,
 }
 
@@ -208,6 +212,7 @@ impl Shop {
             chance: StdRng::seed_from_u64(seed),
             offset: 0,
             news: Mutex::default(),
+            given_up: setup.given_up,
             _dir: dir,
             db,
             clock,
@@ -342,13 +347,27 @@ impl Shop {
         let count = part.len();
         for batch in part.chunks(manner.batch.max(1)) {
             let repeated: Vec<Incoming> = (0..manner.times).flat_map(|_| batch.to_vec()).collect();
-            let handled = self.consumer(group).process(repeated).await;
-            if handled.is_err() || self.db.fault("consume", "acknowledge").is_err() {
+            let handled = self.unless_given_up(self.consumer(group).process(repeated)).await;
+            if handled.is_none_or(|handled| handled.is_err()) || self.db.fault("consume", "acknowledge").is_err() {
                 // Not acknowledged: it comes again, before everything else.
                 self.queue(group).splice(0..0, batch.to_vec());
             }
         }
         count
+    }
+
+    async fn retry(&self, group: Group) -> Result<usize, DbError> {
+        let lane = self.lane(group);
+        self.unless_given_up(lane.step()).await.map_or(Ok(0), |step| step.map(|_| 0))
+    }
+
+    /// Waits for work unless it is to be given up; what has begun goes on without anybody who waits for it.
+    async fn unless_given_up<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.given_up.notified() => None,
+        }
     }
 
     /// Everything that can be done at this moment, once, in a fixed order; false when there was nothing.
@@ -366,7 +385,7 @@ impl Shop {
             // What fails here is due again later.
             let _ = match due {
                 Due::Timeout => self.timeouts.step().await.map(|_| 0),
-                Due::Retry(group) => self.lane(group).step().await.map(|_| 0),
+                Due::Retry(group) => self.retry(group).await,
                 Due::Call => self.make_calls(64).await,
                 Due::Outbox => self.sweep().await,
                 Due::Sync => self.sync.step().await.map(|_| 0),
@@ -398,7 +417,7 @@ impl Shop {
             }
             9 => {
                 let group = groups[self.chance.random_range(0..groups.len())];
-                let _ = self.lane(group).step().await;
+                let _ = self.retry(group).await;
             }
             10 => {
                 let _ = self.timeouts.step().await;
