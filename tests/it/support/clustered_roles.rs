@@ -87,10 +87,24 @@ impl Instance {
         std::fs::write(&self.clock, format!("{seconds:+}\n")).unwrap();
     }
 
-    /// `kill -9`, and the same again, as whatever looks after processes would do.
-    pub fn kill_and_start_again(&self) {
+    /// `kill -9`.
+    pub fn kill(&self) {
         self.server.kill();
+    }
+
+    /// A killed process again, as whatever looks after processes would do.
+    pub fn start_again(&self) {
         self.server.start_again();
+    }
+
+    pub fn kill_and_start_again(&self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     async fn ready(&self) {
