@@ -43,10 +43,15 @@ impl Running {
         #[cfg(feature = "embedded")]
         if let (Some(_), Broker::Cluster(cluster)) = (&self.embedded, &self.broker) {
             let (health, dir) = (Arc::clone(cluster.health()), broker_dir(config));
+            let room_since = std::sync::Mutex::<Option<std::time::Instant>>::default();
             return Some(ReadyCheck::new("broker", move || {
-                let hopeless = health.refusing_for() >= HOPELESS && crate::mq::embedded::has_room(&dir);
+                // A store that was full comes back within seconds of the room: only then it is known not to.
+                let mut since = room_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *since = crate::mq::embedded::has_room(&dir).then(|| since.unwrap_or_else(std::time::Instant::now));
+                let had_room = since.is_some_and(|since| since.elapsed() >= HOPELESS);
                 let why = "the embedded broker refuses every message, and its disk has room: start the process again";
-                std::future::ready(if hopeless { Err(why.to_owned()) } else { Ok(()) })
+                let is_hopeless = had_room && health.refusing_for() >= HOPELESS;
+                std::future::ready(if is_hopeless { Err(why.to_owned()) } else { Ok(()) })
             }));
         }
         let _ = config;
