@@ -1,4 +1,5 @@
-//! The generated documents are the ones in the repository. `RUYI_UPDATE_DOCS=1 cargo test docs` writes them anew.
+//! The generated documents are the ones in the repository. `RUYI_UPDATE_DOCS=1 scripts/test quick docs` writes them
+//! anew.
 
 use std::path::Path;
 
@@ -18,7 +19,7 @@ fn same(name: &str, text: &str) {
         return;
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == text, "docs/{name} is out of date: run `RUYI_UPDATE_DOCS=1 cargo test docs`");
+    assert!(written == text, "docs/{name} is out of date: run `RUYI_UPDATE_DOCS=1 scripts/test quick docs`");
 }
 
 /// The part of a document between the comments `<!-- NAME -->` and `<!-- /NAME -->` is `text`.

@@ -11,8 +11,8 @@ use ruyi::db::migrate;
 use sqlx::{AnyConnection, Connection};
 
 use super::child::{ChildProcess, free_port};
-use super::installed;
 use super::small_disk::{SmallDisk, on_small_disk};
+use super::{installed, shared};
 
 pub struct MariaDb {
     server: ChildProcess,
@@ -123,7 +123,7 @@ impl MariaDb {
 /// The URL of a new, empty database on the MariaDB server of this process; `None` where it is not installed.
 pub async fn mariadb_url() -> Option<String> {
     static SERVER: OnceLock<Option<MariaDb>> = OnceLock::new();
-    let server = SERVER.get_or_init(MariaDb::start).as_ref()?;
+    let server = shared(SERVER.get_or_init(MariaDb::start).as_ref(), "mariadbd")?;
     let name = format!("ruyi_{}", server.databases.fetch_add(1, Ordering::Relaxed));
     Some(server.create(&name).await)
 }

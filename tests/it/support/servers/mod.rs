@@ -55,6 +55,11 @@ pub fn note(file: &str, line: &str) {
 /// Says why a test does nothing; fails where every server has to be there.
 fn skipped(why: &str) {
     assert!(require() != Require::All, "{why}");
+    left_out(why);
+}
+
+/// Says why a test does nothing, which is right everywhere.
+fn left_out(why: &str) {
     eprintln!("skipped: {why}");
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     note("skipped", &format!("{test}: {why}"));
@@ -72,6 +77,14 @@ fn installed(binary: &str) -> bool {
         skipped(&format!("{binary} is not installed"));
     }
     !missing
+}
+
+/// What is shared by all tests of a process, and is not there for any: each of them says so.
+fn shared<T>(found: Option<T>, what: &str) -> Option<T> {
+    if found.is_none() {
+        skipped(&format!("needs {what}"));
+    }
+    found
 }
 
 /// `name` with a number that no other test of this process has: for topics and groups on a shared broker.

@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use super::child::{ChildProcess, free_port, free_ports};
 use super::jars::Jars;
 use super::remoting::ask;
+use super::shared;
 
 /// The longest that RocketMQ's own tool is run again.
 const MQADMIN_DEADLINE: Duration = Duration::from_secs(120);
@@ -290,7 +291,8 @@ pub async fn apache() -> Option<Arc<Apache>> {
     static SHARED: OnceCell<Option<Arc<Apache>>> = OnceCell::const_new();
     // Check-backs come soon after a half message, for tests of transaction messages.
     let plan = ClusterPlan::default().broker_conf("transactionTimeOut=2000\ntransactionCheckInterval=1000\n");
-    SHARED.get_or_init(|| async { Cluster::start(plan).await.map(Arc::new) }).await.clone()
+    let started = SHARED.get_or_init(|| async { Cluster::start(plan).await.map(Arc::new) }).await;
+    shared(started.clone(), "Apache RocketMQ")
 }
 
 /// Lines of broker.conf: the user ruyi with the secret right-secret may do everything, nobody else anything.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AnyConnection, Connection};
 
-use super::TestDb;
+use super::{TestDb, left_out};
 
 /// Address of the server without a database, `mysql://root@127.0.0.1:4000/`.
 fn server() -> Option<String> {
@@ -14,7 +14,10 @@ fn server() -> Option<String> {
 /// The URL of a new, empty database; `None` without a server.
 pub async fn tidb_url() -> Option<String> {
     static DATABASES: AtomicU32 = AtomicU32::new(0);
-    let server = server()?;
+    let Some(server) = server() else {
+        left_out("needs a TiDB, which scripts/test-tidb builds");
+        return None;
+    };
     sqlx::any::install_default_drivers();
     let number = DATABASES.fetch_add(1, Ordering::Relaxed);
     let name = format!("ruyi_{}_{number}", std::process::id());
