@@ -13,6 +13,7 @@ pub mod fake_api;
 pub mod held_news;
 pub mod holding_handler;
 #[cfg(feature = "embedded")]
+pub mod keyed_order;
 pub mod lanes_bench;
 pub mod mail_server;
 pub mod meeting;

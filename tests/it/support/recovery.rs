@@ -11,6 +11,7 @@ use ruyi::audit::{self, RoleDbs};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::support::keyed_order::{self, NoOrder};
 use crate::support::role_books::STRICT;
 use crate::support::serving::{Serving, order_of};
 use crate::support::waiting::{eventually, eventually_or_show};
@@ -263,19 +264,17 @@ async fn order_on(caller: usize, urls: Vec<String>, told: Arc<Told>) {
 
 /// The order of `key`, if it was accepted. If not, or if there was no answer, the same key is to be sent again.
 async fn place(client: &Client, url: &str, key: &str, told: &Told) -> Option<String> {
-    let request = client.post(format!("{url}/orders")).header("idempotency-key", key).json(&order_of("A1", 1));
-    let response = request.send().await.ok()?;
-    let (status, is_later) = (response.status(), response.headers().contains_key("retry-after"));
-    let text = response.text().await.ok()?;
-    if status == StatusCode::CREATED {
-        let accepted: Value = serde_json::from_str(&text).unwrap();
-        return Some(accepted["orderId"].as_str().unwrap().to_owned());
+    match keyed_order::place(client, url, key, &order_of("A1", 1)).await {
+        Ok(order) => Some(order),
+        Err(NoOrder::NoAnswer) => None,
+        Err(NoOrder::Refused { status, is_later, text }) => {
+            if status != StatusCode::SERVICE_UNAVAILABLE || !is_later {
+                told.wrong.lock().unwrap().push(format!("{key}: {status}, later: {is_later}, {text}"));
+            }
+            told.refused.fetch_add(1, Ordering::SeqCst);
+            None
+        }
     }
-    if status != StatusCode::SERVICE_UNAVAILABLE || !is_later {
-        told.wrong.lock().unwrap().push(format!("{key}: {status}, later: {is_later}, {text}"));
-    }
-    told.refused.fetch_add(1, Ordering::SeqCst);
-    None
 }
 
 /// What the list of these orders says in `field`, in its order.

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::Client;
-use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::support::clustered_roles::DEADLINE;
+use crate::support::keyed_order::{self, NoOrder};
 use crate::support::probe::unpaid_order;
 use crate::support::waiting::eventually_or_show;
 
@@ -103,14 +103,8 @@ async fn order_on(name: String, urls: Vec<String>, placed: Arc<Placed>) {
 
 /// The order of `key`, or what came instead.
 async fn place(client: &Client, url: &str, key: &str) -> Result<String, String> {
-    let no_answer = || "no answer".to_owned();
-    let request = client.post(format!("{url}/orders")).header("idempotency-key", key).json(&unpaid_order());
-    let reply = request.send().await.map_err(|_| no_answer())?;
-    let (status, is_later) = (reply.status(), reply.headers().contains_key("retry-after"));
-    if !status.is_success() {
-        return Err(format!("{status}{}", if is_later { ", later" } else { "" }));
-    }
-    // An answer that is cut off half-way is none.
-    let order: Value = reply.json().await.map_err(|_| no_answer())?;
-    order["orderId"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} without an order: {order}"))
+    keyed_order::place(client, url, key, &unpaid_order()).await.map_err(|instead| match instead {
+        NoOrder::NoAnswer => "no answer".to_owned(),
+        NoOrder::Refused { status, is_later, .. } => format!("{status}{}", if is_later { ", later" } else { "" }),
+    })
 }
