@@ -2,7 +2,7 @@
 //! messages, however well the members are. While queues change hands some have no owner for seconds, so one look proves
 //! nothing: what it shows is looked at again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::message::QueueId;
@@ -75,14 +75,14 @@ impl Suspect {
         let subscriptions = members.iter().flat_map(|member| &member.subscriptions);
         let topics: BTreeSet<&str> = subscriptions.map(|one| one.topic.as_str()).collect();
         let owned: BTreeSet<&QueueId> = members.iter().flat_map(|member| &member.queues).collect();
-        let mut queues = BTreeSet::new();
+        let (mut queues, masters) = (BTreeSet::new(), mq.master_addrs().await?);
         for topic in topics {
             // A topic of retries is made with the first of them.
             if mq.topic(topic).await?.is_empty() {
                 continue;
             }
             for queue in mq.committed(group, topic).await?.iter().filter(|queue| !owned.contains(&queue.queue)) {
-                if waits_since(mq, queue).await?.is_some_and(|at_ms| at_ms <= grace.before_ms) {
+                if waits_since(mq, &masters, queue).await?.is_some_and(|at_ms| at_ms <= grace.before_ms) {
                     queues.insert(queue.queue.clone());
                 }
             }
@@ -108,13 +108,17 @@ fn tell(members: &[Member], grace: Grace) -> bool {
 }
 
 /// When the oldest message was stored that waits in a queue, epoch ms. A group that has committed nothing there has all
-/// of them before it.
-async fn waits_since(mq: &RocketMq, queue: &Committed) -> Result<Option<i64>, MqError> {
+/// of them before it. `masters` are the addresses of the brokers, by name.
+async fn waits_since(
+    mq: &RocketMq,
+    masters: &BTreeMap<String, String>,
+    queue: &Committed,
+) -> Result<Option<i64>, MqError> {
     let next = queue.consumer_offset.unwrap_or(0);
     if next >= queue.broker_offset {
         return Ok(None);
     }
-    match mq.master_addrs().await?.get(&queue.queue.broker) {
+    match masters.get(&queue.queue.broker) {
         Some(addr) => mq.stored_at(addr, &queue.queue, next).await,
         None => Ok(None),
     }

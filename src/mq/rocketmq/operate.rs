@@ -105,7 +105,7 @@ impl RocketMq {
     }
 
     /// Address of the master that has this queue.
-    async fn master_of(&self, queue: &QueueId) -> Result<String, MqError> {
+    pub(super) async fn master_of(&self, queue: &QueueId) -> Result<String, MqError> {
         self.master_addrs().await?.remove(&queue.broker).ok_or(MqError::NoBroker)
     }
 

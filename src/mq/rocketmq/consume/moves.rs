@@ -161,7 +161,7 @@ impl GroupConsumer {
     async fn read_without_client(&self, queue: &QueueId, from: i64) -> Result<(Vec<Incoming>, i64), MqError> {
         let mq = self.mq();
         let place = self.at_broker(&mq, queue);
-        let addr = in_time(mq.master_addrs()).await?.remove(&queue.broker).ok_or(MqError::NoBroker)?;
+        let addr = in_time(mq.master_of(&place)).await?;
         let page = mq.pull(&addr, &place, from, READ).await?;
 
         let found = page.msg_found_list().unwrap_or_default();
